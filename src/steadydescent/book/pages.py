@@ -1,0 +1,107 @@
+"""What happens to finished pages: chart scripts, permanent addresses, accessibility mends, content-security policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html import escape
+from pathlib import Path
+
+from sphinx.errors import ExtensionError
+
+from . import findings as fd
+from .elements import anchors_of
+
+VEGA = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
+# What axe-core 4.14 calls serious in sphinx-book-theme 1.3.0, myst-nb 1.4.0 and docutils 0.21
+MENDS = (
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),
+    (r'(<button class="btn search-button-field[^>]*?) title="Search" aria-label="Search"', r"\1"),
+    (r'(<i class="theme-switch[^>]*?)\s+title="[^"]*"', r"\1"),
+    (r'role="doc-biblioentry"', 'role="listitem"'),
+    (r'(<div id="pst-primary-sidebar" )', r'\1role="region" aria-label="Sidebar" '),
+)
+OURS = (  # on a phone these scroll sideways, which must work from the keyboard too
+    (r'<div class="datafig-pair docutils container">', '<div class="datafig-pair docutils container" tabindex="0">'),
+)
+SCRIPT = re.compile(r"<script(?P<attributes>[^>]*)>(?P<body>.*?)</script>", re.S | re.I)
+MOVED = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<link rel="icon" href="data:,"><link rel="canonical" href="{canonical}">
+<meta http-equiv="refresh" content="0; url={url}"></head>
+<body><main><h1>{title}</h1><p><a href="{url}">Continue to its place in the book</a></p></main></body></html>
+"""
+
+
+def load_charts(app, pagename, templatename, context, doctree) -> None:
+    """Load the chart libraries, but only on pages that have a chart."""
+    if app.env.metadata.get(pagename, {}).get("steady_charts"):
+        for name in VEGA:
+            app.add_js_file(f"vendor/vega/{name}", loading_method="defer")
+        app.add_js_file("charts.js", loading_method="defer")
+
+
+def write_permalinks(app, exception) -> None:
+    """A small page for every claim, result and figure, whose address outlives a move in the book."""
+    if exception or app.builder.name != "html":
+        return
+    for (kind, name), (docname, anchor, title) in anchors_of(app.env).items():
+        target = app.builder.get_target_uri(docname) + "#" + anchor
+        page = Path(app.outdir) / f"{kind}s" / f"{fd.slug(name)}.html"
+        page.parent.mkdir(exist_ok=True)
+        canonical = app.config.html_baseurl.rstrip("/") + "/" + target if app.config.html_baseurl else "../" + target
+        text = MOVED.format(title=escape(title), url=escape("../" + target), canonical=escape(canonical))
+        page.write_text(text, encoding="utf-8")
+
+
+def script_hashes(html: str) -> list[str]:
+    """Sources for ``script-src``: the SHA-256 of each script that stands in the page itself."""
+    hashes = []
+    for match in SCRIPT.finditer(html):
+        kind = re.search(r'type="([^"]+)"', match["attributes"])
+        runs = kind is None or "javascript" in kind[1] or kind[1] == "module"
+        if "src=" in match["attributes"] or not runs:
+            continue
+        digest = base64.b64encode(hashlib.sha256(match["body"].encode()).digest()).decode()
+        hashes.append(f"'sha256-{digest}'")
+    return list(dict.fromkeys(hashes))
+
+
+def policy(html: str) -> str:
+    """Content-security policy of one page: nothing foreign, and no script but its own."""
+    rules = (
+        "default-src 'none'",
+        " ".join(["script-src 'self'", *script_hashes(html)]),
+        "style-src 'self' 'unsafe-inline'",  # MathJax and the icons write styles
+        "img-src 'self' data:",
+        "font-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+    )
+    return "; ".join(rules)
+
+
+def protect(html: str) -> str:
+    """The page with the mends and its policy, which must stand before anything that it governs.
+
+    Raises:
+        ExtensionError: if the page has no ``<meta charset>`` to put the policy after.
+    """
+    for old, new in MENDS + OURS:
+        html = re.sub(old, new, html)
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{escape(policy(html))}">'
+    html, found = re.subn(r"<meta charset=[^>]*>", lambda match: f"{match[0]}\n    {meta}", html, count=1)
+    if not found:
+        raise ExtensionError("a page without <meta charset> has no place for the content-security policy")
+    return html
+
+
+def protect_pages(app, exception) -> None:
+    """Mend and protect every page of the finished book."""
+    if exception or app.builder.format != "html" or not app.config.steady_csp:
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        if "_static" not in page.relative_to(app.outdir).parts:
+            page.write_text(protect(page.read_text(encoding="utf-8")), encoding="utf-8")

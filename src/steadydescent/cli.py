@@ -1,0 +1,235 @@
+"""The `steady` command."""
+
+import json
+import os
+import shlex
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+PROFILE = click.option(
+    "--profile", default="laptop", show_default=True, help="How large: smoke, laptop, desk or full.", envvar="PROFILE"
+)
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.", envvar="DEVICE")
+ONLY = click.option("--only", default="", help="One experiment, or experiment/task.", envvar="ONLY")
+SOURCE = click.option("--source", default="published", show_default=True, help="published, or reproduced (yours).")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+
+
+class Friendly(click.Group):
+    """Turns the errors that a user can mend into one sentence; anything else keeps its traceback."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except (ValueError, FileNotFoundError, RuntimeError) as error:
+            if os.environ.get("STEADY_DEBUG"):
+                raise
+            raise click.ClickException(f"{error}\n(STEADY_DEBUG=1 shows where this happened.)") from error
+
+
+@click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Steady Descent: reproduce, verify and read the study."""
+    os.environ.setdefault("STEADY_COMMAND", shlex.join(["steady", *sys.argv[1:]]))
+
+
+def show(rows: list[dict], as_json: bool, title: str = "") -> None:
+    """Print rows as a JSON list or as a table for people."""
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, default=float))
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0] if rows else ["nothing"]:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def verdict_rows(rows: list[dict]) -> list[dict]:
+    """The columns of a claim's rows that fit a terminal."""
+    return [
+        {
+            "claim": row["id"], "task": row["task"], "condition": row["condition"], "verdict": row["verdict"],
+            "difference": f"{row['estimate']:+.2f} [{row['ci_low']:+.2f}, {row['ci_high']:+.2f}] {row['unit']}",
+            "margin": f"±{row['margin']:g}", "seeds": row["n_seeds"], "diverged": row["diverged"],
+            "would decide": f"{row['seeds_needed']} seeds" if row["seeds_needed"] else "",
+            "profile": row["profile"],
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+@main.command()
+@PROFILE
+@DEVICE
+@ONLY
+@JSON
+def plan(profile: str, device: str, only: str, as_json: bool) -> None:
+    """What a profile will train and cost: networks, minutes, memory, disk. Trains nothing."""
+    from steadydescent.reproduce import costs, say_cost
+    from steadydescent.sweep import pick_device
+
+    rows = costs(profile, pick_device(device), only)
+    show(rows, as_json, f"Profile {profile} on {pick_device(device)}")
+    if not as_json:
+        say_cost(rows, profile, pick_device(device))
+
+
+@main.command()
+@PROFILE
+@DEVICE
+@ONLY
+@click.option("--book/--no-book", default=True, help="Build the book from the results at the end.")
+def reproduce(profile: str, device: str, only: str, book: bool) -> None:
+    """Plan, fetch data, train what is missing, judge the claims, and build the book."""
+    from steadydescent.reproduce import build_book, run_study, say_cost
+    from steadydescent.reproduce import costs as costs_of
+    from steadydescent.sweep import pick_device
+
+    device = pick_device(device)
+    rows = costs_of(profile, device, only)
+    show(rows, False, f"Profile {profile} on {device}")
+    say_cost(rows, profile, device)
+    run_study(profile, device, only)
+    _verdicts("reproduced", profile, False)
+    if book:
+        click.echo(f"The book with your results: {build_book('reproduced', profile)}")
+
+
+@main.command()
+@PROFILE
+@DEVICE
+@ONLY
+def run(profile: str, device: str, only: str) -> None:
+    """Train what is missing, without the book."""
+    from steadydescent.reproduce import run_study
+    from steadydescent.sweep import pick_device
+
+    run_study(profile, pick_device(device), only)
+
+
+def _verdicts(source: str, profile: str, as_json: bool) -> None:
+    from steadydescent.findings import folder, rows
+
+    found = rows(folder(source, profile))
+    if not found and not as_json:
+        raise FileNotFoundError(f"no {source} results" + (f" of profile {profile}" if source == "reproduced" else ""))
+    show(found if as_json else verdict_rows(found), as_json, f"Verdicts, {source} results")
+
+
+@main.command()
+@SOURCE
+@PROFILE
+@JSON
+def claims(source: str, profile: str, as_json: bool) -> None:
+    """Every claim's verdict with estimate, interval, margin and seeds."""
+    _verdicts(source, profile, as_json)
+
+
+@main.command()
+@PROFILE
+@JSON
+def verify(profile: str, as_json: bool) -> None:
+    """Compare your verdicts and numbers with the published ones; exit 1 when a published verdict flips."""
+    from steadydescent.reproduce import compare
+
+    rows = compare(profile)
+    show(rows, as_json, f"Your {profile} results against the published ones")
+    flipped = [row for row in rows if row["outcome"] == "flipped"]
+    if not as_json:
+        held = sum(row["outcome"] == "held" for row in rows)
+        click.echo(f"{held} of {len(rows)} published verdicts held, {len(flipped)} flipped.")
+    sys.exit(bool(flipped))
+
+
+@main.command()
+@SOURCE
+@PROFILE
+def book(source: str, profile: str) -> None:
+    """Build the book into _build/html; warnings fail the build."""
+    from steadydescent.reproduce import build_book
+
+    click.echo(f"The book: {build_book(source, profile)}")
+
+
+@main.command()
+@click.option("--port", default=8000, show_default=True)
+def serve(port: int) -> None:
+    """Serve the built book on this machine."""
+    from steadydescent.reproduce import serve_book
+
+    serve_book(port)
+
+
+@main.command()
+@PROFILE
+@ONLY
+def publish(profile: str, only: str) -> None:
+    """Make your results the published ones (reproduced → published)."""
+    from steadydescent.reproduce import publish_results
+
+    for name in publish_results(profile, only):
+        click.echo(f"published {name}")
+
+
+@main.command()
+@click.argument("result", default="")
+@SOURCE
+@PROFILE
+def cite(result: str, source: str, profile: str) -> None:
+    """BibTeX of one result, or of all. RESULT is an id such as weight-averaging/mnist1d-mlp@3f9c2a7e, or its start."""
+    from steadydescent.findings import bibtex, folder, results
+
+    found = [receipt for *_, receipt in results(folder(source, profile))]
+    chosen = [receipt for receipt in found if receipt["result"].startswith(result)]
+    if not chosen:
+        raise ValueError(f"no {source} result {result!r}; there are: {[receipt['result'] for receipt in found]}")
+    click.echo("\n\n".join(bibtex(receipt) for receipt in chosen))
+
+
+@main.group()
+def data() -> None:
+    """The data sets."""
+
+
+@data.command()
+@click.argument("source", default="all")
+def fetch(source: str) -> None:
+    """Make or find the data (mnist1d, fashion-mnist or all), verify it, and say which source served."""
+    from steadydescent import data as sources
+    from steadydescent.paths import DATA
+
+    for name in sources.SOURCES if source == "all" else [source]:
+        click.echo(f"{name}: {sources.fetch(name, DATA, click.echo)}")
+
+
+@main.command()
+@JSON
+@click.option("--seconds", default=2.0, show_default=True, help="Seconds a case and repetition.")
+@click.option("--rounds", default=7, show_default=True, help="Interleaved repetitions.")
+def bench(as_json: bool, seconds: float, rounds: int) -> None:
+    """Time the engine side by side with the loops people write, interleaved in one run."""
+    from steadydescent.paths import ROOT
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from training import compare_loops
+
+    show(compare_loops(seconds, rounds), as_json, "Training with one EMA, replica-steps per second")
+
+
+@main.command()
+@click.option("--results", "with_results", is_flag=True, help="Also your reproduced results and the store.")
+def clean(with_results: bool) -> None:
+    """Remove what builds made; results and data stay unless asked for."""
+    from steadydescent.reproduce import clean_tree
+
+    for path in clean_tree(with_results):
+        click.echo(f"removed {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Progress that a person can read: a bar with time left in a terminal, plain lines in a log file.
+
+Training happens in a notebook's kernel, whose output nobody sees while it runs. So the kernel
+appends its progress to a journal, a file of JSON lines, and the command that drives it shows it.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+VARIABLE = "STEADY_JOURNAL"
+LOG_EVERY = 10.0
+
+
+class Journal:
+    """Where work in hand is told: to the journal file if a command asked for one, else to standard error."""
+
+    def __init__(self) -> None:
+        name = os.environ.get(VARIABLE)
+        self._file = Path(name) if name else None
+        self._view = None if name else View(sys.stderr)
+
+    def tell(self, **event: object) -> None:
+        """An event: `start` (what), `total`, `done` (replica-steps since the last), `note`, or `end`."""
+        if self._file is None:
+            self._view.show(event)
+        else:
+            with self._file.open("a") as stream:
+                stream.write(json.dumps(event) + "\n")
+
+
+class View:
+    """Shows events as a tqdm bar on a terminal, as a line every ten seconds elsewhere."""
+
+    def __init__(self, stream) -> None:
+        self.stream, self.bar = stream, None
+        self.interactive = stream.isatty()
+
+    def show(self, event: dict) -> None:
+        if "note" in event:
+            tqdm.write(str(event["note"]), file=self.stream)
+        if "start" in event:
+            self.close()
+            self.bar = tqdm(
+                total=event["total"], initial=event.get("initial", 0), desc=event["start"], file=self.stream,
+                unit="step", unit_scale=True, dynamic_ncols=self.interactive, smoothing=0.1, leave=True,
+                mininterval=0.2 if self.interactive else LOG_EVERY, ascii=not self.interactive,
+                bar_format="{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, {remaining} left"
+                + ("" if self.interactive else "\n"),
+            )  # fmt: skip
+        if "done" in event and self.bar is not None:
+            self.bar.update(event["done"])
+        if "end" in event:
+            self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+@contextmanager
+def followed(journal: Path) -> Iterator[None]:
+    """Show what is written to `journal` until the block ends."""
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    journal.write_text("")
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(journal)
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(journal, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
+
+
+def _follow(journal: Path, stop: threading.Event) -> None:
+    view, rest = View(sys.stderr), ""
+    with journal.open() as stream:
+        while True:
+            ending = stop.is_set()  # looked at before reading, so that nothing written earlier is missed
+            *lines, rest = (rest + stream.read()).split("\n")
+            for line in lines:
+                view.show(json.loads(line))
+            if ending:
+                view.close()
+                return
+            time.sleep(0.1)

@@ -1,0 +1,70 @@
+"""Where a result came from: command, commit, packages, device."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+import torch
+
+from steadydescent.paths import ROOT
+
+PACKAGES = ("steadydescent", "torch", "torchvision", "numpy", "pandas", "scipy", "mnist1d", "papermill")
+
+
+def device_name(device: str) -> str:
+    """A name a reader understands: the GPU's own, or the number of cores and the processor."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} cores, {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The commit that the code stands at, with `+changes` when files differ from it, or `unknown`."""
+    git = lambda *words: subprocess.run(  # noqa: E731
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that numbers depend on; those not installed are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def receipt(device: str, **more: Any) -> dict[str, Any]:
+    """A receipt for something computed just now on `device`."""
+    return {
+        "command": os.environ.get("STEADY_COMMAND", " ".join(sys.argv[:1])),
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "device": device_name(device),
+        "device_kind": device,
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": packages(),
+        **more,
+    }

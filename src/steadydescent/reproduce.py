@@ -1,0 +1,155 @@
+"""Driving the study: notebooks through papermill, the book through Sphinx, and what surrounds them."""
+
+import functools
+import http.server
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from steadydescent import data
+from steadydescent.claims import contrasts
+from steadydescent.findings import folder, results, rows, write
+from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
+from steadydescent.progress import followed
+from steadydescent.results import Result, read_folder, write_folder
+from steadydescent.study import Parameters, Plan, left_out, plans
+from steadydescent.tasks import TASKS
+
+HTML = ROOT / "_build" / "html"
+
+
+def costs(profile: str, device: str, only: str = "") -> list[dict]:
+    """One row a task: networks, replica-steps, minutes, memory, disk."""
+    return [plan.cost(device) for plan in plans(profile, only)]
+
+
+def say_cost(rows: list[dict], profile: str, device: str) -> None:
+    """The bill in a sentence, and what the profile leaves out."""
+    networks, minutes = sum(row["networks"] for row in rows), sum(row["minutes"] for row in rows)
+    memory, disk = max(row["memory_gib"] for row in rows), sum(row["disk_mb"] for row in rows)
+    click.echo(
+        f"About {networks} networks, {max(1, round(minutes))} minutes on the machine these rates were measured on, "
+        f"{memory:g} GiB of memory, {disk:.0f} MB of disk. Kill it at any time; the next run goes on where it was."
+    )
+    if missing := left_out(profile):
+        click.echo(f"Profile {profile} leaves out: {', '.join(missing)}.")
+    if device == "cuda" and profile != "full":
+        full = sum(row["minutes"] for row in costs("full", device))
+        click.echo(f"This machine has a GPU: PROFILE=full would take about {full / 60:.1f} hours at the rates measured so far.")
+
+
+def run_study(profile: str, device: str, only: str = "") -> None:
+    """Fetch the data and run every notebook of the profile, one after another."""
+    todo = plans(profile, only)
+    for source in sorted({TASKS[plan.task].source for plan in todo}):
+        data.fetch(source, DATA, click.echo)
+    for plan in todo:
+        run_notebook(plan, device)
+
+
+def run_notebook(plan: Plan, device: str) -> Path:
+    """Run one experiment's notebook on one task; only a verified result file counts as success."""
+    import papermill
+
+    given = Parameters(experiment=plan.experiment.name, task=plan.task, profile=plan.profile, device=device)
+    place = REPRODUCED / plan.profile / plan.experiment.name / plan.task
+    output = REPRODUCED / plan.profile / "notebooks" / f"{plan.experiment.name}-{plan.task}.ipynb"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    before = _stamp(place)
+    click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
+    with followed(output.with_suffix(".jsonl")):
+        papermill.execute_notebook(
+            EXPERIMENTS / plan.experiment.notebook, output, parameters=given.model_dump(), kernel_name="python3",
+            progress_bar=False, cwd=str(ROOT), stdout_file=None,
+        )  # fmt: skip
+    if _stamp(place) == before:
+        raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
+    read_folder(place, Result)
+    return place
+
+
+def _stamp(place: Path) -> int:
+    receipt = place / "receipt.json"
+    return receipt.stat().st_mtime_ns if receipt.exists() else 0
+
+
+def compare(profile: str) -> list[dict]:
+    """Published rows against one's own: held, flipped (one decisive verdict became another), or undecided."""
+    mine = {(r["id"], r["task"], r["condition"]): r for r in rows(folder("reproduced", profile))}
+    if not mine:
+        raise FileNotFoundError(f"no reproduced results of profile {profile}; run `make reproduce PROFILE={profile}` first")
+    compared = []
+    for theirs in rows(PUBLISHED):
+        own = mine.get((theirs["id"], theirs["task"], theirs["condition"]))
+        if own is None:
+            continue
+        same_sign = own["ci_low"] <= theirs["ci_high"] and theirs["ci_low"] <= own["ci_high"]
+        compared.append({
+            "claim": theirs["id"], "task": theirs["task"], "condition": theirs["condition"],
+            "published": theirs["verdict"], "yours": own["verdict"],
+            "published_interval": f"{theirs['ci_low']:+.2f} to {theirs['ci_high']:+.2f}",
+            "your_interval": f"{own['ci_low']:+.2f} to {own['ci_high']:+.2f}",
+            "intervals_overlap": same_sign, "outcome": _outcome(theirs["verdict"], own["verdict"]),
+        })  # fmt: skip
+    return compared
+
+
+def _outcome(published: str, mine: str) -> str:
+    if published == mine:
+        return "held"
+    return "undecided" if "inconclusive" in (published, mine) else "flipped"
+
+
+def publish_results(profile: str, only: str = "") -> list[str]:
+    """Copy verified results of a profile to `results/published`; smoke supports no claim and is refused."""
+    if profile == "smoke":
+        raise ValueError("profile 'smoke' supports no claim and is not published; use laptop, desk or full")
+    names = []
+    for experiment, task, _, result, receipt in results(REPRODUCED / profile):
+        if only in ("", experiment, f"{experiment}/{task}"):
+            write_folder(PUBLISHED / experiment / task, result, receipt, replace=True)
+            names.append(f"{receipt['result']} ({contrasts(experiment, profile)} primary contrasts)")
+    if not names:
+        raise FileNotFoundError(f"no reproduced results of profile {profile} match only={only!r}")
+    return names
+
+
+def build_book(source: str, profile: str | None = None) -> Path:
+    """Build the book from published or reproduced results on a clean tree; warnings fail the build."""
+    for folder_ in (ROOT / "_build", GENERATED):
+        shutil.rmtree(folder_, ignore_errors=True)
+    write(GENERATED / "findings.json", source, profile)
+    python = lambda *words: subprocess.run([sys.executable, "-m", *words], cwd=ROOT)  # noqa: E731
+    configured = python("jupyter_book", "config", "sphinx", ".")
+    if configured.returncode:
+        raise RuntimeError("jupyter-book could not turn _config.yml into conf.py; its message is above")
+    built = python("sphinx", "-q", "-W", "-n", "--keep-going", "-b", "html", ".", str(HTML))
+    if built.returncode:
+        raise RuntimeError("the book has warnings, and warnings fail the build; they are above")
+    return HTML / "index.html"
+
+
+def serve_book(port: int) -> None:
+    """Serve the built book on this machine until interrupted."""
+    if not (HTML / "index.html").exists():
+        raise FileNotFoundError(f"there is no book in {HTML}; run `make book` first")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(HTML))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        click.echo(f"http://127.0.0.1:{port}/ (Ctrl-C stops)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("")
+
+
+def clean_tree(with_results: bool) -> list[Path]:
+    """Remove builds and caches; with `with_results` also reproduced results and the store."""
+    made = [ROOT / "_build", GENERATED, ROOT / "conf.py", *ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
+    made += [RESULTS / "reproduced", RESULTS / "store"] if with_results else []
+    gone = [path for path in made if path.exists()]
+    for path in gone:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return gone

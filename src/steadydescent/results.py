@@ -1,0 +1,185 @@
+"""The store: finished stacks by content, with checked tables and receipts; safe to kill at any moment.
+
+    store/ab/ab12…/  runs.parquet  finals.parquet  curves.parquet  receipt.json
+
+A stack is written into a folder of its own beside its target, flushed to disk, and renamed, so it is
+either there whole or not at all. Every file's SHA-256 stands in the receipt; a folder that does not
+match its receipt is set aside when it is read, and its runs are trained again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+MEASURES = [("accuracy", pa.float64()), ("loss", pa.float64()), ("calibration_error", pa.float64())]
+SCHEMAS = {
+    "runs": pa.schema(
+        [("run", pa.string()), ("task", pa.string()), ("optimizer", pa.string()), ("schedule", pa.string())]
+        + [("lr", pa.float64()), ("batch_size", pa.int64()), ("steps", pa.int64()), ("seed", pa.int64())]
+        + [("curve_points", pa.int64()), ("test", pa.bool_()), ("diverged_at", pa.int64())]
+    ),
+    "finals": pa.schema([("run", pa.string()), ("readout", pa.string()), ("split", pa.string()), *MEASURES]),
+    "curves": pa.schema([("run", pa.string()), ("readout", pa.string()), ("step", pa.int64()), *MEASURES]),
+    "quantiles": pa.schema(
+        [("schedule", pa.string()), ("lr", pa.float64()), ("readout", pa.string()), ("step", pa.int64())]
+        + [("seeds", pa.int64()), ("low", pa.float64()), ("median", pa.float64()), ("high", pa.float64())]
+    ),
+}
+
+
+class Tables(NamedTuple):
+    """What a stack leaves in the store: one row a run; a (run, readout, split); a (run, readout, step)."""
+
+    runs: pd.DataFrame
+    finals: pd.DataFrame
+    curves: pd.DataFrame
+
+
+class Result(NamedTuple):
+    """What an experiment leaves on one task: one row a run; a (run, readout, split); validation-accuracy quantiles."""
+
+    runs: pd.DataFrame
+    finals: pd.DataFrame
+    quantiles: pd.DataFrame
+
+
+T = TypeVar("T", Tables, Result)
+
+
+def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
+    """Write a table as Parquet with the schema of its kind; a column too many, missing or mistyped is refused."""
+    schema = SCHEMAS[kind]
+    if set(table.columns) != set(schema.names):
+        raise ValueError(f"{kind} table must have the columns {schema.names}, got {sorted(table.columns)}")
+    pq.write_table(pa.Table.from_pandas(table[schema.names], schema, preserve_index=False), path, compression="zstd")
+
+
+def read_table(path: Path, kind: str) -> pd.DataFrame:
+    """Read a table and check that it has the schema of its kind."""
+    table = pq.read_table(path)
+    if not table.schema.remove_metadata().equals(SCHEMAS[kind]):
+        raise ValueError(f"{path} is not a {kind} table: its columns are {table.schema.names}")
+    frame = table.to_pandas()
+    return frame.astype({"diverged_at": "Int64"}) if kind == "runs" else frame
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_folder(target: Path, tables: Tables | Result, receipt: dict[str, Any], replace: bool = False) -> None:
+    """Write tables and receipt as one folder that appears whole; an existing target is kept unless `replace`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for kind, table in tables._asdict().items():
+            write_table(table, folder / f"{kind}.parquet", kind)
+        digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+        (folder / "receipt.json").write_text(json.dumps({**receipt, "files": digests}, indent=1) + "\n")
+        for path in [*folder.iterdir(), folder]:
+            _flush(path)
+        if replace and target.exists():
+            target.rename(folder / "old")
+        folder.chmod(0o755)
+        folder.rename(target)
+        shutil.rmtree(target / "old", ignore_errors=True)
+        _flush(target.parent)
+    except OSError:
+        if not (target / "receipt.json").exists():
+            raise  # not another runner that was first
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
+    """Tables and receipt of a folder, each file checked against the receipt; ValueError says what is wrong."""
+    try:
+        receipt = json.loads((folder / "receipt.json").read_text())
+        for name, digest in receipt["files"].items():
+            if (found := file_digest(folder / name)) != digest:
+                raise ValueError(f"{folder / name} has SHA-256 {found[:12]}…, its receipt says {digest[:12]}…")
+        return kind(*(read_table(folder / f"{name}.parquet", name) for name in kind._fields)), receipt
+    except (OSError, KeyError, json.JSONDecodeError, pa.ArrowException) as error:
+        raise ValueError(f"{folder} is not a whole result: {error!r}") from error
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Store:
+    """Finished runs by key. Several processes may share one."""
+
+    def __init__(self, root: Path, warn: Callable[[str], None] = print) -> None:
+        self.root, self.warn = root, warn
+        self._checked: dict[Path, tuple[Tables, dict[str, Any]]] = {}
+
+    def _folders(self) -> Iterable[Path]:
+        return (path.parent for path in sorted(self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f]*/receipt.json")))
+
+    def _read(self, folder: Path) -> tuple[Tables, dict[str, Any]] | None:
+        """A folder's content, or None after setting a damaged one aside."""
+        if folder not in self._checked:
+            try:
+                self._checked[folder] = read_folder(folder, Tables)
+            except ValueError as error:
+                aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self._aside()))
+                folder.rename(aside / folder.name)
+                self.warn(f"set aside and to be computed again: {error}")
+                return None
+        return self._checked[folder]
+
+    def _aside(self) -> Path:
+        aside = self.root / "damaged"
+        aside.mkdir(parents=True, exist_ok=True)
+        return aside
+
+    def keys(self) -> set[str]:
+        """Keys of all finished runs, files verified."""
+        return {key for folder in self._folders() if (found := self._read(folder)) for key in found[0].runs.run}
+
+    def lock(self, keys: Sequence[str]) -> FileLock:
+        """A lock on a stack of runs; it goes with the process that holds it."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{self._name(keys)}.lock")
+
+    @staticmethod
+    def _name(keys: Sequence[str]) -> str:
+        return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:24]
+
+    def save(self, tables: Tables, receipt: dict[str, Any]) -> None:
+        """Keep a finished stack."""
+        name = self._name(list(tables.runs.run))
+        write_folder(self.root / name[:2] / name, tables, receipt)
+
+    def load(self, keys: Iterable[str]) -> tuple[Tables, list[dict[str, Any]]]:
+        """Tables of these runs, in the order of the keys, and the receipts of the stacks they came from."""
+        order = {key: place for place, key in enumerate(keys)}
+        parts, receipts, left = [], [], set(order)
+        for folder in self._folders():
+            found = self._read(folder)
+            if found and (mine := left & set(found[0].runs.run)):
+                parts.append(Tables(*(table[table.run.isin(mine)] for table in found[0])))
+                receipts.append(found[1])
+                left -= mine
+        if left:
+            raise KeyError(f"{len(left)} of {len(order)} runs are not in the store {self.root}; train them first")
+        joined = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+        return Tables(*(t.sort_values("run", key=lambda k: k.map(order), kind="stable", ignore_index=True) for t in joined)), receipts

@@ -1,0 +1,116 @@
+"""Weight averaging: every readout of a trajectory is a running average with its own mixing weights.
+
+    a_t = a_{t−1} + w_t·(θ_t − a_{t−1})
+
+One line, one accumulator each. The sequence w_1 … w_T tells the readouts apart: always 1 is the last
+weights, 1/t the mean, (1−β)/(1−β^t) the debiased exponential moving average, and so on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steadydescent.averages import check_decay, decay_for_window, ramped_decay
+
+Weights = NDArray[np.float64]
+CHECKPOINTS_PER_RUN = 20
+KINDS = "last, ema-WINDOW, ema-start-WINDOW, ema-ramp, tail-PERCENT, checkpoints-COUNT (windows in percent of the run)"
+
+
+def mix(average: Tensor, value: Tensor, weight: Tensor | float) -> Tensor:
+    """One update of a running average, a + w·(θ − a); shapes broadcast."""
+    return average + weight * (value - average)
+
+
+def ema_weights(total: int, beta: float) -> Weights:
+    """Debiased EMA: w_t = (1−β)/(1−β^t), so that V_t/(1−β^t) is itself a running average.
+
+    >>> ema_weights(2, 0.98).round(4).tolist()  # 40 and 49 °F average to 44.545 °F
+    [1.0, 0.5051]
+    """
+    check_decay(beta)
+    steps = np.arange(1.0, total + 1)
+    return (1 - beta) / -np.expm1(steps * np.log(beta)) if beta > 0 else np.ones(total)
+
+
+def ramped_weights(total: int, cap: float = 0.9999) -> Weights:
+    """Ramped EMA (opennmt-tf): w_t = 1 − min(cap, (1+t)/(10+t)); the first update copies the weights."""
+    return np.array([1.0] + [1 - ramped_decay(step, cap) for step in range(2, total + 1)])
+
+
+def tail_weights(total: int, length: int) -> Weights:
+    """Mean of the last `length` steps (tail averaging, SWA with one value per step): w_t = 1/k from its k-th step on.
+
+    >>> tail_weights(4, 2).tolist()
+    [0.0, 0.0, 1.0, 0.5]
+    """
+    if not 1 <= length <= total:
+        raise ValueError(f"length must be between 1 and the {total} steps of the run, got {length}")
+    return np.concatenate([np.zeros(total - length), 1 / np.arange(1.0, length + 1)])
+
+
+def checkpoint_weights(total: int, count: int, every: int) -> Weights:
+    """Mean of the last `count` checkpoints, taken every `every` steps and at the end (opennmt-tf): w_t = 1/j at the j-th.
+
+    >>> checkpoint_weights(6, 2, 3).tolist()
+    [0.0, 0.0, 1.0, 0.0, 0.0, 0.5]
+    """
+    if count < 1 or every < 1:
+        raise ValueError(f"count and every must be at least 1, got {count} and {every}")
+    if (count - 1) * every >= total:
+        raise ValueError(f"a run of {total} steps has no {count} checkpoints {every} steps apart")
+    weights = np.zeros(total)
+    weights[total - 1 - every * np.arange(count - 1, -1, -1)] = 1 / np.arange(1.0, count + 1)
+    return weights
+
+
+def coefficients(weights: Weights) -> Weights:
+    """What a readout remembers: the share of each θ_t in a_T, c_t = w_t·∏_{u>t}(1 − w_u), `[T]`.
+
+    They sum to 1 as soon as some w_t is 1. An EMA's fall off exponentially, a tail mean's are flat.
+
+    >>> coefficients(tail_weights(4, 2)).tolist()
+    [0.0, 0.0, 0.5, 0.5]
+    """
+    later = np.append(np.cumprod((1 - weights)[::-1])[::-1][1:], 1.0)
+    return weights * later
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Weights taken from a run for evaluation.
+
+    `source` names the accumulator that it reads; `start_share` is β^T, the share of the first
+    weights θ₀ in an EMA that was started at them: a_start = (1 − β^T)·a_debiased + β^T·θ₀.
+    """
+
+    name: str
+    source: str
+    start_share: float = 0.0
+
+
+def parse(name: str, total: int) -> tuple[Readout, Weights | None]:
+    """A readout's name, such as `ema-10` in a run of `total` steps → the readout and its mixing weights.
+
+    The weights are None for `last`, which needs no accumulator.
+    """
+    kind, _, number = name.rpartition("-")
+    try:
+        if name == "last":
+            return Readout(name, name), None
+        if name == "ema-ramp":
+            return Readout(name, name), ramped_weights(total)
+        value = float(number)
+        if kind in ("ema", "ema-start"):
+            beta = decay_for_window(total * value / 100)
+            share = beta**total if kind == "ema-start" else 0.0
+            return Readout(name, f"ema-{number}", share), ema_weights(total, beta)
+        if kind == "tail":
+            return Readout(name, name), tail_weights(total, round(total * value / 100))
+        if kind == "checkpoints" and value == int(value):
+            return Readout(name, name), checkpoint_weights(total, int(value), max(1, total // CHECKPOINTS_PER_RUN))
+    except ValueError as error:
+        raise ValueError(f"readout {name!r} does not fit a run of {total} steps ({error}); allowed: {KINDS}") from None
+    raise ValueError(f"unknown readout {name!r}; allowed: {KINDS}")

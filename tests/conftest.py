@@ -1,0 +1,21 @@
+"""What the tests share: skipping, by name, what this machine lacks."""
+
+import pytest
+
+from steadydescent import data
+from steadydescent.paths import DATA
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist():
+    """Fashion-MNIST's folder, or a skip that says why it is not to be had."""
+    try:
+        return data.fetch("fashion-mnist", DATA, print)
+    except data.DataUnavailable as error:
+        pytest.skip(f"Fashion-MNIST is not to be had here: {error}")
+
+
+@pytest.fixture(autouse=True)
+def _needs_fashion(request):
+    if request.node.get_closest_marker("needs_fashion"):
+        request.getfixturevalue("fashion_mnist")

@@ -1,0 +1,234 @@
+"""Intervals cover what they promise, choice among candidates included; verdicts follow the rule at its boundaries."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from steadydescent.statistics import Scores, confidence_tail, level, overall, paired, seeds_needed, tuned, verdict
+from steadydescent.study import load_study
+
+DRAWS = 2_000
+REPLICATIONS = 150
+
+
+def published_sizes() -> list[tuple[int, int]]:
+    """(tuning, report) seeds of every task in the profiles that a laptop or desk runs."""
+    profiles = [e.profiles[name] for e in load_study().values() for name in ("laptop", "desk") if name in e.profiles]
+    return sorted({(size.tuning, size.report) for profile in profiles for size in profile.values()})
+
+
+def noisy_arm(rng, tuning: int, report: int, truth, shared=0.0, noise=1.0, shift=0.0) -> Scores:
+    """Candidates with true means `truth` + shift; `shared` = noise that arms trained on one trajectory have in common."""
+    draw = lambda seeds: rng.normal(size=(seeds, len(truth)))  # noqa: E731
+    common = (0.0, 0.0) if isinstance(shared, float) else shared
+    return Scores(truth + shift + common[0] + noise * draw(tuning), truth + shift + common[1] + noise * draw(report))
+
+
+# ---- paired --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.995])
+@pytest.mark.parametrize("n", [2, 3, 19])
+def test_paired_is_students_interval(n, confidence):
+    differences = np.random.default_rng(n).normal(0.3, 2.0, n)
+    found, expected = paired(differences, confidence), stats.ttest_1samp(differences, 0).confidence_interval(confidence)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), rel=1e-12)
+    assert found.value == pytest.approx(differences.mean()) and found.n == n
+    assert found.sd == pytest.approx(stats.tstd(differences))
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_an_interval_needs_two_seeds(n):
+    with pytest.raises(ValueError, match=f"at least 2 seeds, got {n}"):
+        paired(np.zeros(n), 0.95)
+    arm = Scores(np.zeros((3, 2)), np.zeros((n, 2)))
+    with pytest.raises(ValueError, match=f"at least 2 report seeds, got {n}"):
+        tuned(arm, arm, 0.95)
+
+
+# ---- tuned ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tuning", "report"), [(2, 5), (3, 11), (7, 43)])
+def test_tuned_with_one_candidate_is_the_paired_interval(tuning, report):
+    rng = np.random.default_rng(report)
+    arm, against = (noisy_arm(rng, tuning, report, np.zeros(1), shift=s) for s in (0.4, 0.0))
+    found, expected = tuned(arm, against, 0.95), paired(arm.report[:, 0] - against.report[:, 0], 0.95)
+    assert found.value == pytest.approx(expected.value, rel=1e-12)
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.03)  # 10 000 draws: 1/√20 000
+    assert found.sd == pytest.approx(expected.sd, rel=0.03)
+
+
+def test_tuned_resamples_the_same_seeds_for_both_arms():
+    """An arm that is the other plus a constant differs by that constant, with no uncertainty at all."""
+    one = noisy_arm(np.random.default_rng(0), 5, 13, np.linspace(0, 2, 3))
+    found = tuned(Scores(one.tuning + 1, one.report + 1), one, 0.95, draws=DRAWS)
+    assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1), abs=1e-12)
+
+
+def test_tuned_reports_the_candidate_that_tuning_seeds_chose():
+    """The best on report seeds is another one; taking it would be choosing on test data."""
+    tuning = np.array([[0.0, 1.0, 0.5], [0.2, 1.1, 0.4]])
+    report = np.array([[9.0, 3.0, 5.0], [9.0, 4.0, 5.0], [9.0, 5.0, 5.0]])
+    arm, nothing = Scores(tuning, report), Scores(np.zeros((2, 1)), np.zeros((3, 1)))
+    assert arm.chosen() == 1
+    assert tuned(arm, nothing, 0.95, draws=DRAWS).value == 4.0
+
+
+def test_tuned_widens_when_the_choice_is_uncertain():
+    """Two candidates 4 apart: chosen by clear tuning scores, and by tuning scores that one seed could turn over."""
+    rng, nothing = np.random.default_rng(3), Scores(np.zeros((5, 1)), np.zeros((17, 1)))
+    report = np.array([0.0, 4.0]) + rng.normal(size=(17, 2))
+    widths = []
+    for gap in (10.0, 0.05):
+        tuning = np.array([0.0, gap]) + np.array([[1, -1], [-1, 1], [1, -1], [-1, 1], [0, 0]])
+        found = tuned(Scores(tuning, report), nothing, 0.95, draws=DRAWS)
+        widths.append(found.high - found.low)
+    assert widths[1] > 3 * widths[0]
+
+
+def test_tuned_is_the_same_every_time_and_hardly_depends_on_the_draws():
+    rng = np.random.default_rng(5)
+    arm, against = (noisy_arm(rng, 5, 20, np.linspace(0, 1, 5)) for _ in range(2))
+    first = tuned(arm, against, 0.95, draws=DRAWS)
+    assert first == tuned(arm, against, 0.95, draws=DRAWS)
+    other = tuned(arm, against, 0.95, seed=1, draws=DRAWS)
+    assert other != first and other.high - other.low == pytest.approx(first.high - first.low, rel=0.1)
+
+
+@pytest.mark.parametrize(("tuning", "report"), published_sizes())
+def test_identical_arms_with_noisy_tuning_are_rarely_called_different(tuning, report):
+    """Nominal 5 %, at the numbers of seeds that are published. Ignoring the choice would reject far more of them."""
+    rng, truth = np.random.default_rng(tuning), -1.0 * np.linspace(-1, 1, 9) ** 2
+    wrong, wrong_without = 0, 0
+    for replication in range(REPLICATIONS):
+        arm, against = (noisy_arm(rng, tuning, report, truth) for _ in range(2))
+        found = tuned(arm, against, 0.95, seed=replication, draws=DRAWS)
+        naive = paired(arm.report[:, arm.chosen()] - against.report[:, against.chosen()], 0.95)
+        wrong += found.low > 0 or found.high < 0
+        wrong_without += naive.low > 0 or naive.high < 0
+    assert wrong <= stats.binom.ppf(0.995, REPLICATIONS, 0.05), f"{wrong} of {REPLICATIONS}"
+    assert wrong_without > wrong
+
+
+def test_choice_alone_makes_a_plain_t_test_reject_identical_arms():
+    """The reason for `tuned`: 3 tuning seeds, 30 report seeds, and a nominal 5 % is several times that."""
+    rng, truth = np.random.default_rng(8), -1.0 * np.linspace(-1, 1, 5) ** 2
+    rejected = 0
+    for _ in range(REPLICATIONS):
+        arm, against = (noisy_arm(rng, 3, 30, truth) for _ in range(2))
+        naive = paired(arm.report[:, arm.chosen()] - against.report[:, against.chosen()], 0.95)
+        rejected += naive.low > 0 or naive.high < 0
+    assert rejected / REPLICATIONS > 0.12
+
+
+def test_planted_effect_of_two_sd_is_found_and_covered():
+    """Arms of one trajectory share most of their noise, as readouts do; the effect is 2 sd of a candidate's scores."""
+    rng, truth, effect = np.random.default_rng(11), -1.0 * np.linspace(-1, 1, 9) ** 2, 2.0
+    found, covered = 0, 0
+    for replication in range(REPLICATIONS):
+        shared = (rng.normal(size=(5, 1)), rng.normal(size=(20, 1)))
+        arm = noisy_arm(rng, 5, 20, truth, shared, noise=0.5, shift=effect)
+        against = noisy_arm(rng, 5, 20, truth, shared, noise=0.5)
+        estimate = tuned(arm, against, level(10), seed=replication, draws=DRAWS)
+        found += verdict(estimate.low, estimate.high, margin=0.5) == "supported"
+        covered += estimate.low <= effect <= estimate.high
+    assert found == REPLICATIONS
+    assert covered / REPLICATIONS >= 0.97
+
+
+def test_paired_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(13)
+    intervals = [paired(row, 0.9) for row in rng.normal(0.7, 1.3, size=(1_500, 6))]
+    covered = np.mean([found.low <= 0.7 <= found.high for found in intervals])
+    assert covered == pytest.approx(0.9, abs=0.025)  # 3 binomial standard errors
+
+
+# ---- verdicts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-1.0, 1.0, "no difference"),  # the margin itself is inside
+        (0.2, 1.0, "no difference"),  # above 0, but too small to matter
+        (-1.0, -0.2, "no difference"),
+        (0.0, 0.0, "no difference"),
+        (0.2, 1.001, "supported"),
+        (1.5, 2.0, "supported"),
+        (0.0, 1.5, "inconclusive"),  # touching 0 is not above it
+        (-1.001, 1.0, "inconclusive"),
+        (-1.5, 0.0, "inconclusive"),
+        (-3.0, 3.0, "inconclusive"),
+        (-1.001, -0.2, "refuted"),
+        (-2.0, -1.5, "refuted"),
+    ],
+)
+def test_verdict_rule(low, high, expected):
+    assert verdict(low, high, margin=1.0) == expected
+
+
+@given(st.floats(-5, 5), st.floats(0, 5), st.floats(0.01, 5))
+def test_verdict_of_the_opposite_claim_is_the_opposite(low, width, margin):
+    opposite = {"supported": "refuted", "refuted": "supported"}
+    word = verdict(low, low + width, margin)
+    assert verdict(-(low + width), -low, margin) == opposite.get(word, word)
+
+
+@pytest.mark.parametrize(("low", "high", "margin"), [(1, 0, 1), (0, 1, 0), (0, 1, -1), (math.nan, 1, 1), (0, math.nan, 1)])
+def test_verdict_refuses_what_is_no_interval_or_margin(low, high, margin):
+    with pytest.raises(ValueError, match="low <= high and margin > 0"):
+        verdict(low, high, margin)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([], "not run"),
+        (["refuted"], "refuted"),
+        (["supported"] * 3, "supported"),
+        (["supported", "inconclusive"], "mixed"),
+        (["supported", "no difference", "supported"], "mixed"),
+    ],
+)
+def test_overall_verdict_is_the_common_one_else_mixed(verdicts, expected):
+    assert overall(verdicts) == expected
+
+
+# ---- levels and numbers of seeds -----------------------------------------------------------------------------------
+
+
+def test_contrasts_share_five_percent():
+    assert [level(k) for k in (1, 5, 10)] == pytest.approx([0.95, 0.99, 0.995])
+    assert 2 * 7 * confidence_tail(7) == pytest.approx(0.05)
+    with pytest.raises(ValueError, match="contrasts must be at least 1, got 0"):
+        level(0)
+
+
+@pytest.mark.parametrize("ratio", [0.8, 2.0, 7.3])
+def test_seeds_needed_is_the_designs_rule_of_thumb(ratio):
+    assert seeds_needed(3 * ratio, 3.0, contrasts=10) == pytest.approx(16.7 * ratio**2, rel=0.005, abs=1)
+
+
+@given(st.floats(0, 50), st.floats(0.1, 3), st.integers(1, 20))
+def test_seeds_needed_never_falls_with_spread_or_contrasts(sd, margin, contrasts):
+    n = seeds_needed(sd, margin, contrasts)
+    assert 2 <= n <= seeds_needed(2 * sd, margin, contrasts)
+    assert n <= seeds_needed(sd, margin, contrasts + 1)
+    assert n <= seeds_needed(sd, margin, contrasts, power=0.9)
+
+
+def test_seeds_needed_decide_a_true_zero_in_four_runs_of_five():
+    contrasts, sd, margin = 4, 2.0, 1.0
+    n, rng = seeds_needed(sd, margin, contrasts), np.random.default_rng(17)
+
+    def decided(seeds: int) -> float:
+        intervals = [paired(row, level(contrasts)) for row in rng.normal(0, sd, size=(800, seeds))]
+        return float(np.mean([verdict(i.low, i.high, margin) == "no difference" for i in intervals]))
+
+    assert decided(n) == pytest.approx(0.8, abs=0.045)  # 3 standard errors; the formula's z instead of t costs 1 %
+    assert decided(n // 2) < 0.5
