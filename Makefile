@@ -1,66 +1,84 @@
-# Each target is one line that calls `steady`; `.venv` is made when it is missing or the pins change.
-PYTHON ?= python3
+# Every target is one line that runs `steady`, or a checker, from .venv, which is made when it is missing or its pins change.
 PROFILE ?= laptop
 DEVICE ?= auto
 ONLY ?=
 SOURCE ?= published
-# On Linux, pip takes torch's CUDA build (several GB). For CPU wheels: TORCH_INDEX=https://download.pytorch.org/whl/cpu
+PYTHON ?= python3
+# An extra pip index. On Linux pip takes PyTorch's CUDA build, several GB; CPU wheels are far smaller:
+#   make reproduce TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+
 BIN := .venv/bin
 STEADY := $(BIN)/steady
-export PROFILE DEVICE ONLY
+ONE := $(if $(ONLY),--only '$(ONLY)')
+WHAT := --profile '$(PROFILE)' --device '$(DEVICE)' $(ONE)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-all book serve plan claims verify lint format bench publish clean
+.PHONY: help reproduce test test-all book serve plan claims verify bench publish lint format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@echo 'Settings, after the target: PROFILE=smoke|laptop|desk|full DEVICE=auto|cpu|cuda ONLY=experiment[/task] PYTHON=python3.12'
+	@echo 'On Linux without a GPU: TORCH_INDEX=https://download.pytorch.org/whl/cpu spares several GB at the first call.'
 
 reproduce: .venv/ready ## Train what is missing, judge the claims, build the book (PROFILE, DEVICE, ONLY)
-	@$(STEADY) reproduce
+	@$(STEADY) reproduce $(WHAT)
 
 test: .venv/ready ## Run the tests
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -m 'not slow'
 
 test-all: .venv/ready ## Run the tests, the slow ones too
 	@$(BIN)/python -m pytest -q
 
-book: .venv/ready ## Build the book from published results (SOURCE=reproduced: from yours)
-	@$(STEADY) book --source $(SOURCE)
+book: .venv/ready ## Build the book from published results (SOURCE=reproduced PROFILE=…: from yours)
+	@$(STEADY) book --source '$(SOURCE)' --profile '$(PROFILE)'
 
 serve: .venv/ready ## Serve the built book on this machine
 	@$(STEADY) serve
 
-plan: .venv/ready ## What a profile will cost, before it starts
-	@$(STEADY) plan
+plan: .venv/ready ## Say what a profile costs before it starts: networks, time, memory, disk (PROFILE, DEVICE, ONLY)
+	@$(STEADY) plan $(WHAT)
 
-claims: .venv/ready ## The verdicts
-	@$(STEADY) claims --source $(SOURCE)
+claims: .venv/ready ## Show the verdicts (SOURCE=reproduced PROFILE=…: yours)
+	@$(STEADY) claims --source '$(SOURCE)' --profile '$(PROFILE)'
 
-verify: .venv/ready ## Your verdicts and numbers against the published ones; fails when a verdict flips
-	@$(STEADY) verify
+verify: .venv/ready ## Compare your results with the published ones; fail when a published verdict flips (PROFILE)
+	@$(STEADY) verify --profile '$(PROFILE)'
 
 bench: .venv/ready ## Time the engine side by side with the loops people write
 	@$(STEADY) bench
 
-publish: .venv/ready ## Make your results of a profile the published ones
-	@$(STEADY) publish
+publish: .venv/ready ## Make your results the published ones (PROFILE, ONLY)
+	@$(STEADY) publish --profile '$(PROFILE)' $(ONE)
 
-lint: .venv/ready ## Style, types, notebooks without outputs, citation file and workflows
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python tests/notebooks_are_clean.py
-	@$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
-	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+lint: .venv/ready ## Check style, types, notebooks without outputs, citation file and workflows
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy && $(BIN)/python tests/notebooks_are_clean.py
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-format: .venv/ready ## Mend style
-	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+format: .venv/ready ## Mend style where it can be mended by itself
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-clean: ## Remove what builds made; results and data stay
-	@rm -rf _build generated conf.py .pytest_cache .ruff_cache .mypy_cache .hypothesis && find src tests -name __pycache__ -prune -exec rm -rf {} +
+clean: ## Remove what builds made; results, data and .venv stay
+	@if [ -x $(STEADY) ]; then $(STEADY) clean; else echo 'Nothing to clean: there is no .venv, so nothing was built.'; fi
 
+# The stamp is written last: a set-up that failed or was killed is taken up again by the next call.
 .venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Steady Descent needs Python 3.11 or newer, $(PYTHON) is {sys.version.split()[0]}; name another: make PYTHON=python3.12 …")'
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) lacks the venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@echo "Setting up .venv (once; a minute or two where wheels are near)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[dev]'
-	@touch .venv/ready
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory .venv
+	@echo 'Installing the pinned packages into .venv (a few minutes, once) ...'
+	@$(BIN)/python -m pip install -qq --no-input --disable-pip-version-check \
+	  $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') -c constraints.txt -e '.[dev]' || \
+	  { echo "The installation failed. To see more: $(BIN)/python -m pip install -c constraints.txt -e '.[dev]'" >&2; exit 1; }
+	@touch $@
+
+.PHONY: .venv
+.venv:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo 'There is no $(PYTHON) here. Name a Python 3.11 or newer: make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Steady Descent needs Python 3.11 or newer, $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo '$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@if [ "$$(uname -s)" = Linux ] && [ -z '$(TORCH_INDEX)' ] && ! command -v nvidia-smi >/dev/null; then \
+	  echo 'No GPU seen. Unless pip is set up otherwise it now fetches the CUDA build of PyTorch, several GB;'; \
+	  echo 'to spare that, stop here and add TORCH_INDEX=https://download.pytorch.org/whl/cpu to the command.'; fi
+	@$(PYTHON) -m venv --clear .venv

@@ -21,7 +21,15 @@ def epochs(examples: int, batch_size: int, seed: int):
 
 
 def train_alone(
-    model: nn.Module, x: Tensor, y: Tensor, optimizer: str, schedule: str, lr: float, batch_size: int, steps: int, seed: int
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    optimizer: str,
+    schedule: str,
+    lr: float,
+    batch_size: int,
+    steps: int,
+    seed: int,
 ) -> list[dict[str, Tensor]]:
     """State dicts θ_0 … θ_T of one network trained with torch's own optimiser, scheduler and loss."""
     build = {

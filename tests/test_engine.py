@@ -52,16 +52,16 @@ def assert_replica_is(stack: Stack, place: int, states: list[dict]) -> None:
         found = {**stack.flat._unpack(theta[place], stack.flat.parameters)}
         found |= stack.flat._unpack(buffers[place], stack.flat.buffers)
         for name in names:
-            torch.testing.assert_close(found[name].double(), expected[name], **CLOSE, msg=lambda m, w=wanted: f"{w}: {m}")
+            torch.testing.assert_close(
+                found[name].double(), expected[name], **CLOSE, msg=lambda m, w=wanted: f"{w}: {m}"
+            )
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_replica_in_a_stack_equals_the_same_run_alone(optimizer, schedule):
     lr = 0.003 if optimizer == "adam" else 0.03
-    runs = [
-        run(optimizer=optimizer, schedule=schedule, lr=lr * 1.7**i, seed=seed) for i, seed in enumerate((5, 2, 5))
-    ]
+    runs = [run(optimizer=optimizer, schedule=schedule, lr=lr * 1.7**i, seed=seed) for i, seed in enumerate((5, 2, 5))]
     stack = trained(runs)
     for place in (0, 1, 2):
         assert_replica_is(stack, place, alone(runs[place]))
@@ -118,7 +118,9 @@ def test_measures_equal_a_plain_evaluation():
     stack = trained([run(test=True)])
     loaded = data.load("mnist1d", [5], DATA)
     x, y = (loaded.pool[loaded.test] - loaded.mean[0]) / loaded.std[0], loaded.labels[loaded.test]
-    logits = torch.stack([stack.flat.logits(stack.carry.theta[0], stack.carry.buffers[0], part) for part in x.split(500)])
+    logits = torch.stack(
+        [stack.flat.logits(stack.carry.theta[0], stack.carry.buffers[0], part) for part in x.split(500)]
+    )
     probability, guess = logits.flatten(0, 1).softmax(1).max(1)
     right = guess == y
     row = stack.history.finals.query("split == 'test' and readout == 'last'").iloc[0]
@@ -128,7 +130,9 @@ def test_measures_equal_a_plain_evaluation():
     for low in range(15):
         inside = (probability >= low / 15) & (probability < (low + 1) / 15)
         if inside.any():
-            error += inside.double().mean() * (probability[inside].double().mean() - right[inside].double().mean()).abs()
+            error += (
+                inside.double().mean() * (probability[inside].double().mean() - right[inside].double().mean()).abs()
+            )
     assert row.calibration_error == pytest.approx(float(error), abs=1e-3)
 
 

@@ -21,11 +21,10 @@ def published_sizes() -> list[tuple[int, int]]:
     return sorted({(size.tuning, size.report) for profile in profiles for size in profile.values()})
 
 
-def noisy_arm(rng, tuning: int, report: int, truth, shared=0.0, noise=1.0, shift=0.0) -> Scores:
-    """Candidates with true means `truth` + shift; `shared` = noise that arms trained on one trajectory have in common."""
+def noisy_arm(rng, tuning: int, report: int, truth, shared=(0.0, 0.0), noise=1.0, shift=0.0) -> Scores:
+    """Candidates with true means `truth` + shift; `shared` is noise that arms of one trajectory have in common."""
     draw = lambda seeds: rng.normal(size=(seeds, len(truth)))  # noqa: E731
-    common = (0.0, 0.0) if isinstance(shared, float) else shared
-    return Scores(truth + shift + common[0] + noise * draw(tuning), truth + shift + common[1] + noise * draw(report))
+    return Scores(truth + shift + shared[0] + noise * draw(tuning), truth + shift + shared[1] + noise * draw(report))
 
 
 # ---- paired --------------------------------------------------------------------------------------------------------
@@ -179,7 +178,9 @@ def test_verdict_of_the_opposite_claim_is_the_opposite(low, width, margin):
     assert verdict(-(low + width), -low, margin) == opposite.get(word, word)
 
 
-@pytest.mark.parametrize(("low", "high", "margin"), [(1, 0, 1), (0, 1, 0), (0, 1, -1), (math.nan, 1, 1), (0, math.nan, 1)])
+@pytest.mark.parametrize(
+    ("low", "high", "margin"), [(1, 0, 1), (0, 1, 0), (0, 1, -1), (math.nan, 1, 1), (0, math.nan, 1)]
+)
 def test_verdict_refuses_what_is_no_interval_or_margin(low, high, margin):
     with pytest.raises(ValueError, match="low <= high and margin > 0"):
         verdict(low, high, margin)

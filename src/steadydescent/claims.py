@@ -1,12 +1,12 @@
 """Claims and their verdicts, computed from a result's rows."""
 
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from steadydescent.paths import EXPERIMENTS
 from steadydescent.results import Result
@@ -27,7 +27,7 @@ class Claim(Checked):
     measure: str
     arm: str
     against: str
-    margins: dict[str, float]
+    margins: dict[str, Annotated[float, Field(gt=0)]]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
@@ -136,4 +136,3 @@ def _row(
         "readouts": {arm: readout for arm, (_, readout) in chosen.items()},
         "on_edge": any(arms.on_edge(arm) for arm in chosen),
     }  # fmt: skip
-

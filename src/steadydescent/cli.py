@@ -24,6 +24,8 @@ class Friendly(click.Group):
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort):
+            raise  # they are RuntimeErrors: --help ends with one, Ctrl-C with the other
         except (ValueError, FileNotFoundError, RuntimeError) as error:
             if os.environ.get("STEADY_DEBUG"):
                 raise
@@ -34,6 +36,8 @@ class Friendly(click.Group):
 def main() -> None:
     """Steady Descent: reproduce, verify and read the study."""
     os.environ.setdefault("STEADY_COMMAND", shlex.join(["steady", *sys.argv[1:]]))
+    # Threads that wait by spinning cost several times the speed as soon as anything else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def show(rows: list[dict], as_json: bool, title: str = "") -> None:

@@ -216,14 +216,16 @@ class Stack:
         self.streams = [streams[seed] for seed in sorted(streams)]
         self.rates = np.stack([rates(run.schedule, run.lr, run.steps) for run in self.runs], axis=1)  # [T, R]
 
-    def _chunk(self, start: int, stop: int) -> None:
-        """Updates start + 1 … stop."""
+    def advance(self, start: int, stop: int) -> None:
+        """Make updates start + 1 … stop; `start` is where the last call stopped."""
         to = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)  # noqa: E731
         batches = torch.stack([stream.take(stop - start) for stream in self.streams])  # [S, chunk, B]
         rows = torch.stack([self.data.train[s][batches[s]] for s in range(len(self.streams))])[self.lane]
         rows = rows.transpose(0, 1).to(self.device)  # [chunk, R, B]
         lr = to(self.rates[start:stop])[:, :, None]
-        weights = to(np.array([w[start:stop] for w in self.dense.values()]).reshape(len(self.dense), stop - start)).T.contiguous()
+        weights = to(
+            np.array([w[start:stop] for w in self.dense.values()]).reshape(len(self.dense), stop - start)
+        ).T.contiguous()
         steps = torch.arange(start + 1, stop + 1, device=self.device)
         carry = self.carry
         for i in range(stop - start):
@@ -252,7 +254,12 @@ class Stack:
         diverged = self.carry.survived < self.done
         weights = self.weights(readout)
         x = lambda part: (self.pool[part] - self.mean) / self.std  # noqa: E731
-        return measure(vmap(self.flat.logits), weights, x, self.labels, rows.to(self.device), diverged)
+        forward = vmap(self.flat.logits) if self.device == "cuda" else self._one_by_one
+        return measure(forward, weights, x, self.labels, rows.to(self.device), diverged)
+
+    def _one_by_one(self, theta: Tensor, buffers: Tensor, x: Tensor) -> Tensor:
+        """Logits [R, N, K], replica after replica: on a CPU large plain products beat batched ones."""
+        return torch.stack([self.flat.logits(*replica) for replica in zip(theta, buffers, x, strict=True)])
 
     def train(self, tick: Callable[[int], None] = lambda replica_steps: None) -> Histories:
         """Train to the end; `tick` is told of the replica-steps done, chunk by chunk."""
@@ -261,7 +268,7 @@ class Stack:
         validation = self.data.validation[self.lane]
         with torch.no_grad():
             for stop in self.boundaries:
-                self._chunk(self.done, stop)
+                self.advance(self.done, stop)
                 tick((stop - self.done) * len(self.runs))
                 self.done = stop
                 if stop in self.curve_steps and self.first.curve_points > 1:
@@ -271,7 +278,9 @@ class Stack:
         table = [{"run": run.key, **run.model_dump(exclude={"readouts"})} for run in self.wanted]
         survived = self.carry.survived[: len(table)].tolist()
         steps = self.first.steps
-        table = pd.DataFrame(table).assign(diverged_at=pd.array([s + 1 if s < steps else None for s in survived], "Int64"))
+        table = pd.DataFrame(table).assign(
+            diverged_at=pd.array([s + 1 if s < steps else None for s in survived], "Int64")
+        )
         empty = pd.DataFrame(columns=["run", "readout", "step", "accuracy", "loss", "calibration_error"])
         return Histories(
             table,
@@ -294,4 +303,3 @@ class Stack:
     def _rows(self, measures: pd.DataFrame, readout: Readout, **columns) -> pd.DataFrame:
         keys = [run.key for run in self.wanted]
         return measures.head(len(keys)).assign(run=keys, readout=readout.name, **columns)
-

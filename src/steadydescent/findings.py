@@ -91,7 +91,9 @@ def _numbers(arms: Arms, prefix: str) -> dict[str, dict[str, Any]]:
             f"{prefix}/{arm}/seed-sd": _number(accuracy.sd, " pp", 2),
             f"{prefix}/{arm}/gap": _number(gap.value, " pp", 2, low=gap.low, high=gap.high),
             f"{prefix}/{arm}/loss": _number(arms.scores(arm, "loss").report[:, pick].mean(), "", 3),
-            f"{prefix}/{arm}/calibration": _number(arms.scores(arm, "calibration_error").report[:, pick].mean(), " pp", 1),
+            f"{prefix}/{arm}/calibration": _number(
+                arms.scores(arm, "calibration_error").report[:, pick].mean(), " pp", 1
+            ),
             f"{prefix}/{arm}/diverged": _number(f"{arms.diverged(lr)} of {accuracy.n}"),
         }
     last, rate = arms.scores("last"), arms.chosen("last")[0]
@@ -111,7 +113,8 @@ def _across(result: Result, name: str, task: str) -> dict[str, dict[str, Any]]:
     constant, linear = (Arms(result, experiment, schedule) for schedule in ("constant", "linear"))
     decayed = linear.scores("last")
     return {
-        f"{task}/constant-{arm}-linear-last": _contrast(tuned(constant.scores(arm), decayed, 0.95)) for arm in ("ema", "last")
+        f"{task}/constant-{arm}-linear-last": _contrast(tuned(constant.scores(arm), decayed, 0.95))
+        for arm in ("ema", "last")
     }
 
 

@@ -28,6 +28,8 @@ class IndexStream:
 
     def take(self, steps: int) -> Tensor:
         """The next `steps` minibatches, `[steps, n]`, int64 positions in the training set."""
+        if steps < 0:
+            raise ValueError(f"steps must be at least 0, got {steps}")
         parts = [self._left]
         while sum(len(part) for part in parts) < steps:
             parts.append(self._epoch())

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -36,24 +37,41 @@ class Journal:
                 stream.write(json.dumps(event) + "\n")
 
 
+class _Lines:
+    """What tqdm writes, as plain lines for a log file: no carriage returns, no blank lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        for line in text.replace("\r", "\n").split("\n"):
+            if line.strip():
+                self.stream.write(line.rstrip() + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
 class View:
     """Shows events as a tqdm bar on a terminal, as a line every ten seconds elsewhere."""
 
-    def __init__(self, stream) -> None:
-        self.stream, self.bar = stream, None
+    def __init__(self, stream: TextIO) -> None:
+        self.bar: tqdm | None = None
         self.interactive = stream.isatty()
+        self.stream = stream if self.interactive else _Lines(stream)
 
     def show(self, event: dict) -> None:
-        if "note" in event:
-            tqdm.write(str(event["note"]), file=self.stream)
+        if "note" in event and self.interactive:
+            tqdm.write(str(event["note"]), file=self.stream)  # above the bar
+        elif "note" in event:
+            self.stream.write(str(event["note"]))
         if "start" in event:
             self.close()
             self.bar = tqdm(
                 total=event["total"], initial=event.get("initial", 0), desc=event["start"], file=self.stream,
                 unit="step", unit_scale=True, dynamic_ncols=self.interactive, smoothing=0.1, leave=True,
-                mininterval=0.2 if self.interactive else LOG_EVERY, ascii=not self.interactive,
-                bar_format="{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, {remaining} left"
-                + ("" if self.interactive else "\n"),
+                mininterval=0.2 if self.interactive else LOG_EVERY, miniters=1, ascii=not self.interactive,
+                bar_format="{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, {remaining} left",
             )  # fmt: skip
         if "done" in event and self.bar is not None:
             self.bar.update(event["done"])

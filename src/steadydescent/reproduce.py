@@ -38,7 +38,9 @@ def say_cost(rows: list[dict], profile: str, device: str) -> None:
         click.echo(f"Profile {profile} leaves out: {', '.join(missing)}.")
     if device == "cuda" and profile != "full":
         full = sum(row["minutes"] for row in costs("full", device))
-        click.echo(f"This machine has a GPU: PROFILE=full would take about {full / 60:.1f} hours at the rates measured so far.")
+        click.echo(
+            f"This machine has a GPU: PROFILE=full would take about {full / 60:.1f} hours at the rates measured so far."
+        )
 
 
 def run_study(profile: str, device: str, only: str = "") -> None:
@@ -63,7 +65,7 @@ def run_notebook(plan: Plan, device: str) -> Path:
     with followed(output.with_suffix(".jsonl")):
         papermill.execute_notebook(
             EXPERIMENTS / plan.experiment.notebook, output, parameters=given.model_dump(), kernel_name="python3",
-            progress_bar=False, cwd=str(ROOT), stdout_file=None,
+            progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=ERROR"],
         )  # fmt: skip
     if _stamp(place) == before:
         raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
@@ -80,7 +82,9 @@ def compare(profile: str) -> list[dict]:
     """Published rows against one's own: held, flipped (one decisive verdict became another), or undecided."""
     mine = {(r["id"], r["task"], r["condition"]): r for r in rows(folder("reproduced", profile))}
     if not mine:
-        raise FileNotFoundError(f"no reproduced results of profile {profile}; run `make reproduce PROFILE={profile}` first")
+        raise FileNotFoundError(
+            f"no reproduced results of profile {profile}; run `make reproduce PROFILE={profile}` first"
+        )
     compared = []
     for theirs in rows(PUBLISHED):
         own = mine.get((theirs["id"], theirs["task"], theirs["condition"]))
@@ -94,6 +98,10 @@ def compare(profile: str) -> list[dict]:
             "your_interval": f"{own['ci_low']:+.2f} to {own['ci_high']:+.2f}",
             "intervals_overlap": same_sign, "outcome": _outcome(theirs["verdict"], own["verdict"]),
         })  # fmt: skip
+    if not compared:
+        raise FileNotFoundError(
+            f"no published result is of a task that profile {profile} has run; there is nothing to compare"
+        )
     return compared
 
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -90,28 +91,35 @@ def write_folder(target: Path, tables: Tables | Result, receipt: dict[str, Any],
         (folder / "receipt.json").write_text(json.dumps({**receipt, "files": digests}, indent=1) + "\n")
         for path in [*folder.iterdir(), folder]:
             _flush(path)
-        if replace and target.exists():
-            target.rename(folder / "old")
         folder.chmod(0o755)
-        folder.rename(target)
+        if replace:
+            with suppress(FileNotFoundError):
+                target.rename(folder / "old")
+        _appear(folder, target)
         shutil.rmtree(target / "old", ignore_errors=True)
         _flush(target.parent)
-    except OSError:
-        if not (target / "receipt.json").exists():
-            raise  # not another runner that was first
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _appear(folder: Path, target: Path) -> None:
+    """Rename a finished folder, unless another runner was first and its folder stands there whole."""
+    try:
+        folder.rename(target)
+    except OSError:
+        if not (target / "receipt.json").exists():
+            raise
 
 
 def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
     """Tables and receipt of a folder, each file checked against the receipt; ValueError says what is wrong."""
     try:
         receipt = json.loads((folder / "receipt.json").read_text())
-        for name, digest in receipt["files"].items():
-            if (found := file_digest(folder / name)) != digest:
-                raise ValueError(f"{folder / name} has SHA-256 {found[:12]}…, its receipt says {digest[:12]}…")
+        for path in (folder / f"{name}.parquet" for name in kind._fields):
+            if (found := file_digest(path)) != (digest := receipt["files"][path.name]):
+                raise ValueError(f"{path} has SHA-256 {found[:12]}…, its receipt says {digest[:12]}…")
         return kind(*(read_table(folder / f"{name}.parquet", name) for name in kind._fields)), receipt
-    except (OSError, KeyError, json.JSONDecodeError, pa.ArrowException) as error:
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowException) as error:
         raise ValueError(f"{folder} is not a whole result: {error!r}") from error
 
 
@@ -131,7 +139,7 @@ class Store:
         self._checked: dict[Path, tuple[Tables, dict[str, Any]]] = {}
 
     def _folders(self) -> Iterable[Path]:
-        return (path.parent for path in sorted(self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f]*/receipt.json")))
+        return sorted(self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f]*"))
 
     def _read(self, folder: Path) -> tuple[Tables, dict[str, Any]] | None:
         """A folder's content, or None after setting a damaged one aside."""
@@ -139,16 +147,17 @@ class Store:
             try:
                 self._checked[folder] = read_folder(folder, Tables)
             except ValueError as error:
-                aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self._aside()))
-                folder.rename(aside / folder.name)
+                self._set_aside(folder)
                 self.warn(f"set aside and to be computed again: {error}")
                 return None
         return self._checked[folder]
 
-    def _aside(self) -> Path:
-        aside = self.root / "damaged"
-        aside.mkdir(parents=True, exist_ok=True)
-        return aside
+    def _set_aside(self, folder: Path) -> None:
+        damaged = self.root / "damaged"
+        damaged.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=damaged))
+        with suppress(FileNotFoundError):  # another runner may have set it aside already
+            folder.rename(aside / folder.name)
 
     def keys(self) -> set[str]:
         """Keys of all finished runs, files verified."""
@@ -182,4 +191,6 @@ class Store:
         if left:
             raise KeyError(f"{len(left)} of {len(order)} runs are not in the store {self.root}; train them first")
         joined = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
-        return Tables(*(t.sort_values("run", key=lambda k: k.map(order), kind="stable", ignore_index=True) for t in joined)), receipts
+        return Tables(
+            *(t.sort_values("run", key=lambda k: k.map(order), kind="stable", ignore_index=True) for t in joined)
+        ), receipts

@@ -58,7 +58,11 @@ class Run(BaseModel):
     @cached_property
     def key(self) -> str:
         """SHA-256 of the canonical description: this run, its data, and the numerics version."""
-        identity = {"run": self.model_dump(), "data": data.identity(TASKS[self.task].source), "numerics": NUMERICS_VERSION}
+        identity = {
+            "run": self.model_dump(),
+            "data": data.identity(TASKS[self.task].source),
+            "numerics": NUMERICS_VERSION,
+        }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from steadydescent.data import SPLIT_SIZES
 from steadydescent.paths import EXPERIMENTS
@@ -20,6 +20,15 @@ PROFILES = ("smoke", "laptop", "desk", "full")
 Count = Annotated[int, Field(ge=1)]
 
 
+def _odd(points: int) -> int:
+    if points < 3 or points % 2 == 0:
+        raise ValueError(f"points must be odd and at least 3, so that a grid has a centre, got {points}")
+    return points
+
+
+Points = Annotated[int, AfterValidator(_odd)]
+
+
 class Checked(BaseModel):
     """Plain data that refuses what it does not know."""
 
@@ -31,7 +40,7 @@ class Grid(Checked):
 
     center: Annotated[float, Field(gt=0)]
     ratio: Annotated[float, Field(gt=1)]
-    points: Annotated[int, Field(ge=3)] = 9
+    points: Points = 9
 
     def rate(self, index: int) -> float:
         """The rate `index` steps above the centre; four significant digits, so that it prints as it is."""
@@ -43,12 +52,12 @@ class Grid(Checked):
 
 
 class Size(Checked):
-    """How large a task's grid is in a profile: updates a run, tuning and report seeds, grid points if fewer."""
+    """How large a task's grid is in a profile: updates a run, tuning and report seeds, fewer grid or curve points."""
 
     steps: Count
     tuning: Annotated[int, Field(ge=2)]
     report: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
-    points: int | None = None
+    points: Points | None = None
 
 
 class Experiment(Checked):
@@ -132,7 +141,7 @@ class Plan(BaseModel):
         return Run(
             task=self.task, optimizer=experiment.optimizer, schedule=schedule, lr=self.grid.rate(index),
             batch_size=experiment.batch_size, steps=self.size.steps, seed=seed, readouts=experiment.readouts,
-            curve_points=experiment.curve_points if report else 1, test=report,
+            curve_points=(self.size.curve_points or experiment.curve_points) if report else 1, test=report,
         )  # fmt: skip
 
     def tuning(self, schedule: str, indices: range) -> list[Run]:
@@ -150,7 +159,9 @@ class Plan(BaseModel):
         whole = range(-self.grid.half, self.grid.half + 1)
         near = list(whole)[self.grid.half - 2 : self.grid.half + 3] if self.grid.points > 5 else list(whole)
         schedules = self.experiment.schedules
-        return [r for s in schedules for r in self.tuning(s, whole)] + [r for s in schedules for r in self.reporting(s, near)]
+        return [r for s in schedules for r in self.tuning(s, whole)] + [
+            r for s in schedules for r in self.reporting(s, near)
+        ]
 
     def cost(self, device: str) -> dict[str, float | str]:
         """Networks, replica-steps, minutes, memory and disk to expect, from the measured table of stack plans."""
@@ -181,7 +192,9 @@ def plans(profile: str, only: str | None = None) -> list[Plan]:
     ]
     if not found:
         names = [f"{e.name}/{t}" for e in load_study().values() for t in e.profiles.get(profile, {})]
-        raise ValueError(f"only={only!r} matches nothing in profile {profile!r}; allowed: {sorted(load_study())} or {names}")
+        raise ValueError(
+            f"only={only!r} matches nothing in profile {profile!r}; allowed: {sorted(load_study())} or {names}"
+        )
     return found
 
 

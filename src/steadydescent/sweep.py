@@ -104,5 +104,3 @@ def summary(receipts: Sequence[dict], device: str) -> dict:
     kinds = sorted({r["device"] for r in receipts})
     seconds = round(sum(r["seconds"] for r in receipts), 1)
     return receipt(device, seconds=seconds, stacks=len(receipts), trained_on=kinds)
-
-

@@ -7,6 +7,7 @@ weights, 1/t the mean, (1−β)/(1−β^t) the debiased exponential moving avera
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,12 @@ def ema_weights(total: int, beta: float) -> Weights:
     return (1 - beta) / -np.expm1(steps * np.log(beta)) if beta > 0 else np.ones(total)
 
 
+@cache
 def ramped_weights(total: int, cap: float = 0.9999) -> Weights:
     """Ramped EMA (opennmt-tf): w_t = 1 − min(cap, (1+t)/(10+t)); the first update copies the weights."""
-    return np.array([1.0] + [1 - ramped_decay(step, cap) for step in range(2, total + 1)])
+    weights = np.array([1.0] + [1 - ramped_decay(step, cap) for step in range(2, total + 1)])
+    weights.flags.writeable = False  # one array serves every run of this length
+    return weights
 
 
 def tail_weights(total: int, length: int) -> Weights:

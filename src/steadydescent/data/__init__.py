@@ -10,7 +10,17 @@ from steadydescent.data.fashion_mnist import DataUnavailable
 from steadydescent.data.files import DamagedFile
 from steadydescent.data.task_data import SEED_LIMIT, Report, TaskData, checked_seeds
 
-__all__ = ["SEED_LIMIT", "SOURCES", "SPLIT_SIZES", "DamagedFile", "DataUnavailable", "TaskData", "fetch", "identity", "load"]
+__all__ = [
+    "SEED_LIMIT",
+    "SOURCES",
+    "SPLIT_SIZES",
+    "DamagedFile",
+    "DataUnavailable",
+    "TaskData",
+    "fetch",
+    "identity",
+    "load",
+]
 
 
 class _Source(Protocol):

@@ -1,0 +1,92 @@
+"""What may import what: techniques stand on their own, references never lean on what they check."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "steadydescent"
+TECHNIQUES: dict[str, set[str]] = {
+    "averages": set(),
+    "schedules": set(),
+    "optimizers": {"averages"},
+    "normalization": {"averages"},
+    "weight_averaging": {"averages"},
+    "minibatches": set(),
+    "dataset_shift": set(),
+    "lr_search": set(),
+}
+"""Technique → the modules of the package that it may import."""
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+TRAINING = {"engine", "results", "study", "sweep", "trial", "claims", "findings", "reproduce", "cli"}
+
+
+def imported(source: str, package: str = "") -> set[str]:
+    """Dotted names of all that a source imports, at its top or inside a function; `from a import b` gives a and a.b.
+
+    `package` is the package that the source stands in, which relative imports start from.
+    """
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+            module = ".".join([*parts, *([node.module] if node.module else [])])
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own(name: str) -> set[str]:
+    """The package's modules that one of them imports, by their names inside the package."""
+    path = MODULES[name]
+    package = ".".join(("steadydescent", *path.relative_to(PACKAGE).parts[:-1]))
+    found = imported(path.read_text(), package)
+    inside = {other.removeprefix("steadydescent.") for other in found if other.startswith("steadydescent.")}
+    return {other for other in inside if other in MODULES or f"{other}.__init__" in MODULES}
+
+
+def test_the_parser_sees_every_way_to_import():
+    source = "import a.b\nfrom c import d\ndef f():\n    from p import e\n    from . import g\n    from ..h import i\n"
+    assert imported(source, "p.q") == {"a.b", "c", "c.d", "p", "p.e", "p.q", "p.q.g", "p.h", "p.h.i"}
+    assert "book.elements" in own("book.roles") and "study" in own("claims")
+
+
+def test_there_are_techniques_to_look_at():
+    assert {"averages", "schedules", "optimizers", "weight_averaging", "minibatches"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("technique", sorted(set(TECHNIQUES) & set(MODULES)))
+def test_technique_imports_only_what_its_arrow_allows(technique):
+    assert own(technique) <= TECHNIQUES[technique]
+
+
+@pytest.mark.parametrize("name", ["evaluation", "models", "runs", "statistics", "tasks"])
+def test_plain_parts_know_nothing_of_training_and_results(name):
+    assert not own(name) & TRAINING
+
+
+def test_data_know_nothing_of_what_is_done_with_them():
+    for name in (name for name in MODULES if name.startswith("data.")):
+        assert not own(name) & (TRAINING | set(TECHNIQUES) | {"runs", "tasks", "models"}), name
+
+
+def test_only_the_sweep_starts_the_engine():
+    """One place trains; the plan asks the engine only how much its evaluations look at."""
+    users = {name for name in MODULES if "engine" in own(name)}
+    assert users <= {"sweep", "study"}
+
+
+def test_no_module_is_named_utils():
+    assert not [name for name in MODULES if "util" in name.lower() or "helper" in name.lower()]
+
+
+def test_nothing_is_pickled():
+    unsafe = {"pickle", "dill", "joblib", "shelve", "marshal"}
+    assert not {name: bad for name, path in MODULES.items() if (bad := imported(path.read_text()) & unsafe)}
+
+
+def test_the_slow_references_never_import_the_package():
+    path = ROOT / "tests" / "oracles.py"
+    assert path.exists() and not [name for name in imported(path.read_text()) if name.startswith("steadydescent")]

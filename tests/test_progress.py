@@ -1,0 +1,118 @@
+"""What a kernel tells its journal reaches whoever drives it, all of it; log files get plain lines."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from steadydescent import progress
+from steadydescent.progress import VARIABLE, Journal, View, followed
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def told(stream) -> str:
+    view = View(stream)
+    view.show({"start": "mnist1d-mlp, tuning", "total": 1000, "initial": 300})
+    view.show({"note": "no compiler"})
+    view.show({"done": 200})
+    view.show({"done": 500})
+    view.show({"end": "mnist1d-mlp, tuning"})
+    return stream.getvalue()
+
+
+def test_log_file_gets_plain_whole_lines():
+    text = told(io.StringIO())
+    assert text.endswith("\n") and "\r" not in text and text.isascii()
+    lines = text.splitlines()
+    assert all(line == line.rstrip() and line for line in lines)
+    assert "no compiler" in lines
+    assert lines[0].startswith("mnist1d-mlp, tuning:  30%") and lines[-1].startswith("mnist1d-mlp, tuning: 100%")
+    assert "replica-steps" in lines[-1] and lines[-1].endswith("left")
+
+
+def test_log_file_gets_a_line_every_ten_seconds_not_every_event(monkeypatch):
+    clock = iter(range(10_000))  # every look at the clock is a second later
+    monkeypatch.setattr("tqdm.std.time", lambda: float(next(clock)))
+    stream = io.StringIO()
+    view = View(stream)
+    view.show({"start": "long", "total": 500})
+    for _ in range(500):
+        view.show({"done": 1})
+    view.close()
+    assert 500 / progress.LOG_EVERY / 3 < len(stream.getvalue().splitlines()) < 500 / progress.LOG_EVERY * 3
+
+
+def test_terminal_gets_a_bar_that_overwrites_itself_and_keeps_notes():
+    text = told(Terminal())
+    assert text.count("\r") > 2 and "no compiler\n" in text and "100%" in text and "█" in text
+
+
+def test_view_survives_events_out_of_order():
+    stream = io.StringIO()
+    view = View(stream)
+    for event in ({"done": 5}, {"end": "nothing"}, {"start": "one", "total": 3}, {"start": "two", "total": 0}, {}):
+        view.show(event)
+    view.close()
+    assert "one" in stream.getvalue() and "two" in stream.getvalue()
+
+
+def test_journal_without_a_reader_shows_its_events_itself(monkeypatch, capsys):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    journal = Journal()
+    journal.tell(note="straight away")
+    assert "straight away" in capsys.readouterr().err
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Events that reach the view of `followed`."""
+    events = []
+    monkeypatch.setattr(View, "show", lambda self, event: events.append(event))
+    return events
+
+
+def test_all_that_another_process_tells_is_shown_in_order(tmp_path, shown):
+    """Even what it wrote a moment before the block ended."""
+    code = (
+        "from steadydescent.progress import Journal; journal = Journal(); "
+        "[journal.tell(done=i) for i in range(500)]; journal.tell(note='ö\\n')"
+    )
+    with followed(tmp_path / "logs" / "run.jsonl"):
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert shown == [{"done": i} for i in range(500)] + [{"note": "ö\n"}]
+
+
+def test_line_written_in_two_pieces_is_shown_once_whole(tmp_path, shown):
+    path = tmp_path / "run.jsonl"
+    with followed(path):
+        text = json.dumps({"note": "in two pieces"}) + "\n"
+        for piece in (text[:9], text[9:]):
+            with path.open("a") as stream:
+                stream.write(piece)
+            progress.time.sleep(0.15)
+    assert shown == [{"note": "in two pieces"}]
+
+
+def test_journal_of_an_earlier_run_is_not_shown_again(tmp_path, shown):
+    (tmp_path / "run.jsonl").write_text('{"note": "yesterday"}\n')
+    with followed(tmp_path / "run.jsonl"):
+        Journal().tell(note="today")
+    assert shown == [{"note": "today"}]
+
+
+@pytest.mark.parametrize("before", [None, "elsewhere.jsonl"])
+def test_environment_is_as_before_even_after_an_error(tmp_path, monkeypatch, before):
+    monkeypatch.delenv(VARIABLE, raising=False) if before is None else monkeypatch.setenv(VARIABLE, before)
+    with pytest.raises(ZeroDivisionError), followed(tmp_path / "run.jsonl"):
+        divmod(1, 0)
+    assert os.environ.get(VARIABLE) == before
+    with followed(tmp_path / "run.jsonl"):
+        assert os.environ[VARIABLE] == str(tmp_path / "run.jsonl")
+    assert os.environ.get(VARIABLE) == before
