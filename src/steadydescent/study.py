@@ -58,6 +58,7 @@ class Size(Checked):
     tuning: Annotated[int, Field(ge=2)]
     report: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
     points: Points | None = None
+    curve_points: Count | None = None
 
 
 class Experiment(Checked):
