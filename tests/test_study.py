@@ -218,6 +218,13 @@ def test_profile_may_ask_for_fewer_points():
     assert plan_of(SMALL_EXPERIMENT, "laptop").grid.points == 5
 
 
+def test_profile_may_ask_for_fewer_curve_points_of_report_runs():
+    fewer = changed("profiles/laptop/mnist1d-mlp/curve_points", 1)
+    for fields, points in ((SMALL_EXPERIMENT, 2), (fewer, 1)):
+        assert {run.curve_points for run in plan_of(fields).expected if run.test} == {points}
+        assert {run.curve_points for run in plan_of(fields).expected if not run.test} == {1}
+
+
 def test_same_plan_gives_the_same_keys():
     one, other = ([run.key for run in plan_of(copy.deepcopy(SMALL_EXPERIMENT)).expected] for _ in range(2))
     assert one == other

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fabricated import SMALL_EXPERIMENT, experiments_from, tables, write_experiments
+from fabricated import SMALL_EXPERIMENT, a_run, experiments_from, tables, write_experiments
 from steadydescent import trial as module
 from steadydescent.results import Result, read_folder
 from steadydescent.study import EXTENSIONS, Plan, load_study
@@ -160,10 +160,9 @@ def test_result_id_names_the_content_not_its_order(toy):
 
 def test_quantiles_are_those_over_seeds():
     with_seed = lambda run, readout, split: run.seed / 10  # noqa: E731
-    plan = Plan(experiment=load_study()["weight_averaging"], task="mnist1d-mlp", profile="smoke")
-    plan = plan.model_copy(update={"experiment": plan.experiment.model_copy(update={"readouts": ("last", "ema-ramp")})})
-    made = tables([run for s in ("constant", "linear") for run in plan.reporting(s, [-1, 0])], with_seed)
+    changes = [{"schedule": schedule, "lr": lr} for schedule in ("constant", "linear") for lr in (0.1, 0.2)]
+    made = tables([a_run(seed=seed, curve_points=5, **change) for seed in range(3) for change in changes], with_seed)
     found = quantiles(made)
-    assert len(found) == 2 * 2 * 2 * plan.experiment.curve_points and (found.seeds == 3).all()
+    assert len(found) == 4 * 2 * 5 and (found.seeds == 3).all()  # (schedule, rate) × readouts × points
     for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9)):
         assert found[name].to_numpy() == pytest.approx(np.quantile([0.0, 0.1, 0.2], share))

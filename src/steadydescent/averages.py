@@ -32,8 +32,9 @@ def debias(average: Tensor, beta: float, step: int | Tensor) -> Tensor:
     """
     if beta == 0:
         return average
-    exponent = step * math.log(beta)
-    return average / -(torch.expm1(exponent) if isinstance(exponent, Tensor) else math.expm1(exponent))
+    if isinstance(step, Tensor):
+        return average / -torch.expm1(step.double() * math.log(beta))
+    return average / -math.expm1(step * math.log(beta))
 
 
 def decay_for_window(window: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from steadydescent.claims import Arms, judge_all, load_claims
-from steadydescent.paths import PUBLISHED, REPRODUCED, ROOT
+from steadydescent.paths import GENERATED, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.results import Result, read_folder
 from steadydescent.statistics import Estimate, overall, paired, tuned
 from steadydescent.study import PROFILES, load_study
@@ -167,6 +167,38 @@ def _files(place: Path, receipt: dict[str, Any]) -> dict[str, str]:
         "finals": relative("finals.parquet"), "runs": relative("runs.parquet"), "quantiles": relative("quantiles.parquet"),
         "receipt": relative("receipt.json"), "bibtex": bibtex(receipt),
     }  # fmt: skip
+
+
+def _generated() -> dict[str, Any]:
+    return json.loads((GENERATED / "findings.json").read_text(encoding="utf-8"))
+
+
+def rows_shown() -> list[dict[str, Any]]:
+    """Rows of every claim in the book being built, for the cells of its pages."""
+    return [row for claim in _generated()["claims"].values() for row in claim["rows"]]
+
+
+def numbers_shown() -> dict[str, dict[str, Any]]:
+    """Result numbers of the book being built, by key."""
+    return _generated()["results"]
+
+
+def shown(experiment: str) -> dict[str, tuple[Result, dict[str, Any]]]:
+    """Task → result and receipt of what the book being built shows; for the cells of its pages."""
+    places = [ROOT / entry["receipt"] for entry in _generated()["files"].values()]
+    return {p.parent.name: read_folder(p.parent, Result) for p in places if p.parent.parent.name == experiment}
+
+
+def verdict_table(found: list[dict[str, Any]]) -> str:
+    """The claims' rows as a Markdown table, for README."""
+    lines = ["| claim | task | rate | difference, interval | margin | seeds | verdict |", "|---|---|---|---|---|---|---|"]
+    for row in found:
+        interval = f"{row['estimate']:+.2f} pp, {row['ci_low']:+.2f} to {row['ci_high']:+.2f}"
+        title, seeds = load_claims()[row["id"]].title, row["n_seeds"]
+        lines.append(
+            f"| {title} | {row['task']} | {row['condition']} | {interval} | ±{row['margin']:g} | {seeds} | {row['verdict']} |"
+        )
+    return "\n".join(lines).replace("-0.", "−0.")
 
 
 def bibtex(receipt: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def rate_curves(result: Result, experiment: str, axes: list[Axes] | None = None)
     axes = list(axes if axes is not None else plt.subplots(1, len(schedules), figsize=(9, 3.6), sharey=True)[1])
     for ax, schedule in zip(axes, schedules, strict=True):
         part = table[table.schedule == schedule].replace({"arm": ARM_NAMES})
-        sns.lineplot(part, x="lr", y="accuracy", hue="arm", style="arm", markers=True, dashes=False, ax=ax,
+        sns.lineplot(part, x="lr", y="accuracy", hue="arm", style="arm", markers=True, dashes=False, errorbar=("se", 1.96), ax=ax,
                      hue_order=ARM_NAMES.values(), style_order=ARM_NAMES.values(), legend=ax is axes[0])  # fmt: skip
         ax.set(xscale="log", xlabel="peak learning rate", ylabel="test accuracy / %", title=f"{schedule} rate")
     axes[0].legend(title=None, fontsize="small")
@@ -77,7 +77,7 @@ def differences(rows: pd.DataFrame, ax: Axes) -> Axes:
     places = range(len(rows))[::-1]
     ax.axvline(0, color=plt.rcParams["axes.edgecolor"], linewidth=1)
     for place, row in zip(places, rows.itertuples(), strict=True):
-        ax.fill_betweenx([place - 0.35, place + 0.35], -row.margin, row.margin, alpha=0.15, color="C7", linewidth=0)
+        ax.fill_betweenx([place - 0.35, place + 0.35], -row.margin, row.margin, alpha=0.18, color="0.5", linewidth=0)
         ax.plot([row.ci_low, row.ci_high], [place, place], color="C0", linewidth=2)
         ax.plot([row.estimate], [place], marker="o", color="C0")
     ax.set(yticks=list(places), yticklabels=list(rows.label), xlabel="difference in test accuracy / percentage points")

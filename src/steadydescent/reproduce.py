@@ -11,7 +11,7 @@ import click
 
 from steadydescent import data
 from steadydescent.claims import contrasts
-from steadydescent.findings import folder, results, rows, write
+from steadydescent.findings import folder, results, rows, verdict_table, write
 from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
 from steadydescent.progress import followed
 from steadydescent.results import Result, read_folder, write_folder
@@ -122,7 +122,16 @@ def publish_results(profile: str, only: str = "") -> list[str]:
             names.append(f"{receipt['result']} ({contrasts(experiment, profile)} primary contrasts)")
     if not names:
         raise FileNotFoundError(f"no reproduced results of profile {profile} match only={only!r}")
+    readme = ROOT / "README.md"
+    readme.write_text(with_verdicts(readme.read_text(encoding="utf-8")), encoding="utf-8")
     return names
+
+
+def with_verdicts(readme: str) -> str:
+    """README with the table of published verdicts between its two marks."""
+    begin, end = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->"
+    head, rest = readme.split(begin)
+    return head + begin + verdict_table(rows(PUBLISHED)) + "\n" + end + rest.split(end)[1]
 
 
 def build_book(source: str, profile: str | None = None) -> Path:
