@@ -35,7 +35,7 @@ class Single:
     def __init__(self, task: str, seed: int = 0) -> None:
         source = TASKS[task].source
         loaded = data.load(source, [seed], DATA)
-        standard = lambda rows: (loaded.pool[rows] - loaded.mean[0]) / loaded.std[0]  # noqa: E731
+        standard = lambda rows: (loaded.pool[rows] - loaded.mean[0]) / loaded.std[0]
         self.x, self.y = standard(loaded.train[0]), loaded.labels[loaded.train[0]]
         self.held_out = (standard(loaded.validation[0]), loaded.labels[loaded.validation[0]])
         self.order = IndexStream(len(self.x), BATCH, stream_seed(source, seed, "order"))
@@ -83,7 +83,8 @@ class InMemoryLoop(Single):
         super().__init__(task)
         self.threads = threads
         self.optimizer = torch.optim.SGD(self.model.parameters(), LR, momentum=0.9, foreach=True)
-        self.weights, self.averages = list(self.model.parameters()), list(self.average.parameters())
+        self.weights = [p.data for p in self.model.parameters()]
+        self.averages = [p.data for p in self.average.parameters()]
 
     def advance(self, updates: int) -> int:
         torch.set_num_threads(self.threads)

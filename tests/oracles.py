@@ -40,7 +40,7 @@ def train_alone(
     opt = build(model.parameters())
     end = {"constant": 1.0, "linear": 0.0}[schedule]
     scheduler = torch.optim.lr_scheduler.LinearLR(opt, 1.0, end, total_iters=steps)
-    copy = lambda: {name: value.detach().clone() for name, value in model.state_dict().items()}  # noqa: E731
+    copy = lambda: {name: value.detach().clone() for name, value in model.state_dict().items()}
     states, batches = [copy()], epochs(len(x), batch_size, seed)
     model.train()
     for _ in range(steps):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toy_book import Book, toy_findings, words
 
 from steadydescent.book import findings as fd
 from steadydescent.book import pages
+from toy_book import Book, toy_findings, words
 
 ROOT = Path(__file__).resolve().parents[1]
 MINUS, SPACE = fd.MINUS, fd.NO_BREAK

@@ -9,9 +9,9 @@ import pytest
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import docutils_namespace, patch_docutils
-from toy_book import Book, toy_findings
 
 import steadydescent.book as extension
+from toy_book import Book, toy_findings
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def row_by_hand(made, schedule: str, arms: dict, draws: int = 4_000) -> dict:
     """Estimate, standard error and choices of ema − last with plain loops and lists."""
     tuning, report = (table_by_hand(made, schedule, *how) for how in (("validation", False), ("test", True)))
     candidates = {arm: [c for c in sorted(tuning) if c[1] in arms[arm]] for arm in ("ema", "last")}
-    best = lambda arm, seeds: max(candidates[arm], key=lambda c: sum(tuning[c][s] for s in seeds))  # noqa: E731
+    best = lambda arm, seeds: max(candidates[arm], key=lambda c: sum(tuning[c][s] for s in seeds))
     tuning_seeds, report_seeds = sorted(next(iter(tuning.values()))), sorted(next(iter(report.values())))
     chosen = {arm: best(arm, tuning_seeds) for arm in candidates}
     rng, drawn = np.random.default_rng(99), []
@@ -116,7 +116,7 @@ def test_verdict_follows_the_planted_gain(toy, gain, spread, verdict):
 
 
 def test_smoke_gives_no_verdict_however_clear_the_numbers(toy):
-    clear = lambda run, readout, split: 0.9 if readout.startswith("ema") else 0.1  # noqa: E731
+    clear = lambda run, readout, split: 0.9 if readout.startswith("ema") else 0.1
     for profile, word in (("smoke", "inconclusive"), ("laptop", "supported")):
         rows = judge_all("toy", result(toy_plan(profile), clear), receipt(profile, "x"), TASK)
         assert {row["verdict"] for row in rows} == {word}
@@ -124,22 +124,22 @@ def test_smoke_gives_no_verdict_however_clear_the_numbers(toy):
 
 def test_diverged_report_runs_at_the_chosen_rates_are_counted_once_each(toy):
     """Seeds 0 and 3 diverge at every rate; tuning runs that diverge, or other rates, are not counted."""
-    lost = lambda run: run.seed in (0, 3) or run.seed == 10_000  # noqa: E731
-    apart = lambda run, readout, split: 0.6 - 0.02 * (np.log2(run.lr / 0.1) - readout.startswith("ema-")) ** 2  # noqa: E731
+    lost = lambda run: run.seed in (0, 3) or run.seed == 10_000
+    apart = lambda run, readout, split: 0.6 - 0.02 * (np.log2(run.lr / 0.1) - readout.startswith("ema-")) ** 2
     for how, counted in ((score, 2), (apart, 4)):  # both arms at one rate; at two
         rows = judge_all("toy", result(toy_plan(), how, diverged=lost), receipt("laptop", "x"), TASK)
         assert [row["diverged"] for row in rows] == [counted, counted]
 
 
 def test_choice_on_the_edge_of_what_was_tried_is_marked(toy):
-    rising = lambda run, readout, split: 0.5 + 0.05 * np.log2(run.lr / 0.1)  # noqa: E731
+    rising = lambda run, readout, split: 0.5 + 0.05 * np.log2(run.lr / 0.1)
     assert all(row["on_edge"] for row in judge_all("toy", result(toy_plan(), rising), receipt("laptop", "x"), TASK))
     assert not any(row["on_edge"] for row in judge_all("toy", result(toy_plan(), score), receipt("laptop", "x"), TASK))
 
 
 def test_better_test_scores_of_another_candidate_change_no_choice(toy):
     """Choosing looks at validation data of tuning seeds; the test score of a rate not chosen may be anything."""
-    tempting = lambda run, readout, split: 0.99 if split == "test" and run.lr > 0.1 else score(run, readout, split)  # noqa: E731
+    tempting = lambda run, readout, split: 0.99 if split == "test" and run.lr > 0.1 else score(run, readout, split)
     for how in (score, tempting):
         row = judge_all("toy", result(toy_plan(), how), receipt("laptop", "x"), TASK)[0]
         assert row["rates"] == {"ema": 0.1, "last": 0.1} and row["estimate"] < 10

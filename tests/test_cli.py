@@ -38,7 +38,7 @@ def published(tmp_path, monkeypatch):
         monkeypatch.setattr(findings, name, tmp_path / "results" / name.lower())
     with experiments_from(tmp_path / "experiments"):
         plan = Plan(experiment=load_study()["toy"], task=TASK, profile="laptop")
-        better = lambda run, readout, split: 0.6 + 0.05 * readout.startswith("ema-") + run.seed % 3 / 1000  # noqa: E731
+        better = lambda run, readout, split: 0.6 + 0.05 * readout.startswith("ema-") + run.seed % 3 / 1000
         write_result(tmp_path / "results/published/toy" / TASK, result(plan, better), "laptop", f"toy/{TASK}@3f9c2a7e")
         yield tmp_path
 
@@ -195,7 +195,7 @@ def test_receipt_names_command_commit_packages_and_device_in_plain_json():
 def test_commit_says_when_files_differ_from_it(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     assert provenance.commit() == "unknown"
-    git = lambda *words: subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)  # noqa: E731
+    git = lambda *words: subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
     (tmp_path / "file").write_text("one")
     git("init", "-q")
     git("add", "file")

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from oracles import readout, stream_seed, train_alone
 
+from oracles import readout, stream_seed, train_alone
 from steadydescent import data
 from steadydescent.engine import Flat, Stack, can_compile, initial_weights, numerics
 from steadydescent.models import ConvNet

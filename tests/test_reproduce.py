@@ -275,7 +275,7 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
     for name in ("_build/html/index.html", "generated/findings.json", "conf.py", "data/images", "results/store/ab/x"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text("")
-    there = lambda: {path.relative_to(home).as_posix() for path in [*home.glob("*"), *home.glob("results/*")]}  # noqa: E731
+    there = lambda: {path.relative_to(home).as_posix() for path in [*home.glob("*"), *home.glob("results/*")]}
     kept = {"data", "experiments", "results", "results/published", "results/reproduced", "results/store"}
     reproduce.clean_tree(with_results=False)
     assert there() == kept

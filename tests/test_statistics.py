@@ -23,7 +23,7 @@ def published_sizes() -> list[tuple[int, int]]:
 
 def noisy_arm(rng, tuning: int, report: int, truth, shared=(0.0, 0.0), noise=1.0, shift=0.0) -> Scores:
     """Candidates with true means `truth` + shift; `shared` is noise that arms of one trajectory have in common."""
-    draw = lambda seeds: rng.normal(size=(seeds, len(truth)))  # noqa: E731
+    draw = lambda seeds: rng.normal(size=(seeds, len(truth)))
     return Scores(truth + shift + shared[0] + noise * draw(tuning), truth + shift + shared[1] + noise * draw(report))
 
 

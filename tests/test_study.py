@@ -290,7 +290,7 @@ def test_stacks_hold_every_run_once_and_are_never_too_wide(plan, expected, devic
 
 def test_stacks_are_cut_the_same_way_every_time_whatever_shapes_are_mixed():
     runs = [a_run(seed=seed, steps=40 + seed % 3) for seed in range(100)]
-    names = lambda cut: [[run.key for run in stack] for stack in cut]  # noqa: E731
+    names = lambda cut: [[run.key for run in stack] for stack in cut]
     assert names(stacks(runs, "cpu")) == names(stacks(list(runs), "cpu"))
     assert all(len({run.steps for run in stack}) == 1 for stack in stacks(runs, "cpu"))
 

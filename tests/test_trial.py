@@ -159,7 +159,7 @@ def test_result_id_names_the_content_not_its_order(toy):
 
 
 def test_quantiles_are_those_over_seeds():
-    with_seed = lambda run, readout, split: run.seed / 10  # noqa: E731
+    with_seed = lambda run, readout, split: run.seed / 10
     changes = [{"schedule": schedule, "lr": lr} for schedule in ("constant", "linear") for lr in (0.1, 0.2)]
     made = tables([a_run(seed=seed, curve_points=5, **change) for seed in range(3) for change in changes], with_seed)
     found = quantiles(made)

@@ -1,4 +1,4 @@
-"""Readouts: closed forms of their mixing weights, reductions to each other, and torch's and the tutorials' own classes."""
+"""Readouts: closed forms of their mixing weights, reductions to each other, torch's classes, the tutorials' loops."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ class Flat:
 
     def pack(self, module: nn.Module) -> tuple[Tensor, Tensor]:
         """Weights `[P]` and buffers `[Q]` of a module of this shape."""
-        join = lambda tensors: torch.cat([t.detach().flatten() for t in tensors] or [torch.empty(0)])  # noqa: E731
+        join = lambda tensors: torch.cat([t.detach().flatten() for t in tensors] or [torch.empty(0)])
         return join(module.parameters()), join(module.buffers())
 
     @staticmethod
@@ -94,7 +94,7 @@ def make_step(flat: Flat, optimizer: str) -> Callable[..., Carry]:
         theta, state = update(carry.theta, grad, carry.state, t, lr)
         # A replica that has diverged freezes where it last was; its neighbours never feel it.
         alive = torch.isfinite(loss) & (carry.survived == t - 1)
-        keep = lambda new, old: torch.where(alive[:, None], new, old)  # noqa: E731
+        keep = lambda new, old: torch.where(alive[:, None], new, old)
         theta, buffers = keep(theta, carry.theta), keep(buffers, carry.buffers)
         state = tuple(keep(new, old) for new, old in zip(state, carry.state, strict=True))
         weights = weights * alive[:, None]
@@ -183,7 +183,7 @@ class Stack:
         self.lane = torch.tensor([seeds.index(run.seed) for run in self.runs])  # [R] → the seed's place in the data
         self.data = load(TASKS[self.first.task].source, seeds, root)
         self.pool, self.labels = self.data.pool.to(device), self.data.labels.to(device)
-        spread = lambda t: t[self.lane].to(device)[:, None]  # noqa: E731  [R, 1, D or 1]
+        spread = lambda t: t[self.lane].to(device)[:, None]  # [R, 1, D or 1]
         self.mean, self.std = spread(self.data.mean), spread(self.data.std)
         self._plan_readouts()
         self._start()
@@ -204,21 +204,21 @@ class Stack:
     def _start(self) -> None:
         models = {run.seed: self.flat.pack(initial_weights(run.task, run.seed)) for run in self.runs}
         theta, buffers = (torch.stack([models[run.seed][i] for run in self.runs]).to(self.device) for i in (0, 1))
-        zeros = lambda t, k: t.new_zeros(k, *t.shape)  # noqa: E731
+        zeros = lambda t, k: t.new_zeros(k, *t.shape)
         averages = (zeros(theta, len(self.dense)), zeros(buffers, len(self.dense)))
         self.start = (theta, buffers)
         survived = torch.zeros(len(self.runs), dtype=torch.int64, device=self.device)
         self.carry = Carry(theta, buffers, RULES[self.first.optimizer].init(theta), averages, survived)
         self.checkpoints = {name: (torch.zeros_like(theta), torch.zeros_like(buffers)) for name in self.sparse}
         examples, size = self.data.train.shape[1], self.first.batch_size
-        order = lambda seed: stream_seed(TASKS[self.first.task].source, seed, "order")  # noqa: E731
+        order = lambda seed: stream_seed(TASKS[self.first.task].source, seed, "order")
         streams = {run.seed: IndexStream(examples, size, order(run.seed)) for run in self.runs}
         self.streams = [streams[seed] for seed in sorted(streams)]
         self.rates = np.stack([rates(run.schedule, run.lr, run.steps) for run in self.runs], axis=1)  # [T, R]
 
     def advance(self, start: int, stop: int) -> None:
         """Make updates start + 1 … stop; `start` is where the last call stopped."""
-        to = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)  # noqa: E731
+        to = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)
         batches = torch.stack([stream.take(stop - start) for stream in self.streams])  # [S, chunk, B]
         rows = torch.stack([self.data.train[s][batches[s]] for s in range(len(self.streams))])[self.lane]
         rows = rows.transpose(0, 1).to(self.device)  # [chunk, R, B]
@@ -248,12 +248,12 @@ class Stack:
         if not readout.start_share:
             return average
         share = readout.start_share ** (self.done / self.first.steps)  # β^T → β^t
-        return tuple(mix(a, first, share) for a, first in zip(average, self.start, strict=True))
+        return mix(average[0], self.start[0], share), mix(average[1], self.start[1], share)
 
     def _evaluate(self, readout: Readout, rows: Tensor) -> pd.DataFrame:
         diverged = self.carry.survived < self.done
         weights = self.weights(readout)
-        x = lambda part: (self.pool[part] - self.mean) / self.std  # noqa: E731
+        x = lambda part: (self.pool[part] - self.mean) / self.std
         forward = vmap(self.flat.logits) if self.device == "cuda" else self._one_by_one
         return measure(forward, weights, x, self.labels, rows.to(self.device), diverged)
 
@@ -275,10 +275,10 @@ class Stack:
                     part = validation[:, :CURVE_EXAMPLES]
                     curves += [self._rows(self._evaluate(r, part), r, step=stop) for r in shown]
             finals = self._finals(validation)
-        table = [{"run": run.key, **run.model_dump(exclude={"readouts"})} for run in self.wanted]
-        survived = self.carry.survived[: len(table)].tolist()
+        rows = [{"run": run.key, **run.model_dump(exclude={"readouts"})} for run in self.wanted]
+        survived = self.carry.survived[: len(rows)].tolist()
         steps = self.first.steps
-        table = pd.DataFrame(table).assign(
+        table = pd.DataFrame(rows).assign(
             diverged_at=pd.array([s + 1 if s < steps else None for s in survived], "Int64")
         )
         empty = pd.DataFrame(columns=["run", "readout", "step", "accuracy", "loss", "calibration_error"])

@@ -26,12 +26,13 @@ def measure(
     [R, N] of the data to standardised inputs. A replica that diverged, or whose logits are not all
     finite, counts as guessing: accuracy 1/K, cross-entropy ln K, calibration error 0.
     """
-    parts = [_sums(logits(*weights, inputs(part)), labels[part]) for part in rows.split(CHUNK, dim=1)]
-    classes = parts[0].pop("classes")
-    total = {name: sum(part[name] for part in parts) for name in parts[0]}
+    outputs = ((logits(*weights, inputs(part)), labels[part]) for part in rows.split(CHUNK, dim=1))
+    parts = [(_sums(*pair), pair[0].shape[-1]) for pair in outputs]
+    classes = parts[0][1]
+    total = {name: torch.stack([sums[name] for sums, _ in parts]).sum(dim=0) for name in parts[0][0]}
     count = rows.shape[1]
     lost = diverged | (total["bad"] > 0)
-    guess = lambda value, chance: torch.where(lost, torch.full_like(value, chance), value).tolist()  # noqa: E731
+    guess = lambda value, chance: torch.where(lost, torch.full_like(value, chance), value).tolist()
     gap = (total["confidence"] - total["hits"]).abs().sum(dim=1) / count
     return pd.DataFrame(
         {
@@ -44,17 +45,16 @@ def measure(
 
 def _sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Sums over N of a chunk's logits [R, N, K] against labels [R, N], per calibration bin where that matters."""
-    replicas, _, classes = logits.shape
+    replicas = logits.shape[0]
     log_probabilities = torch.log_softmax(logits, dim=-1)
     top, guess = log_probabilities.max(dim=-1)
     top = top.exp()
     bins = (top.nan_to_num() * CALIBRATION_BINS).long().clamp_(max=CALIBRATION_BINS - 1)
     bins += CALIBRATION_BINS * torch.arange(replicas, device=logits.device)[:, None]
-    per_bin = lambda value: torch.bincount(  # noqa: E731
+    per_bin = lambda value: torch.bincount(
         bins.flatten(), value.double().flatten(), minlength=replicas * CALIBRATION_BINS
     ).view(replicas, CALIBRATION_BINS)
     return {
-        "classes": classes,
         "hits": per_bin(guess == labels),
         "confidence": per_bin(top),
         "nats": -log_probabilities.gather(-1, labels[..., None]).squeeze(-1).sum(dim=1, dtype=torch.float64),

@@ -77,7 +77,7 @@ def _contrast(found: Estimate) -> dict[str, Any]:
 
 def _numbers(arms: Arms, prefix: str) -> dict[str, dict[str, Any]]:
     """Numbers of every arm at its tuned rate, and of every arm against another."""
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     for arm in arms.experiment.arms:
         lr, readout = arms.chosen(arm)
         test, train = arms.scores(arm), arms.scores(arm, split="train")
@@ -162,11 +162,12 @@ def _claims(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _files(place: Path, receipt: dict[str, Any]) -> dict[str, str]:
-    relative = lambda name: str((place / name).relative_to(ROOT))  # noqa: E731
+    relative = lambda name: str((place / name).relative_to(ROOT))
     return {
-        "finals": relative("finals.parquet"), "runs": relative("runs.parquet"), "quantiles": relative("quantiles.parquet"),
-        "receipt": relative("receipt.json"), "bibtex": bibtex(receipt),
-    }  # fmt: skip
+        "bibtex": bibtex(receipt),
+        "receipt": relative("receipt.json"),
+        **{kind: relative(f"{kind}.parquet") for kind in Result._fields},
+    }
 
 
 def _generated() -> dict[str, Any]:
@@ -191,14 +192,13 @@ def shown(experiment: str) -> dict[str, tuple[Result, dict[str, Any]]]:
 
 def verdict_table(found: list[dict[str, Any]]) -> str:
     """The claims' rows as a Markdown table, for README."""
-    lines = ["| claim | task | rate | difference, interval | margin | seeds | verdict |", "|---|---|---|---|---|---|---|"]
+    lines = ["| claim | task | rate | difference, interval | margin | seeds | verdict |", "|---" * 7 + "|"]
     for row in found:
         interval = f"{row['estimate']:+.2f} pp, {row['ci_low']:+.2f} to {row['ci_high']:+.2f}"
-        title, seeds = load_claims()[row["id"]].title, row["n_seeds"]
-        lines.append(
-            f"| {title} | {row['task']} | {row['condition']} | {interval} | ±{row['margin']:g} | {seeds} | {row['verdict']} |"
-        )
-    return "\n".join(lines).replace("-0.", "−0.")
+        cells = [load_claims()[row["id"]].title, row["task"], row["condition"], interval.replace("-", "−")]
+        cells += [f"±{row['margin']:g}", str(row["n_seeds"]), f"**{row['verdict']}**"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def bibtex(receipt: dict[str, Any]) -> str:

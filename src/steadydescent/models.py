@@ -1,5 +1,7 @@
 """The networks of the study, as plain modules over flat inputs `[B, D]`."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ def mlp(*widths: int) -> nn.Sequential:
     if len(widths) < 2:
         raise ValueError(f"widths must name at least an input and an output, got {widths}")
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

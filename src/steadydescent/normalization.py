@@ -20,6 +20,9 @@ class BatchNorm(nn.Module):
         ValueError: in training, when a channel has one value only; it has no variance.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum

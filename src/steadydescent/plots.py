@@ -20,7 +20,7 @@ ARM_NAMES = {
 
 
 def rate_table(result: Result, experiment: str) -> pd.DataFrame:
-    """Test accuracy in percent by schedule, rate, arm and seed; each arm at its best readout per rate (on validation)."""
+    """Test accuracy in percent by schedule, rate, arm and seed; per rate, each arm's best readout (validation)."""
     study, parts = load_study()[experiment], []
     for schedule in study.schedules:
         arms = Arms(result, study, schedule)
@@ -40,8 +40,11 @@ def rate_curves(result: Result, experiment: str, axes: list[Axes] | None = None)
     axes = list(axes if axes is not None else plt.subplots(1, len(schedules), figsize=(9, 3.6), sharey=True)[1])
     for ax, schedule in zip(axes, schedules, strict=True):
         part = table[table.schedule == schedule].replace({"arm": ARM_NAMES})
-        sns.lineplot(part, x="lr", y="accuracy", hue="arm", style="arm", markers=True, dashes=False, errorbar=("se", 1.96), ax=ax,
-                     hue_order=ARM_NAMES.values(), style_order=ARM_NAMES.values(), legend=ax is axes[0])  # fmt: skip
+        order = list(ARM_NAMES.values())
+        look = {"hue": "arm", "style": "arm", "hue_order": order, "style_order": order, "markers": True}
+        sns.lineplot(
+            part, x="lr", y="accuracy", dashes=False, errorbar=("se", 1.96), legend=ax is axes[0], ax=ax, **look
+        )
         ax.set(xscale="log", xlabel="peak learning rate", ylabel="test accuracy / %", title=f"{schedule} rate")
     axes[0].legend(title=None, fontsize="small")
     return axes
@@ -73,7 +76,7 @@ def memory(readouts: list[str], total: int, ax: Axes) -> Axes:
 
 
 def differences(rows: pd.DataFrame, ax: Axes) -> Axes:
-    """Differences with their intervals, one line each; columns label, estimate, ci_low, ci_high, margin (percentage points)."""
+    """Differences with their intervals, one line each; columns label, estimate, ci_low, ci_high, margin."""
     places = range(len(rows))[::-1]
     ax.axvline(0, color=plt.rcParams["axes.edgecolor"], linewidth=1)
     for place, row in zip(places, rows.itertuples(), strict=True):

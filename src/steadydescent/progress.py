@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 VARIABLE = "STEADY_JOURNAL"
 LOG_EVERY = 10.0
+BAR = "{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, {remaining} left"
 
 
 class Journal:
@@ -30,9 +31,9 @@ class Journal:
 
     def tell(self, **event: object) -> None:
         """An event: `start` (what), `total`, `done` (replica-steps since the last), `note`, or `end`."""
-        if self._file is None:
+        if self._view is not None:
             self._view.show(event)
-        else:
+        elif self._file is not None:
             with self._file.open("a") as stream:
                 stream.write(json.dumps(event) + "\n")
 
@@ -71,7 +72,7 @@ class View:
                 total=event["total"], initial=event.get("initial", 0), desc=event["start"], file=self.stream,
                 unit="step", unit_scale=True, dynamic_ncols=self.interactive, smoothing=0.1, leave=True,
                 mininterval=0.2 if self.interactive else LOG_EVERY, miniters=1, ascii=not self.interactive,
-                bar_format="{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, {remaining} left",
+                bar_format=BAR,
             )  # fmt: skip
         if "done" in event and self.bar is not None:
             self.bar.update(event["done"])

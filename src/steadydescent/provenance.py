@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -25,7 +26,7 @@ def device_name(device: str) -> str:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo") as lines:
+        with Path("/proc/cpuinfo").open() as lines:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -33,7 +34,7 @@ def _processor() -> str:
 
 def commit() -> str:
     """The commit that the code stands at, with `+changes` when files differ from it, or `unknown`."""
-    git = lambda *words: subprocess.run(  # noqa: E731
+    git = lambda *words: subprocess.run(
         ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
     ).stdout.strip()
     try:

@@ -139,7 +139,7 @@ def build_book(source: str, profile: str | None = None) -> Path:
     for folder_ in (ROOT / "_build", GENERATED):
         shutil.rmtree(folder_, ignore_errors=True)
     write(GENERATED / "findings.json", source, profile)
-    python = lambda *words: subprocess.run([sys.executable, "-m", *words], cwd=ROOT)  # noqa: E731
+    python = lambda *words: subprocess.run([sys.executable, "-m", *words], cwd=ROOT)
     configured = python("jupyter_book", "config", "sphinx", ".")
     if configured.returncode:
         raise RuntimeError("jupyter-book could not turn _config.yml into conf.py; its message is above")

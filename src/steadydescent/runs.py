@@ -40,9 +40,9 @@ class Run(BaseModel):
     @field_validator("task", "optimizer", "schedule")
     @classmethod
     def _known(cls, value: str, info) -> str:
-        allowed = {"task": TASKS, "optimizer": RULES, "schedule": SCHEDULES}[info.field_name]
+        allowed = {"task": sorted(TASKS), "optimizer": sorted(RULES), "schedule": sorted(SCHEDULES)}[info.field_name]
         if value not in allowed:
-            raise ValueError(f"{info.field_name} must be one of {sorted(allowed)}, got {value!r}")
+            raise ValueError(f"{info.field_name} must be one of {allowed}, got {value!r}")
         return value
 
     @model_validator(mode="after")

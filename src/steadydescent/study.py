@@ -7,9 +7,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from steadydescent.data import SPLIT_SIZES
+from steadydescent.engine import evaluated
 from steadydescent.paths import EXPERIMENTS
 from steadydescent.runs import Run
-from steadydescent.engine import evaluated
 from steadydescent.sweep import stack_plans, stacks
 from steadydescent.tasks import TASKS
 

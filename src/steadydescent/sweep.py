@@ -15,7 +15,6 @@ from steadydescent.provenance import receipt
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
 
-
 COMPILE_FROM = 500
 """Updates a run from which compiling the step pays for itself."""
 
@@ -72,7 +71,7 @@ def train(runs: Sequence[Run], store: Store, device: str, journal: Journal, titl
     """
     have, todo = store.keys(), stacks(runs, device)
     left = [stack for stack in todo if any(run.key not in have for run in stack)]
-    count = lambda part: sum(run.steps for stack in part for run in stack)  # noqa: E731
+    count = lambda part: sum(run.steps for stack in part for run in stack)
     journal.tell(start=title, total=count(todo), initial=count(todo) - count(left))
     for stack in left:
         with store.lock([run.key for run in stack]):

@@ -56,7 +56,7 @@ def tail_weights(total: int, length: int) -> Weights:
 
 
 def checkpoint_weights(total: int, count: int, every: int) -> Weights:
-    """Mean of the last `count` checkpoints, taken every `every` steps and at the end (opennmt-tf): w_t = 1/j at the j-th.
+    """Mean of the last `count` checkpoints, `every` steps apart, the end included (opennmt-tf): w_t = 1/j at the j-th.
 
     >>> checkpoint_weights(6, 2, 3).tolist()
     [0.0, 0.0, 1.0, 0.0, 0.0, 0.5]
