@@ -1,6 +1,7 @@
 """What the tests share: skipping, by name, what this machine lacks."""
 
 import pytest
+import torch
 
 from steadydescent import data
 from steadydescent.paths import DATA
@@ -16,6 +17,8 @@ def fashion_mnist():
 
 
 @pytest.fixture(autouse=True)
-def _needs_fashion(request):
+def _needs(request):
     if request.node.get_closest_marker("needs_fashion"):
         request.getfixturevalue("fashion_mnist")
+    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU here")

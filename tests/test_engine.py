@@ -161,3 +161,16 @@ def test_golden_losses_hold_for_this_numerics_version():
     for optimizer, expected in golden[NUMERICS_VERSION].items():
         finals = trained([run(optimizer=optimizer, lr=0.01, readouts=("last",))]).history.finals
         assert finals.loss[0] == pytest.approx(expected, rel=2e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", [False, True])
+def test_replica_on_a_gpu_equals_the_same_run_alone_on_a_cpu(compile):
+    runs = [run(lr=0.03), run(lr=0.05, seed=2)]
+    with numerics():
+        stack = Stack(runs, DATA, device="cuda", compile=compile)
+        stack.train()
+    states = alone(runs[1])
+    theta = stack.carry.theta[1].cpu()
+    for name, found in stack.flat._unpack(theta, stack.flat.parameters).items():
+        torch.testing.assert_close(found, states[-1][name], rtol=2e-3, atol=2e-4)

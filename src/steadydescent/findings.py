@@ -59,10 +59,15 @@ def findings(source: str, profile: str | None = None) -> dict[str, Any]:
         numbers |= _design(task, receipt)
     if not receipts:
         raise FileNotFoundError(f"no results in {root}; run `make reproduce` first, or build the published book")
+    judged = rows(root)
+    for row in judged:
+        numbers[f"claim/{row['id']}/{row['task']}/{row['condition']}"] = _number(
+            row["estimate"], " pp", 2, low=row["ci_low"], high=row["ci_high"], signed=True
+        )
     return {
         "origin": _origin(source, receipts),
         "results": numbers | _totals(receipts),
-        "claims": _claims(rows(root)),
+        "claims": _claims(judged),
         "files": files,
     }
 
@@ -215,9 +220,7 @@ def bibtex(receipt: dict[str, Any]) -> str:
     )
 
 
-def write(path: Path, source: str, profile: str | None = None) -> dict[str, Any]:
-    """Write the findings as JSON and return them."""
-    found = findings(source, profile)
+def write(path: Path, found: dict[str, Any]) -> None:
+    """Write findings as JSON, for the book to read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return found

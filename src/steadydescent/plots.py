@@ -34,6 +34,13 @@ def rate_table(result: Result, experiment: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def sweep_table(result: Result, experiment: str) -> pd.DataFrame:
+    """Mean validation accuracy in percent over tuning seeds, by schedule, rate and readout: the whole sweep."""
+    merged = result.finals.merge(result.runs[~result.runs.test][["run", "schedule", "lr"]], on="run")
+    table = merged.groupby(["schedule", "lr", "readout"], as_index=False).accuracy.mean()
+    return table.assign(accuracy=(100 * table.accuracy).round(2))
+
+
 def rate_curves(result: Result, experiment: str, axes: list[Axes] | None = None) -> list[Axes]:
     """Test accuracy against the learning rate, one panel a schedule, one line an arm; bands are 95 % intervals."""
     table, schedules = rate_table(result, experiment), load_study()[experiment].schedules

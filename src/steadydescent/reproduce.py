@@ -11,7 +11,7 @@ import click
 
 from steadydescent import data
 from steadydescent.claims import contrasts
-from steadydescent.findings import folder, results, rows, verdict_table, write
+from steadydescent.findings import findings, folder, results, rows, verdict_table, write
 from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
 from steadydescent.progress import followed
 from steadydescent.results import Result, read_folder, write_folder
@@ -136,17 +136,24 @@ def with_verdicts(readme: str) -> str:
 
 def build_book(source: str, profile: str | None = None) -> Path:
     """Build the book from published or reproduced results on a clean tree; warnings fail the build."""
-    for folder_ in (ROOT / "_build", GENERATED):
-        shutil.rmtree(folder_, ignore_errors=True)
-    write(GENERATED / "findings.json", source, profile)
-    python = lambda *words: subprocess.run([sys.executable, "-m", *words], cwd=ROOT)
-    configured = python("jupyter_book", "config", "sphinx", ".")
-    if configured.returncode:
+    found = findings(source, profile)  # refuses before the old book is gone
+    for old in (ROOT / "_build", GENERATED):
+        shutil.rmtree(old, ignore_errors=True)
+    write(GENERATED / "findings.json", found)
+    if _quietly(str(Path(sys.executable).with_name("jupyter-book")), "config", "sphinx", "."):
         raise RuntimeError("jupyter-book could not turn _config.yml into conf.py; its message is above")
-    built = python("sphinx", "-q", "-W", "-n", "--keep-going", "-b", "html", ".", str(HTML))
-    if built.returncode:
+    sphinx = ("-m", "sphinx", "-q", "-W", "-n", "--keep-going", "-j", "2", "-b", "html", ".", str(HTML))
+    if _quietly(sys.executable, *sphinx):
         raise RuntimeError("the book has warnings, and warnings fail the build; they are above")
     return HTML / "index.html"
+
+
+def _quietly(*words: str) -> int:
+    """Run a command for what it says on standard error, less a notice that every notebook kernel prints."""
+    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    lines = [line for line in done.stderr.splitlines() if "Kernel is running over TCP" not in line]
+    click.echo("\n".join(lines), err=True, nl=bool(lines))
+    return done.returncode
 
 
 def serve_book(port: int) -> None:
@@ -164,7 +171,8 @@ def serve_book(port: int) -> None:
 
 def clean_tree(with_results: bool) -> list[Path]:
     """Remove builds and caches; with `with_results` also reproduced results and the store."""
-    made = [ROOT / "_build", GENERATED, ROOT / "conf.py", *ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
+    made = [ROOT / name for name in ("_build", "generated", "conf.py", "screenshots", ".hypothesis")]
+    made += [*ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
     made += [RESULTS / "reproduced", RESULTS / "store"] if with_results else []
     gone = [path for path in made if path.exists()]
     for path in gone:
