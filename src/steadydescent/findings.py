@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from steadydescent.claims import Arms, judge_all, load_claims
+from steadydescent.claims import Arms, Claim, judge_all, load_claims
 from steadydescent.paths import GENERATED, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.results import Result, read_folder
 from steadydescent.statistics import Estimate, overall, paired, tuned
@@ -64,12 +64,11 @@ def findings(source: str, profile: str | None = None) -> dict[str, Any]:
         numbers[f"claim/{row['id']}/{row['task']}/{row['condition']}"] = _number(
             row["estimate"], " pp", 2, low=row["ci_low"], high=row["ci_high"], signed=True
         )
-    return {
-        "origin": _origin(source, receipts),
-        "results": numbers | _totals(receipts),
-        "claims": _claims(judged),
-        "files": files,
-    }
+    numbers |= _totals(receipts)
+    if source == "reproduced":  # what the prose quotes and this profile did not run
+        missing = set(findings("published")["results"]) - set(numbers) if any(results(PUBLISHED)) else set()
+        numbers |= {key: {"value": None} for key in missing}
+    return {"origin": _origin(source, receipts), "results": numbers, "claims": _claims(judged), "files": files}
 
 
 def _number(value: float | str, unit: str = "", digits: int = 2, **more: Any) -> dict[str, Any]:
@@ -159,11 +158,25 @@ def _claims(found: list[dict[str, Any]]) -> dict[str, Any]:
     out = {}
     for claim in load_claims().values():
         mine = [row for row in found if row["id"] == claim.id]
+        verdict = overall([row["verdict"] for row in mine])
+        mine += _not_run(claim, {(row["task"], row["condition"]) for row in mine})
         out[claim.id] = {
             "title": claim.title, "source": ", ".join(claim.source), "sentence": claim.sentence, "scope": claim.scope,
-            "test": claim.test, "verdict": overall([row["verdict"] for row in mine]), "rows": mine,
+            "test": claim.test, "verdict": verdict, "rows": mine,
         }  # fmt: skip
     return out
+
+
+def _not_run(claim: Claim, have: set[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Rows that say of a task and schedule that these results do not hold it."""
+    empty = dict.fromkeys(("estimate", "ci_low", "ci_high", "n_seeds", "diverged", "seeds_needed", "result", "level"))
+    return [
+        empty | {"id": claim.id, "scope": claim.scope, "task": task, "condition": schedule, "measure": claim.measure,
+                 "verdict": "not run", "unit": "pp", "margin": margin, "rates": {}, "readouts": {}}
+        for task, margin in claim.margins.items()
+        for schedule in load_study()[claim.experiment].schedules
+        if (task, schedule) not in have
+    ]  # fmt: skip
 
 
 def _files(place: Path, receipt: dict[str, Any]) -> dict[str, str]:
@@ -180,8 +193,8 @@ def _generated() -> dict[str, Any]:
 
 
 def rows_shown() -> list[dict[str, Any]]:
-    """Rows of every claim in the book being built, for the cells of its pages."""
-    return [row for claim in _generated()["claims"].values() for row in claim["rows"]]
+    """Rows of every claim in the book being built that have an estimate, for the cells of its pages."""
+    return [row for claim in _generated()["claims"].values() for row in claim["rows"] if row["estimate"] is not None]
 
 
 def numbers_shown() -> dict[str, dict[str, Any]]:
