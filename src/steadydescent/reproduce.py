@@ -55,6 +55,7 @@ def run_study(profile: str, device: str, only: str = "") -> None:
 def run_notebook(plan: Plan, device: str) -> Path:
     """Run one experiment's notebook on one task; only a verified result file counts as success."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     given = Parameters(experiment=plan.experiment.name, task=plan.task, profile=plan.profile, device=device)
     place = REPRODUCED / plan.profile / plan.experiment.name / plan.task
@@ -63,10 +64,17 @@ def run_notebook(plan: Plan, device: str) -> Path:
     before = _stamp(place)
     click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
     with followed(output.with_suffix(".jsonl")):
-        papermill.execute_notebook(
-            EXPERIMENTS / plan.experiment.notebook, output, parameters=given.model_dump(), kernel_name="python3",
-            progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=ERROR"],
-        )  # fmt: skip
+        try:
+            papermill.execute_notebook(
+                EXPERIMENTS / plan.experiment.notebook, output, parameters=given.model_dump(), kernel_name="python3",
+                progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=ERROR"],
+            )  # fmt: skip
+        except papermill.PapermillExecutionError as error:
+            raise RuntimeError(f"a cell of {output} failed with {error.ename}: {error.evalue}") from error
+        except DeadKernelError as error:
+            raise RuntimeError(
+                f"the kernel of {output} died, perhaps for want of memory; what is finished is kept, run it again"
+            ) from error
     if _stamp(place) == before:
         raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
     read_folder(place, Result)
@@ -90,13 +98,13 @@ def compare(profile: str) -> list[dict]:
         own = mine.get((theirs["id"], theirs["task"], theirs["condition"]))
         if own is None:
             continue
-        same_sign = own["ci_low"] <= theirs["ci_high"] and theirs["ci_low"] <= own["ci_high"]
+        overlap = own["ci_low"] <= theirs["ci_high"] and theirs["ci_low"] <= own["ci_high"]
         compared.append({
             "claim": theirs["id"], "task": theirs["task"], "condition": theirs["condition"],
             "published": theirs["verdict"], "yours": own["verdict"],
             "published_interval": f"{theirs['ci_low']:+.2f} to {theirs['ci_high']:+.2f}",
             "your_interval": f"{own['ci_low']:+.2f} to {own['ci_high']:+.2f}",
-            "intervals_overlap": same_sign, "outcome": _outcome(theirs["verdict"], own["verdict"]),
+            "intervals_overlap": overlap, "outcome": _outcome(theirs["verdict"], own["verdict"]),
         })  # fmt: skip
     if not compared:
         raise FileNotFoundError(
