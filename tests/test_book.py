@@ -76,7 +76,7 @@ def test_a_row_links_to_how_to_cite_it(book):
     assert "@misc{toy-0badc0de," in words(cite).replace(" ", "")
     assert "Command steady run toy Seconds 12.3 Packages torch 2.13.0" in words(cite)
     copies = {path.name for path in (book.out / "_downloads").glob("*/*")}
-    assert copies == {"finals.parquet", "curves.parquet", "receipt.json"}
+    assert copies == {"finals.parquet", "quantiles.parquet", "receipt.json"}
 
 
 def test_the_table_of_verdicts_links_each_claim(book):

@@ -33,7 +33,7 @@ def toy_findings() -> dict:
         "scope": "T", "test": "accuracy of the average minus accuracy of the last weights", "verdict": "mixed",
         "rows": [row("toy-task", "constant", "supported"), open_row, skipped],
     }  # fmt: skip
-    files = {kind: f"results/toy/{kind}" for kind in ("finals.parquet", "curves.parquet", "receipt.json")}
+    files = {kind: f"results/toy/{kind}" for kind in ("finals.parquet", "quantiles.parquet", "receipt.json")}
     return {
         "origin": {"source": "published", "profile": "desk", "networks": 1234, "device": "a toy machine",
                    "minutes": 55.1, "date": "2026-11-21", "commit": "abc1234", "command": "make reproduce"},
@@ -61,7 +61,7 @@ class Book:
     def __init__(self, folder: Path, findings: dict):
         self.source, self.out, self.findings = folder / "source", folder / "out", findings
         (self.source / "results/toy").mkdir(parents=True)
-        for kind in ("finals.parquet", "curves.parquet"):
+        for kind in ("finals.parquet", "quantiles.parquet"):
             (self.source / "results/toy" / kind).write_text(kind)
         receipt = {"command": "steady run toy", "packages": {"torch": "2.13.0"}, "seconds": 12.34, "device": ""}
         (self.source / "results/toy/receipt.json").write_text(json.dumps(receipt))

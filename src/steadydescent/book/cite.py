@@ -12,7 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 from . import findings as fd
 from .elements import download, findings_of, joined, note_anchor, note_target, permanent_link, row_of, table, warn
 
-TABLES = {"finals": "final rows (Parquet)", "curves": "curves (Parquet)", "receipt": "receipt (JSON)"}
+TABLES = {"runs": "runs", "finals": "final rows", "quantiles": "curves", "receipt": "receipt"}
 RECEIPT = {  # what a receipt may say, in the order in which it is shown
     "command": "Command",
     "commit": "Commit",
