@@ -131,7 +131,8 @@ def _row(
         "estimate": found.value, "ci_low": found.low, "ci_high": found.high, "unit": "pp", "margin": margin,
         "level": level(k), "n_seeds": found.n, "profile": receipt["profile"], "result": receipt["result"],
         "diverged": sum(arms.diverged(lr) for lr in {lr for lr, _ in chosen.values()}),
-        "seeds_needed": seeds_needed(found.sd, margin, k) if word == "inconclusive" else None,
+        # the formula supposes a true zero; seeds that were not enough are never said to be
+        "seeds_needed": max(found.n + 1, seeds_needed(found.sd, margin, k)) if word == "inconclusive" else None,
         "rates": {arm: lr for arm, (lr, _) in chosen.items()},
         "readouts": {arm: readout for arm, (_, readout) in chosen.items()},
         "on_edge": any(arms.on_edge(arm) for arm in chosen),
