@@ -158,6 +158,8 @@ def compare_loops(seconds: float, rounds: int, task: str = "mnist1d-mlp") -> lis
             "P0 DataLoader loop": peer0,
             f"P1 eager in-memory loop, {peer1.threads} threads": peer1,
         }
+        for contender in contenders.values():  # caches and allocators settle before anything counts
+            rate(contender, seconds)
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(rounds):
             for name, contender in contenders.items():
