@@ -243,7 +243,11 @@ def test_verify_refuses_to_compare_nothing(home):
 def test_publish_copies_the_rows_as_they_are_and_replaces_older_ones(home):
     keep(home, "published", {"constant": DOWN, "linear": DOWN})
     keep(home, "reproduced", {"constant": UP, "linear": UP})
+    readme = home / "README.md"
+    readme.write_text("before\n<!-- verdicts: written by `make publish` -->\nold\n<!-- end of verdicts -->\nafter\n")
     (told,) = reproduce.publish_results("laptop")
+    said = readme.read_text(encoding="utf-8")
+    assert said.startswith("before\n") and said.endswith("\nafter\n") and "old" not in said and "**supported**" in said
     assert told == f"toy/{TASK}@reproduced (2 primary contrasts)"
     mine, mine_receipt = read_folder(home / "results/reproduced/laptop/toy" / TASK, Result)
     there, receipt_there = read_folder(home / "results/published/toy" / TASK, Result)

@@ -53,6 +53,8 @@ def rate_curves(result: Result, experiment: str, axes: list[Axes] | None = None)
             part, x="lr", y="accuracy", dashes=False, errorbar=("se", 1.96), legend=ax is axes[0], ax=ax, **look
         )
         ax.set(xscale="log", xlabel="peak learning rate", ylabel="test accuracy / %", title=f"{schedule} rate")
+        ax.set_xticks(sorted(part.lr.unique()), labels=[f"{lr:g}" for lr in sorted(part.lr.unique())])
+        ax.minorticks_off()
     axes[0].legend(title=None, fontsize="small")
     return axes
 
