@@ -109,7 +109,7 @@ class OurStack:
             Run(task=task, optimizer="momentum", schedule="constant", lr=LR, batch_size=BATCH, steps=updates, seed=seed,
                 readouts=("last", window)) for seed in range(plan.width)
         ]  # fmt: skip
-        self.stack, self.done = Stack(runs, DATA, compile=plan.compile and can_compile("cpu") is None), 0
+        self.stack, self.done = Stack(runs, DATA, compile=can_compile("cpu") is None), 0
 
     def advance(self, updates: int) -> int:
         torch.set_num_threads(self.threads)

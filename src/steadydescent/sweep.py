@@ -15,21 +15,18 @@ from steadydescent.provenance import receipt
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
 
-COMPILE_FROM = 500
-"""Updates a run from which compiling the step pays for itself."""
-
 
 @dataclass(frozen=True)
 class StackPlan:
     """How a task's runs are stacked on a kind of device, and what that was measured to reach.
 
-    `rate` is replica-steps/s with the study's readouts; `evaluation` is examples × readouts a second;
-    `memory` is GiB at this width.
+    The step is compiled for runs of at least `compile_from` updates. `rate` is replica-steps/s with the study's
+    readouts, `evaluation` examples × readouts a second, `memory` GiB at this width.
     """
 
     width: int
     threads: int
-    compile: bool
+    compile_from: int
     rate: float
     evaluation: float
     memory: float
@@ -87,7 +84,7 @@ def _train_stack(runs: list[Run], store: Store, device: str, journal: Journal) -
     from steadydescent.engine import Stack, can_compile, numerics
 
     plan = stack_plans()[device][runs[0].task]
-    wanted = plan.compile and runs[0].steps >= COMPILE_FROM
+    wanted = runs[0].steps >= plan.compile_from
     if wanted and (obstacle := can_compile(device)):
         journal.tell(note=f"{obstacle}: the engine runs eager, which is slower; install g++ and Python's headers")
     compiled = wanted and obstacle is None
