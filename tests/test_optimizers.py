@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steadydescent.optimizers import RULES, adam, momentum
+from steadydescent.optimizers.rules import RULES, adam, momentum
 
 STEPS, SHAPE = 307, (3, 11)
 PEERS = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def ewa(average: Tensor, value: Tensor, beta: float) -> Tensor:
+def ewa(average: Tensor, value: Tensor, beta: float | Tensor) -> Tensor:
     """Exponentially weighted average, V_t = β·V_{t−1} + (1−β)·θ_t (uit-slides).
 
     Shapes: `average` and `value` broadcast to a common shape, which is returned.
@@ -21,7 +21,7 @@ def ewa(average: Tensor, value: Tensor, beta: float) -> Tensor:
     return beta * average + (1 - beta) * value
 
 
-def debias(average: Tensor, beta: float, step: int | Tensor) -> Tensor:
+def debias(average: Tensor, beta: float | Tensor, step: int | Tensor) -> Tensor:
     """Bias-corrected average, V_t / (1 − β^t), for an average that started from zero (uit-slides).
 
     1 − β^t is computed as −expm1(t·ln β), which keeps its digits when β is near 1.
@@ -30,6 +30,8 @@ def debias(average: Tensor, beta: float, step: int | Tensor) -> Tensor:
     >>> debias(torch.tensor(1.764), 0.98, 2).item()
     44.54...
     """
+    if isinstance(beta, Tensor):
+        return average / -torch.expm1(torch.as_tensor(step).double() * beta.double().log()).to(average.dtype)
     if beta == 0:
         return average
     if isinstance(step, Tensor):

@@ -1,0 +1,188 @@
+"""Optimisers as pure, elementwise update rules.
+
+    rule.init(theta) -> state
+    rule.update(theta, grad, state, step, lr, **hyper) -> theta, state
+
+`theta`, `grad` and each tensor of `state` have the same shape, `[P]` for one model or `[R, P]` for a
+stack of R replicas; `lr` broadcasts against them (`[R, 1]` gives each replica its own rate) and so do
+the hyper-parameters, numbers or tensors; `step` is the 1-based number t of the update.
+
+Every rule takes `weight_decay` λ: the cost gains λ/2·‖θ‖², the gradient λ·θ (AdamW shrinks the weights instead).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steadydescent.averages import check_decay, debias, ewa
+
+State = tuple[Tensor, ...]
+Hyper = float | Tensor
+
+
+class Rule(NamedTuple):
+    """An optimiser: how its state starts, how one update changes weights and state, its hyper-parameters' defaults."""
+
+    init: Callable[[Tensor], State]
+    update: Callable[..., tuple[Tensor, State]]
+    hyper: Mapping[str, float]
+
+    def checked(self, **hyper: float) -> dict[str, float]:
+        """All hyper-parameters, these in place of their defaults.
+
+        Raises:
+            ValueError: for one that the rule does not have, or a value outside its range: β and μ in [0, 1),
+                ε and λ at least 0 and finite.
+        """
+        for name, value in hyper.items():
+            if name not in self.hyper:
+                raise ValueError(f"unknown hyper-parameter {name!r} = {value}; this rule has {sorted(self.hyper)}")
+            if name.startswith(("beta", "mu")):
+                check_decay(value, name)
+            elif not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        return {**self.hyper, **hyper}
+
+
+def sgd(
+    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, weight_decay: Hyper = 0.0
+) -> tuple[Tensor, State]:
+    """Stochastic gradient descent, θ ← θ − α·g (uit-slides); with all m examples in each batch, gradient descent."""
+    return theta - lr * _with_l2(grad, theta, weight_decay), state
+
+
+def momentum(
+    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, mu: Hyper = 0.9, weight_decay: Hyper = 0.0
+) -> tuple[Tensor, State]:
+    """Heavy-ball momentum as torch has it, u ← μ·u + g, θ ← θ − α·u (polyak1964some).
+
+    Two conventions are in use: (a) this one; (b) the averaged gradient v ← μ·v + (1−μ)·g of uit-slides,
+    here `averaged_momentum`. With u₀ = v₀ = 0 they give the same weights when (b) takes the rate α/(1−μ), here 10·α.
+    """
+    (velocity,) = state
+    velocity = mu * velocity + _with_l2(grad, theta, weight_decay)
+    return theta - lr * velocity, (velocity,)
+
+
+def nesterov(
+    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, mu: Hyper = 0.9, weight_decay: Hyper = 0.0
+) -> tuple[Tensor, State]:
+    """Nesterov's momentum as torch has it, u ← μ·u + g, θ ← θ − α·(g + μ·u) (sutskever2013importance).
+
+    Two forms are in use: (a) this one, whose weights are those that the gradient was taken at; (b) the
+    look-ahead form, gradient at θ + μ·v. They are the same iteration seen at different points.
+    """
+    (velocity,) = state
+    grad = _with_l2(grad, theta, weight_decay)
+    velocity = mu * velocity + grad
+    return theta - lr * (grad + mu * velocity), (velocity,)
+
+
+def averaged_momentum(
+    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, beta: Hyper = 0.9, weight_decay: Hyper = 0.0
+) -> tuple[Tensor, State]:
+    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v (uit-slides).
+
+    torch's `SGD(momentum=β, dampening=1−β)` differs in the first step alone: it starts from v₁ = g₁, not (1−β)·g₁.
+    """
+    (velocity,) = state
+    velocity = ewa(velocity, _with_l2(grad, theta, weight_decay), beta)
+    return theta - lr * velocity, (velocity,)
+
+
+def corrected_momentum(
+    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, beta: Hyper = 0.9, weight_decay: Hyper = 0.0
+) -> tuple[Tensor, State]:
+    """Momentum with bias correction, θ ← θ − α·v/(1 − β^t) (uit-slides, where the exponent is printed as 2)."""
+    (velocity,) = state
+    velocity = ewa(velocity, _with_l2(grad, theta, weight_decay), beta)
+    return theta - lr * debias(velocity, beta, step), (velocity,)
+
+
+def rmsprop(
+    theta: Tensor,
+    grad: Tensor,
+    state: State,
+    step: Tensor,
+    lr: Tensor,
+    beta: Hyper = 0.99,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
+) -> tuple[Tensor, State]:
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε) (uit-slides; torch's default β and ε).
+
+    ε: (a) outside the root (torch), (b) inside, (c) none (uit-slides). We use (a); with (c) a gradient that has always
+    been zero divides zero by zero.
+    """
+    (square,) = state
+    grad = _with_l2(grad, theta, weight_decay)
+    square = ewa(square, grad * grad, beta)
+    return theta - lr * grad / (square.sqrt() + eps), (square,)
+
+
+def adam(
+    theta: Tensor,
+    grad: Tensor,
+    state: State,
+    step: Tensor,
+    lr: Tensor,
+    beta1: Hyper = 0.9,
+    beta2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.0,
+) -> tuple[Tensor, State]:
+    """Adam (kingma2015adam, Algorithm 1).
+
+    ε: (a) outside the root (Kingma & Ba; torch), (b) inside (uit-slides). We use (a); they differ
+    where the root of the mean squared gradient is near ε.
+    """
+    mean, square = state
+    grad = _with_l2(grad, theta, weight_decay)
+    mean = ewa(mean, grad, beta1)
+    square = ewa(square, grad * grad, beta2)
+    theta = theta - lr * debias(mean, beta1, step) / (debias(square, beta2, step).sqrt() + eps)
+    return theta, (mean, square)
+
+
+def adamw(
+    theta: Tensor,
+    grad: Tensor,
+    state: State,
+    step: Tensor,
+    lr: Tensor,
+    beta1: Hyper = 0.9,
+    beta2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper = 0.01,
+) -> tuple[Tensor, State]:
+    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update (loshchilov2019decoupled; torch)."""
+    return adam(theta - lr * weight_decay * theta, grad, state, step, lr, beta1, beta2, eps)
+
+
+def _with_l2(grad: Tensor, theta: Tensor, weight_decay: Hyper) -> Tensor:
+    """The gradient of the cost with its L2 term λ/2·‖θ‖²."""
+    if isinstance(weight_decay, float | int) and weight_decay == 0:
+        return grad
+    return grad + weight_decay * theta
+
+
+def _zeros(count: int) -> Callable[[Tensor], State]:
+    return lambda theta: tuple(torch.zeros_like(theta) for _ in range(count))
+
+
+_ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+RULES = {
+    "sgd": Rule(_zeros(0), sgd, {"weight_decay": 0.0}),
+    "momentum": Rule(_zeros(1), momentum, {"mu": 0.9, "weight_decay": 0.0}),
+    "nesterov": Rule(_zeros(1), nesterov, {"mu": 0.9, "weight_decay": 0.0}),
+    "averaged-momentum": Rule(_zeros(1), averaged_momentum, {"beta": 0.9, "weight_decay": 0.0}),
+    "corrected-momentum": Rule(_zeros(1), corrected_momentum, {"beta": 0.9, "weight_decay": 0.0}),
+    "rmsprop": Rule(_zeros(1), rmsprop, {"beta": 0.99, "eps": 1e-8, "weight_decay": 0.0}),
+    "adam": Rule(_zeros(2), adam, _ADAM | {"weight_decay": 0.0}),
+    "adamw": Rule(_zeros(2), adamw, _ADAM | {"weight_decay": 0.01}),
+}
+"""Every rule by name. Momentum comes in four: heavy-ball, Nesterov's, and the slides' average without and with
+correction, whose rates are 1/(1−β) times as large as heavy-ball's."""
