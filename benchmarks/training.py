@@ -17,12 +17,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from steadydescent import data
-from steadydescent.engine import Stack, can_compile, initial_weights, numerics
+from steadydescent.engine import Stack, initial_weights
 from steadydescent.minibatches import IndexStream
 from steadydescent.paths import DATA
 from steadydescent.runs import Run, stream_seed
+from steadydescent.stepping import can_compile, numerics
 from steadydescent.sweep import stack_plans
-from steadydescent.tasks import TASKS
+from steadydescent.tasks import find
 
 LR, BATCH, WINDOW = 0.08, 100, 100
 BETA = 1 - 1 / WINDOW
@@ -33,7 +34,7 @@ class Single:
     """One network on data in memory: what both single-model loops share."""
 
     def __init__(self, task: str, seed: int = 0) -> None:
-        source = TASKS[task].source
+        source = find(task).source
         loaded = data.load(source, [seed], DATA)
         standard = lambda rows: (loaded.pool[rows] - loaded.mean[0]) / loaded.std[0]
         self.x, self.y = standard(loaded.train[0]), loaded.labels[loaded.train[0]]

@@ -1,10 +1,15 @@
 """What the tests share: skipping, by name, what this machine lacks."""
 
+import hypothesis
 import pytest
 import torch
 
 from steadydescent import data
 from steadydescent.paths import DATA
+
+# No deadline: this machine may be busy. The same examples each time: a failure can be run again.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Slow references: one network, one plain PyTorch loop, every step's weights kept. Never imports the engine."""
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,35 +21,41 @@ def epochs(examples: int, batch_size: int, seed: int):
             yield order[start : start + batch_size]
 
 
+OPTIMIZERS = {
+    "sgd": lambda p, lr: torch.optim.SGD(p, lr),
+    "momentum": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9),
+    "momentum(mu=0.5)": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.5),
+    "nesterov": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9, nesterov=True),
+    "rmsprop": lambda p, lr: torch.optim.RMSprop(p, lr),
+    "adam": lambda p, lr: torch.optim.Adam(p, lr),
+    "adamw(weight_decay=0.1)": lambda p, lr: torch.optim.AdamW(p, lr, weight_decay=0.1),
+}
+
+
 def train_alone(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     optimizer: str,
-    schedule: str,
-    lr: float,
+    rate: Callable[[int, nn.Module], float],
     batch_size: int,
     steps: int,
     seed: int,
 ) -> list[dict[str, Tensor]]:
-    """State dicts θ_0 … θ_T of one network trained with torch's own optimiser, scheduler and loss."""
-    build = {
-        "sgd": lambda p: torch.optim.SGD(p, lr),
-        "momentum": lambda p: torch.optim.SGD(p, lr, momentum=0.9),
-        "adam": lambda p: torch.optim.Adam(p, lr),
-    }[optimizer]
-    opt = build(model.parameters())
-    end = {"constant": 1.0, "linear": 0.0}[schedule]
-    scheduler = torch.optim.lr_scheduler.LinearLR(opt, 1.0, end, total_iters=steps)
+    """State dicts θ_0 … θ_T of one network trained with torch's own optimiser and loss.
+
+    `rate` gives the learning rate of update t = 1 … T; it may look at the model.
+    """
+    opt = OPTIMIZERS[optimizer](model.parameters(), 1.0)
     copy = lambda: {name: value.detach().clone() for name, value in model.state_dict().items()}
     states, batches = [copy()], epochs(len(x), batch_size, seed)
-    model.train()
-    for _ in range(steps):
+    for t in range(1, steps + 1):
+        opt.param_groups[0]["lr"] = rate(t, model)
         batch = next(batches)
         opt.zero_grad()
-        nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+        logits = model.train()(x[batch])
+        nn.functional.cross_entropy(logits.flatten(0, -2), y[batch].flatten()).backward()
         opt.step()
-        scheduler.step()
         states.append(copy())
     return states
 

@@ -1,12 +1,22 @@
 """Averages: the slides' worked example, closed forms, and what debiasing does and does not do."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steadydescent.averages import debias, decay_for_window, ewa, ramped_decay
+from steadydescent.averages import (
+    SimpleMovingAverage,
+    debias,
+    decay_for_window,
+    ewa,
+    mean_length,
+    ramped_decay,
+    window,
+)
 
 DAYS = torch.tensor([40.0, 49.0], dtype=torch.float64)
 
@@ -18,6 +28,8 @@ def averaged(values, beta):
     return average
 
 
+@pytest.mark.worked("uit-slides")
+@pytest.mark.slip(1)
 def test_slides_worked_example():
     """uit-slides: V₁ = 40·0.02 is printed as 8; it is 0.8. V₂ = 1.764, corrected 40 and 44.5454…"""
     first, second = averaged(DAYS[:1], 0.98), averaged(DAYS, 0.98)
@@ -27,9 +39,47 @@ def test_slides_worked_example():
     assert debias(second, 0.98, 2).item() == pytest.approx(44.5454545, abs=1e-7)
 
 
-@pytest.mark.parametrize(("beta", "window"), [(0.9, 10), (0.98, 50), (0.5, 2), (0.999, 1000)])
-def test_windows_of_the_sources(beta, window):
-    assert decay_for_window(window) == pytest.approx(beta, abs=1e-12)
+@pytest.mark.worked("uit-slides")
+@pytest.mark.worked("zh-ema")
+@pytest.mark.parametrize(("beta", "values"), [(0.9, 10), (0.98, 50), (0.5, 2), (0.999, 1000)])
+def test_windows_of_the_sources(beta, values):
+    assert decay_for_window(values) == pytest.approx(beta, abs=1e-12)
+    assert window(beta) == pytest.approx(values, rel=1e-12)
+
+
+@given(st.floats(0.0, 0.9999))
+def test_window_undoes_the_decay_for_it(beta):
+    assert decay_for_window(window(beta)) == pytest.approx(beta, abs=1e-12)
+
+
+@pytest.mark.slip(9)
+@pytest.mark.parametrize("beta", [0.5, 0.9, 0.98, 0.999])
+def test_window_counts_values_and_is_no_error(beta):
+    """uit-slides: V_t is near the truth "by 1/(1−β)". The error on a constant c is β^t·c, in c's unit; it goes to 0.
+
+    1/(1−β) is the number of values that hold 1 − β^(1/(1−β)) of the weight: 75 % at β = 0.5, 63 % as β → 1.
+    """
+    steps = round(20 * window(beta))
+    for truth in (40.0, 4.0):
+        error = truth - averaged(torch.full((steps,), truth, dtype=torch.float64), beta).item()
+        assert error == pytest.approx(beta**steps * truth, abs=1e-12)
+        assert error < 1e-5 < window(beta)
+    latest = sum((1 - beta) * beta**k for k in range(round(window(beta))))
+    assert latest == pytest.approx(1 - beta ** window(beta))
+    assert 1 - 1 / math.e < latest <= 0.75
+
+
+@pytest.mark.claim("ema-window")
+@pytest.mark.slip(15)
+@pytest.mark.worked("zh-ema")
+@pytest.mark.parametrize(("beta", "values"), [(0.5, 3), (0.9, 19), (0.98, 99), (0.999, 1999)])
+def test_simple_average_of_mean_length_has_the_same_lag_and_variance(beta, values):
+    """Lag Σ k·c_k and variance Σ c_k² of the shares: those of (1+β)/(1−β) values match, of 1/(1−β) values neither."""
+    shares = (1 - beta) * beta ** np.arange(40 * window(beta))
+    lag, variance = shares @ np.arange(len(shares)), shares @ shares
+    assert mean_length(beta) == pytest.approx(values, rel=1e-12)
+    assert (values - 1) / 2 == pytest.approx(lag, rel=1e-9) and 1 / values == pytest.approx(variance, rel=1e-9)
+    assert (window(beta) - 1) / 2 < 0.51 * lag and 1 / window(beta) > 1.49 * variance
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=40), st.floats(0.0, 0.99))
@@ -51,6 +101,18 @@ def test_debiasing_keeps_its_digits_near_one():
     assert (1 / debias(torch.tensor(1.0), 0.9999, torch.tensor(2.0))).item() == pytest.approx(float(exact), rel=1e-6)
 
 
+@pytest.mark.claim("ewa-bias-correction-early")
+@pytest.mark.parametrize(("beta", "steps"), [(0.5, 7), (0.9, 44), (0.98, 229), (0.999, 4613)])
+def test_correction_is_within_one_percent_after_its_early_steps(beta, steps):
+    """1/(1 − β^t) falls to 1 and is at most 1.01 from t = ln(0.01/1.01)/ln β on: about 4.6 windows."""
+    factors = debias(torch.ones(steps + 50, dtype=torch.float64), beta, torch.arange(1, steps + 51))
+    assert steps == math.ceil(math.log(0.01 / 1.01) / math.log(beta))
+    assert (factors.diff() <= 0).all() and factors[-1] >= 1
+    assert factors[0].item() == pytest.approx(1 / (1 - beta))
+    assert factors[steps - 2] > 1.01 >= factors[steps - 1]
+
+
+@pytest.mark.claim("bias-correction-reduces-noise")
 def test_bias_correction_multiplies_the_variance():
     """The claim `bias-correction-reduces-noise`, refuted: V/(1 − β^t) has (1 − β^t)^−2 times the variance of V."""
     values = torch.randn(5, 20_011, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -58,12 +120,28 @@ def test_bias_correction_multiplies_the_variance():
     assert (debias(raw, 0.9, 5).var() / raw.var()).item() == pytest.approx((1 - 0.9**5) ** -2, rel=1e-9)
 
 
+@pytest.mark.claim("ema-outlier")
 def test_one_wild_value_moves_the_average_by_its_share():
     """The claim `ema-outlier`: a value off by δ moves the average by (1 − β)·δ."""
     calm = torch.ones(7, dtype=torch.float64)
     wild = calm.clone()
     wild[-1] += 100
     assert (averaged(wild, 0.98) - averaged(calm, 0.98)).item() == pytest.approx(2.0, abs=1e-9)
+
+
+def test_each_replica_averages_with_its_own_decay():
+    """β of shape [R, 1], zero among them, gives each row what a number gives it alone."""
+    betas = [0.0, 0.5, 0.98]
+    stream = torch.randn(17, 3, 11, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    together, stacked = torch.zeros(3, 11, dtype=torch.float64), torch.tensor(betas, dtype=torch.float64)[:, None]
+    for values in stream:
+        together = ewa(together, values, stacked)
+    corrected = debias(together, stacked, torch.tensor(17))
+    for r, beta in enumerate(betas):
+        alone = averaged(stream[:, r], beta)
+        assert torch.equal(together[r], alone)
+        torch.testing.assert_close(corrected[r], debias(alone, beta, 17), rtol=1e-14, atol=0)
+    assert torch.equal(corrected[0], stream[-1, 0])
 
 
 def test_ramp_starts_at_two_elevenths_and_reaches_its_cap_after_ninety_thousand_steps():
@@ -82,3 +160,96 @@ def test_decay_outside_its_range_is_refused_by_name(cap):
 def test_window_below_one_step_is_refused(window):
     with pytest.raises(ValueError, match="window must be at least 1 step"):
         decay_for_window(window)
+
+
+@pytest.mark.parametrize("function", [window, mean_length])
+@pytest.mark.parametrize("beta", [-0.1, 1.0, float("nan")])
+def test_lengths_of_an_average_refuse_what_is_no_decay(function, beta):
+    with pytest.raises(ValueError, match=r"beta must be in \[0, 1\), got"):
+        function(beta)
+
+
+def simple_averages(values, length):
+    average = SimpleMovingAverage(length)
+    return torch.stack([average.update(value) for value in values])
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=40), st.integers(1, 12))
+def test_simple_average_is_the_mean_of_the_last_values_that_are_there(values, length):
+    means = simple_averages(values, length)
+    expected = [np.mean(values[max(0, t - length) : t]) for t in range(1, len(values) + 1)]
+    np.testing.assert_allclose(means.numpy(), expected, atol=1e-11)
+
+
+@given(st.floats(-1e3, 1e3), st.integers(1, 12), st.integers(1, 40))
+def test_simple_average_of_a_constant_is_the_constant(value, length, steps):
+    assert simple_averages([value] * steps, length)[-1].item() == pytest.approx(value, rel=1e-14)
+
+
+def test_simple_average_over_one_value_is_the_stream_itself():
+    stream = torch.randn(13, 3, 5, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(simple_averages(stream, 1), stream)
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(0, 99))
+def test_average_that_is_stored_and_loaded_goes_on_with_the_same_bits(cut, length, seed):
+    stream = torch.randn(40, 3, generator=torch.Generator().manual_seed(seed))
+    first, second = SimpleMovingAverage(length), SimpleMovingAverage(length)
+    before = [first.update(value) for value in stream[:cut]]
+    second.load_state_dict(first.state_dict())
+    for value in stream[cut:]:
+        first.update(-value)  # the copy is its own: what happens to the first no longer concerns it
+    after = [second.update(value) for value in stream[cut:]]
+    assert torch.equal(torch.stack(before + after), simple_averages(stream, length))
+
+
+def test_rounding_errors_of_the_streaming_form_do_not_gather():
+    """10⁵ values near 1000 in single precision: the plain streaming form drifts, this one stays within 10 ulp."""
+    length, total = 50, 100_000
+    stream = 1000 + torch.randn(total, generator=torch.Generator().manual_seed(5))
+    average, naive, ulp = SimpleMovingAverage(length), stream[:length].mean(), 2.0**-14
+    sums = torch.cat([torch.zeros(1, dtype=torch.float64), stream.double().cumsum(0)])
+    worst = drift = 0.0
+    for t, value in enumerate(stream):
+        mean = average.update(value)
+        if t >= length:
+            exact = (sums[t + 1] - sums[t + 1 - length]) / length
+            naive = naive + (value - stream[t - length]) / length
+            worst, drift = max(worst, abs(mean - exact).item()), abs(naive - exact).item()
+    assert worst < 10 * ulp < drift
+
+
+def test_infinity_is_forgotten_two_windows_after_it_came():
+    values = torch.ones(29)
+    values[8] = torch.inf
+    means = simple_averages(values, 7)
+    assert (means[:8] == 1).all() and not means[8:15].isfinite().any() and (means[8 + 14 :] == 1).all()
+
+
+def test_values_handed_out_are_copies():
+    average = SimpleMovingAverage(3)
+    average.update(torch.ones(5)).fill_(7)
+    assert torch.equal(average.update(torch.ones(5)), torch.ones(5))
+
+
+def test_simple_average_keeps_no_graph():
+    assert not SimpleMovingAverage(2).update(torch.ones(3, requires_grad=True)).requires_grad
+
+
+def test_simple_average_refuses_by_name_and_stays_as_it_was():
+    with pytest.raises(ValueError, match="window must be at least 1 value, got 0"):
+        SimpleMovingAverage(0)
+    average = SimpleMovingAverage(2)
+    with pytest.raises(ValueError, match="there is no average yet"):
+        _ = average.value
+    average.update(torch.ones(3))
+    for wrong, reason in [
+        (torch.ones(2), r"\(3,\) of torch.float32, got \(2,\)"),
+        (torch.ones(3).double(), "got .* torch.float64"),
+        (torch.ones(3, dtype=torch.int64), "floating-point, got torch.int64"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            average.update(wrong)
+    with pytest.raises(ValueError, match="window of the state must be 2, got 5"):
+        average.load_state_dict(SimpleMovingAverage(5).state_dict())
+    assert torch.equal(average.value, torch.ones(3)) and average.count == 1

@@ -51,7 +51,7 @@ def test_unusable_seeds_are_refused_with_a_sentence(source, seeds, error, senten
 
 
 def test_an_unknown_source_names_the_allowed_ones(tmp_path):
-    message = "must be one of mnist1d, fashion-mnist; got 'mnist'"
+    message = "must be one of mnist1d, fashion-mnist, names, gaussian-2, gaussian-100; got 'mnist'"
     with pytest.raises(ValueError, match=message):
         data.load("mnist", [0], tmp_path)
     with pytest.raises(ValueError, match=message):
@@ -64,7 +64,7 @@ def test_identities_are_known_without_drawing_and_change_with_what_decides_the_d
     monkeypatch.setattr(mnist1d, "draw", None)  # would fail if called
     before = {source: data.identity(source) for source in data.SOURCES}
     assert all(len(digest) == 64 for digest in before.values())
-    assert len(set(before.values())) == 2
+    assert len(set(before.values())) == len(data.SOURCES)
     monkeypatch.setitem(mnist1d.ARGUMENTS, "iid_noise_scale", 0.03)
     assert data.identity("mnist1d") != before["mnist1d"]
     monkeypatch.undo()

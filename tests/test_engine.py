@@ -7,11 +7,12 @@ import torch
 
 from oracles import readout, stream_seed, train_alone
 from steadydescent import data
-from steadydescent.engine import Flat, Stack, can_compile, initial_weights, numerics
-from steadydescent.models import ConvNet
+from steadydescent.engine import Stack, initial_weights
+from steadydescent.models import image_convnet
 from steadydescent.paths import DATA
 from steadydescent.runs import NUMERICS_VERSION, Run
-from steadydescent.tasks import TASKS
+from steadydescent.stepping import Flat, can_compile, numerics
+from steadydescent.tasks import find
 
 READOUTS = ("last", "ema-10", "ema-30", "ema-start-30", "ema-ramp", "tail-25", "checkpoints-2", "checkpoints-5")
 STEPS = 43
@@ -32,16 +33,22 @@ def trained(runs: list[Run], compile: bool = False, width: int = 0) -> Stack:
     return stack
 
 
-def alone(one: Run) -> list[dict]:
-    source = TASKS[one.task].source
-    loaded = data.load(source, [one.seed], DATA)
-    x = ((loaded.pool[loaded.train[0]] - loaded.mean[0]) / loaded.std[0]).float()
-    y = loaded.labels[loaded.train[0]]
+FACTORS = {"constant": lambda t: 1.0, "linear": lambda t: 1 - (t - 1) / STEPS}
+
+
+def alone(one: Run, rate=None) -> list[dict]:
+    """The same run by a plain loop; `rate(t, model)` in place of its schedule's."""
+    task = find(one.task)
+    loaded = data.load(task.source, [one.seed], DATA)
+    x, y = loaded.pool[loaded.train[0]], loaded.labels[loaded.train[0]]
+    if not task.tokens:
+        x = ((x - loaded.mean[0]) / loaded.std[0]).float()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(source, one.seed, "weights"))
-        model = TASKS[one.task].build()
-    order = stream_seed(source, one.seed, "order")
-    return train_alone(model, x, y, one.optimizer, one.schedule, one.lr, one.batch_size, one.steps, order)
+        torch.manual_seed(stream_seed(task.source, one.seed, "weights"))
+        model = task.build()
+    order = stream_seed(task.source, one.seed, "order")
+    rate = rate or (lambda t, model: one.lr * FACTORS[one.schedule](t))
+    return train_alone(model, x, y, one.optimizer, rate, one.batch_size, one.steps, order)
 
 
 def assert_replica_is(stack: Stack, place: int, states: list[dict]) -> None:
@@ -49,7 +56,7 @@ def assert_replica_is(stack: Stack, place: int, states: list[dict]) -> None:
         theta, buffers = stack.weights(wanted)
         expected = readout(states, wanted.name)
         names = {**stack.flat.parameters, **stack.flat.buffers}
-        found = {**stack.flat._unpack(theta[place], stack.flat.parameters)}
+        found = stack.flat._unpack(theta[place], stack.flat.parameters)
         found |= stack.flat._unpack(buffers[place], stack.flat.buffers)
         for name in names:
             torch.testing.assert_close(
@@ -58,7 +65,7 @@ def assert_replica_is(stack: Stack, place: int, states: list[dict]) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-@pytest.mark.parametrize("schedule", ["constant", "linear"])
+@pytest.mark.parametrize("schedule", list(FACTORS))
 def test_replica_in_a_stack_equals_the_same_run_alone(optimizer, schedule):
     lr = 0.003 if optimizer == "adam" else 0.03
     runs = [run(optimizer=optimizer, schedule=schedule, lr=lr * 1.7**i, seed=seed) for i, seed in enumerate((5, 2, 5))]
@@ -119,7 +126,7 @@ def test_measures_equal_a_plain_evaluation():
     loaded = data.load("mnist1d", [5], DATA)
     x, y = (loaded.pool[loaded.test] - loaded.mean[0]) / loaded.std[0], loaded.labels[loaded.test]
     logits = torch.stack(
-        [stack.flat.logits(stack.carry.theta[0], stack.carry.buffers[0], part) for part in x.split(500)]
+        [stack.flat.outputs(stack.carry.theta[0], stack.carry.buffers[0], part) for part in x.split(500)]
     )
     probability, guess = logits.flatten(0, 1).softmax(1).max(1)
     right = guess == y
@@ -144,10 +151,10 @@ def test_initial_weights_leave_the_global_generator_alone():
 
 
 def test_flat_refuses_integer_buffers_by_name():
-    model = ConvNet()
+    model = image_convnet()
     model.register_buffer("seen", torch.tensor(0))
     with pytest.raises(ValueError, match="seen"):
-        Flat(model)
+        Flat(model, 7)
 
 
 def test_stack_refuses_runs_of_different_shape():

@@ -40,7 +40,15 @@ def test_numerics_version_changes_the_key(monkeypatch):
     [
         ({"task": "cifar"}, "task must be one of"),
         ({"optimizer": "lion"}, "optimizer must be one of"),
-        ({"schedule": "cosine"}, "schedule must be one of"),
+        ({"schedule": "zigzag"}, "schedule must be one of"),
+        ({"schedule": "inverse-time"}, "needs the options"),
+        ({"schedule": "linear(total=7)"}, "has no option"),
+        ({"schedule": "plateau(factor=2)"}, "factor must be"),
+        ({"optimizer": "adam(beta1=1)"}, "beta1 must be in"),
+        ({"optimizer": "sgd(mu=0.9)"}, "unknown hyper-parameter 'mu'"),
+        ({"task": "mnist1d-mlp(norm=instance)"}, "norm must be one of"),
+        ({"task": "saddle(norm=batch)"}, "has no option"),
+        ({"readouts": ("last/frozen",)}, "unknown readout"),
         ({"lr": 0.0}, "greater than 0"),
         ({"lr": float("nan")}, "finite number"),
         ({"steps": 0}, "greater than or equal to 1"),
@@ -60,3 +68,10 @@ def test_bad_settings_are_refused_by_name(change, sentence):
 def test_streams_of_one_seed_differ_by_purpose_and_source():
     pairs = [(source, purpose) for source in ("mnist1d", "fashion-mnist") for purpose in ("weights", "order")]
     assert len({stream_seed(source, 3, purpose) for source, purpose in pairs}) == 4
+
+
+def test_one_setting_has_one_key_however_it_is_written():
+    one, other = (Run(**PLAIN | {"optimizer": text}) for text in ("adam(beta1=0.9, beta2=0.99)", "adam( beta2=0.990 )"))
+    assert one.key == other.key and one.optimizer == "adam(beta2=0.99)"
+    assert Run(**PLAIN | {"task": "mnist1d-mlp(norm=none)"}).key == Run(**PLAIN).key
+    assert Run(**PLAIN | {"task": "mnist1d-mlp(norm=batch)"}).key != Run(**PLAIN).key

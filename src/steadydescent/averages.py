@@ -5,6 +5,7 @@ one model's weights `[P]`, or the weights of a whole stack `[R, P]`.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,29 @@ def decay_for_window(window: float) -> float:
     return 1 - 1 / window
 
 
+def window(beta: float) -> float:
+    """Number of values that an average with decay β is said to cover, 1/(1−β) (uit-slides, zh-ema).
+
+    A number of values, not an error: the last 1/(1−β) of them hold 1 − β^(1/(1−β)) of the weight, about 63 %.
+
+    >>> window(0.98)
+    50.0
+    """
+    return 1 / (1 - check_decay(beta))
+
+
+def mean_length(beta: float) -> float:
+    """Length of the simple average with the lag and the variance of decay β's, (1+β)/(1−β) values.
+
+    Of k values the simple average lags (k−1)/2 steps behind and keeps 1/k of the variance of noise; the exponential
+    one lags β/(1−β) and keeps (1−β)/(1+β). Both agree at this length, almost twice the `window`.
+
+    >>> [mean_length(beta) for beta in (0.5, 0.9, 0.98, 0.999)]
+    [3.0, 19.0, 99.0, 1999.0]
+    """
+    return (1 + check_decay(beta)) / (1 - beta)
+
+
 def ramped_decay(step: int, cap: float = 0.9999) -> float:
     """TensorFlow's ramp min(cap, (1 + t)/(10 + t)), t = 1 at the first update (opennmt-tf).
 
@@ -61,6 +85,96 @@ def ramped_decay(step: int, cap: float = 0.9999) -> float:
     if step < 1:
         raise ValueError(f"step must be at least 1, got {step}")
     return min(check_decay(cap, "cap"), (1 + step) / (10 + step))
+
+
+class SimpleMovingAverage:
+    """Mean of the last k values of a stream, SMA_next = SMA + (x_new − x_old)/k (viblo-ema).
+
+    Until k values have come it is the mean of those there are. Values are floats, averaged in double precision,
+    or floating-point tensors of one shape, dtype and device, averaged in that dtype; k of them are kept, which for
+    weights is k copies of the model. Each update costs the same, whatever k.
+
+    Rounding: each streaming update is off by a few units in the last place of the largest value in the window, and
+    such errors would gather for ever. So at every k-th update the mean is taken afresh from the k values: errors
+    gather over k updates at most, and an infinity or NaN leaves no trace later than 2k updates after it came.
+
+    >>> average = SimpleMovingAverage(window=2)
+    >>> [average.update(value).item() for value in (40.0, 49.0, 45.0)]
+    [40.0, 44.5, 47.0]
+
+    Raises:
+        ValueError: for a window below 1.
+    """
+
+    def __init__(self, window: int) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1 value, got {window}")
+        self.window, self.count = window, 0
+        self._values: Tensor | None = None
+        self._mean: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """The mean of the last k values, of their shape; a copy.
+
+        Raises:
+            ValueError: before the first update.
+        """
+        if self._mean is None:
+            raise ValueError("there is no average yet; update it with a value first")
+        return self._mean.clone()
+
+    @torch.no_grad()
+    def update(self, value: float | Tensor) -> Tensor:
+        """Take in one value and return the mean, of the value's shape.
+
+        Raises:
+            ValueError: for a tensor whose shape or dtype is not that of the values before, or not floating-point.
+        """
+        new = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+        values, mean = self._buffers_for(new)
+        place = self.count % self.window
+        filled = min(self.count + 1, self.window)
+        old = values[place] if self.count >= self.window else mean  # in growing, x̄ + (x − x̄)/t
+        self._mean = mean + (new - old) / filled
+        values[place] = new
+        if place == self.window - 1:
+            self._mean = values.mean(0)
+        self.count += 1
+        return self.value
+
+    def _buffers_for(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The ring `[k, …]` and the mean `[…]`, made at the first value, which every other must match."""
+        if not value.is_floating_point():
+            raise ValueError(f"values must be floating-point, got {value.dtype}")
+        if self._values is None or self._mean is None:
+            self._values, self._mean = value.new_zeros(self.window, *value.shape), torch.zeros_like(value)
+        if (value.shape, value.dtype) != (self._mean.shape, self._mean.dtype):
+            raise ValueError(
+                f"values must stay {tuple(self._mean.shape)} of {self._mean.dtype}, "
+                f"got {tuple(value.shape)} of {value.dtype}"
+            )
+        return self._values, self._mean
+
+    def state_dict(self) -> dict[str, Any]:
+        """Window, count and, once there are values, copies of the ring `[k, …]` and of the mean."""
+        state: dict[str, Any] = {"window": self.window, "count": self.count}
+        if self._values is not None and self._mean is not None:
+            state |= {"values": self._values.clone(), "mean": self._mean.clone()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; the next updates give the same bits as if there had been no break.
+
+        Raises:
+            ValueError: for the state of an average over another window.
+        """
+        if state["window"] != self.window:
+            raise ValueError(f"window of the state must be {self.window}, got {state['window']}")
+        values, mean = state.get("values"), state.get("mean")
+        self.count = state["count"]
+        self._values = None if values is None else values.clone()
+        self._mean = None if mean is None else mean.clone()
 
 
 def check_decay(beta: float, name: str = "beta") -> float:

@@ -3,138 +3,37 @@
 Axes: R replicas, B batch, P parameters, Q buffer entries, K averaged readouts, T steps, D inputs.
 """
 
-import shutil
-import sysconfig
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
-from torch.nn.functional import cross_entropy
+from torch.func import vmap
 
 from steadydescent.data import load
-from steadydescent.evaluation import measure
+from steadydescent.evaluation import measure, measure_surface
 from steadydescent.minibatches import IndexStream
-from steadydescent.optimizers import RULES, State
+from steadydescent.normalization import statistics_momentum
+from steadydescent.optimizers import RULES
 from steadydescent.runs import Run, stream_seed
-from steadydescent.schedules import rates
-from steadydescent.tasks import TASKS
+from steadydescent.schedules import Plateau
+from steadydescent.settings import read
+from steadydescent.stepping import Carry, Flat, compiled
+from steadydescent.tasks import find, initial_model
 from steadydescent.weight_averaging import Readout, mix, parse
 
 CURVE_EXAMPLES = 2_000
 """Validation examples looked at along training; they draw curves and decide nothing."""
 TRAIN_EXAMPLES = 4_000
-"""Training examples looked at in the end, for the gap between training and test accuracy."""
-
-
-class Flat:
-    """A module's parameters and floating-point buffers as two vectors, and back.
-
-    One `split` and one view each; slicing leaf by leaf would make every slice's backward full-size.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.parameters = {name: p.shape for name, p in module.named_parameters()}
-        self.buffers = {name: b.shape for name, b in module.named_buffers()}
-        for name, buffer in module.named_buffers():
-            if not buffer.is_floating_point():
-                raise ValueError(f"buffer {name} is {buffer.dtype}; the engine stacks floating-point buffers only")
-
-    def pack(self, module: nn.Module) -> tuple[Tensor, Tensor]:
-        """Weights `[P]` and buffers `[Q]` of a module of this shape."""
-        join = lambda tensors: torch.cat([t.detach().flatten() for t in tensors] or [torch.empty(0)])
-        return join(module.parameters()), join(module.buffers())
-
-    @staticmethod
-    def _unpack(vector: Tensor, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-        pieces = vector.split([shape.numel() for shape in shapes.values()]) if shapes else ()
-        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-
-    def loss(self, theta: Tensor, buffers: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of one replica on a minibatch, and its new buffers."""
-        fresh = self._unpack(buffers.clone(), self.buffers)  # batch norm writes into them
-        logits = functional_call(self.module.train(), (self._unpack(theta, self.parameters), fresh), (x,))
-        return cross_entropy(logits, y), torch.cat([b.flatten() for b in fresh.values()]) if fresh else buffers
-
-    def logits(self, theta: Tensor, buffers: Tensor, x: Tensor) -> Tensor:
-        """Logits of one replica in inference mode."""
-        pieces = (self._unpack(theta, self.parameters), self._unpack(buffers, self.buffers))
-        return functional_call(self.module.eval(), pieces, (x,))
-
-
-class Carry(NamedTuple):
-    """Everything that a step changes. `survived` counts the steps before a replica's loss went non-finite."""
-
-    theta: Tensor  # [R, P]
-    buffers: Tensor  # [R, Q]
-    state: State  # each [R, P]
-    averages: tuple[Tensor, Tensor]  # [K, R, P] and [K, R, Q]
-    survived: Tensor  # [R]
-
-
-def make_step(flat: Flat, optimizer: str) -> Callable[..., Carry]:
-    """One update of a whole stack as a pure function of tensors."""
-    gradients = vmap(grad_and_value(flat.loss, has_aux=True))
-    update = RULES[optimizer].update
-
-    def step(
-        carry: Carry, x: Tensor, y: Tensor, mean: Tensor, std: Tensor, t: Tensor, lr: Tensor, weights: Tensor
-    ) -> Carry:
-        """x [R, B, D] as stored, y [R, B], mean and std [R, 1, D or 1], t a scalar, lr [R, 1], weights [K, 1, 1]."""
-        grad, (loss, buffers) = gradients(carry.theta, carry.buffers, (x - mean) / std, y)
-        theta, state = update(carry.theta, grad, carry.state, t, lr)
-        # A replica that has diverged freezes where it last was; its neighbours never feel it.
-        alive = torch.isfinite(loss) & (carry.survived == t - 1)
-        keep = lambda new, old: torch.where(alive[:, None], new, old)
-        theta, buffers = keep(theta, carry.theta), keep(buffers, carry.buffers)
-        state = tuple(keep(new, old) for new, old in zip(state, carry.state, strict=True))
-        weights = weights * alive[:, None]
-        averages = (mix(carry.averages[0], theta, weights), mix(carry.averages[1], buffers, weights))
-        return Carry(theta, buffers, state, averages, carry.survived + alive)
-
-    return step
-
-
-def can_compile(device: str) -> str | None:
-    """Why torch.compile cannot be used on this device, or None when it can."""
-    if device != "cpu":
-        return None
-    if shutil.which("g++") is None:
-        return "g++ is missing"
-    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
-        return "Python's headers (Python.h) are missing"
-    return None
-
-
-@cache
-def _compiled(task: str, optimizer: str, compile: bool) -> tuple[Flat, Callable[..., Carry]]:
-    flat = Flat(TASKS[task].build())
-    step = make_step(flat, optimizer)
-    return flat, torch.compile(step, fullgraph=True, dynamic=False) if compile else step
-
-
-@contextmanager
-def numerics(threads: int | None = None):
-    """The arithmetic of every run: denormals flushed, no TF32, a fixed number of threads; then as before."""
-    before = (torch.get_num_threads(), torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
-    torch.set_num_threads(threads or before[0])
-    torch.set_flush_denormal(True)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.set_flush_denormal(False)
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before[1:]
+"""Training examples looked at in the end, for the gap to test accuracy and to re-estimate batch-norm statistics."""
+MONITOR_EVERY = 4
+"""A plateau schedule watches every fourth validation example; such a run is evaluated on the others."""
+STATISTICS_BATCH = 1_000
+"""Examples a batch when batch-norm statistics are re-estimated."""
 
 
 @dataclass(frozen=True)
@@ -148,15 +47,13 @@ class Histories:
 
 
 def initial_weights(task: str, seed: int) -> nn.Module:
-    """The task's model as initialised for a seed; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(TASKS[task].source, seed, "weights"))
-        return TASKS[task].build()
+    """The task's model as initialised for a run's seed, whatever its normalisation."""
+    return initial_model(task, stream_seed(find(task).source, seed, "weights"))
 
 
 def on_curves(run: Run) -> list[str]:
     """Readouts that mean something in the middle of a run: those that do not wait for its end."""
-    return [name for name in run.readouts if name == "last" or name.startswith("ema")]
+    return [name for name in run.readouts if (name == "last" or name.startswith("ema")) and "/" not in name]
 
 
 def evaluated(run: Run, validation: int, test: int) -> int:
@@ -178,15 +75,33 @@ class Stack:
             raise ValueError("runs of a stack must agree in all but seed, rate and schedule")
         self.wanted, self.device, self.first = list(runs), device, runs[0]
         self.runs = self.wanted + [runs[-1]] * (width - len(runs))
-        self.flat, self.step = _compiled(self.first.task, self.first.optimizer, compile)
+        self.task = find(self.first.task)
+        self.flat, self.step = compiled(self.first.task, self.first.optimizer, self.first.batch_size, compile)
         seeds = sorted({run.seed for run in runs})
         self.lane = torch.tensor([seeds.index(run.seed) for run in self.runs])  # [R] → the seed's place in the data
-        self.data = load(TASKS[self.first.task].source, seeds, root)
+        self.data = load(self.task.source, seeds, root)
         self.pool, self.labels = self.data.pool.to(device), self.data.labels.to(device)
         spread = lambda t: t[self.lane].to(device)[:, None]  # [R, 1, D or 1]
         self.mean, self.std = spread(self.data.mean), spread(self.data.std)
+        self.validation = self.data.validation[self.lane]
+        self._plan_rates()
         self._plan_readouts()
         self._start()
+
+    def _plan_rates(self) -> None:
+        """Rates of the whole run, or a plateau schedule that learns them from validation examples of its own."""
+        name, options = read(self.first.schedule)
+        self.plateau, self.observed = None, set()
+        if name != "plateau":
+            self.rates = np.stack([run.rates() for run in self.runs], axis=1)  # [T, R]
+            return
+        every = options.pop("every", self.first.epoch)
+        self.plateau = Plateau(**options)
+        self.observed = set(range(every, self.first.steps, every))
+        self.plateau_state = self.plateau.init(len(self.runs))
+        held_back = torch.arange(self.validation.shape[1]) % MONITOR_EVERY == 0
+        self.monitor, self.validation = self.validation[:, held_back], self.validation[:, ~held_back]
+        self.peaks = np.array([run.lr for run in self.runs])
 
     def _plan_readouts(self) -> None:
         """Accumulators that move at every step ride in the compiled step, those of checkpoints between chunks."""
@@ -199,7 +114,7 @@ class Stack:
         points = self.first.curve_points
         self.curve_steps = [round(total * (i + 1) / points) for i in range(points)]
         marks = {int(i) + 1 for w in self.sparse.values() for i in np.flatnonzero(w)}
-        self.boundaries = sorted({*self.curve_steps, *marks, total})
+        self.boundaries = sorted({*self.curve_steps, *marks, *self.observed, total})
 
     def _start(self) -> None:
         models = {run.seed: self.flat.pack(initial_weights(run.task, run.seed)) for run in self.runs}
@@ -208,13 +123,14 @@ class Stack:
         averages = (zeros(theta, len(self.dense)), zeros(buffers, len(self.dense)))
         self.start = (theta, buffers)
         survived = torch.zeros(len(self.runs), dtype=torch.int64, device=self.device)
-        self.carry = Carry(theta, buffers, RULES[self.first.optimizer].init(theta), averages, survived)
+        self.carry = Carry(theta, buffers, RULES[read(self.first.optimizer).name].init(theta), averages, survived)
         self.checkpoints = {name: (torch.zeros_like(theta), torch.zeros_like(buffers)) for name in self.sparse}
         examples, size = self.data.train.shape[1], self.first.batch_size
-        order = lambda seed: stream_seed(TASKS[self.first.task].source, seed, "order")
-        streams = {run.seed: IndexStream(examples, size, order(run.seed)) for run in self.runs}
-        self.streams = [streams[seed] for seed in sorted(streams)]
-        self.rates = np.stack([rates(run.schedule, run.lr, run.steps) for run in self.runs], axis=1)  # [T, R]
+        stream = lambda seed, purpose: stream_seed(self.task.source, seed, purpose)
+        seeds = sorted({run.seed for run in self.runs})
+        self.streams = [IndexStream(examples, size, stream(s, "order"), replacement=self.task.surface) for s in seeds]
+        self.noise = [torch.Generator().manual_seed(stream(s, "noise")) for s in seeds]
+        self.losses: list[Tensor] = []
 
     def advance(self, start: int, stop: int) -> None:
         """Make updates start + 1 … stop; `start` is where the last call stopped."""
@@ -222,7 +138,8 @@ class Stack:
         batches = torch.stack([stream.take(stop - start) for stream in self.streams])  # [S, chunk, B]
         rows = torch.stack([self.data.train[s][batches[s]] for s in range(len(self.streams))])[self.lane]
         rows = rows.transpose(0, 1).to(self.device)  # [chunk, R, B]
-        lr = to(self.rates[start:stop])[:, :, None]
+        noise = self._draw_noise(stop - start)  # [chunk, R, N]
+        lr = to(self._rates(start, stop))[:, :, None]
         weights = to(
             np.array([w[start:stop] for w in self.dense.values()]).reshape(len(self.dense), stop - start)
         ).T.contiguous()
@@ -230,15 +147,47 @@ class Stack:
         carry = self.carry
         for i in range(stop - start):
             x, y = self.pool[rows[i]], self.labels[rows[i]]
-            carry = self.step(carry, x, y, self.mean, self.std, steps[i], lr[i], weights[i, :, None, None])
+            arguments = (noise[i], x, y, self.mean, self.std, steps[i], lr[i], weights[i, :, None, None])
+            carry, loss = self.step(carry, *arguments)
+            self.losses.append(loss)
         self.carry = carry
         for name, schedule in self.sparse.items():
             if weight := float(schedule[stop - 1]):
                 theta, buffers = self.checkpoints[name]
                 self.checkpoints[name] = (mix(theta, carry.theta, weight), mix(buffers, carry.buffers, weight))
 
+    def _draw_noise(self, steps: int) -> Tensor:
+        """Uniform draws on (−1, 1) for the layers that take noise, `[steps, R, N]`, the same however chunks are cut."""
+        draw = lambda generator: torch.stack([torch.rand(self.flat.draws, generator=generator) for _ in range(steps)])
+        draws = torch.stack([draw(generator) for generator in self.noise], 1)[:, self.lane]
+        return (2 * draws - 1).to(self.device)
+
+    def _rates(self, start: int, stop: int) -> np.ndarray:
+        """Learning rates of the updates start + 1 … stop, `[chunk, R]`."""
+        if self.plateau is None:
+            return self.rates[start:stop]
+        return np.tile(self.peaks * self.plateau.factors(self.plateau_state), (stop - start, 1))
+
     def weights(self, readout: Readout) -> tuple[Tensor, Tensor]:
         """Weights `[R, P]` and buffers `[R, Q]` of a readout as they stand now."""
+        theta, buffers = self._averaged(readout)
+        if readout.statistics == "copied":
+            return theta, self.carry.buffers
+        return (theta, self._reestimated(theta)) if readout.statistics == "reestimated" else (theta, buffers)
+
+    def _reestimated(self, theta: Tensor) -> Tensor:
+        """Buffers `[R, Q]` that these weights give on training examples: the mean over batches of their statistics."""
+        rows = self.data.train[self.lane][:, :TRAIN_EXAMPLES].to(self.device)
+        flat = Flat(self.flat.module, STATISTICS_BATCH)
+        still = theta.new_zeros(flat.draws)  # statistics are those before the noise
+        forward = lambda theta, buffers, x: flat.forward(theta, buffers, still, x)[1]
+        with statistics_momentum(flat.module, 1.0):
+            found = [
+                self._each(forward, theta, self.carry.buffers, part) for part in rows.split(STATISTICS_BATCH, dim=1)
+            ]
+        return torch.stack(found).mean(0)
+
+    def _averaged(self, readout: Readout) -> tuple[Tensor, Tensor]:
         if readout.source == "last":
             return self.carry.theta, self.carry.buffers
         if readout.source in self.checkpoints:
@@ -251,30 +200,40 @@ class Stack:
         return mix(average[0], self.start[0], share), mix(average[1], self.start[1], share)
 
     def _evaluate(self, readout: Readout, rows: Tensor) -> pd.DataFrame:
-        diverged = self.carry.survived < self.done
+        diverged, rows = self.carry.survived < self.done, rows.to(self.device)
+        forward = lambda part: self._each(self.flat.outputs, *weights, part)
         weights = self.weights(readout)
-        x = lambda part: (self.pool[part] - self.mean) / self.std
-        forward = vmap(self.flat.logits) if self.device == "cuda" else self._one_by_one
-        return measure(forward, weights, x, self.labels, rows.to(self.device), diverged)
+        if self.task.surface:
+            height = self._each(self.flat.outputs, *self.start, rows[:, :1])
+            return measure_surface(forward(rows[:, :1])[:, 0], height[:, 0], diverged)
+        return measure(forward, self.labels, rows, diverged)
 
-    def _one_by_one(self, theta: Tensor, buffers: Tensor, x: Tensor) -> Tensor:
-        """Logits [R, N, K], replica after replica: on a CPU large plain products beat batched ones."""
-        return torch.stack([self.flat.logits(*replica) for replica in zip(theta, buffers, x, strict=True)])
+    def _each(self, function: Callable[..., Tensor], theta: Tensor, buffers: Tensor, rows: Tensor) -> Tensor:
+        """A function of weights, buffers and inputs for every replica and its rows `[R, N]`, stacked.
+
+        Replica after replica on a CPU, where large plain products beat batched ones.
+        """
+        x = self.task.inputs(self.pool[rows], self.mean, self.std)
+        if self.device == "cuda":
+            return vmap(function)(theta, buffers, x)
+        return torch.stack([function(*replica) for replica in zip(theta, buffers, x, strict=True)])
 
     def train(self, tick: Callable[[int], None] = lambda replica_steps: None) -> Histories:
         """Train to the end; `tick` is told of the replica-steps done, chunk by chunk."""
         began, self.done, curves = time.perf_counter(), 0, []
         shown = [r for r in self.readouts if r.name in on_curves(self.first)]
-        validation = self.data.validation[self.lane]
         with torch.no_grad():
             for stop in self.boundaries:
                 self.advance(self.done, stop)
                 tick((stop - self.done) * len(self.runs))
                 self.done = stop
                 if stop in self.curve_steps and self.first.curve_points > 1:
-                    part = validation[:, :CURVE_EXAMPLES]
+                    part = self.validation[:, :CURVE_EXAMPLES]
                     curves += [self._rows(self._evaluate(r, part), r, step=stop) for r in shown]
-            finals = self._finals(validation)
+                if stop in self.observed:
+                    seen = self._evaluate(Readout("last", "last"), self.monitor).loss.to_numpy()
+                    self.plateau_state = self.plateau.observe(self.plateau_state, seen)
+            finals = self._finals()
         rows = [{"run": run.key, **run.model_dump(exclude={"readouts"})} for run in self.wanted]
         survived = self.carry.survived[: len(rows)].tolist()
         steps = self.first.steps
@@ -289,8 +248,8 @@ class Stack:
             time.perf_counter() - began,
         )
 
-    def _finals(self, validation: Tensor) -> list[pd.DataFrame]:
-        splits = {"validation": validation}
+    def _finals(self) -> list[pd.DataFrame]:
+        splits = {"validation": self.validation}
         if self.first.test:
             test = self.data.test.expand(len(self.runs), -1)
             splits = {"test": test, "train": self.data.train[self.lane][:, :TRAIN_EXAMPLES]}

@@ -1,40 +1,76 @@
-"""The networks of the study, as plain modules over flat inputs `[B, D]`."""
+"""The networks of the study, as plain modules over flat inputs `[B, D]`; each with any kind of normalisation.
+
+Where normalisation makes a layer's bias redundant, the layer has none. Networks of one seed that differ in
+normalisation alone start from the same weights.
+"""
 
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from steadydescent.normalization import BatchNorm
+from steadydescent.normalization import ABSORBS_BIAS, normalizer
 
 
-def mlp(*widths: int) -> nn.Sequential:
-    """Fully connected network with ReLU between layers; `mlp(40, 100, 10)` has one hidden layer of 100."""
+def mlp(*widths: int, norm: str = "none") -> nn.Sequential:
+    """Fully connected network, ReLU between layers, normalised before it; `mlp(40, 100, 10)` has one hidden layer.
+
+    >>> [type(layer).__name__ for layer in mlp(40, 100, 10, norm="batch")]
+    ['Linear', 'BatchNorm', 'ReLU', 'Linear']
+    """
     if len(widths) < 2:
         raise ValueError(f"widths must name at least an input and an output, got {widths}")
     layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    for inputs, outputs in pairwise(widths[:-1]):
+        linear = nn.Linear(inputs, outputs)
+        if norm in ABSORBS_BIAS:
+            linear.bias = None  # drawn and let go, so that the next layer's weights do not depend on it
+        layers += [linear, *_normalized(norm, outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
+
+
+def _normalized(norm: str, channels: int) -> list[nn.Module]:
+    return [] if norm == "none" else [normalizer(norm, channels)]
 
 
 class ConvNet(nn.Module):
-    """Two strided 3×3 convolutions with batch norm, then a linear layer; input `[B, 784]`, output `[B, 10]`.
+    """Strided convolutions, each normalised and followed by ReLU, then a linear layer; input `[B, D]`, output `[B, K]`.
 
-    Striding instead of pooling keeps it cheap.
+    `convolutions` take an image `[B, 1, *size]`. They come without biases; those that normalisation does not make
+    redundant are added, zero at first. Striding instead of pooling keeps it cheap.
     """
 
-    def __init__(self, channels: tuple[int, int] = (16, 32)) -> None:
+    def __init__(self, convolutions: list[nn.Module], size: tuple[int, ...], features: int, norm: str) -> None:
         super().__init__()
-        first, second = channels
-        self.conv1 = nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False)
-        self.norm1 = BatchNorm(first)
-        self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False)
-        self.norm2 = BatchNorm(second)
-        self.head = nn.Linear(second * 7 * 7, 10)
+        self.size = size
+        layers: list[nn.Module] = []
+        for convolution in convolutions:
+            channels = convolution.out_channels
+            if norm not in ABSORBS_BIAS:
+                convolution.bias = nn.Parameter(torch.zeros(channels))
+            layers += [convolution, *_normalized(norm, channels), nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers)
+        self.head = nn.Linear(features, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.view(-1, 1, 28, 28)
-        x = torch.relu(self.norm1(self.conv1(x)))
-        x = torch.relu(self.norm2(self.conv2(x)))
-        return self.head(x.flatten(1))
+        return self.head(self.convolutions(x.view(-1, 1, *self.size)).flatten(1))
+
+
+def image_convnet(channels: tuple[int, int] = (16, 32), norm: str = "batch") -> ConvNet:
+    """Two 3×3 convolutions over 28×28 images: 28 → 14 → 7."""
+    first, second = channels
+    convolutions: list[nn.Module] = [
+        nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False),
+    ]
+    return ConvNet(convolutions, (28, 28), second * 7 * 7, norm)
+
+
+def signal_convnet(channels: int = 25, norm: str = "none") -> ConvNet:
+    """Three convolutions over signals of 40 points, 40 → 19 → 10 → 5, the network of greydanus2024scaling."""
+    convolutions: list[nn.Module] = [
+        nn.Conv1d(1, channels, 5, stride=2, padding=1, bias=False),
+        nn.Conv1d(channels, channels, 3, stride=2, padding=1, bias=False),
+        nn.Conv1d(channels, channels, 3, stride=2, padding=1, bias=False),
+    ]
+    return ConvNet(convolutions, (40,), channels * 5, norm)

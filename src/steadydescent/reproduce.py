@@ -16,7 +16,7 @@ from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODU
 from steadydescent.progress import followed
 from steadydescent.results import Result, read_folder, write_folder
 from steadydescent.study import Parameters, Plan, left_out, plans
-from steadydescent.tasks import TASKS
+from steadydescent.tasks import find
 
 HTML = ROOT / "_build" / "html"
 
@@ -46,7 +46,7 @@ def say_cost(rows: list[dict], profile: str, device: str) -> None:
 def run_study(profile: str, device: str, only: str = "") -> None:
     """Fetch the data and run every notebook of the profile, one after another."""
     todo = plans(profile, only)
-    for source in sorted({TASKS[plan.task].source for plan in todo}):
+    for source in sorted({find(plan.task).source for plan in todo}):
         data.fetch(source, DATA, click.echo)
     for plan in todo:
         run_notebook(plan, device)

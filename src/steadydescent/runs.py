@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+from dataclasses import fields
 from functools import cached_property
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from steadydescent import data
+from steadydescent import data, schedules, tasks
 from steadydescent.optimizers import RULES
-from steadydescent.schedules import SCHEDULES
-from steadydescent.tasks import TASKS
+from steadydescent.settings import read
 from steadydescent.weight_averaging import parse
 
+PLATEAU_OPTIONS = {"every": None, **{field.name: field.default for field in fields(schedules.Plateau)}}
+"""Options of the plateau schedule in a run: updates between observations (an epoch unless given), and `Plateau`'s."""
 NUMERICS_VERSION = 1
 """Raised whenever the same run no longer gives the same losses; a golden-loss test watches over it."""
 
@@ -20,6 +23,7 @@ NUMERICS_VERSION = 1
 class Run(BaseModel):
     """One network: what it learns, how, and what is read from it.
 
+    `task`, `optimizer` and `schedule` may carry options, `adam(beta1=0)`, and are kept in canonical form.
     `curve_points` evaluations on validation data, evenly spaced and the last one at the end;
     test data are looked at only when `test` is true, once, at the end.
     """
@@ -37,13 +41,30 @@ class Run(BaseModel):
     curve_points: Annotated[int, Field(ge=1)] = 1
     test: bool = False
 
-    @field_validator("task", "optimizer", "schedule")
+    @field_validator("task")
     @classmethod
-    def _known(cls, value: str, info) -> str:
-        allowed = {"task": sorted(TASKS), "optimizer": sorted(RULES), "schedule": sorted(SCHEDULES)}[info.field_name]
-        if value not in allowed:
-            raise ValueError(f"{info.field_name} must be one of {allowed}, got {value!r}")
-        return value
+    def _task(cls, value: str) -> str:
+        return tasks.canonical(value)
+
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizer(cls, value: str) -> str:
+        setting = read(value)
+        if setting.name not in RULES:
+            raise ValueError(f"optimizer must be one of {sorted(RULES)}, got {setting.name!r}")
+        RULES[setting.name].checked(**setting.options)
+        return setting.text(RULES[setting.name].hyper)
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule(cls, value: str) -> str:
+        setting, known = read(value), [*schedules.SCHEDULES, "plateau"]
+        if setting.name not in known:
+            raise ValueError(f"schedule must be one of {sorted(known)}, got {setting.name!r}")
+        usual = PLATEAU_OPTIONS if setting.name == "plateau" else schedules.options_of(setting.name)
+        if unknown := sorted(set(setting.options) - set(usual)):
+            raise ValueError(f"schedule {setting.name!r} has no option {unknown}; allowed are {list(usual)}")
+        return setting.text(usual)
 
     @model_validator(mode="after")
     def _fits(self) -> "Run":
@@ -53,22 +74,42 @@ class Run(BaseModel):
             raise ValueError(f"readouts must be a non-empty list without repetition, got {self.readouts}")
         for name in self.readouts:
             parse(name, self.steps)
+        name, options = read(self.schedule)
+        if name == "plateau":
+            schedules.Plateau(**{key: value for key, value in options.items() if key != "every"})
+        else:
+            self.rates()
         return self
+
+    @property
+    def epoch(self) -> int:
+        """Updates an epoch: how often the batch size goes into the training set."""
+        return max(1, data.SPLIT_SIZES[tasks.find(self.task).source]["train"] // self.batch_size)
+
+    def rates(self) -> np.ndarray:
+        """Learning rates of all updates, `[T]`; a plateau schedule has none beforehand."""
+        name, options = read(self.schedule)
+        return schedules.rates(name, self.lr, self.steps, epoch=self.epoch, **options)
 
     @cached_property
     def key(self) -> str:
         """SHA-256 of the canonical description: this run, its data, and the numerics version."""
         identity = {
             "run": self.model_dump(),
-            "data": data.identity(TASKS[self.task].source),
+            "data": data.identity(tasks.find(self.task).source),
             "numerics": NUMERICS_VERSION,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def shape(self) -> tuple:
-        """Runs of equal shape can be stacked: they differ in seed, rate and schedule alone."""
-        return (self.task, self.optimizer, self.batch_size, self.steps, self.readouts, self.curve_points, self.test)
+        """Runs of equal shape can be stacked: they differ in seed, rate and schedule alone.
+
+        Plateau schedules keep to themselves: they hold validation examples back.
+        """
+        plateau = self.schedule if read(self.schedule).name == "plateau" else ""
+        settings = (self.task, self.optimizer, self.batch_size, self.steps, self.readouts, self.curve_points, self.test)
+        return (*settings, plateau) if plateau else settings
 
 
 def stream_seed(source: str, seed: int, purpose: str) -> int:

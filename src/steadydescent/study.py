@@ -11,7 +11,7 @@ from steadydescent.engine import evaluated
 from steadydescent.paths import EXPERIMENTS
 from steadydescent.runs import Run
 from steadydescent.sweep import stack_plans, stacks
-from steadydescent.tasks import TASKS
+from steadydescent.tasks import TASKS, base, find
 
 FIRST_TUNING_SEED = 10_000
 EXTENSIONS = 4
@@ -85,7 +85,7 @@ class Experiment(Checked):
         for profile, tasks in self.profiles.items():
             if profile not in PROFILES:
                 raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")
-            if unknown := set(tasks) - (set(self.rates) & set(TASKS)):
+            if unknown := {task for task in tasks if task not in self.rates or base(task) not in TASKS}:
                 raise ValueError(f"profile {profile!r} names {sorted(unknown)}, which have no rates or are no tasks")
         return self
 
@@ -166,9 +166,9 @@ class Plan(BaseModel):
 
     def cost(self, device: str) -> dict[str, float | str]:
         """Networks, replica-steps, minutes, memory and disk to expect, from the measured table of stack plans."""
-        runs, plan = self.expected, stack_plans()[device][self.task]
+        runs, plan = self.expected, stack_plans()[device][base(self.task)]
         steps = sum(run.steps for run in runs)
-        sizes = SPLIT_SIZES[TASKS[self.task].source]
+        sizes = SPLIT_SIZES[find(self.task).source]
         looked_at = sum(evaluated(run, sizes["validation"], sizes["test"]) for run in runs)
         return {
             "experiment": self.experiment.name, "task": self.task, "profile": self.profile, "networks": len(runs),

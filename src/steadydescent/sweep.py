@@ -14,6 +14,7 @@ from steadydescent.progress import Journal
 from steadydescent.provenance import receipt
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
+from steadydescent.tasks import base
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:
     """
     cut = []
     for shape, group in groupby(sorted(runs, key=lambda run: repr(run.shape)), key=lambda run: run.shape):
-        members, size = list(group), stack_plans()[device][shape[0]].width
+        members, size = list(group), stack_plans()[device][base(shape[0])].width
         cut += [members[i : i + size] for i in range(0, len(members), size)]
     return cut
 
@@ -81,9 +82,10 @@ def train(runs: Sequence[Run], store: Store, device: str, journal: Journal, titl
 
 
 def _train_stack(runs: list[Run], store: Store, device: str, journal: Journal) -> None:
-    from steadydescent.engine import Stack, can_compile, numerics
+    from steadydescent.engine import Stack
+    from steadydescent.stepping import can_compile, numerics
 
-    plan = stack_plans()[device][runs[0].task]
+    plan = stack_plans()[device][base(runs[0].task)]
     wanted = runs[0].steps >= plan.compile_from
     if wanted and (obstacle := can_compile(device)):
         journal.tell(note=f"{obstacle}: the engine runs eager, which is slower; install g++ and Python's headers")

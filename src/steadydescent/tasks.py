@@ -1,24 +1,108 @@
-"""Tasks: a data set, a model and a loss (cross-entropy) under one name."""
+"""Tasks: a data set, a model and a loss under one name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from steadydescent.models import ConvNet, mlp
+from steadydescent.models import image_convnet, mlp, signal_convnet
+from steadydescent.normalization import KINDS
+from steadydescent.settings import read
+from steadydescent.surfaces import SURFACES
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over all labels but −100, which pad; logits `[B, …, K]`, labels `[B, …]`, nats."""
+    return cross_entropy(logits.flatten(0, -2), labels.flatten())
+
+
+def mean_value(values: Tensor, labels: Tensor) -> Tensor:
+    """Mean of a surface's values `[B]`; a surface has no labels."""
+    return values.mean()
 
 
 @dataclass(frozen=True)
 class Task:
-    """`source` names the data (see `steadydescent.data.load`), `build` makes a freshly initialised model."""
+    """`source` names the data (see `steadydescent.data.load`), `build` makes a freshly initialised model.
+
+    `norm` is the model's usual kind of normalisation, None where it has no choice. Inputs are standardised unless
+    they are `tokens`. A `surface` has no data: its batches are noise, drawn with replacement.
+    """
 
     source: str
-    build: Callable[[], nn.Module]
-    classes: int = 10
+    build: Callable[..., nn.Module]
+    norm: str | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] = mean_cross_entropy
+    tokens: bool = False
+    surface: bool = False
+
+    def inputs(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Rows of the data's pool as the model takes them."""
+        return x if self.tokens else (x - mean) / std
+
+
+def _transformer() -> nn.Module:
+    from steadydescent.data import names
+    from steadydescent.transformer import Transformer
+
+    return Transformer(*names.vocabulary_sizes())
 
 
 TASKS = {
-    "mnist1d-mlp": Task("mnist1d", lambda: mlp(40, 100, 100, 10)),
-    "fashion-mnist-mlp": Task("fashion-mnist", lambda: mlp(784, 128, 10)),
-    "fashion-mnist-cnn": Task("fashion-mnist", ConvNet),
+    "mnist1d-mlp": Task("mnist1d", partial(mlp, 40, 100, 100, 10), "none"),
+    "mnist1d-cnn": Task("mnist1d", signal_convnet, "none"),
+    "fashion-mnist-mlp": Task("fashion-mnist", partial(mlp, 784, 128, 10), "none"),
+    "fashion-mnist-cnn": Task("fashion-mnist", image_convnet, "batch"),
+    "names-transformer": Task("names", _transformer, tokens=True),
+    **{
+        name: Task(f"gaussian-{len(build().point)}", build, loss=mean_value, surface=True)
+        for name, build in SURFACES.items()
+    },
 }
+
+
+def canonical(text: str) -> str:
+    """The one way to write a task: `mnist1d-mlp(norm="batch")`; the usual kind of normalisation is left out.
+
+    >>> canonical("fashion-mnist-cnn(norm=batch)"), canonical("fashion-mnist-cnn(norm=none)")
+    ('fashion-mnist-cnn', 'fashion-mnist-cnn(norm="none")')
+
+    Raises:
+        ValueError: for an unknown task, an option that it does not have, or an unknown kind of normalisation.
+    """
+    setting = read(text)
+    if setting.name not in TASKS:
+        raise ValueError(f"task must be one of {sorted(TASKS)}, got {setting.name!r}")
+    usual = TASKS[setting.name].norm
+    if unknown := set(setting.options) - ({"norm"} if usual else set()):
+        raise ValueError(f"task {setting.name} has no option {sorted(unknown)}, got {text!r}")
+    if setting.options.get("norm", "none") not in KINDS:
+        raise ValueError(f"norm must be one of {sorted(KINDS)}, got {setting.options['norm']!r}")
+    return setting.text({"norm": usual})
+
+
+@cache
+def find(text: str) -> Task:
+    """The task that a text names, its model built with the normalisation that the text asks for."""
+    name, options = read(canonical(text))
+    norm = options.get("norm", TASKS[name].norm)
+    return replace(TASKS[name], build=partial(TASKS[name].build, norm=norm), norm=norm) if norm else TASKS[name]
+
+
+def base(text: str) -> str:
+    """The task's name without its options.
+
+    >>> base('mnist1d-mlp(norm="batch")')
+    'mnist1d-mlp'
+    """
+    return read(text).name
+
+
+def initial_model(text: str, seed: int) -> nn.Module:
+    """A task's model as initialised with this seed of torch's global generator, which is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return find(text).build()

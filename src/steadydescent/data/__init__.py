@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from steadydescent.data import fashion_mnist, mnist1d
+from steadydescent.data import fashion_mnist, mnist1d, names
 from steadydescent.data.fashion_mnist import DataUnavailable
 from steadydescent.data.files import DamagedFile
+from steadydescent.data.gaussian import DRAWS, Gaussian
 from steadydescent.data.task_data import SEED_LIMIT, Report, TaskData, checked_seeds
 
 __all__ = [
@@ -31,10 +32,13 @@ class _Source(Protocol):
     def fetch(self, root: Path, report: Report) -> Path: ...
 
 
-SOURCES: dict[str, _Source] = {"mnist1d": mnist1d, "fashion-mnist": fashion_mnist}
+_GAUSSIANS: dict[str, _Source] = {f"gaussian-{dimension}": Gaussian(dimension) for dimension in (2, 100)}
+SOURCES: dict[str, _Source] = {"mnist1d": mnist1d, "fashion-mnist": fashion_mnist, "names": names, **_GAUSSIANS}
 SPLIT_SIZES = {
     "mnist1d": mnist1d.COUNTS,
     "fashion-mnist": {"train": fashion_mnist.TRAIN_COUNT, "validation": 10_000, "test": 10_000},
+    "names": names.COUNTS,
+    **{name: {"train": DRAWS, "validation": 1, "test": 1} for name in _GAUSSIANS},
 }
 _LOG = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ ARGUMENTS = {
     "shuffle_seq": False,
     "final_seq_length": 40,
 }
+# Not these two: the package's templates have 12 points whatever is asked for, and `draw` shuffles no signal.
+CHANGEABLE = set(ARGUMENTS) - {"shuffle_seq", "template_len"}
 _RANDOM_STATE_LOCK = threading.Lock()  # the package draws from numpy's global generator
 
 
@@ -137,20 +140,30 @@ def draw_to_file(part: Part) -> None:
     write_atomically(part.path, save(arrays, {"sha256": _digest(part, arrays)}))
 
 
-def draw(seed: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def draw(
+    seed: int, count: int, changes: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Raw signals [count, 40] in the package's units and labels [count], shuffled, as many of each class.
 
     The draws of ``mnist1d.data.make_dataset`` with ``args.seed = seed`` in the same order, without its last step
     ``(x - x.mean()) / x.std()`` over the whole set. The caller's global random states are left as they were; the
     package draws from numpy's, so no other thread may use that one meanwhile.
+
+    ``changes`` replaces some of ARGUMENTS, for test data from another distribution. Labels, order and all that is not
+    changed are the same, example by example, as long as each example takes the same random numbers. Two changes spoil
+    that: another upper end of ``padding`` (it sets the length of the noise), and another number of translations, for
+    which numpy rejects other draws. A *list* of 48 numbers as ``max_translation`` does not: the package hands it to
+    ``numpy.random.choice``, which then chooses from the list.
     """
     if count <= 0 or count % CLASSES:
         raise ValueError(f"count must be a positive multiple of the {CLASSES} classes, got {count}")
+    if unusable := sorted(set(changes) - CHANGEABLE):
+        raise ValueError(f"changes must be among {', '.join(sorted(CHANGEABLE))}; got {', '.join(unusable)}")
     from mnist1d.data import get_templates  # here: it brings in matplotlib and takes a second, seldom needed
     from mnist1d.transform import transform
     from mnist1d.utils import ObjectView, set_seed
 
-    templates, arguments = get_templates(), ObjectView(dict(ARGUMENTS))
+    templates, arguments = get_templates(), ObjectView({**ARGUMENTS, **changes})
     labels = np.repeat(templates["y"], count // CLASSES)
     with _RANDOM_STATE_LOCK, _global_random_states_kept():
         set_seed(seed)

@@ -15,13 +15,15 @@ Report = Callable[[str], None]  # takes one plain sentence
 class TaskData:
     """Examples and, for each of S seeds, which of them train and which validate.
 
-    pool        [N, *shape]  every example as stored: uint8 for images (0 to 255), float32 for MNIST-1D
-    labels      [N]          int64 class numbers
+    pool        [N, *shape]  every example as stored: uint8 for images (0 to 255), float32 for MNIST-1D, int64 tokens
+    labels      [N] or       int64 class numbers, one an example, or one at each of L places of a sequence: then -100,
+                [N, L]       which torch's cross_entropy passes over, marks the padding
     train       [S, M]       int64 rows of the pool: the training set of each seed
     validation  [S, V]       int64 rows
     test        [T]          int64 rows, the same for all seeds
     mean, std   [S, F]       float32, of the training rows alone, in stored units; F features standardised separately
-                             (1: one scalar for all pixels). std is the population's: divided by M, not M - 1
+                             (1: one scalar for all pixels). std is the population's: divided by M, not M - 1.
+                             Tokens are not standardised: mean 0, std 1
     checksum                 SHA-256 of everything above but mean and std, which follow from it
     """
 

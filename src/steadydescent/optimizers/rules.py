@@ -1,18 +1,20 @@
-"""Optimisers as pure, elementwise update rules.
+"""Optimisers as pure, elementwise update rules::
 
     rule.init(theta) -> state
     rule.update(theta, grad, state, step, lr, **hyper) -> theta, state
 
-`theta`, `grad` and each tensor of `state` have the same shape, `[P]` for one model or `[R, P]` for a
-stack of R replicas; `lr` broadcasts against them (`[R, 1]` gives each replica its own rate) and so do
-the hyper-parameters, numbers or tensors; `step` is the 1-based number t of the update.
+`theta` θ, `grad` g and each tensor of `state` have the same shape, `[P]` for one model or `[R, P]` for a
+stack of R replicas; the rate `lr` α broadcasts against them (`[R, 1]` gives each replica its own) and so do
+the hyper-parameters, numbers or tensors; `step` is the 1-based number t of the update. Nothing is changed in
+place, and nothing is checked here: `Rule.checked` does that, once, before the first update.
 
 Every rule takes `weight_decay` λ: the cost gains λ/2·‖θ‖², the gradient λ·θ (AdamW shrinks the weights instead).
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from steadydescent.averages import check_decay, debias, ewa
 
 State = tuple[Tensor, ...]
 Hyper = float | Tensor
+Step = int | Tensor
 
 
 class Rule(NamedTuple):
@@ -30,37 +33,63 @@ class Rule(NamedTuple):
     update: Callable[..., tuple[Tensor, State]]
     hyper: Mapping[str, float]
 
-    def checked(self, **hyper: float) -> dict[str, float]:
+    def checked(self, **hyper: Any) -> dict[str, float]:
         """All hyper-parameters, these in place of their defaults.
 
+        >>> RULES["adam"].checked(beta2=0.99)
+        {'beta1': 0.9, 'beta2': 0.99, 'eps': 1e-08, 'weight_decay': 0.0}
+
         Raises:
-            ValueError: for one that the rule does not have, or a value outside its range: β and μ in [0, 1),
-                ε and λ at least 0 and finite.
+            ValueError: for one that the rule does not have, one that is no number, or a value outside its range:
+                β and μ in [0, 1), ε and λ at least 0 and finite.
         """
         for name, value in hyper.items():
             if name not in self.hyper:
                 raise ValueError(f"unknown hyper-parameter {name!r} = {value}; this rule has {sorted(self.hyper)}")
-            if name.startswith(("beta", "mu")):
-                check_decay(value, name)
-            elif not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+            check = check_decay if name.startswith(("beta", "mu")) else check_size
+            hyper[name] = check(check_number(value, name), name)
         return {**self.hyper, **hyper}
 
 
+def check_number(value: Any, name: str) -> float:
+    """Return `value` as a float, else raise a ValueError that names it: "1e-3" out of a YAML file is text."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def check_size(value: float, name: str) -> float:
+    """Return `value` if it is at least 0 and finite, else raise a ValueError that names it."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+    return value
+
+
 def sgd(
-    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, weight_decay: Hyper = 0.0
+    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, weight_decay: Hyper = 0.0
 ) -> tuple[Tensor, State]:
-    """Stochastic gradient descent, θ ← θ − α·g (uit-slides); with all m examples in each batch, gradient descent."""
+    """Stochastic gradient descent, θ ← θ − α·g (uit-slides); with all m examples in each batch, gradient descent.
+
+    >>> theta, _ = sgd(torch.tensor([1.0, 2.0]), torch.tensor([0.5, -3.0]), (), step=1, lr=0.1)
+    >>> theta
+    tensor([0.9500, 2.3000])
+    """
     return theta - lr * _with_l2(grad, theta, weight_decay), state
 
 
 def momentum(
-    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, mu: Hyper = 0.9, weight_decay: Hyper = 0.0
+    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, mu: Hyper = 0.9, weight_decay: Hyper = 0.0
 ) -> tuple[Tensor, State]:
     """Heavy-ball momentum as torch has it, u ← μ·u + g, θ ← θ − α·u (polyak1964some).
 
     Two conventions are in use: (a) this one; (b) the averaged gradient v ← μ·v + (1−μ)·g of uit-slides,
     here `averaged_momentum`. With u₀ = v₀ = 0 they give the same weights when (b) takes the rate α/(1−μ), here 10·α.
+
+    >>> theta, grad = torch.zeros(1), torch.ones(1)
+    >>> theta, state = momentum(theta, grad, (torch.zeros(1),), step=1, lr=0.1)
+    >>> theta, state = momentum(theta, grad, state, step=2, lr=0.1)
+    >>> theta, state
+    (tensor([-0.2900]), (tensor([1.9000]),))
     """
     (velocity,) = state
     velocity = mu * velocity + _with_l2(grad, theta, weight_decay)
@@ -68,12 +97,15 @@ def momentum(
 
 
 def nesterov(
-    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, mu: Hyper = 0.9, weight_decay: Hyper = 0.0
+    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, mu: Hyper = 0.9, weight_decay: Hyper = 0.0
 ) -> tuple[Tensor, State]:
     """Nesterov's momentum as torch has it, u ← μ·u + g, θ ← θ − α·(g + μ·u) (sutskever2013importance).
 
     Two forms are in use: (a) this one, whose weights are those that the gradient was taken at; (b) the
     look-ahead form, gradient at θ + μ·v. They are the same iteration seen at different points.
+
+    >>> nesterov(torch.zeros(1), torch.ones(1), (torch.zeros(1),), step=1, lr=0.1)
+    (tensor([-0.1900]), (tensor([1.]),))
     """
     (velocity,) = state
     grad = _with_l2(grad, theta, weight_decay)
@@ -82,11 +114,15 @@ def nesterov(
 
 
 def averaged_momentum(
-    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, beta: Hyper = 0.9, weight_decay: Hyper = 0.0
+    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, beta: Hyper = 0.9, weight_decay: Hyper = 0.0
 ) -> tuple[Tensor, State]:
     """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v (uit-slides).
 
-    torch's `SGD(momentum=β, dampening=1−β)` differs in the first step alone: it starts from v₁ = g₁, not (1−β)·g₁.
+    torch's `SGD(momentum=β, dampening=β)` starts otherwise, from v₁ = g₁, not (1−β)·g₁: on the same gradients its
+    average is ahead of this one by β^t·g₁.
+
+    >>> averaged_momentum(torch.zeros(1), torch.ones(1), (torch.zeros(1),), step=1, lr=1.0)
+    (tensor([-0.1000]), (tensor([0.1000]),))
     """
     (velocity,) = state
     velocity = ewa(velocity, _with_l2(grad, theta, weight_decay), beta)
@@ -94,9 +130,13 @@ def averaged_momentum(
 
 
 def corrected_momentum(
-    theta: Tensor, grad: Tensor, state: State, step: Tensor, lr: Tensor, beta: Hyper = 0.9, weight_decay: Hyper = 0.0
+    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, beta: Hyper = 0.9, weight_decay: Hyper = 0.0
 ) -> tuple[Tensor, State]:
-    """Momentum with bias correction, θ ← θ − α·v/(1 − β^t) (uit-slides, where the exponent is printed as 2)."""
+    """Momentum with bias correction, θ ← θ − α·v/(1 − β^t) (uit-slides, where the exponent is printed as 2).
+
+    >>> corrected_momentum(torch.zeros(1), torch.ones(1), (torch.zeros(1),), step=1, lr=1.0)
+    (tensor([-1.]), (tensor([0.1000]),))
+    """
     (velocity,) = state
     velocity = ewa(velocity, _with_l2(grad, theta, weight_decay), beta)
     return theta - lr * debias(velocity, beta, step), (velocity,)
@@ -106,16 +146,20 @@ def rmsprop(
     theta: Tensor,
     grad: Tensor,
     state: State,
-    step: Tensor,
-    lr: Tensor,
+    step: Step,
+    lr: Hyper,
     beta: Hyper = 0.99,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε) (uit-slides; torch's default β and ε).
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε) (tieleman2012lecture; uit-slides; torch's default β and ε).
 
     ε: (a) outside the root (torch), (b) inside, (c) none (uit-slides). We use (a); with (c) a gradient that has always
-    been zero divides zero by zero.
+    been zero divides zero by zero. s starts from zero and is not corrected, so the first step is α/√(1−β), here 10·α.
+
+    >>> theta, _ = rmsprop(torch.zeros(3), torch.tensor([1e-3, -40.0, 0.0]), (torch.zeros(3),), step=1, lr=0.01)
+    >>> theta
+    tensor([-0.1000,  0.1000,  0.0000])
     """
     (square,) = state
     grad = _with_l2(grad, theta, weight_decay)
@@ -127,17 +171,22 @@ def adam(
     theta: Tensor,
     grad: Tensor,
     state: State,
-    step: Tensor,
-    lr: Tensor,
+    step: Step,
+    lr: Hyper,
     beta1: Hyper = 0.9,
     beta2: Hyper = 0.999,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """Adam (kingma2015adam, Algorithm 1).
+    """Adam, θ ← θ − α·m̂/(√ŝ + ε), m̂ and ŝ the corrected averages of g and g² (kingma2015adam, Algorithm 1).
 
-    ε: (a) outside the root (Kingma & Ba; torch), (b) inside (uit-slides). We use (a); they differ
-    where the root of the mean squared gradient is near ε.
+    ε: (a) outside the root (Kingma & Ba; torch), (b) inside (uit-slides). We use (a). At ε = 1e-8 it is felt by
+    gradients near ε with (a), and by those near √ε = 1e-4 already with (b).
+
+    >>> zeros = torch.zeros(3)
+    >>> theta, _ = adam(zeros, torch.tensor([1e-3, -40.0, 0.0]), (zeros, zeros), step=1, lr=0.01)
+    >>> theta
+    tensor([-0.0100,  0.0100,  0.0000])
     """
     mean, square = state
     grad = _with_l2(grad, theta, weight_decay)
@@ -151,14 +200,22 @@ def adamw(
     theta: Tensor,
     grad: Tensor,
     state: State,
-    step: Tensor,
-    lr: Tensor,
+    step: Step,
+    lr: Hyper,
     beta1: Hyper = 0.9,
     beta2: Hyper = 0.999,
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.01,
 ) -> tuple[Tensor, State]:
-    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update (loshchilov2019decoupled; torch)."""
+    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update (loshchilov2019decoupled).
+
+    Two readings are in use: (a) the decay is multiplied by the rate α (torch); (b) by the schedule's factor alone
+    (Loshchilov & Hutter, Algorithm 2). We use (a); (b) is (a) with λ divided by the peak rate.
+
+    >>> zeros = torch.zeros(1)
+    >>> adamw(torch.ones(1), zeros, (zeros, zeros), step=1, lr=0.1, weight_decay=0.5)
+    (tensor([0.9500]), (tensor([0.]), tensor([0.])))
+    """
     return adam(theta - lr * weight_decay * theta, grad, state, step, lr, beta1, beta2, eps)
 
 

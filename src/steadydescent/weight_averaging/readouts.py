@@ -6,7 +6,7 @@ One line, one accumulator each. The sequence w_1 … w_T tells the readouts apar
 weights, 1/t the mean, (1−β)/(1−β^t) the debiased exponential moving average, and so on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -17,7 +17,11 @@ from steadydescent.averages import check_decay, decay_for_window, ramped_decay
 
 Weights = NDArray[np.float64]
 CHECKPOINTS_PER_RUN = 20
-KINDS = "last, ema-WINDOW, ema-start-WINDOW, ema-ramp, tail-PERCENT, checkpoints-COUNT (windows in percent of the run)"
+KINDS = (
+    "last, ema-WINDOW, ema-start-WINDOW, ema-ramp, tail-PERCENT, checkpoints-COUNT (windows in percent of the run), "
+    "each also with /copied or /reestimated batch-norm statistics"
+)
+STATISTICS = ("averaged", "copied", "reestimated")
 
 
 def mix(average: Tensor, value: Tensor, weight: Tensor | float) -> Tensor:
@@ -87,19 +91,31 @@ class Readout:
     """Weights taken from a run for evaluation.
 
     `source` names the accumulator that it reads; `start_share` is β^T, the share of the first
-    weights θ₀ in an EMA that was started at them: a_start = (1 − β^T)·a_debiased + β^T·θ₀.
+    weights θ₀ in an EMA that was started at them: a_start = (1 − β^T)·a_debiased + β^T·θ₀. `statistics` says where
+    its batch-norm statistics come from: averaged as the weights are, copied from the last weights, or estimated anew
+    with the averaged weights.
     """
 
     name: str
     source: str
     start_share: float = 0.0
+    statistics: str = "averaged"
 
 
 def parse(name: str, total: int) -> tuple[Readout, Weights | None]:
     """A readout's name, such as `ema-10` in a run of `total` steps → the readout and its mixing weights.
 
-    The weights are None for `last`, which needs no accumulator.
+    The weights are None for `last`, which needs no accumulator. `ema-10/copied` names the same weights with the last
+    batch-norm statistics.
     """
+    whole, (name, _, statistics) = name, name.partition("/")
+    readout, weights = _parse(name, total)
+    if _ and statistics not in STATISTICS[1:]:
+        raise ValueError(f"unknown readout {whole!r}; allowed: {KINDS}")
+    return replace(readout, name=whole, statistics=statistics or "averaged"), weights
+
+
+def _parse(name: str, total: int) -> tuple[Readout, Weights | None]:
     kind, _, number = name.rpartition("-")
     try:
         if name == "last":

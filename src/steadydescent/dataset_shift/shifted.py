@@ -1,0 +1,63 @@
+"""What a shift returns, and what each kind of shift should move."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SEVERITIES = range(6)
+"""0 leaves the data unchanged; 1 to 5 move them further and further."""
+
+MOVES = {
+    "covariate": {"p(x)": True, "p(y)": False, "p(x|y)": True, "p(y|x)": False},
+    "prior": {"p(x)": True, "p(y)": True, "p(x|y)": False, "p(y|x)": False},
+    "concept": {"p(x)": False, "p(y)": False, "p(x|y)": True, "p(y|x)": True},
+}
+"""Kind of shift → aspect of the distribution → whether it should move, as `verify` measures it.
+
+For p(y|x) it measures whether examples keep their labels. For p(y) under a concept shift, the classes that exchange
+labels are taken to be equally frequent.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Shifted:
+    """Labelled examples; after a shift, with the example of the unshifted set that each comes from.
+
+    x     [B, F]  examples, in the type they had (it may be the very tensor that was shifted)
+    y     [B]     int64 class numbers
+    rows  [B]     int64 rows of the unshifted set; None if the two sets share no examples
+
+    Raises ValueError if the lengths differ or there is no example.
+
+    >>> Shifted(torch.zeros(3, 2), torch.tensor([0, 1]))
+    Traceback (most recent call last):
+    ValueError: x, y and rows must have one entry an example and at least one, got x [3, 2], y [2], no rows
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        sizes = f"x {[*self.x.shape]}, y {[*self.y.shape]}, {'no rows' if self.rows is None else [*self.rows.shape]}"
+        if self.x.ndim != 2 or {(len(self.x),)} != {
+            tuple(part.shape) for part in (self.y, self.rows) if part is not None
+        }:
+            raise ValueError(f"x, y and rows must have one entry an example and at least one, got {sizes}")
+        check_labels(self.y)
+
+
+def check_severity(severity: int) -> int:
+    """Return `severity` if it is a whole number from 0 to 5, else raise a ValueError that names it."""
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity must be a whole number from 0 (unchanged) to {SEVERITIES[-1]}, got {severity}")
+    return int(severity)
+
+
+def check_labels(labels: Tensor) -> Tensor:
+    """Return `labels` `[B]` if they are class numbers, at least one; else raise a ValueError that says what is not."""
+    if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels) or labels.min() < 0:
+        found = f"{labels.dtype} {[*labels.shape]}" + (f", smallest {labels.min()}" if labels.numel() else "")
+        raise ValueError(f"labels must be int64 class numbers from 0 on, [B] with at least one, got {found}")
+    return labels

@@ -1,0 +1,171 @@
+"""The range test: raise the rate at every mini-batch and watch the loss (smith2017cyclical; viblo-lr)."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steadydescent.averages import check_decay, debias, ewa
+from steadydescent.lr_search.random_search import Floats, check_draw
+
+
+def ramp(low: float, high: float, steps: int) -> Floats:
+    """Rates that rise by the same factor at every step, low·(high/low)^(t/(T−1)) at t = 0 … T−1, `[T]`.
+
+    Two ramps are in use: (a) linear, low + (high − low)·t/(T−1) (smith2017cyclical); (b) exponential (fastai,
+    Lightning). We use (b): it passes every decade in the same number of steps.
+
+    >>> ramp(1e-4, 1, 5).round(4).tolist()
+    [0.0001, 0.001, 0.01, 0.1, 1.0]
+
+    Raises:
+        ValueError: unless 0 < low < high < ∞ and steps ≥ 2.
+    """
+    check_draw(low, high, steps, "steps", least=2)
+    return np.geomspace(low, high, steps)
+
+
+def smoothed(losses: Iterable[float], beta: float) -> Iterator[float]:
+    """Bias-corrected exponential averages of a stream of losses, one for each, as they come; β = 0 leaves them alone.
+
+    >>> [round(loss, 2) for loss in smoothed([4.0, 2.0, 2.0], 0.5)]
+    [4.0, 2.67, 2.29]
+    """
+    average = torch.zeros((), dtype=torch.float64)
+    for step, loss in enumerate(losses, start=1):
+        average = ewa(average, torch.tensor(loss, dtype=torch.float64), beta)
+        yield debias(average, beta, step).item()
+
+
+class RangeTest(NamedTuple):
+    """What a range test saw: the rates it used and the loss at each, `[t]` both, t ≤ T if it stopped early."""
+
+    rates: Floats
+    losses: Floats
+
+
+def range_test(
+    step: Callable[[float], float | Tensor],
+    low: float,
+    high: float,
+    steps: int,
+    divergence: float = 4.0,
+    beta: float = 0.9,
+) -> RangeTest:
+    """Train while the rate rises from `low` to `high` by the same factor at every mini-batch, and record the loss.
+
+    `step(rate)` makes one update at that rate on the next mini-batch and returns the mini-batch's loss before it;
+    `rate_step` makes such a function of an optimiser. The test stops early, with what it has, at a loss that is not
+    finite, or when the smoothed loss is more than `divergence` times its lowest value (4: fastai and Lightning); `inf`
+    switches the latter off. Below 0 "times" would mean nothing: there it stops (divergence − 1)·|lowest| above
+    the lowest value, which is the same thing above 0.
+
+    Smoothing: a bias-corrected average (`smoothed`). fastai and Lightning use β = 0.98, a window of 50 steps, half of
+    their ramp of 100, which moves every feature of the curve far towards larger rates. We use 0.9, 10 steps.
+
+    The network is trained by it: put it inside `restored`. The test goes by viblo-lr; smith2017cyclical proposed it.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([5.0]))
+    >>> optimizer = torch.optim.SGD([weight], lr=1.0)
+    >>> test = range_test(rate_step(optimizer, lambda: 3 * weight.square().sum() / 2), 1e-3, 1e3, 61)
+    >>> round(float(test.rates[test.losses.argmin()]), 2)  # the first above 2/3: from there it diverges
+    0.79
+    >>> len(test.losses)  # stopped early
+    38
+
+    Raises:
+        ValueError: for bounds that are not 0 < low < high < ∞, fewer than 2 steps, a divergence of at most 1, or β
+            outside [0, 1); all before the first step.
+    """
+    rates = ramp(low, high, steps)
+    if not divergence > 1:
+        raise ValueError(f"divergence must be more than 1, got {divergence}")
+    check_decay(beta)
+    losses: list[float] = []
+
+    def run() -> Iterator[float]:
+        for rate in rates:
+            losses.append(float(step(float(rate))))
+            yield losses[-1]
+
+    lowest = math.inf
+    for loss in smoothed(run(), beta):
+        if not math.isfinite(loss) or loss > lowest + (divergence - 1) * abs(lowest):
+            break
+        lowest = min(lowest, loss)
+    return RangeTest(rates[: len(losses)], np.array(losses))
+
+
+def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[float], float]:
+    """A `step(rate)` for `range_test` from an optimiser and a function that returns the next mini-batch's loss.
+
+    The rate is that of the first parameter group; the other groups keep their ratio to it.
+
+    Raises:
+        ValueError: if the first group's rate is 0, for then there is no ratio to keep.
+    """
+    base = float(optimizer.param_groups[0]["lr"])
+    if base == 0:
+        raise ValueError("the first parameter group's lr must not be 0: the other groups keep their ratio to it")
+    ratios = [float(group["lr"]) / base for group in optimizer.param_groups]
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            value = loss()
+            value.backward()
+        return value.item()
+
+    def step(rate: float) -> float:
+        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(ratio * rate)
+            else:
+                group["lr"] = ratio * rate
+        return optimizer.step(closure)
+
+    return step
+
+
+@contextmanager
+def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Whatever is trained inside, model and optimiser leave as they came in, after an exception too.
+
+    Restored are all that their `state_dict`s hold, buffers that the model's leaves out, gradients, train or eval mode
+    of each module, and torch's random generators of the CPU and of the model's CUDA devices. Mini-batches that were
+    taken stay taken. It costs a second copy of weights and optimiser slots.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer, before = torch.optim.SGD(model.parameters(), lr=0.1), model.weight.clone()
+    >>> with restored(model, optimizer):
+    ...     _ = range_test(rate_step(optimizer, lambda: model(torch.ones(3, 2)).square().mean()), 1e-3, 1, 10)
+    >>> torch.equal(model.weight, before), optimizer.param_groups[0]["lr"]
+    (True, 0.1)
+
+    Raises:
+        ValueError: if the optimiser trains parameters that are not the model's, which would not be restored.
+    """
+    foreign = {p for group in optimizer.param_groups for p in group["params"]} - set(model.parameters())
+    if foreign:
+        raise ValueError(f"the optimiser must train the model's parameters alone, got {len(foreign)} that are not")
+    weights, slots = deepcopy(model.state_dict()), deepcopy(optimizer.state_dict())
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    gradients = [(p, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
+        try:
+            yield
+        finally:
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(slots)
+            for name, buffer in buffers.items():
+                model.get_buffer(name).copy_(buffer)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            for module, mode in modes:
+                module.training = mode

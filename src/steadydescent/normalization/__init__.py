@@ -1,0 +1,61 @@
+"""Normalisation: of inputs, of activations by batch, ghost, layer and group, and statistics estimated afresh."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from steadydescent.normalization.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm, draw_noise, noise_shapes
+from steadydescent.normalization.statistics import moments, reestimate, standardise, statistics_momentum
+
+__all__ = [
+    "ABSORBS_BIAS",
+    "KINDS",
+    "BatchNorm",
+    "GhostBatchNorm",
+    "NoisyBatchNorm",
+    "draw_noise",
+    "moments",
+    "noise_shapes",
+    "normalizer",
+    "reestimate",
+    "standardise",
+    "statistics_momentum",
+]
+
+GHOST = 32
+"""Examples in a ghost batch of the study's networks."""
+GROUPS = 5
+"""Groups of the study's group norm, or the nearest smaller number that divides the channels."""
+
+
+def _groups(channels: int) -> int:
+    """Groups of at least 2 channels where there is more than one: of a single value nothing is left but β."""
+    return next(n for n in range(GROUPS, 0, -1) if n == 1 or (channels % n == 0 and channels // n >= 2))
+
+
+KINDS: dict[str, Callable[[int], nn.Module]] = {
+    "none": lambda channels: nn.Identity(),
+    "batch": BatchNorm,
+    "ghost": lambda channels: GhostBatchNorm(channels, GHOST),
+    "noisy-batch": NoisyBatchNorm,
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "group": lambda channels: nn.GroupNorm(_groups(channels), channels),
+}
+"""Kind → normaliser of activations [B, C, …]. Layer and group norm are torch's own (ba2016layer, wu2018group); layer
+norm over all axes but the first is group norm with one group, with γ and β by channel."""
+ABSORBS_BIAS = {"batch", "ghost", "noisy-batch"}
+"""Kinds that take each channel's mean over examples away, so that a bias before them does nothing."""
+
+
+def normalizer(kind: str, channels: int) -> nn.Module:
+    """A fresh normaliser of activations `[B, C]` or `[B, C, …]`.
+
+    >>> normalizer("group", 100)
+    GroupNorm(5, 100, eps=1e-05, affine=True...)
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {sorted(KINDS)}, got {kind!r}")
+    return KINDS[kind](channels)

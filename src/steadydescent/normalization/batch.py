@@ -1,0 +1,203 @@
+"""Batch normalisation in three forms: whole batches, ghost batches, and with the noise that tests its explanation.
+
+Their running statistics survive stacking: under `vmap` and with buffers that are views of one vector, torch's own
+modules update a copy and say nothing.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from steadydescent.averages import ewa
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over all axes but channels, axis 1 (ioffe2015batch; uit-slides): z ← γ·(z − μ)/√(σ² + ε) + β.
+
+    γ (`weight`) and β (`bias`) are learned; a bias of the layer before is redundant. Equal to
+    `torch.nn.BatchNorm1d/2d` in training and in inference, running statistics included
+    (running ← (1−m)·running + m·batch, with the unbiased variance). It keeps no count of batches: a counter is no
+    weight that could be averaged. So torch's `momentum=None`, the mean over all batches, is refused; `reestimate` and
+    `statistics_momentum` give that mean.
+
+    Two conventions for m: (a) the share of the new batch, usually 0.1 (torch); (b) the share that is kept, usually 0.9
+    or 0.99 (TensorFlow, Flax). We use (a), as torch does.
+
+    Shapes: input and output `[B, C]` or `[B, C, …]`.
+
+    Raises:
+        ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1], an input with other
+            channels; in training, when a channel has one value only, as at n = 1: it has no variance.
+
+    >>> norm = BatchNorm(2)
+    >>> norm(torch.tensor([[1.0, 10.0], [3.0, 30.0]])).detach().round(decimals=3).tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}")
+        if not eps > 0:
+            raise ValueError(f"eps must be above 0, got {eps}")
+        self.channels, self.eps, self.momentum = channels, eps, check_momentum(momentum)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, z: Tensor) -> Tensor:
+        self._check_channels(z)
+        axes = [axis for axis in range(z.dim()) if axis != 1]
+        mean, var = self._batch_statistics(z, axes) if self.training else (self.running_mean, self.running_var)
+        across = [1, -1] + [1] * (z.dim() - 2)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return z * scale.view(across) + (self.bias - mean * scale).view(across)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}, momentum={self.momentum}"
+
+    def reset_running_stats(self) -> None:
+        """Running statistics as at the start, mean 0 and variance 1; torch's name for it."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+
+    def _check_channels(self, z: Tensor) -> None:
+        if z.dim() < 2 or z.shape[1] != self.channels:  # one channel would be spread over all
+            raise ValueError(f"input must be [B, {self.channels}, …], got {tuple(z.shape)}")
+
+    def _batch_statistics(self, z: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of the batch; moves the running statistics towards them."""
+        count = _values(z.numel() // z.shape[1], z)
+        var, mean = torch.var_mean(z, axes, correction=0)
+        self._remember(mean.detach(), var.detach() * count / (count - 1))
+        return mean, var
+
+    def _remember(self, mean: Tensor, unbiased: Tensor) -> None:
+        self.running_mean.copy_(ewa(self.running_mean, mean, 1 - self.momentum))
+        self.running_var.copy_(ewa(self.running_var, unbiased, 1 - self.momentum))
+
+
+class GhostBatchNorm(BatchNorm):
+    """Batch norm over ghosts, parts of `ghost` examples of the batch with statistics of their own (hoffer2017train).
+
+    A large batch then has the noise of small ones. In inference there are no ghosts.
+
+    Two conventions for the running statistics: (a) they move once a batch, towards the mean over its ghosts (to keep
+    one for each ghost and average those, as D. Page's cifar10-fast does, is the same); (b) once a ghost, one after the
+    other, so that (1−m)^(B/ghost) is kept and the last ghost weighs most (the code of hoffer2017train; Composer). We
+    use (a): `momentum` means what it means in `BatchNorm`, the ghosts' order does not matter, and m = 1 gives the
+    statistics of the whole batch.
+
+    Raises:
+        ValueError: as `BatchNorm`; for a ghost of fewer than 1 example; in training, for a batch that ghosts do not
+            divide.
+
+    >>> norm = GhostBatchNorm(1, ghost=2)
+    >>> norm(torch.tensor([[1.0], [3.0], [100.0], [300.0]])).flatten().round(decimals=3).tolist()
+    [-1.0, 1.0, -1.0, 1.0]
+    """
+
+    def __init__(self, channels: int, ghost: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(channels, eps, momentum)
+        if ghost < 1:
+            raise ValueError(f"ghost must be at least 1 example, got {ghost}")
+        self.ghost = ghost
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(z)
+        self._check_channels(z)
+        if len(z) < 1 or len(z) % self.ghost:
+            raise ValueError(f"a batch must be a multiple of ghost = {self.ghost} examples, got {z.shape[0]}")
+        parts = z.unflatten(0, (-1, self.ghost))  # [G, ghost, C, …]
+        axes = [axis for axis in range(parts.dim()) if axis not in (0, 2)]
+        count = _values(self.ghost * z[0, 0].numel(), z)
+        var, mean = torch.var_mean(parts, axes, correction=0)  # [G, C]
+        self._remember(mean.detach().mean(0), var.detach().mean(0) * count / (count - 1))
+        across = [len(mean), 1, -1] + [1] * (z.dim() - 2)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return (parts * scale.view(across) + (self.bias - mean * scale).view(across)).flatten(0, 1)
+
+
+class NoisyBatchNorm(BatchNorm):
+    """Batch norm whose outputs are then shaken, a ← s·a + m, to bring back the shift it takes away (santurkar2018how).
+
+    If batch norm helped by steadying the distribution of layer inputs, this noise would undo the help. It is drawn for
+    every example and channel from a distribution that itself moves from step to step and channel to channel:
+
+        m ~ U(μ − r, μ + r), s ~ U(σ − r, σ + r),   μ ~ U(−shift, shift), σ ~ U(1, scale), r = `spread`.
+
+    The paper draws s from a normal distribution; uniform draws serve both here. In inference there is no noise.
+
+    Draws are an input, so that a compiled and stacked step can take them: the buffer `draws` `[2, 1 + B, C]`, uniform
+    on (−1, 1), which `draw_noise` fills for the next batch and which is no part of the state.
+
+    Raises:
+        ValueError: as `BatchNorm`; for negative amplitudes or a scale below 1; in training, without noise drawn for a
+            batch of this size.
+    """
+
+    draws: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        shift: float = 0.5,
+        scale: float = 1.25,
+        spread: float = 0.1,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__(channels, eps, momentum)
+        if not (shift >= 0 and scale >= 1 and spread >= 0):
+            raise ValueError(
+                f"shift and spread must be at least 0 and scale at least 1, got {shift}, {spread} and {scale}"
+            )
+        self.shift, self.scale, self.spread = shift, scale, spread
+        self.register_buffer("draws", torch.empty(2, 0, channels), persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        normalized = super().forward(z)
+        if not self.training:
+            return normalized
+        if self.draws.shape[1] != 1 + len(z):
+            raise ValueError(
+                f"noisy batch norm in training needs noise for a batch of {len(z)}, got draws of shape "
+                f"{tuple(self.draws.shape)}; call draw_noise(module, batch_size, generator) before each step"
+            )
+        means, deviations = self.draws  # each [1 + B, C]: the distribution's draw, then one for each example
+        m = self.shift * means[:1] + self.spread * means[1:]
+        s = 1 + (self.scale - 1) * (deviations[:1] + 1) / 2 + self.spread * deviations[1:]
+        across = [len(z), -1] + [1] * (z.dim() - 2)
+        return s.view(across) * normalized + m.view(across)
+
+
+def noise_shapes(module: nn.Module, batch_size: int) -> dict[str, tuple[int, int, int]]:
+    """Name of each noise buffer of a module → the shape that a batch of this size needs."""
+    noisy = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, NoisyBatchNorm)]
+    return {f"{name}.draws".lstrip("."): (2, 1 + batch_size, len(layer.weight)) for name, layer in noisy}
+
+
+def draw_noise(module: nn.Module, batch_size: int, generator: torch.Generator) -> None:
+    """Draw the noise of the next training batch for every `NoisyBatchNorm` of a module."""
+    for name, shape in noise_shapes(module, batch_size).items():
+        layer = module.get_submodule(name.rpartition(".")[0])
+        draws = torch.rand(shape, generator=generator, device=generator.device, dtype=layer.draws.dtype)
+        layer.draws = (2 * draws - 1).to(layer.draws.device)
+
+
+def check_momentum(momentum: float) -> float:
+    """Return `momentum` if it is in [0, 1], else raise a ValueError."""
+    if momentum is None or not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must be in [0, 1], got {momentum}")
+    return momentum
+
+
+def _values(count: int, z: Tensor) -> int:
+    """The number of values a channel has, if it is enough for a variance."""
+    if count < 2:
+        raise ValueError(f"batch norm in training needs at least 2 values a channel, got input {tuple(z.shape)}")
+    return count

@@ -1,0 +1,280 @@
+"""The update rules as torch optimisers, to drop into any training script: `RuleOptimizer` says what they do."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from steadydescent.optimizers.rules import RULES, Rule, check_number, check_size
+
+_OTHERS = {"alpha", "betas", "dampening", "momentum"}.union(*(rule.hyper for rule in RULES.values()))
+"""Names of hyper-parameters, torch's and ours: in a group, one that its rule does not have would go unheeded."""
+
+
+class RuleOptimizer(torch.optim.Optimizer):
+    """A rule as a torch optimiser; a subclass names the `rule` and the tensors of its state.
+
+    What torch's own do, these do: parameter groups with their own rate and hyper-parameters, `state_dict`, schedulers,
+    hooks, closures, autocast, a rate that is a 0-dim tensor. A parameter without gradient is skipped and its step does
+    not advance. The state of another optimiser, or of parameters of other shapes, is refused by `load_state_dict`
+    before anything changes. Left out: `maximize` (negate the loss), `foreach`, `fused`, `capturable`, `differentiable`.
+
+    - State of each parameter: `step`, the number of its updates (an int), and for each of `state_names` one tensor of
+      its shape, dtype and device. In bfloat16, as in torch, 0.999·s rounds back to s, so that β₂ = 0.999 never
+      forgets: keep parameters in float32 and let autocast do the rest.
+    - Hyper-parameters go by our names (`mu`, `beta1`, ...), which `OneCycleLR` and `CyclicLR` do not know. With
+      `cycle_momentum=False` they work; without it they refuse.
+    - No class is called gradient descent: it is `SGD` when the batch is the whole training set.
+
+    >>> model = torch.nn.Linear(3, 1)
+    >>> optimizer = Adam(model.parameters(), lr=1e-3)
+    >>> scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    >>> model(torch.ones(2, 3)).square().mean().backward()
+    >>> optimizer.step()
+    >>> scheduler.step()
+    >>> optimizer.zero_grad()
+    >>> optimizer.param_groups[0]["lr"], optimizer.state[model.bias]["step"]
+    (0.0005, 1)
+    """
+
+    rule: ClassVar[Rule]
+    state_names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, params: ParamsT, lr: float | Tensor, **hyper: float) -> None:
+        super().__init__(params, {"lr": _checked_rate(lr), **self.rule.checked(**hyper)})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with their own `lr` and hyper-parameters; those not given are the optimiser's.
+
+        Raises:
+            ValueError: for a value that the constructor would refuse, or a hyper-parameter of another optimiser.
+        """
+        if isinstance(param_group, dict):  # torch says what else is wrong
+            param_group = {**param_group, **self._checked({**self.defaults, **param_group})}
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over groups and state, or refuse before anything changes; `load_state_dict` ends here, and copies do."""
+        for group in state["param_groups"]:
+            self._checked(group)
+        for param, kept in state["state"].items():
+            if isinstance(param, Tensor) and kept:  # torch lets other entries through
+                self._check_state(param, kept)
+        super().__setstate__(state)
+
+    def _check_state(self, param: Tensor, kept: dict[str, Any]) -> None:
+        if missing := {"step", *self.state_names} - set(kept):
+            raise ValueError(f"state of {type(self).__name__} must have {sorted(missing)}, got {sorted(kept)}")
+        for name in self.state_names:
+            if kept[name].shape != param.shape:
+                raise ValueError(f"{name} must have the shape {[*param.shape]}, got {[*kept[name].shape]}")
+
+    def _checked(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The rate and all hyper-parameters of a group."""
+        name = type(self).__name__
+        if missing := {"lr", *self.rule.hyper} - set(group):
+            raise ValueError(f"a parameter group of {name} must have {sorted(missing)}, got {sorted(group)}")
+        if foreign := (_OTHERS & set(group)) - set(self.rule.hyper):
+            raise ValueError(f"{name} has no {sorted(foreign)}; its hyper-parameters are {sorted(self.rule.hyper)}")
+        hyper = {key: group[key] for key in self.rule.hyper}
+        return {"lr": _checked_rate(group["lr"]), **self.rule.checked(**hyper)}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient, in place.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls `backward`, returns the loss.
+
+        Returns:
+            The closure's loss, if there is one.
+
+        Raises:
+            ValueError: for a sparse or complex gradient, before any parameter changes.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for param, grad, group in list(self._with_gradients()):
+            state = self.state[param]
+            if not state:
+                state.update(step=0, **dict(zip(self.state_names, self.rule.init(param), strict=True)))
+            state["step"] += 1
+            hyper = {name: group[name] for name in self.rule.hyper}
+            before = tuple(state[name] for name in self.state_names)
+            theta, after = self.rule.update(param, grad, before, state["step"], group["lr"], **hyper)
+            param.copy_(theta)
+            state.update(zip(self.state_names, after, strict=True))
+        return loss
+
+    def _with_gradients(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
+        for number, group in enumerate(self.param_groups):
+            names: Iterable[str] = group.get("param_names") or map(str, range(len(group["params"])))
+            for name, param in zip(names, group["params"], strict=True):
+                if (grad := param.grad) is None:
+                    continue
+                if grad.layout != torch.strided or grad.is_complex():
+                    kind = "complex" if grad.is_complex() else "sparse"
+                    who = f"parameter {name} of group {number}"
+                    raise ValueError(f"{type(self).__name__} needs dense real gradients; that of {who} is {kind}")
+                yield param, grad, group
+
+
+def _checked_rate(lr: float | Tensor) -> float | Tensor:
+    """A number, or a 0-dim tensor as it is, so that whoever changes it in place changes the rate."""
+    if not isinstance(lr, Tensor):
+        return check_size(check_number(lr, "lr"), "lr")
+    if lr.ndim:
+        raise ValueError(f"lr must be a number or a tensor without axes, got one of shape {[*lr.shape]}")
+    check_size(lr.item(), "lr")
+    return lr
+
+
+class SGD(RuleOptimizer):
+    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`; gradient descent when the batch is all the data.
+
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: rate α, at least 0.
+        weight_decay: λ of the cost's L2 term λ/2·‖θ‖².
+
+    Raises:
+        ValueError: for a value out of range; so do all the classes here.
+    """
+
+    rule, state_names = RULES["sgd"], ()
+
+    def __init__(self, params: ParamsT, lr: float | Tensor, *, weight_decay: float = 0.0) -> None:
+        super().__init__(params, lr, weight_decay=weight_decay)
+
+
+class Momentum(RuleOptimizer):
+    """Heavy-ball momentum, u ← μ·u + g, θ ← θ − α·u: `rules.momentum`, torch's `SGD(momentum=μ)`.
+
+    Args:
+        params, lr, weight_decay: as for `SGD`.
+        mu: μ in [0, 1).
+    """
+
+    rule, state_names = RULES["momentum"], ("velocity",)
+
+    def __init__(self, params: ParamsT, lr: float | Tensor, *, mu: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(params, lr, mu=mu, weight_decay=weight_decay)
+
+
+class Nesterov(RuleOptimizer):
+    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): `rules.nesterov`, torch's `SGD(nesterov=True)`.
+
+    Args:
+        params, lr, weight_decay: as for `SGD`.
+        mu: μ in [0, 1).
+    """
+
+    rule, state_names = RULES["nesterov"], ("velocity",)
+
+    def __init__(self, params: ParamsT, lr: float | Tensor, *, mu: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(params, lr, mu=mu, weight_decay=weight_decay)
+
+
+class AveragedMomentum(RuleOptimizer):
+    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v: `rules.averaged_momentum`.
+
+    Args:
+        params, weight_decay: as for `SGD`.
+        lr: rate α, 1/(1−β) times as large as heavy-ball's for the same weights.
+        beta: β in [0, 1).
+    """
+
+    rule, state_names = RULES["averaged-momentum"], ("velocity",)
+
+    def __init__(self, params: ParamsT, lr: float | Tensor, *, beta: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(params, lr, beta=beta, weight_decay=weight_decay)
+
+
+class CorrectedMomentum(RuleOptimizer):
+    """Averaged momentum with bias correction, θ ← θ − α·v/(1 − β^t): `rules.corrected_momentum`.
+
+    Args:
+        params, lr, beta, weight_decay: as for `AveragedMomentum`.
+    """
+
+    rule, state_names = RULES["corrected-momentum"], ("velocity",)
+
+    def __init__(self, params: ParamsT, lr: float | Tensor, *, beta: float = 0.9, weight_decay: float = 0.0) -> None:
+        super().__init__(params, lr, beta=beta, weight_decay=weight_decay)
+
+
+class RMSProp(RuleOptimizer):
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): `rules.rmsprop`, torch's `RMSprop(alpha=β)`.
+
+    Args:
+        params, weight_decay: as for `SGD`.
+        lr: rate α, about the size of a step; torch's default.
+        beta: β in [0, 1).
+        eps: ε, at least 0.
+    """
+
+    rule, state_names = RULES["rmsprop"], ("square",)
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        *,
+        beta: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr, beta=beta, eps=eps, weight_decay=weight_decay)
+
+
+class Adam(RuleOptimizer):
+    """Adam, θ ← θ − α·m̂/(√ŝ + ε): `rules.adam`, torch's `Adam(betas=(β₁, β₂))`.
+
+    Args:
+        params, weight_decay: as for `SGD`.
+        lr: rate α, about the size of a step; torch's default.
+        beta1: β₁ in [0, 1), of the mean gradient.
+        beta2: β₂ in [0, 1), of the mean squared gradient.
+        eps: ε, at least 0.
+    """
+
+    rule, state_names = RULES["adam"], ("mean", "square")
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update: `rules.adamw`, torch's `AdamW`.
+
+    Args:
+        params, lr, beta1, beta2, eps: as for `Adam`.
+        weight_decay: λ, torch's default; it acts on the weights, not on the gradient.
+    """
+
+    rule = RULES["adamw"]
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)

@@ -1,0 +1,155 @@
+"""What a schedule is: a pure function of the update number that composes, plots itself and feeds torch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The factor on the peak rate at the 1-based update t: the first update sees t = 1, the last t = T.
+
+    `formula` maps update numbers (any shape, float64) to factors of the same shape; `name` labels figures.
+    Noam's rates are absolute: they are factors on a peak rate of 1.
+
+    Calling it with a number gives a number, with an array the factors elementwise.
+
+    Raises:
+        ValueError: for a step below 1.
+
+    >>> halving = Schedule(lambda step: 0.5**step, "halving")
+    >>> halving(3), halving(np.array([1, 2])).tolist()
+    (0.125, [0.5, 0.25])
+    """
+
+    formula: Callable[[Array], Array] = field(repr=False)
+    name: str
+
+    @overload
+    def __call__(self, step: float) -> float: ...
+    @overload
+    def __call__(self, step: NDArray) -> Array: ...
+    def __call__(self, step):
+        step = np.asarray(step, dtype=np.float64)
+        if not (step >= 1).all():
+            raise ValueError(f"step must be at least 1, the first update, got {step.min()}")
+        return self.formula(step) if step.ndim else float(self.formula(step))
+
+    def __mul__(self, other: "Schedule") -> "Schedule":
+        """The product of two schedules on one clock, as when torch's schedulers are chained.
+
+        >>> from steadydescent.schedules import linear, warm_up
+        >>> (warm_up(2) * linear(4))(np.arange(1, 5)).tolist()
+        [0.5, 0.75, 0.5, 0.25]
+        """
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        return Schedule(lambda step: self.formula(step) * other.formula(step), f"{self.name} × {other.name}")
+
+    def then(self, at: int, other: "Schedule") -> "Schedule":
+        """This schedule up to and including update `at`, then `other` with a clock of its own, which starts at 1.
+
+        torch's `SequentialLR(optimizer, [this, other], milestones=[at])`.
+
+        >>> from steadydescent.schedules import constant, linear
+        >>> constant().then(2, linear(2))(np.arange(1, 5)).tolist()
+        [1.0, 1.0, 1.0, 0.5]
+        """
+        check_count(at, "at")
+
+        def formula(step: Array) -> Array:
+            # np.where evaluates both: neither must see a step that is not its own
+            first, second = self.formula(np.minimum(step, at)), other.formula(np.maximum(step - at, 1))
+            return np.where(step <= at, first, second)
+
+        return Schedule(formula, f"{self.name}, from {at} on {other.name}")
+
+    def wrapped(self, step_start: int = 0, step_duration: int = 1, floor: float = 0.0) -> "Schedule":
+        """A held start, a slower clock and a floor: OpenNMT-tf's `ScheduleWrapper` (opennmt-tf).
+
+            max(schedule(1 + max(t − 1 − step_start, 0) // step_duration), floor)
+
+        The first `step_start` updates (its `start_decay_steps`) all have the schedule's first factor, which under a
+        warm-up is the smallest one; each step of the schedule then lasts `step_duration` updates; no factor is below
+        `floor`, during a warm-up either. `floor` is in the schedule's own unit, a factor on the peak rate: with Noam's
+        absolute rates it is OpenNMT-tf's `minimum_learning_rate`.
+
+        Two countings are in use: (a) ours, update t = 1 has the formula's first step, which is what OpenNMT-tf
+        trains with (Keras asks for step 0 at the first update and NoamDecay adds 1); (b) that of its log, which after
+        update t asks again and so prints, as "Step = t", the rate of update t + 1.
+
+        >>> from steadydescent.schedules import noam
+        >>> noam(d_model=4, warmup=8000, scale=2).wrapped(floor=1e-4)(2)
+        0.0001
+        """
+        check_count(step_start, "step_start", least=0)
+        check_count(step_duration, "step_duration")
+        check_share(floor, "floor")
+
+        def formula(step: Array) -> Array:
+            return np.maximum(self.formula(1 + np.maximum(step - 1 - step_start, 0) // step_duration), floor)
+
+        return Schedule(formula, f"{self.name}, start {step_start}, duration {step_duration}, floor {floor:g}")
+
+    def for_lambda_lr(self) -> Callable[[int], float]:
+        """The function to give to torch's `LambdaLR`, which counts from 0: it passes step + 1.
+
+        The optimiser's `lr` is the peak rate (1 for Noam); `scheduler.step()` follows every update.
+
+        >>> from steadydescent.schedules import linear
+        >>> linear(4).for_lambda_lr()(0)
+        1.0
+        """
+        return lambda count: self(float(count + 1))
+
+    def plot(self, total: int, ax: "Axes | None" = None) -> "Axes":
+        """Draw the factors of updates 1 … `total` on `ax`, or on new axes, and return the axes."""
+        import matplotlib.pyplot as plt  # here, so that training needs no matplotlib
+
+        steps = np.arange(1.0, check_count(total, "total") + 1)
+        ax = plt.subplots()[1] if ax is None else ax
+        ax.plot(steps, self(steps), label=self.name)
+        ax.set(xlabel="update", ylabel="factor on the peak rate")
+        return ax
+
+
+def check_count(value: int, name: str, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`, else raise a ValueError that names it."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+    return value
+
+
+def check_positive(value: float, name: str) -> float:
+    """Return `value` if it is positive and finite, else raise a ValueError that names it."""
+    if not (_is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return value
+
+
+def check_share(value: float, name: str) -> float:
+    """Return `value` if it is in [0, 1), else raise a ValueError that names it."""
+    if not (_is_number(value) and 0 <= value < 1):
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+    return value
+
+
+def check_fraction(value: float, name: str) -> float:
+    """Return `value` if it is in (0, 1), else raise a ValueError that names it."""
+    if not (_is_number(value) and 0 < value < 1):
+        raise ValueError(f"{name} must be in (0, 1), got {value}")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

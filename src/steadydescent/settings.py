@@ -1,0 +1,58 @@
+"""A setting with options as one line of text, `adam(beta1=0)` or `noam(d_model=64, warmup=200)`, in canonical form."""
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+PATTERN = re.compile(r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)(\((?P<options>.*)\))?", re.DOTALL)
+
+
+class Setting(NamedTuple):
+    """A name and its options."""
+
+    name: str
+    options: dict[str, Any]
+
+    def text(self, defaults: Mapping[str, Any] | None = None) -> str:
+        """The canonical text: options by name, those that equal their default left out.
+
+        >>> Setting("adam", {"beta2": 0.99, "beta1": 0.9}).text(defaults={"beta1": 0.9})
+        'adam(beta2=0.99)'
+        """
+        told = {key: value for key, value in sorted(self.options.items()) if (defaults or {}).get(key) != value}
+        inside = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in told.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+
+def read(text: str) -> Setting:
+    """Read a setting; values are numbers, strings, true, false, or lists of them.
+
+    >>> read('steps(shares=[0.5, 0.75], factors=[0.1, 0.1])')
+    Setting(name='steps', options={'shares': [0.5, 0.75], 'factors': [0.1, 0.1]})
+
+    Raises:
+        ValueError: for text that is not of this form.
+    """
+    found = PATTERN.fullmatch(text.strip())
+    try:
+        if found is None:
+            raise ValueError("no name")
+        call = ast.parse(f"f({found['options'] or ''})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+            raise ValueError("options need names")
+        options = {str(k.arg): _value(k.value) for k in call.keywords}
+        if len(options) < len(call.keywords):
+            raise ValueError("an option is given twice")
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{text!r} is not of the form name or name(option=value, ...): {error}") from None
+    return Setting(found["name"], options)
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return {"true": True, "false": False}.get(node.id, node.id)
+    if isinstance(node, ast.List):
+        return [_value(item) for item in node.elts]
+    return ast.literal_eval(node)

@@ -1,0 +1,82 @@
+"""A module's parameters and buffers by name: what is averaged, swapped and compared."""
+
+from collections.abc import Collection, Mapping
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from steadydescent.weight_averaging.readouts import mix
+
+Tensors = dict[str, Tensor]
+
+
+def named_tensors(module: nn.Module) -> Tensors:
+    """Parameters and buffers by name, outside autograd, in the module's own memory; tied ones once."""
+    return {name: tensor.detach() for name, tensor in chain(module.named_parameters(), module.named_buffers())}
+
+
+def averaged_names(module: nn.Module, average_buffers: bool) -> frozenset[str]:
+    """Names of what has a mean: floating-point and complex parameters and, if asked, buffers."""
+    averaged = chain(module.named_parameters(), module.named_buffers() if average_buffers else ())
+    return frozenset(name for name, tensor in averaged if has_mean(tensor))
+
+
+def has_mean(tensor: Tensor) -> bool:
+    """Whether a tensor's values can be averaged; counters and flags cannot."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def kept_dtype(tensor: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
+    """The dtype that the average of a tensor is kept in: `dtype` if given, else its own but float32 for half precision.
+
+    In half precision w·(θ − a) is below the resolution of a as soon as w is small, and the average stands still.
+    """
+    if not has_mean(tensor):
+        return tensor.dtype
+    if dtype is not None and tensor.is_floating_point():
+        return dtype
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def mix_in(averages: Tensors, values: Tensors, weight: float, averaged: Collection[str]) -> None:
+    """a ← a + w·(θ − a) in place for the names in `averaged`, a ← θ for the others; all names and shapes must fit."""
+    check_alike(averages, values)
+    for name, average in averages.items():
+        value = values[name].to(average.device, average.dtype)
+        whole = weight == 1 or name not in averaged  # a + 1·(θ − a) would round
+        average.copy_(value if whole else mix(average, value, weight))
+
+
+def overwrite(targets: Tensors, values: Tensors) -> None:
+    """Copy values into targets in place, by name; dtype and device stay the targets'."""
+    for name, target in targets.items():
+        target.copy_(values[name])
+
+
+def copied(tensors: Tensors) -> Tensors:
+    """The same tensors in memory of their own."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def check_alike(
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    places: tuple[str, str] = ("the average", "the model"),
+    dtypes: bool = False,
+) -> None:
+    """Refuse other names or shapes, and other dtypes if asked; `places` says in words where the two are.
+
+    Raises:
+        ValueError: naming the tensor.
+    """
+    here, there = places
+    for name in sorted(ours.keys() ^ theirs.keys()):
+        where, missing = (here, there) if name in ours else (there, here)
+        raise ValueError(f"{name!r} is in {where} but not in {missing}")
+    for name, tensor in ours.items():
+        if tensor.shape != theirs[name].shape:
+            shapes = tuple(tensor.shape), tuple(theirs[name].shape)
+            raise ValueError(f"{name!r} has shape {shapes[0]} in {here} but {shapes[1]} in {there}")
+        if dtypes and tensor.dtype != theirs[name].dtype:
+            raise ValueError(f"{name!r} is {tensor.dtype} in {here} but {theirs[name].dtype} in {there}")

@@ -1,0 +1,152 @@
+"""A running average of weights as a dictionary beside the model: `register`, `update`, `apply_shadow`, `restore`."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from steadydescent.weight_averaging.mixing import Mixing, as_mixing, weight_at
+from steadydescent.weight_averaging.named_tensors import (
+    Tensors,
+    averaged_names,
+    check_alike,
+    copied,
+    kept_dtype,
+    mix_in,
+    named_tensors,
+    overwrite,
+)
+
+
+class Shadow:
+    """The average in zh-ema's form: shadow weights by name, put into the model for evaluation, then taken out again.
+
+    Against zh-ema's class: buffers are covered (batch-norm statistics there stay those of the last weights), and frozen
+    parameters, whose average is their value; nothing is aliased, so training while the shadow is applied corrupts
+    neither shadow nor kept weights; a verb out of its order is refused instead of losing the trained weights.
+    It holds no second module, only tensors; for one that can be called, see `EMA`.
+
+    Args:
+        model: the module whose weights are averaged; it must keep its names and shapes.
+        decay: β, short for `Started(β)`, or any other mixing weights.
+        average_buffers: floating-point buffers are averaged (True) or those of the last update (False); integer
+            and boolean ones are always those of the last update.
+
+    `shadow` is empty until `register`; half-precision weights are averaged in float32.
+
+    Raises:
+        ValueError: for β outside [0, 1).
+
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.constant_(model.weight, 1.0)
+    >>> shadow = Shadow(model, decay=0.75)
+    >>> shadow.register()
+    >>> _ = nn.init.constant_(model.weight, 5.0)  # a training step
+    >>> shadow.update()
+    >>> shadow.apply_shadow()
+    >>> model.weight.item()
+    2.0
+    >>> shadow.restore()
+    >>> model.weight.item()
+    5.0
+    """
+
+    def __init__(self, model: nn.Module, decay: float | Mixing, *, average_buffers: bool = True) -> None:
+        self.model = model
+        self.mixing = as_mixing(decay)
+        self.updates = 0
+        self.shadow: Tensors = {}
+        self._averaged = averaged_names(model, average_buffers)
+        self._trained: Tensors | None = None
+
+    def register(self) -> None:
+        """Start the average at the model's weights; registering again starts afresh.
+
+        Raises:
+            RuntimeError: while the shadow is applied.
+        """
+        self._refuse_if_applied("register")
+        weights = named_tensors(self.model)
+        self.shadow = {name: tensor.to(kept_dtype(tensor), copy=True) for name, tensor in weights.items()}
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Mix the model's weights into the shadow; call it after each optimiser step.
+
+        Raises:
+            RuntimeError: before `register` or while the shadow is applied.
+            ValueError: if the model's names or shapes have changed, or for a mixing weight outside [0, 1].
+        """
+        self._refuse_if_applied("update")
+        self._refuse_if_unregistered()
+        mix_in(self.shadow, named_tensors(self.model), weight_at(self.mixing, self.updates + 1), self._averaged)
+        self.updates += 1
+
+    def apply_shadow(self) -> None:
+        """Put the shadow weights into the model; the trained ones are kept until `restore`.
+
+        Raises:
+            RuntimeError: before `register`, or when it is applied already.
+            ValueError: if the model's names or shapes have changed.
+        """
+        self._refuse_if_applied("apply_shadow")
+        self._refuse_if_unregistered()
+        weights = named_tensors(self.model)
+        check_alike(self.shadow, weights, ("the shadow", "the model"))
+        self._trained = copied(weights)
+        overwrite(weights, self.shadow)
+
+    def restore(self) -> None:
+        """Put the trained weights back, bitwise, whatever happened to the model meanwhile.
+
+        Raises:
+            RuntimeError: when no shadow is applied.
+        """
+        if self._trained is None:
+            raise RuntimeError("restore needs apply_shadow first; the model holds its trained weights")
+        overwrite(named_tensors(self.model), self._trained)
+        self._trained = None
+
+    @contextmanager
+    def applied(self) -> Iterator[nn.Module]:
+        """`apply_shadow` for the length of a `with` block, and `restore` after it, after an exception too.
+
+        A checkpoint saved in the block holds the averaged weights, while training goes on with its own (opennmt-tf).
+        """
+        self.apply_shadow()
+        try:
+            yield self.model
+        finally:
+            self.restore()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The shadow weights, in memory of their own, and the number of updates; not the model, nor the decay."""
+        return {"updates": self.updates, "shadow": copied(self.shadow)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict`; needs no `register`.
+
+        Raises:
+            RuntimeError: while the shadow is applied.
+            ValueError: for shadow weights that do not fit the model, naming the tensor.
+        """
+        self._refuse_if_applied("load_state_dict")
+        weights = named_tensors(self.model)
+        if state["shadow"]:  # empty before `register`
+            check_alike(state["shadow"], weights, ("the saved shadow", "the model"))
+        self.shadow = {
+            name: tensor.to(weights[name].device, kept_dtype(weights[name]), copy=True)
+            for name, tensor in state["shadow"].items()
+        }
+        self.updates = state["updates"]
+
+    def _refuse_if_applied(self, verb: str) -> None:
+        if self._trained is not None:
+            raise RuntimeError(f"{verb} while the shadow is applied would lose weights; call restore first")
+
+    def _refuse_if_unregistered(self) -> None:
+        if not self.shadow:
+            raise RuntimeError("the shadow holds no weights yet; call register first")

@@ -1,0 +1,241 @@
+"""Every technique inside the engine gives what it gives in a plain loop: rules, schedules, plateau, norms, readouts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import update_bn
+
+from oracles import OPTIMIZERS, epochs, readout, stream_seed
+from steadydescent import data
+from steadydescent.engine import MONITOR_EVERY, STATISTICS_BATCH, TRAIN_EXAMPLES, Stack
+from steadydescent.noisy_quadratic import expected_loss
+from steadydescent.normalization import noise_shapes
+from steadydescent.paths import DATA
+from steadydescent.runs import Run
+from steadydescent.stepping import numerics
+from steadydescent.surfaces import EIGENVALUES
+from steadydescent.tasks import find
+from steadydescent.weight_averaging import parse
+from test_engine import CLOSE, STEPS, alone, assert_replica_is, run, trained
+
+LAST = ("last",)
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_every_rule_and_its_options_equal_torchs_optimizer(optimizer):
+    lr = 0.001 if optimizer[:3] in ("ada", "rms") else 0.02
+    runs = [run(optimizer=optimizer, lr=lr * 1.7**i, seed=seed, readouts=LAST) for i, seed in enumerate((5, 2))]
+    stack = trained(runs)
+    for place in (0, 1):
+        assert_replica_is(stack, place, alone(runs[place]))
+
+
+def test_averaged_momentum_in_the_engine_is_heavy_ball_at_a_tenth_of_its_rate():
+    averaged = run(optimizer="averaged-momentum", lr=0.2, readouts=LAST)
+    assert_replica_is(trained([averaged]), 0, alone(run(lr=0.02, readouts=LAST)))
+
+
+def test_corrected_momentum_in_the_engine_is_averaged_momentum_with_a_decaying_rate():
+    corrected = run(optimizer="corrected-momentum", lr=0.2, readouts=LAST)
+    heavy = alone(run(readouts=LAST), rate=lambda t, model: 0.02 / (1 - 0.9**t))
+    assert_replica_is(trained([corrected]), 0, heavy)
+
+
+EPOCH = 4_000 // 23
+SCHEDULES = {
+    "inverse-time(rate=1)": lambda t: 1 / (1 + math.ceil(t / EPOCH)),
+    "exponential(base=0.95)": lambda t: 0.95 ** math.ceil(t / EPOCH),
+    "inverse-sqrt-step": lambda t: t**-0.5,
+    "steps(factors=[0.1], shares=[0.5])": lambda t: 1.0 if t <= 22 else 0.1,
+    "cosine": lambda t: (1 + math.cos(math.pi * (t - 1) / STEPS)) / 2,
+    "noam(d_model=4, warmup=20)": lambda t: 4**-0.5 * min(t**-0.5, t * 20**-1.5),
+    "constant(floor=0.5, step_duration=2)": lambda t: 1.0,
+}
+
+
+def test_schedules_of_the_engine_reach_the_updates():
+    """Runs under different schedules share a stack."""
+    runs = [run(schedule=schedule, readouts=LAST) for schedule in SCHEDULES]
+    stack = trained(runs)
+    for place, (one, factor) in enumerate(zip(runs, SCHEDULES.values(), strict=True)):
+        assert_replica_is(stack, place, alone(one, rate=lambda t, model, f=factor: 0.03 * f(t)))
+
+
+def test_plateau_in_the_engine_is_torchs_scheduler_on_validation_examples_of_its_own():
+    """Observed every 5 updates; a wide threshold makes it cut the rate several times within 43."""
+    runs = [
+        run(schedule="plateau(every=5, factor=0.5, patience=0, threshold=0.03)", lr=lr, seed=seed, readouts=LAST)
+        for lr, seed in ((0.3, 5), (0.004, 2))
+    ]
+    stack = trained(runs)
+    for place, one in enumerate(runs):
+        loaded = data.load("mnist1d", [one.seed], DATA)
+        rows = loaded.validation[0, ::MONITOR_EVERY]
+        x, y = ((loaded.pool[rows] - loaded.mean[0]) / loaded.std[0]).float(), loaded.labels[rows]
+        holder = torch.optim.SGD([torch.zeros(1, requires_grad=True)], one.lr)
+        scheduler = ReduceLROnPlateau(holder, factor=0.5, patience=0, threshold=0.03, eps=0)
+        seen = []
+
+        def rate(t, model, holder=holder, scheduler=scheduler, x=x, y=y, seen=seen):
+            if t > 1 and (t - 1) % 5 == 0:
+                with torch.no_grad():
+                    scheduler.step(torch.nn.functional.cross_entropy(model.eval()(x), y).item())
+            seen.append(holder.param_groups[0]["lr"])
+            return seen[-1]
+
+        assert_replica_is(stack, place, alone(one, rate=rate))
+        assert len(set(seen)) > 1, "the plateau never cut the rate, so this test saw nothing"
+    assert stack.validation.shape[1] == 3_000 and not set(rows.tolist()) & set(stack.validation[1].tolist())
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "group"])
+@pytest.mark.parametrize("task", ["mnist1d-mlp", "mnist1d-cnn"])
+def test_networks_with_any_norm_train_in_the_engine_as_alone(task, norm):
+    runs = [run(task=f"{task}(norm={norm})", lr=lr, seed=seed, steps=23) for lr, seed in ((0.01, 5), (0.02, 2))]
+    stack = trained(runs)
+    for place in (0, 1):
+        assert_replica_is(stack, place, alone(runs[place]))
+
+
+def test_ghost_batch_norm_trains_in_the_engine_as_alone():
+    runs = [run(task="mnist1d-mlp(norm=ghost)", batch_size=64, seed=seed, steps=23) for seed in (5, 2)]
+    stack = trained(runs)
+    assert_replica_is(stack, 1, alone(runs[1]))
+
+
+def test_arms_that_differ_in_norm_alone_start_from_the_same_weights():
+    for task in ("mnist1d-mlp", "mnist1d-cnn", "fashion-mnist-cnn"):
+        torch.manual_seed(1)
+        plain = find(f"{task}(norm=none)").build().state_dict()
+        torch.manual_seed(1)
+        normed = find(f"{task}(norm=batch)").build()
+        weights = [w for w in normed.parameters() if w.dim() > 1]
+        assert [w.shape for w in weights] == [w.shape for w in plain.values() if w.dim() > 1]
+        for one, other in zip(weights, [w for w in plain.values() if w.dim() > 1], strict=True):
+            assert torch.equal(one, other)
+
+
+def test_readouts_take_batch_norm_statistics_averaged_copied_or_reestimated():
+    readouts = ("ema-30", "ema-30/copied", "ema-30/reestimated", "last/reestimated")
+    one = run(task="mnist1d-mlp(norm=batch)", readouts=readouts, lr=0.05)
+    stack, states = trained([one]), alone(one)
+    averaged = readout(states, "ema-30")
+    loaded = data.load("mnist1d", [one.seed], DATA)
+    x = ((loaded.pool[loaded.train[0]] - loaded.mean[0]) / loaded.std[0]).float()[:TRAIN_EXAMPLES]
+    for name, weights in (("ema-30", averaged), ("last", states[-1])):
+        model = find(one.task).build()
+        model.load_state_dict(weights)
+        plain = torch.nn.Sequential(*(_torchs(layer) for layer in model))
+        update_bn(x.split(STATISTICS_BATCH), plain)
+        fresh = [b for b in plain.buffers() if b.is_floating_point()]
+        _, found = stack.weights(parse(f"{name}/reestimated", STEPS)[0])
+        torch.testing.assert_close(found[0], torch.cat([b.flatten() for b in fresh]), rtol=1e-4, atol=1e-5)
+    last = torch.cat([states[-1][name].flatten() for name in stack.flat.buffers])
+    theta, copied = stack.weights(parse("ema-30/copied", STEPS)[0])
+    torch.testing.assert_close(copied[0], last, **CLOSE)
+    torch.testing.assert_close(theta, stack.weights(parse("ema-30", STEPS)[0])[0])
+    losses = stack.history.finals.set_index("readout").loss
+    assert losses.nunique() == 4
+
+
+def _torchs(layer):
+    """torch's own batch norm with the weights and statistics of ours; other layers as they are."""
+    if type(layer).__name__ != "BatchNorm":
+        return layer
+    theirs = torch.nn.BatchNorm1d(len(layer.weight))
+    theirs.load_state_dict(layer.state_dict(), strict=False)
+    return theirs
+
+
+def test_losses_along_the_way_are_those_of_the_minibatches():
+    one = run(readouts=LAST)
+    stack, states = trained([one]), alone(one)
+    loaded, model = data.load("mnist1d", [one.seed], DATA), find(one.task).build()
+    model.load_state_dict(states[0])
+
+    batch = loaded.train[0][next(epochs(4_000, 23, stream_seed("mnist1d", 5, "order")))]
+    x = ((loaded.pool[batch] - loaded.mean[0]) / loaded.std[0]).float()
+    first = torch.nn.functional.cross_entropy(model(x), loaded.labels[batch]).item()
+    assert torch.stack(stack.losses).shape == (STEPS, 1)
+    assert stack.losses[0].item() == pytest.approx(first, rel=1e-5)
+
+
+def test_names_transformer_trains_in_the_engine_as_alone():
+    """By momentum at small rates: a key's bias has a gradient of zero but for rounding, which Adam would blow up to
+    its full step, and at larger rates rounding soon flips a ReLU."""
+    runs = [
+        run(
+            task="names-transformer",
+            optimizer="momentum",
+            lr=lr,
+            seed=seed,
+            batch_size=7,
+            steps=11,
+            readouts=("last", "tail-50"),
+        )
+        for lr, seed in ((0.001, 5), (0.002, 2))
+    ]
+    stack = trained(runs)
+    assert_replica_is(stack, 1, alone(runs[1]))
+    row = stack.history.finals.iloc[0]
+    assert 0 < row.accuracy < 1 and row.loss < math.log(200)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"), [("sgd", "constant"), ("momentum", "linear"), ("corrected-momentum", "cosine")]
+)
+def test_noisy_quadratic_in_the_engine_lies_within_its_error_of_the_closed_form(optimizer, schedule):
+    readouts = ("last", "ema-30", "tail-25", "checkpoints-4")
+    lr = 0.3 if optimizer == "corrected-momentum" else 0.05
+    base = {"task": "noisy-quadratic", "optimizer": optimizer, "schedule": schedule, "lr": lr, "batch_size": 2}
+    runs = [Run(**base, steps=200, seed=seed, readouts=readouts) for seed in range(400)]
+    with numerics(1):
+        finals = Stack(runs, DATA, compile=False).train().finals
+    h = np.array(EIGENVALUES)
+    for name in readouts:
+        exact = expected_loss(optimizer, runs[0].rates(), parse(name, 200)[1], h, h, 1.0, batch_size=2)[-1]
+        loss = finals[finals.readout == name].loss
+        assert loss.mean() == pytest.approx(exact, abs=4 * loss.std() / len(loss) ** 0.5), name
+
+
+@pytest.mark.parametrize("task", ["ravine", "saddle", "plateau", "double-well"])
+def test_surfaces_train_in_the_engine_and_a_lost_one_counts_as_not_moved(task):
+    base = {
+        "task": task,
+        "optimizer": "momentum",
+        "schedule": "constant",
+        "batch_size": 3,
+        "steps": 50,
+        "readouts": LAST,
+    }
+    calm, wild = Run(**base, lr=0.005, seed=1), Run(**base, lr=1e30, seed=1)
+    finals = trained([calm, wild]).history.finals
+    surface = find(task).build()
+    start = surface.function(surface.point.detach()).item()
+    assert finals.accuracy.isna().all()
+    assert finals.loss[1] == pytest.approx(start, rel=1e-6)
+    if task != "double-well":  # that one starts at the bottom of a well
+        assert finals.loss[0] < start
+
+
+def test_noisy_batch_norm_in_the_engine_is_the_module_fed_the_same_draws():
+    """Each seed has its own stream of noise, whatever chunks the engine takes."""
+    runs = [run(task="mnist1d-mlp(norm='noisy-batch')", seed=seed, steps=13, readouts=LAST) for seed in (5, 2)]
+    stack, chunked = trained(runs), trained([one.model_copy(update={"curve_points": 4}) for one in runs])
+    assert torch.equal(stack.carry.theta, chunked.carry.theta)
+    one = runs[1]
+    generator = torch.Generator().manual_seed(stream_seed("mnist1d", one.seed, "noise"))
+
+    def rate(t, model):
+        shapes = noise_shapes(model, one.batch_size)
+        draws = 2 * torch.rand(sum(math.prod(shape) for shape in shapes.values()), generator=generator) - 1
+        for (name, shape), part in zip(
+            shapes.items(), draws.split([math.prod(s) for s in shapes.values()]), strict=True
+        ):
+            model.get_submodule(name.rpartition(".")[0]).draws = part.view(shape)
+        return one.lr
+
+    assert_replica_is(stack, 1, alone(one, rate=rate))
