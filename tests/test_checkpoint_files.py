@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from noisy_training import Run, assert_equal_bits, assert_same, network, state, write_weights
+from steadydescent import files
 from steadydescent.weight_averaging import (
     EMA,
     DamagedCheckpoint,
@@ -24,8 +25,8 @@ from steadydescent.weight_averaging import (
 # Whole or not at all
 
 
-@pytest.mark.parametrize("broken", ["save_file", "_flush"])
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
+@pytest.mark.parametrize(("module", "broken"), [(checkpoint_files, "save_file"), (files, "flush")])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, module, broken):
     run, path = Run(), tmp_path / "a.safetensors"
     run.save(path)
     before = path.read_bytes()
@@ -36,7 +37,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
             arguments[1].write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint_files, broken, interrupted)
+    monkeypatch.setattr(module, broken, interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.save(path)
     assert path.read_bytes() == before
@@ -45,9 +46,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
 
 def test_content_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):
     events = []
-    monkeypatch.setattr(
-        checkpoint_files, "_flush", lambda path: events.append((path.name, path.is_dir(), target.exists()))
-    )
+    monkeypatch.setattr(files, "flush", lambda path: events.append((path.name, path.is_dir(), target.exists())))
     target = tmp_path / "a.safetensors"
     write_weights(target, 1, [1.0])
     (name, is_folder, renamed), last = events

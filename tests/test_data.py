@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from steadydescent import data
-from steadydescent.data import fashion_mnist, files, mnist1d
+from steadydescent import data, files
+from steadydescent.data import fashion_mnist, mnist1d
 
 SMALL = {"train": 70, "validation": 110, "test": 130}  # ten times distinct primes: a mixed-up set has the wrong size
 FIRST_LABELS = [8, 5, 5, 6, 6, 5, 4, 2, 7, 2, 2]  # of draw(0, 70)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from steadydescent import data
-from steadydescent.data import fashion_mnist, files
+from steadydescent import files
+from steadydescent.data import fashion_mnist
 from steadydescent.torchvision_shim import import_torchvision
 
 SPLIT_DIGEST = "ae224adb592fedaa086795a3a7f031a49c542a743e888c2630beb563d890d3dd"  # of the training rows of seeds 0, 5

@@ -12,7 +12,7 @@ TECHNIQUES: dict[str, set[str]] = {
     "schedules": set(),
     "optimizers": {"averages"},
     "normalization": {"averages"},
-    "weight_averaging": {"averages", "normalization"},
+    "weight_averaging": {"averages", "files"},
     "minibatches": set(),
     "dataset_shift": {"data.mnist1d", "torchvision_shim"},
     "lr_search": {"averages"},

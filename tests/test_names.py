@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from steadydescent import data
-from steadydescent.data import files, names
+from steadydescent import data, files
+from steadydescent.data import names
 
 KNOWN = [
     ("Ukraine", "Україна"),

@@ -91,7 +91,8 @@ class Stack:
     def _plan_rates(self) -> None:
         """Rates of the whole run, or a plateau schedule that learns them from validation examples of its own."""
         name, options = read(self.first.schedule)
-        self.plateau, self.observed = None, set()
+        self.plateau: Plateau | None = None
+        self.observed: set[int] = set()
         if name != "plateau":
             self.rates = np.stack([run.rates() for run in self.runs], axis=1)  # [T, R]
             return
@@ -201,8 +202,8 @@ class Stack:
 
     def _evaluate(self, readout: Readout, rows: Tensor) -> pd.DataFrame:
         diverged, rows = self.carry.survived < self.done, rows.to(self.device)
-        forward = lambda part: self._each(self.flat.outputs, *weights, part)
-        weights = self.weights(readout)
+        theta, buffers = self.weights(readout)
+        forward = lambda part: self._each(self.flat.outputs, theta, buffers, part)
         if self.task.surface:
             height = self._each(self.flat.outputs, *self.start, rows[:, :1])
             return measure_surface(forward(rows[:, :1])[:, 0], height[:, 0], diverged)
@@ -230,7 +231,7 @@ class Stack:
                 if stop in self.curve_steps and self.first.curve_points > 1:
                     part = self.validation[:, :CURVE_EXAMPLES]
                     curves += [self._rows(self._evaluate(r, part), r, step=stop) for r in shown]
-                if stop in self.observed:
+                if self.plateau and stop in self.observed:
                     seen = self._evaluate(Readout("last", "last"), self.monitor).loss.to_numpy()
                     self.plateau_state = self.plateau.observe(self.plateau_state, seen)
             finals = self._finals()

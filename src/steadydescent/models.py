@@ -4,6 +4,7 @@ Where normalisation makes a layer's bias redundant, the layer has none. Networks
 normalisation alone start from the same weights.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -24,9 +25,11 @@ def mlp(*widths: int, norm: str = "none") -> nn.Sequential:
     for inputs, outputs in pairwise(widths[:-1]):
         linear = nn.Linear(inputs, outputs)
         if norm in ABSORBS_BIAS:
-            linear.bias = None  # drawn and let go, so that the next layer's weights do not depend on it
+            linear.register_parameter(
+                "bias", None
+            )  # drawn and let go, so that the next layer's weights do not depend on it
         layers += [linear, *_normalized(norm, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
 def _normalized(norm: str, channels: int) -> list[nn.Module]:
@@ -40,7 +43,9 @@ class ConvNet(nn.Module):
     redundant are added, zero at first. Striding instead of pooling keeps it cheap.
     """
 
-    def __init__(self, convolutions: list[nn.Module], size: tuple[int, ...], features: int, norm: str) -> None:
+    def __init__(
+        self, convolutions: Sequence[nn.Conv1d | nn.Conv2d], size: tuple[int, ...], features: int, norm: str
+    ) -> None:
         super().__init__()
         self.size = size
         layers: list[nn.Module] = []
@@ -59,7 +64,7 @@ class ConvNet(nn.Module):
 def image_convnet(channels: tuple[int, int] = (16, 32), norm: str = "batch") -> ConvNet:
     """Two 3×3 convolutions over 28×28 images: 28 → 14 → 7."""
     first, second = channels
-    convolutions: list[nn.Module] = [
+    convolutions = [
         nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False),
         nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False),
     ]
@@ -68,7 +73,7 @@ def image_convnet(channels: tuple[int, int] = (16, 32), norm: str = "batch") -> 
 
 def signal_convnet(channels: int = 25, norm: str = "none") -> ConvNet:
     """Three convolutions over signals of 40 points, 40 → 19 → 10 → 5, the network of greydanus2024scaling."""
-    convolutions: list[nn.Module] = [
+    convolutions = [
         nn.Conv1d(1, channels, 5, stride=2, padding=1, bias=False),
         nn.Conv1d(channels, channels, 3, stride=2, padding=1, bias=False),
         nn.Conv1d(channels, channels, 3, stride=2, padding=1, bias=False),

@@ -9,7 +9,6 @@ match its receipt is set aside when it is read, and its runs are trained again.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
+
+from steadydescent.files import flush
 
 MEASURES = [("accuracy", pa.float64()), ("loss", pa.float64()), ("calibration_error", pa.float64())]
 SCHEMAS = {
@@ -90,14 +91,14 @@ def write_folder(target: Path, tables: Tables | Result, receipt: dict[str, Any],
         digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
         (folder / "receipt.json").write_text(json.dumps({**receipt, "files": digests}, indent=1) + "\n")
         for path in [*folder.iterdir(), folder]:
-            _flush(path)
+            flush(path)
         folder.chmod(0o755)
         if replace:
             with suppress(FileNotFoundError):
                 target.rename(folder / "old")
         _appear(folder, target)
         shutil.rmtree(target / "old", ignore_errors=True)
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -121,14 +122,6 @@ def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
         return kind(*(read_table(folder / f"{name}.parquet", name) for name in kind._fields)), receipt
     except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowException) as error:
         raise ValueError(f"{folder} is not a whole result: {error!r}") from error
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Store:

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from steadydescent.data import fashion_mnist, mnist1d, names
 from steadydescent.data.fashion_mnist import DataUnavailable
-from steadydescent.data.files import DamagedFile
 from steadydescent.data.gaussian import DRAWS, Gaussian
 from steadydescent.data.task_data import SEED_LIMIT, Report, TaskData, checked_seeds
+from steadydescent.files import DamagedFile
 
 __all__ = [
     "SEED_LIMIT",

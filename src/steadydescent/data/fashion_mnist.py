@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steadydescent.data.files import DamagedFile, sha256, write_atomically
 from steadydescent.data.task_data import Report, TaskData, checksum
+from steadydescent.files import DamagedFile, sha256, write_atomically
 from steadydescent.torchvision_shim import import_torchvision
 
 DIGESTS = {  # SHA-256 of the unzipped files

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from steadydescent.data.files import sha256
 from steadydescent.data.task_data import Report, TaskData, checksum
+from steadydescent.files import sha256
 
 DRAWS = 16_384
 POOL_SEED = 0x6E6F6973  # "nois"

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from steadydescent.data.files import DamagedFile, sha256, write_atomically
 from steadydescent.data.task_data import SEED_LIMIT, Report, TaskData, checksum
+from steadydescent.files import DamagedFile, sha256, write_atomically
 
 CLASSES = 10
 COUNTS = {"train": 4_000, "validation": 4_000, "test": 20_000}

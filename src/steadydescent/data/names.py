@@ -27,8 +27,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from steadydescent.data.fashion_mnist import DataUnavailable
-from steadydescent.data.files import sha256
 from steadydescent.data.task_data import SEED_LIMIT, Report, TaskData, checksum
+from steadydescent.files import sha256
 
 LANGUAGE = "uk"
 DATABASES = {  # gettext domain: the names that it translates

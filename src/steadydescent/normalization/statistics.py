@@ -75,7 +75,7 @@ def statistics_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
         yield
     finally:
         for layer, usual in before:
-            layer.momentum = usual  # type: ignore[assignment]  # torch's may be None
+            layer.momentum = usual
 
 
 @torch.no_grad()

@@ -6,8 +6,6 @@ its SHA-256, and the SHA-256 of that JSON: any change of a bit that matters is f
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from steadydescent.files import replacing
 
 FORMAT = "steadydescent checkpoint 1"
 
@@ -85,27 +85,8 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     text = json.dumps({key: _pack(value, key, tensors) for key, value in content.items()})
     metadata = {"format": FORMAT, "content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
-        temporary.chmod(mode)  # save_file makes files that their owner alone can read
-        _flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name != "nt":  # Windows cannot open a folder, and needs no such call
-        _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
