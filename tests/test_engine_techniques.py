@@ -10,14 +10,16 @@ from torch.optim.swa_utils import update_bn
 
 from oracles import OPTIMIZERS, epochs, readout, stream_seed
 from steadydescent import data
+from steadydescent.dataset_shift import shifted_concept, shifted_prior
 from steadydescent.engine import MONITOR_EVERY, STATISTICS_BATCH, TRAIN_EXAMPLES, Stack
+from steadydescent.lr_search import coarse_to_fine, range_test, rate_step, steepest
 from steadydescent.noisy_quadratic import expected_loss
 from steadydescent.normalization import noise_shapes
 from steadydescent.paths import DATA
 from steadydescent.runs import Run
 from steadydescent.stepping import numerics
 from steadydescent.surfaces import EIGENVALUES
-from steadydescent.tasks import find
+from steadydescent.tasks import find, initial_model
 from steadydescent.weight_averaging import parse
 from test_engine import CLOSE, STEPS, alone, assert_replica_is, run, trained
 
@@ -239,3 +241,90 @@ def test_noisy_batch_norm_in_the_engine_is_the_module_fed_the_same_draws():
         return one.lr
 
     assert_replica_is(stack, 1, alone(one, rate=rate))
+
+
+def test_range_test_in_the_engine_is_the_one_in_a_loop_of_ones_own():
+    """A run under the `ramp` schedule and its minibatch losses are a range test; so are many runs of a stack at once."""
+    low, high = 1e-3, 1.0
+    runs = [run(schedule=f"ramp(low={low}, high={high})", lr=1.0, seed=seed, readouts=LAST) for seed in (5, 2)]
+    losses = torch.stack(trained(runs).losses)[:, 0].double().numpy()
+    one, loaded = runs[0], data.load("mnist1d", [5], DATA)
+    model = initial_model(one.task, stream_seed("mnist1d", 5, "weights"))
+    batches = epochs(4_000, one.batch_size, stream_seed("mnist1d", 5, "order"))
+
+    def loss():
+        rows = loaded.train[0][next(batches)]
+        x = ((loaded.pool[rows] - loaded.mean[0]) / loaded.std[0]).float()
+        return torch.nn.functional.cross_entropy(model(x), loaded.labels[rows])
+
+    step = rate_step(torch.optim.SGD(model.parameters(), low, momentum=0.9), loss)
+    alone = range_test(step, low, high, STEPS, divergence=math.inf)
+    np.testing.assert_allclose(one.rates(), alone.rates, rtol=1e-12)
+    np.testing.assert_allclose(losses[:30], alone.losses[:30], rtol=1e-4)
+    assert steepest(one.rates()[:30], losses[:30]) == pytest.approx(
+        steepest(alone.rates[:30], alone.losses[:30]), rel=1e-3
+    )
+
+
+def test_coarse_to_fine_search_trains_each_round_as_one_stack():
+    def evaluate(rates):
+        runs = [run(lr=float(rate), readouts=LAST, steps=30) for rate in rates]
+        return trained(runs).history.finals.loss.to_numpy()
+
+    search = coarse_to_fine(evaluate, 1e-4, 10, rounds=2, per_round=5, generator=np.random.default_rng(1))
+    assert len(search.rate) == 10 and np.isfinite(search.loss).all()
+    assert search.low[0] <= search.low[-1] <= search.best <= search.high[-1] <= search.high[0]
+    assert evaluate(np.array([search.best]))[0] == pytest.approx(search.loss.min(), rel=1e-3)
+
+
+def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
+    """Severity 0 gives the test set's own numbers; a covariate, prior or concept shift those of a plain evaluation."""
+    shifts = ("shear(severity=0)", "iid-noise(severity=5)", "prior(severity=5)", "concept(severity=5)")
+    one = run(test=True, shifts=shifts, lr=0.1, readouts=LAST)
+    stack = trained([one, one.model_copy(update={"seed": 2})])
+    finals = stack.history.finals.query("run == @one.key").set_index("split")
+    assert set(finals.index) == {"test", "train", *(f"test/{shift}" for shift in one.shifts)}
+    assert finals.accuracy["test/shear(severity=0)"] == finals.accuracy["test"]
+    assert finals.accuracy["test/iid-noise(severity=5)"] < finals.accuracy["test"]
+    loaded = data.load("mnist1d", [5], DATA)
+    x, y = loaded.pool[loaded.test], loaded.labels[loaded.test]
+    right = (
+        stack.flat.outputs(stack.carry.theta[0], stack.carry.buffers[0], (x - loaded.mean[0]) / loaded.std[0])
+    ).argmax(1)
+    generator = lambda kind: torch.Generator().manual_seed(stream_seed("mnist1d", 5, f"shift/{kind}"))
+    prior = shifted_prior(x, y, 5, classes=10, count=4_000, generator=generator("prior"))
+    concept = shifted_concept(x, y, 5, classes=10, generator=generator("concept"))
+    for name, shifted in (("prior", prior), ("concept", concept)):
+        expected = (right[shifted.rows] == shifted.y).double().mean().item()
+        assert finals.accuracy[f"test/{name}(severity=5)"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.needs_fashion
+def test_statistics_of_shifted_pictures_can_be_taken_from_them():
+    shifts = ("contrast(severity=5)", "contrast(severity=5, statistics=reestimated)")
+    base = {"task": "fashion-mnist-cnn", "optimizer": "momentum", "schedule": "constant", "lr": 0.05, "batch_size": 53}
+    one = Run(**base, steps=40, seed=3, readouts=LAST, test=True, shifts=shifts)
+    finals = trained([one]).history.finals.set_index("split").accuracy
+    frozen, reestimated = (finals[f"test/{shift}"] for shift in one.shifts)
+    assert frozen + 0.1 < reestimated <= finals["test"] + 0.02
+
+
+@pytest.mark.parametrize(
+    ("task", "shift", "sentence"),
+    [
+        ("mnist1d-mlp", "contrast(severity=1)", "shift must be one of .* for mnist1d data, got 'contrast'"),
+        ("mnist1d-mlp", "shear(severity=6)", "severity must be a whole number from 0 to 5, got 6"),
+        ("mnist1d-mlp", "shear", "severity must be a whole number from 0 to 5, got None"),
+        ("mnist1d-mlp", "shear(severity=1, degree=2)", "has no option"),
+        ("mnist1d-mlp", "shear(severity=1, statistics=fresh)", "statistics must be one of"),
+        ("saddle", "prior(severity=1)", r"shift must be one of \[\] for gaussian-2 data"),
+    ],
+)
+def test_shifts_that_a_task_does_not_have_are_refused(task, shift, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run(task=task, test=True, shifts=(shift,))
+
+
+def test_shifts_without_test_data_are_refused():
+    with pytest.raises(ValueError, match="a run with test=False never looks at"):
+        run(shifts=("shear(severity=1)",))

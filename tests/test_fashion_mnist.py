@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from steadydescent import data
-from steadydescent import files
+from steadydescent import data, files
 from steadydescent.data import fashion_mnist
 from steadydescent.torchvision_shim import import_torchvision
 

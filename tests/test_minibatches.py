@@ -303,7 +303,7 @@ def slides_network():
 
 @pytest.mark.slip(7)
 def test_l2_term_belongs_to_the_data_set_not_to_the_minibatch():
-    """uit-slides print λ/2n. With λ/2m an epoch's mean cost is the full cost for all n; λ/2n makes the term m/n times it."""
+    """uit-slides print λ/2n. With λ/2m an epoch's mean cost is the full cost for all n; λ/2n makes it m/n-fold."""
     (weights, losses), strength, examples = slides_network(), 3.0, 24
     squares = sum(weight.square().sum() for weight in weights)
     full = regularised_cost(losses, weights, strength, examples)

@@ -22,6 +22,7 @@ from steadydescent.optimizers import RULES
 from steadydescent.runs import Run, stream_seed
 from steadydescent.schedules import Plateau
 from steadydescent.settings import read
+from steadydescent.shifts import Look, reestimates, shifted_test
 from steadydescent.stepping import Carry, Flat, compiled
 from steadydescent.tasks import find, initial_model
 from steadydescent.weight_averaging import Readout, mix, parse
@@ -61,7 +62,7 @@ def evaluated(run: Run, validation: int, test: int) -> int:
     if not run.test:
         return validation * len(run.readouts)
     curve = len(on_curves(run)) * run.curve_points * min(CURVE_EXAMPLES, validation) if run.curve_points > 1 else 0
-    return curve + (test + TRAIN_EXAMPLES) * len(run.readouts)
+    return curve + (test * (1 + len(run.shifts)) + TRAIN_EXAMPLES) * len(run.readouts)
 
 
 class Stack:
@@ -174,18 +175,18 @@ class Stack:
         theta, buffers = self._averaged(readout)
         if readout.statistics == "copied":
             return theta, self.carry.buffers
-        return (theta, self._reestimated(theta)) if readout.statistics == "reestimated" else (theta, buffers)
+        if readout.statistics == "reestimated":
+            return theta, self._reestimated(theta, self._look(self.data.train[self.lane][:, :TRAIN_EXAMPLES]))
+        return theta, buffers
 
-    def _reestimated(self, theta: Tensor) -> Tensor:
-        """Buffers `[R, Q]` that these weights give on training examples: the mean over batches of their statistics."""
-        rows = self.data.train[self.lane][:, :TRAIN_EXAMPLES].to(self.device)
+    def _reestimated(self, theta: Tensor, look: Look) -> Tensor:
+        """Buffers `[R, Q]` that these weights give on examples: the mean over batches of their statistics."""
         flat = Flat(self.flat.module, STATISTICS_BATCH)
         still = theta.new_zeros(flat.draws)  # statistics are those before the noise
         forward = lambda theta, buffers, x: flat.forward(theta, buffers, still, x)[1]
         with statistics_momentum(flat.module, 1.0):
-            found = [
-                self._each(forward, theta, self.carry.buffers, part) for part in rows.split(STATISTICS_BATCH, dim=1)
-            ]
+            parts = look.rows.split(STATISTICS_BATCH, dim=1)
+            found = [self._each(forward, theta, self.carry.buffers, look.pool, part) for part in parts]
         return torch.stack(found).mean(0)
 
     def _averaged(self, readout: Readout) -> tuple[Tensor, Tensor]:
@@ -200,21 +201,31 @@ class Stack:
         share = readout.start_share ** (self.done / self.first.steps)  # β^T → β^t
         return mix(average[0], self.start[0], share), mix(average[1], self.start[1], share)
 
-    def _evaluate(self, readout: Readout, rows: Tensor) -> pd.DataFrame:
-        diverged, rows = self.carry.survived < self.done, rows.to(self.device)
-        theta, buffers = self.weights(readout)
-        forward = lambda part: self._each(self.flat.outputs, theta, buffers, part)
-        if self.task.surface:
-            height = self._each(self.flat.outputs, *self.start, rows[:, :1])
-            return measure_surface(forward(rows[:, :1])[:, 0], height[:, 0], diverged)
-        return measure(forward, self.labels, rows, diverged)
+    def _look(self, rows: Tensor) -> Look:
+        rows = rows.to(self.device)
+        return Look(self.pool, rows, self.labels[rows])
 
-    def _each(self, function: Callable[..., Tensor], theta: Tensor, buffers: Tensor, rows: Tensor) -> Tensor:
-        """A function of weights, buffers and inputs for every replica and its rows `[R, N]`, stacked.
+    def _evaluate(self, readout: Readout, look: Look, reestimate: bool = False) -> pd.DataFrame:
+        """One row a replica; with `reestimate`, batch norm takes its statistics from the examples looked at."""
+        diverged = self.carry.survived < self.done
+        theta, buffers = self.weights(readout)
+        if self.task.surface:
+            height, start = (
+                self._each(self.flat.outputs, *w, look.pool, look.rows) for w in ((theta, buffers), self.start)
+            )
+            return measure_surface(height[:, 0], start[:, 0], diverged)
+        buffers = self._reestimated(theta, look) if reestimate else buffers
+        forward = lambda rows: self._each(self.flat.outputs, theta, buffers, look.pool, rows)
+        return measure(forward, look.rows, look.targets, diverged)
+
+    def _each(
+        self, function: Callable[..., Tensor], theta: Tensor, buffers: Tensor, pool: Tensor, rows: Tensor
+    ) -> Tensor:
+        """A function of weights, buffers and inputs for every replica and its rows `[R, N]` of a pool, stacked.
 
         Replica after replica on a CPU, where large plain products beat batched ones.
         """
-        x = self.task.inputs(self.pool[rows], self.mean, self.std)
+        x = self.task.inputs(pool[rows], self.mean, self.std)
         if self.device == "cuda":
             return vmap(function)(theta, buffers, x)
         return torch.stack([function(*replica) for replica in zip(theta, buffers, x, strict=True)])
@@ -229,13 +240,13 @@ class Stack:
                 tick((stop - self.done) * len(self.runs))
                 self.done = stop
                 if stop in self.curve_steps and self.first.curve_points > 1:
-                    part = self.validation[:, :CURVE_EXAMPLES]
-                    curves += [self._rows(self._evaluate(r, part), r, step=stop) for r in shown]
+                    look = self._look(self.validation[:, :CURVE_EXAMPLES])
+                    curves += [self._rows(self._evaluate(r, look), r, step=stop) for r in shown]
                 if self.plateau and stop in self.observed:
-                    seen = self._evaluate(Readout("last", "last"), self.monitor).loss.to_numpy()
+                    seen = self._evaluate(Readout("last", "last"), self._look(self.monitor)).loss.to_numpy()
                     self.plateau_state = self.plateau.observe(self.plateau_state, seen)
             finals = self._finals()
-        rows = [{"run": run.key, **run.model_dump(exclude={"readouts"})} for run in self.wanted]
+        rows = [{"run": run.key, **run.model_dump(exclude={"readouts", "shifts"})} for run in self.wanted]
         survived = self.carry.survived[: len(rows)].tolist()
         steps = self.first.steps
         table = pd.DataFrame(rows).assign(
@@ -250,15 +261,24 @@ class Stack:
         )
 
     def _finals(self) -> list[pd.DataFrame]:
-        splits = {"validation": self.validation}
+        """Validation for a tuning run; else test and training data, and each shifted test set."""
+        rows = {"validation": self.validation}
         if self.first.test:
             test = self.data.test.expand(len(self.runs), -1)
-            splits = {"test": test, "train": self.data.train[self.lane][:, :TRAIN_EXAMPLES]}
-        return [
-            self._rows(self._evaluate(readout, rows), readout, split=split)
-            for split, rows in splits.items()
+            rows = {"test": test, "train": self.data.train[self.lane][:, :TRAIN_EXAMPLES]}
+        finals = [
+            self._rows(self._evaluate(readout, self._look(part)), readout, split=split)
+            for split, part in rows.items()
             for readout in self.readouts
         ]
+        for shift in self.first.shifts:
+            streams = [stream_seed(self.task.source, run.seed, f"shift/{read(shift).name}") for run in self.runs]
+            look = Look(*(part.to(self.device) for part in shifted_test(shift, self.task, self.data, streams)))
+            finals += [
+                self._rows(self._evaluate(readout, look, reestimates(shift)), readout, split=f"test/{shift}")
+                for readout in self.readouts
+            ]
+        return finals
 
     def _rows(self, measures: pd.DataFrame, readout: Readout, **columns) -> pd.DataFrame:
         keys = [run.key for run in self.wanted]

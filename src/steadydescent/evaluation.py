@@ -14,14 +14,14 @@ CHUNK = 2_000
 """Examples at a time: large enough for full-speed products, small enough for the cache and 4 GiB."""
 
 
-def measure(logits: Callable[[Tensor], Tensor], labels: Tensor, rows: Tensor, diverged: Tensor) -> pd.DataFrame:
+def measure(logits: Callable[[Tensor], Tensor], rows: Tensor, targets: Tensor, diverged: Tensor) -> pd.DataFrame:
     """One row a replica: accuracy, cross-entropy (nats), expected calibration error (15 equal bins; Guo et al. 2017).
 
-    `logits` maps rows `[R, N]` of the data to `[R, N, K]`, or to `[R, N, T, K]` where an example has T labels, of which
-    those that are −100 do not count. A replica that diverged, or whose logits are not all finite, counts as guessing:
+    `logits` maps rows `[R, N]` of the data to `[R, N, K]`, or to `[R, N, T, K]` where an example has T labels;
+    `targets` `[R, N]` or `[R, N, T]` are those labels, of which −100 do not count. A replica that diverged, or whose logits are not all finite, counts as guessing:
     accuracy 1/K, cross-entropy ln K, calibration error 0.
     """
-    outputs = ((logits(part), labels[part]) for part in rows.split(CHUNK, dim=1))
+    outputs = ((logits(x), y) for x, y in zip(rows.split(CHUNK, dim=1), targets.split(CHUNK, dim=1), strict=True))
     parts = [(_sums(found.flatten(1, -2), wanted.flatten(1)), found.shape[-1]) for found, wanted in outputs]
     classes = parts[0][1]
     total = {name: torch.stack([sums[name] for sums, _ in parts]).sum(dim=0) for name in parts[0][0]}

@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk; Windows cannot open a folder and needs no such call."""
+    """Wait until a file, or a folder's list of names, is on disk; Windows cannot open a folder nor needs to."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

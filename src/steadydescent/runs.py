@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from steadydescent import data, schedules, tasks
+from steadydescent import data, schedules, shifts, tasks
 from steadydescent.optimizers import RULES
 from steadydescent.settings import read
 from steadydescent.weight_averaging import parse
@@ -25,7 +25,7 @@ class Run(BaseModel):
 
     `task`, `optimizer` and `schedule` may carry options, `adam(beta1=0)`, and are kept in canonical form.
     `curve_points` evaluations on validation data, evenly spaced and the last one at the end;
-    test data are looked at only when `test` is true, once, at the end.
+    test data are looked at only when `test` is true, once, at the end, and then also as each of `shifts` moves them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -40,6 +40,7 @@ class Run(BaseModel):
     readouts: tuple[str, ...]
     curve_points: Annotated[int, Field(ge=1)] = 1
     test: bool = False
+    shifts: tuple[str, ...] = ()
 
     @field_validator("task")
     @classmethod
@@ -74,6 +75,9 @@ class Run(BaseModel):
             raise ValueError(f"readouts must be a non-empty list without repetition, got {self.readouts}")
         for name in self.readouts:
             parse(name, self.steps)
+        object.__setattr__(self, "shifts", tuple(shifts.canonical(text, tasks.find(self.task)) for text in self.shifts))
+        if self.shifts and not self.test:
+            raise ValueError(f"shifts move test data, which a run with test=False never looks at, got {self.shifts}")
         name, options = read(self.schedule)
         if name == "plateau":
             schedules.Plateau(**{key: value for key, value in options.items() if key != "every"})
@@ -95,7 +99,7 @@ class Run(BaseModel):
     def key(self) -> str:
         """SHA-256 of the canonical description: this run, its data, and the numerics version."""
         identity = {
-            "run": self.model_dump(),
+            "run": self.model_dump(exclude=None if self.shifts else {"shifts"}),  # keys from before there were shifts
             "data": data.identity(tasks.find(self.task).source),
             "numerics": NUMERICS_VERSION,
         }
@@ -109,7 +113,7 @@ class Run(BaseModel):
         """
         plateau = self.schedule if read(self.schedule).name == "plateau" else ""
         settings = (self.task, self.optimizer, self.batch_size, self.steps, self.readouts, self.curve_points, self.test)
-        return (*settings, plateau) if plateau else settings
+        return (*settings, self.shifts, plateau) if self.shifts or plateau else settings
 
 
 def stream_seed(source: str, seed: int, purpose: str) -> int:

@@ -1,7 +1,8 @@
 """Sphinx extension of the book: every number, verdict, alt text and caption comes from data, none is typed.
 
 Roles: ``result``, ``verdict``. Directives: ``claim``, ``verdicts``, ``holds``, ``origin``, ``datafig``, ``vegachart``,
-``howtocite``. Whatever the text refers to and the data do not hold is a warning; the book is built with ``-W``.
+``howtocite``, ``slips``. Whatever the text refers to and the data do not hold is a warning; the book is built with
+``-W``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .figures import DataFigure, VegaChart
 from .origin import Origin
 from .pages import load_charts, protect_pages, write_permalinks
 from .roles import Result, Verdict
+from .slips import Slips
 from .sources import ResolveSources, source_reference
 
 DIRECTIVES = {
@@ -27,6 +29,7 @@ DIRECTIVES = {
     "datafig": DataFigure,
     "vegachart": VegaChart,
     "howtocite": HowToCite,
+    "slips": Slips,
 }
 
 
