@@ -123,7 +123,7 @@ class OurStack:
         """Validation cross-entropy of the first replica, seed 0 as in the other loops."""
         stack = self.stack
         stack.done = self.done
-        return float(stack._evaluate(stack.readouts[0], stack.data.validation[stack.lane]).loss[0])
+        return float(stack.evaluate(stack.readouts[0], stack.look(stack.validation)).loss[0])
 
 
 def rate(contender: Any, seconds: float) -> float:

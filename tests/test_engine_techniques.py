@@ -103,7 +103,7 @@ def test_networks_with_any_norm_train_in_the_engine_as_alone(task, norm):
 
 
 def test_ghost_batch_norm_trains_in_the_engine_as_alone():
-    runs = [run(task="mnist1d-mlp(norm=ghost)", batch_size=64, seed=seed, steps=23) for seed in (5, 2)]
+    runs = [run(task="mnist1d-mlp(norm=ghost)", batch_size=50, seed=seed, steps=23) for seed in (5, 2)]
     stack = trained(runs)
     assert_replica_is(stack, 1, alone(runs[1]))
 
@@ -244,7 +244,7 @@ def test_noisy_batch_norm_in_the_engine_is_the_module_fed_the_same_draws():
 
 
 def test_range_test_in_the_engine_is_the_one_in_a_loop_of_ones_own():
-    """A run under the `ramp` schedule and its minibatch losses are a range test; so are many runs of a stack at once."""
+    """A run under the `ramp` schedule and its minibatch losses are a range test, many of them in one stack."""
     low, high = 1e-3, 1.0
     runs = [run(schedule=f"ramp(low={low}, high={high})", lr=1.0, seed=seed, readouts=LAST) for seed in (5, 2)]
     losses = torch.stack(trained(runs).losses)[:, 0].double().numpy()

@@ -15,7 +15,7 @@ TECHNIQUES: dict[str, set[str]] = {
     "weight_averaging": {"averages", "files"},
     "minibatches": set(),
     "dataset_shift": {"data.mnist1d", "torchvision_shim"},
-    "lr_search": {"averages"},
+    "lr_search": {"averages", "schedules"},
 }
 """Technique → the modules of the package that it may import."""
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

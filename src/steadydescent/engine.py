@@ -176,7 +176,7 @@ class Stack:
         if readout.statistics == "copied":
             return theta, self.carry.buffers
         if readout.statistics == "reestimated":
-            return theta, self._reestimated(theta, self._look(self.data.train[self.lane][:, :TRAIN_EXAMPLES]))
+            return theta, self._reestimated(theta, self.look(self.data.train[self.lane][:, :TRAIN_EXAMPLES]))
         return theta, buffers
 
     def _reestimated(self, theta: Tensor, look: Look) -> Tensor:
@@ -201,11 +201,12 @@ class Stack:
         share = readout.start_share ** (self.done / self.first.steps)  # β^T → β^t
         return mix(average[0], self.start[0], share), mix(average[1], self.start[1], share)
 
-    def _look(self, rows: Tensor) -> Look:
+    def look(self, rows: Tensor) -> Look:
+        """Examples to evaluate on: rows `[R, N]` of the data."""
         rows = rows.to(self.device)
         return Look(self.pool, rows, self.labels[rows])
 
-    def _evaluate(self, readout: Readout, look: Look, reestimate: bool = False) -> pd.DataFrame:
+    def evaluate(self, readout: Readout, look: Look, reestimate: bool = False) -> pd.DataFrame:
         """One row a replica; with `reestimate`, batch norm takes its statistics from the examples looked at."""
         diverged = self.carry.survived < self.done
         theta, buffers = self.weights(readout)
@@ -240,10 +241,10 @@ class Stack:
                 tick((stop - self.done) * len(self.runs))
                 self.done = stop
                 if stop in self.curve_steps and self.first.curve_points > 1:
-                    look = self._look(self.validation[:, :CURVE_EXAMPLES])
-                    curves += [self._rows(self._evaluate(r, look), r, step=stop) for r in shown]
+                    look = self.look(self.validation[:, :CURVE_EXAMPLES])
+                    curves += [self._rows(self.evaluate(r, look), r, step=stop) for r in shown]
                 if self.plateau and stop in self.observed:
-                    seen = self._evaluate(Readout("last", "last"), self._look(self.monitor)).loss.to_numpy()
+                    seen = self.evaluate(Readout("last", "last"), self.look(self.monitor)).loss.to_numpy()
                     self.plateau_state = self.plateau.observe(self.plateau_state, seen)
             finals = self._finals()
         rows = [{"run": run.key, **run.model_dump(exclude={"readouts", "shifts"})} for run in self.wanted]
@@ -267,7 +268,7 @@ class Stack:
             test = self.data.test.expand(len(self.runs), -1)
             rows = {"test": test, "train": self.data.train[self.lane][:, :TRAIN_EXAMPLES]}
         finals = [
-            self._rows(self._evaluate(readout, self._look(part)), readout, split=split)
+            self._rows(self.evaluate(readout, self.look(part)), readout, split=split)
             for split, part in rows.items()
             for readout in self.readouts
         ]
@@ -275,7 +276,7 @@ class Stack:
             streams = [stream_seed(self.task.source, run.seed, f"shift/{read(shift).name}") for run in self.runs]
             look = Look(*(part.to(self.device) for part in shifted_test(shift, self.task, self.data, streams)))
             finals += [
-                self._rows(self._evaluate(readout, look, reestimates(shift)), readout, split=f"test/{shift}")
+                self._rows(self.evaluate(readout, look, reestimates(shift)), readout, split=f"test/{shift}")
                 for readout in self.readouts
             ]
         return finals

@@ -18,8 +18,8 @@ def measure(logits: Callable[[Tensor], Tensor], rows: Tensor, targets: Tensor, d
     """One row a replica: accuracy, cross-entropy (nats), expected calibration error (15 equal bins; Guo et al. 2017).
 
     `logits` maps rows `[R, N]` of the data to `[R, N, K]`, or to `[R, N, T, K]` where an example has T labels;
-    `targets` `[R, N]` or `[R, N, T]` are those labels, of which −100 do not count. A replica that diverged, or whose logits are not all finite, counts as guessing:
-    accuracy 1/K, cross-entropy ln K, calibration error 0.
+    `targets` `[R, N]` or `[R, N, T]` are those labels, of which −100 do not count. A replica that diverged, or whose
+    logits are not all finite, counts as guessing: accuracy 1/K, cross-entropy ln K, calibration error 0.
     """
     outputs = ((logits(x), y) for x, y in zip(rows.split(CHUNK, dim=1), targets.split(CHUNK, dim=1), strict=True))
     parts = [(_sums(found.flatten(1, -2), wanted.flatten(1)), found.shape[-1]) for found, wanted in outputs]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from steadydescent import schedules
 from steadydescent.averages import check_decay, debias, ewa
 from steadydescent.lr_search.random_search import Floats, check_draw
 
@@ -27,7 +28,7 @@ def ramp(low: float, high: float, steps: int) -> Floats:
         ValueError: unless 0 < low < high < ∞ and steps ≥ 2.
     """
     check_draw(low, high, steps, "steps", least=2)
-    return np.geomspace(low, high, steps)
+    return schedules.ramp(low, high, steps)(np.arange(1.0, steps + 1))
 
 
 def smoothed(losses: Iterable[float], beta: float) -> Iterator[float]:
@@ -62,8 +63,8 @@ def range_test(
     `step(rate)` makes one update at that rate on the next mini-batch and returns the mini-batch's loss before it;
     `rate_step` makes such a function of an optimiser. The test stops early, with what it has, at a loss that is not
     finite, or when the smoothed loss is more than `divergence` times its lowest value (4: fastai and Lightning); `inf`
-    switches the latter off. Below 0 "times" would mean nothing: there it stops (divergence − 1)·|lowest| above
-    the lowest value, which is the same thing above 0.
+    switches the latter off. Below 0 "times" would mean nothing: there it stops (divergence − 1) times the
+    lowest value's size above it, which is the same thing above 0.
 
     Smoothing: a bias-corrected average (`smoothed`). fastai and Lightning use β = 0.98, a window of 50 steps, half of
     their ramp of 100, which moves every feature of the curve far towards larger rates. We use 0.9, 10 steps.

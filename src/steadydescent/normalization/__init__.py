@@ -22,7 +22,7 @@ __all__ = [
     "statistics_momentum",
 ]
 
-GHOST = 32
+GHOST = 25
 """Examples in a ghost batch of the study's networks."""
 GROUPS = 5
 """Groups of the study's group norm, or the nearest smaller number that divides the channels."""

@@ -130,10 +130,12 @@ class NoisyBatchNorm(BatchNorm):
 
         m ~ U(μ − r, μ + r), s ~ U(σ − r, σ + r),   μ ~ U(−shift, shift), σ ~ U(1, scale), r = `spread`.
 
-    The paper draws s from a normal distribution; uniform draws serve both here. In inference there is no noise.
+    From the paper is the idea: noise after batch norm, independent for every example, of a mean that is not 0 and a
+    variance that is not 1, by a law of each unit's own that changes at every step. These laws and amplitudes are ours.
+    In inference there is no noise.
 
     Draws are an input, so that a compiled and stacked step can take them: the buffer `draws` `[2, 1 + B, C]`, uniform
-    on (−1, 1), which `draw_noise` fills for the next batch and which is no part of the state.
+    on (−1, 1), which `draw_noise` fills for the next batch and which is no part of the state. Zeros are no noise.
 
     Raises:
         ValueError: as `BatchNorm`; for negative amplitudes or a scale below 1; in training, without noise drawn for a
@@ -170,7 +172,7 @@ class NoisyBatchNorm(BatchNorm):
             )
         means, deviations = self.draws  # each [1 + B, C]: the distribution's draw, then one for each example
         m = self.shift * means[:1] + self.spread * means[1:]
-        s = 1 + (self.scale - 1) * (deviations[:1] + 1) / 2 + self.spread * deviations[1:]
+        s = 1 + (self.scale - 1) * deviations[:1].abs() + self.spread * deviations[1:]
         across = [len(z), -1] + [1] * (z.dim() - 2)
         return s.view(across) * normalized + m.view(across)
 
@@ -183,10 +185,11 @@ def noise_shapes(module: nn.Module, batch_size: int) -> dict[str, tuple[int, int
 
 def draw_noise(module: nn.Module, batch_size: int, generator: torch.Generator) -> None:
     """Draw the noise of the next training batch for every `NoisyBatchNorm` of a module."""
-    for name, shape in noise_shapes(module, batch_size).items():
-        layer = module.get_submodule(name.rpartition(".")[0])
-        draws = torch.rand(shape, generator=generator, device=generator.device, dtype=layer.draws.dtype)
-        layer.draws = (2 * draws - 1).to(layer.draws.device)
+    for layer in module.modules():
+        if isinstance(layer, NoisyBatchNorm):
+            shape = (2, 1 + batch_size, len(layer.weight))
+            draws = torch.rand(shape, generator=generator, device=generator.device, dtype=layer.draws.dtype)
+            layer.draws = (2 * draws - 1).to(layer.draws.device)
 
 
 def check_momentum(momentum: float) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from steadydescent.normalization.batch import BatchNorm, check_momentum, draw_noise
+from steadydescent.normalization.batch import BatchNorm, NoisyBatchNorm, check_momentum
 
 Tracking = BatchNorm | _BatchNorm
 """Batch norms that keep running statistics, ours and torch's."""
@@ -82,8 +82,6 @@ def statistics_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
 def reestimate(
     module: nn.Module,
     batches: Iterable[Batch],
-    generator: torch.Generator | None = None,
-    *,
     device: torch.device | str | None = None,
 ) -> int:
     """Give every batch norm of a module the statistics of these batches; returns how many layers it were.
@@ -98,13 +96,13 @@ def reestimate(
 
     Two conventions for the other layers: (a) training mode, dropout included (`update_bn`); (b) inference mode. We use
     (b), the network as it will be used, which also leaves the global random generators alone; without dropout both
-    agree. A `NoisyBatchNorm` takes its noise from `generator`. A layer that is used several times in a pass counts
+    agree. For the same reason a `NoisyBatchNorm` makes no noise. A layer that is used several times in a pass counts
     each use; one that is not used keeps what it had.
 
     Parameters, gradients, training flags and momenta stay as they were; so do statistics, if a batch fails.
 
     Raises:
-        ValueError: for no batches at all, one tensor in place of batches, or noisy batch norm without a generator.
+        ValueError: for no batches at all, or one tensor in place of batches.
 
     >>> norm = BatchNorm(1)
     >>> reestimate(norm, [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [9.0]])])
@@ -117,12 +115,13 @@ def reestimate(
     layers = _tracking(module)
     if not layers:
         return 0
+    noisy = [layer for layer in layers if isinstance(layer, NoisyBatchNorm)]
     batch = None
     with _estimating(module, layers) as uses:
         for batch in batches:
             x = batch[0] if isinstance(batch, tuple | list) else batch
-            if generator is not None:
-                draw_noise(module, len(x), generator)
+            for layer in noisy:
+                layer.draws = layer.draws.new_zeros(2, 1 + len(x), len(layer.weight))
             module(x if device is None else x.to(device))
         if batch is None:
             raise ValueError("batches must hold at least one batch, got none")
@@ -143,6 +142,7 @@ def _estimating(module: nn.Module, layers: list[Tracking]) -> Iterator[Counter[n
 
     flags = [(part, part.training) for part in module.modules()]
     kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
+    draws = [(layer, layer.draws) for layer in layers if isinstance(layer, NoisyBatchNorm)]
     hooks = [layer.register_forward_pre_hook(count) for layer in layers]
     try:
         with statistics_momentum(module, 1.0):
@@ -156,6 +156,8 @@ def _estimating(module: nn.Module, layers: list[Tracking]) -> Iterator[Counter[n
                 layer.get_buffer(name).resize_as_(buffer).copy_(buffer)
         raise
     finally:
+        for layer, noise in draws:
+            layer.draws = noise
         for hook in hooks:
             hook.remove()
         for part, flag in flags:

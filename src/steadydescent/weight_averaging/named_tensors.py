@@ -12,14 +12,20 @@ Tensors = dict[str, Tensor]
 
 
 def named_tensors(module: nn.Module) -> Tensors:
-    """Parameters and buffers by name, outside autograd, in the module's own memory; tied ones once."""
-    return {name: tensor.detach() for name, tensor in chain(module.named_parameters(), module.named_buffers())}
+    """Parameters and buffers by name, outside autograd, in the module's own memory; tied ones once.
+
+    Buffers that are no part of the module's state, such as the noise of its next batch, are left alone.
+    """
+    state = module.state_dict(keep_vars=True).keys()
+    buffers = ((name, buffer) for name, buffer in module.named_buffers() if name in state)
+    return {name: tensor.detach() for name, tensor in chain(module.named_parameters(), buffers)}
 
 
 def averaged_names(module: nn.Module, average_buffers: bool) -> frozenset[str]:
     """Names of what has a mean: floating-point and complex parameters and, if asked, buffers."""
-    averaged = chain(module.named_parameters(), module.named_buffers() if average_buffers else ())
-    return frozenset(name for name, tensor in averaged if has_mean(tensor))
+    candidates = named_tensors(module)
+    chosen = candidates if average_buffers else [name for name, _ in module.named_parameters()]
+    return frozenset(name for name in chosen if has_mean(candidates[name]))
 
 
 def has_mean(tensor: Tensor) -> bool:
