@@ -137,7 +137,7 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
 def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Whatever is trained inside, model and optimiser leave as they came in, after an exception too.
 
-    Restored are all that their `state_dict`s hold, buffers that the model's leaves out, gradients, train or eval mode
+    Restored are all that each `state_dict` holds, buffers that the model's leaves out, gradients, train or eval mode
     of each module, and torch's random generators of the CPU and of the model's CUDA devices. Mini-batches that were
     taken stay taken. It costs a second copy of weights and optimiser slots.
 
