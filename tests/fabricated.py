@@ -27,8 +27,7 @@ def tables(runs: Iterable[Run], score: Score = lambda run, readout, split: 0.5, 
     """What a stack of these runs would leave if `score` were their accuracy; loss and calibration follow from it."""
     finals, curves, rows = [], [], []
     for run in runs:
-        plain = run.model_dump(exclude={"readouts"})
-        rows.append({"run": run.key, **plain, "diverged_at": 1 if run.key in set(diverged) else None})
+        rows.append({**run.row, "diverged_at": 1 if run.key in set(diverged) else None})
         for readout in run.readouts:
             for split in ("test", "train") if run.test else ("validation",):
                 finals.append(

@@ -247,7 +247,7 @@ class Stack:
                     seen = self.evaluate(Readout("last", "last"), self.look(self.monitor)).loss.to_numpy()
                     self.plateau_state = self.plateau.observe(self.plateau_state, seen)
             finals = self._finals()
-        rows = [{"run": run.key, **run.model_dump(exclude={"readouts", "shifts"})} for run in self.wanted]
+        rows = [run.row for run in self.wanted]
         survived = self.carry.survived[: len(rows)].tolist()
         steps = self.first.steps
         table = pd.DataFrame(rows).assign(

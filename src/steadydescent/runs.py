@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import fields
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -104,6 +104,11 @@ class Run(BaseModel):
             "numerics": NUMERICS_VERSION,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its key and its settings as a row of a table; readouts and shifts have rows of their own."""
+        return {"run": self.key, **self.model_dump(exclude={"readouts", "shifts"})}
 
     @property
     def shape(self) -> tuple:
