@@ -160,7 +160,10 @@ def test_cite_gives_one_entry_by_its_id_or_all(published):
         (["run", "--only", "nothing"], "only='nothing' matches nothing"),
         (["claims", "--source", "mine"], "source must be published or reproduced, got 'mine'"),
         (["publish", "--profile", "smoke"], "profile 'smoke' supports no claim and is not published"),
-        (["data", "fetch", "cifar"], "source must be one of mnist1d, fashion-mnist, names, gaussian-2, gaussian-100; got 'cifar'"),
+        (
+            ["data", "fetch", "cifar"],
+            "source must be one of mnist1d, fashion-mnist, names, gaussian-2, gaussian-100; got 'cifar'",
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )

@@ -2,11 +2,13 @@
 
 import ast
 import importlib
+import inspect
 import re
 from functools import reduce
 from pathlib import Path
 
 import pytest
+from typing_extensions import is_protocol
 
 from steadydescent.dataset_shift import MOVES
 from steadydescent.lr_search import SUGGESTIONS
@@ -14,7 +16,9 @@ from steadydescent.normalization import KINDS
 from steadydescent.optimizers import RULES
 from steadydescent.schedules import SCHEDULES
 from steadydescent.surfaces import SURFACES
-from steadydescent.tasks import TASKS
+from steadydescent.tasks import TASKS, Task
+from steadydescent.weight_averaging import Readout
+from test_imports import TECHNIQUES
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ["technique", "source", "where", "test", "held to"]
@@ -58,6 +62,27 @@ def test_every_rule_schedule_norm_suggestion_and_task_is_in_the_table():
     text = " ".join(cell for row in ROWS for cell in row)
     assert [name for name in names if f"`{name}`" not in text] == []
     assert {kind.split("-")[0] for kind in MOVES} <= set(re.findall(r"covariate|prior|concept", text))
+
+
+def public(module: str) -> dict[str, object]:
+    """Functions and classes that a technique module offers, but for its plain records, exceptions and checks."""
+    found = importlib.import_module(f"steadydescent.{module}")
+    names = getattr(found, "__all__", [name for name in vars(found) if not name.startswith("_")])
+    own = {name: getattr(found, name) for name in names if getattr(found, name).__class__ is not type(ast)}
+    record = lambda it: inspect.isclass(it) and (issubclass(it, tuple | Exception) or is_protocol(it))
+    return {
+        name: it
+        for name, it in own.items()
+        if (inspect.isfunction(it) or inspect.isclass(it))
+        and it.__module__.startswith(f"steadydescent.{module}")
+        and not (record(it) or name.startswith("check_") or it in (Readout, Task))
+    }
+
+
+@pytest.mark.parametrize("module", [*TECHNIQUES, "surfaces", "noisy_quadratic", "tasks"])
+def test_every_public_technique_shows_an_example_that_runs(module):
+    lacking = [name for name, it in public(module).items() if ">>>" not in (it.__doc__ or "")]
+    assert public(module) and lacking == []
 
 
 def test_every_work_that_a_docstring_cites_is_in_the_bibliography():

@@ -62,7 +62,11 @@ class ConvNet(nn.Module):
 
 
 def image_convnet(channels: tuple[int, int] = (16, 32), norm: str = "batch") -> ConvNet:
-    """Two 3×3 convolutions over 28×28 images: 28 → 14 → 7."""
+    """Two 3×3 convolutions over 28×28 images: 28 → 14 → 7.
+
+    >>> image_convnet()(torch.zeros(2, 784)).shape
+    torch.Size([2, 10])
+    """
     first, second = channels
     convolutions = [
         nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False),
@@ -72,7 +76,11 @@ def image_convnet(channels: tuple[int, int] = (16, 32), norm: str = "batch") -> 
 
 
 def signal_convnet(channels: int = 25, norm: str = "none") -> ConvNet:
-    """Three convolutions over signals of 40 points, 40 → 19 → 10 → 5, the network of greydanus2024scaling."""
+    """Three convolutions over signals of 40 points, 40 → 19 → 10 → 5, the network of greydanus2024scaling.
+
+    >>> signal_convnet(norm="group")(torch.zeros(2, 40)).shape
+    torch.Size([2, 10])
+    """
     convolutions = [
         nn.Conv1d(1, channels, 5, stride=2, padding=1, bias=False),
         nn.Conv1d(channels, channels, 3, stride=2, padding=1, bias=False),

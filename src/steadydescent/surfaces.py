@@ -56,6 +56,9 @@ def saddle(point: Tensor) -> Tensor:
     """f = ½·x² − ½·y² + ¼·y⁴: a saddle at the origin (Hessian 1 and −1), minima −¼ at (0, ±1).
 
     Started at (1, 0), on the line that leads into the saddle, only noise can leave it.
+
+    >>> saddle(torch.tensor([[0.0, 0.0], [0.0, 1.0]])).tolist()
+    [0.0, -0.25]
     """
     x, y = point[..., 0], point[..., 1]
     return x**2 / 2 - y**2 / 2 + y**4 / 4
@@ -65,6 +68,9 @@ def plateau(point: Tensor, distance: float = 6.0) -> Tensor:
     """f = ½·y² − 1/(1 + e^(d − x)): flat ground that ends in a cliff at x = d and is flat again at the bottom, −1.
 
     At x = 0 its slope is 1/(2 + 2·cosh d), 0.0025 for d = 6.
+
+    >>> plateau(torch.tensor([[0.0, 0.0], [6.0, 0.0], [20.0, 0.0]])).round(decimals=3).tolist()
+    [-0.002, -0.5, -1.0]
     """
     x, y = point[..., 0], point[..., 1]
     return y**2 / 2 - torch.sigmoid(x - distance)
@@ -74,6 +80,9 @@ def double_well(point: Tensor, tilt: float = 0.1) -> Tensor:
     """f = ¼·(x² − 1)² − t·x + ½·y²: a shallow well near x = −1, a deeper one near x = 1, a barrier between.
 
     The stationary points solve x³ − x = t. Tilted by more than 2/√27 = 0.385 only one well is left.
+
+    >>> double_well(torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])).round(decimals=3).tolist()
+    [0.1, 0.25, -0.1]
     """
     x, y = point[..., 0], point[..., 1]
     return (x**2 - 1) ** 2 / 4 - tilt * x + y**2 / 2
@@ -100,13 +109,21 @@ EIGENVALUES = tuple(1 / i for i in range(1, 101))
 
 
 def quadratic(point: Tensor) -> Tensor:
-    """f = ½·Σ h_i·θ_i² with h_i = 1/i, i = 1 … 100; minimum 0 at the origin."""
+    """f = ½·Σ h_i·θ_i² with h_i = 1/i, i = 1 … 100; minimum 0 at the origin.
+
+    >>> quadratic(torch.ones(100)).round(decimals=3).item()  # half the harmonic number of 100
+    2.594
+    """
     return (point.new_tensor(EIGENVALUES) * point**2).sum(-1) / 2
 
 
 def noisy_quadratic() -> Surface:
     """The noisy quadratic model: start θ₀ = 1, gradient noise of covariance H, as in a well-specified regression
-    near its optimum (zhang2019which). `steadydescent.noisy_quadratic` has its expected loss in closed form."""
+    near its optimum (zhang2019which). `steadydescent.noisy_quadratic` has its expected loss in closed form.
+
+    >>> noisy_quadratic().point.shape
+    torch.Size([100])
+    """
     return Surface(quadratic, (1.0,) * len(EIGENVALUES), tuple(math.sqrt(h) for h in EIGENVALUES))
 
 

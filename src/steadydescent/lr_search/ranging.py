@@ -107,6 +107,11 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
 
     The rate is that of the first parameter group; the other groups keep their ratio to it.
 
+    >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
+    >>> step = rate_step(torch.optim.SGD([weight], lr=1.0), lambda: weight.square().sum() / 2)
+    >>> step(0.25), weight.item()  # the loss before the update, the weight after it
+    (2.0, 1.5)
+
     Raises:
         ValueError: if the first group's rate is 0, for then there is no ratio to keep.
     """

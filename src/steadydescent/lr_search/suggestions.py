@@ -20,6 +20,11 @@ def steepest(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
 
     Slopes are central differences. Per logarithm is fastai's choice (`steep`); Lightning takes the slope per rate,
     which is larger by 1/rate at small rates and so suggests smaller ones.
+
+    >>> rates = np.geomspace(1e-4, 1, 9)
+    >>> losses = np.array([2.0, 2.0, 1.9, 1.5, 0.7, 0.3, 0.2, 0.9, 3.0])
+    >>> round(steepest(rates, losses, beta=0.0), 4)
+    0.0032
     """
     rates, smooth = _descent(rates, losses, beta)
     return float(rates[np.argmin(np.gradient(smooth, np.log(rates)))])
@@ -30,6 +35,11 @@ def middle(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
 
     The source marks a point half way down the slope and defines neither end. Ours: it ends at the smoothed minimum
     and starts at the last rate before that at which at most a tenth of the fall lies behind.
+
+    >>> rates = np.geomspace(1e-4, 1, 9)
+    >>> losses = np.array([2.0, 2.0, 1.9, 1.5, 0.7, 0.3, 0.2, 0.9, 3.0])
+    >>> round(middle(rates, losses, beta=0.0), 4)
+    0.01
     """
     rates, smooth = _descent(rates, losses, beta)
     start = np.flatnonzero(smooth >= smooth[-1] + 0.9 * (smooth[0] - smooth[-1]))[-1]
@@ -37,7 +47,13 @@ def middle(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
 
 
 def minimum_tenth(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
-    """A tenth of the rate at the smoothed minimum, for there the loss is about to rise (fastai's `minimum`)."""
+    """A tenth of the rate at the smoothed minimum, for there the loss is about to rise (fastai's `minimum`).
+
+    >>> rates = np.geomspace(1e-4, 1, 9)
+    >>> losses = np.array([2.0, 2.0, 1.9, 1.5, 0.7, 0.3, 0.2, 0.9, 3.0])
+    >>> round(minimum_tenth(rates, losses, beta=0.0), 4)
+    0.01
+    """
     return float(_descent(rates, losses, beta)[0][-1]) / 10
 
 
@@ -48,6 +64,11 @@ def valley(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
     fastai takes index e − L + ⌊L/3⌋ + ⌊L/6⌋, as though the subsequence had no gaps. Its documentation speaks of two
     thirds of the way; its code stops half way, and so do we, to suggest what its users get. (Before that it drops the
     first tenth of the curve and the last five points and smooths with β = 0.98; here the caller decides.)
+
+    >>> rates = np.geomspace(1e-4, 1, 9)
+    >>> losses = np.array([2.0, 2.0, 1.9, 1.5, 0.7, 0.3, 0.2, 0.9, 3.0])
+    >>> round(valley(rates, losses, beta=0.0), 4)
+    0.0032
 
     Raises:
         ValueError: if fewer than three losses fall one after another, for then the index may lie outside the curve.

@@ -137,6 +137,11 @@ class NoisyBatchNorm(BatchNorm):
     Draws are an input, so that a compiled and stacked step can take them: the buffer `draws` `[2, 1 + B, C]`, uniform
     on (−1, 1), which `draw_noise` fills for the next batch and which is no part of the state. Zeros are no noise.
 
+    >>> norm, z = NoisyBatchNorm(1), torch.tensor([[1.0], [3.0]])
+    >>> draw_noise(norm, batch_size=2, generator=torch.Generator().manual_seed(0))
+    >>> norm(z).flatten().tolist() == BatchNorm(1)(z).flatten().tolist()
+    False
+
     Raises:
         ValueError: as `BatchNorm`; for negative amplitudes or a scale below 1; in training, without noise drawn for a
             batch of this size.
@@ -178,13 +183,23 @@ class NoisyBatchNorm(BatchNorm):
 
 
 def noise_shapes(module: nn.Module, batch_size: int) -> dict[str, tuple[int, int, int]]:
-    """Name of each noise buffer of a module → the shape that a batch of this size needs."""
+    """Name of each noise buffer of a module → the shape that a batch of this size needs.
+
+    >>> noise_shapes(nn.Sequential(nn.Linear(3, 5), NoisyBatchNorm(5)), batch_size=7)
+    {'1.draws': (2, 8, 5)}
+    """
     noisy = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, NoisyBatchNorm)]
     return {f"{name}.draws".lstrip("."): (2, 1 + batch_size, len(layer.weight)) for name, layer in noisy}
 
 
 def draw_noise(module: nn.Module, batch_size: int, generator: torch.Generator) -> None:
-    """Draw the noise of the next training batch for every `NoisyBatchNorm` of a module."""
+    """Draw the noise of the next training batch for every `NoisyBatchNorm` of a module.
+
+    >>> norm = NoisyBatchNorm(5)
+    >>> draw_noise(norm, batch_size=7, generator=torch.Generator().manual_seed(0))
+    >>> norm.draws.shape
+    torch.Size([2, 8, 5])
+    """
     for layer in module.modules():
         if isinstance(layer, NoisyBatchNorm):
             shape = (2, 1 + batch_size, len(layer.weight))

@@ -143,6 +143,14 @@ class SGD(RuleOptimizer):
 
     Raises:
         ValueError: for a value out of range; so do all the classes here.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = SGD([weight], lr=0.1)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.tensor([1.0])
+    ...     _ = optimizer.step()
+    >>> round(weight.item(), 4)
+    0.8
     """
 
     rule, state_names = RULES["sgd"], ()
@@ -157,6 +165,14 @@ class Momentum(RuleOptimizer):
     Args:
         params, lr, weight_decay: as for `SGD`.
         mu: μ in [0, 1).
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = Momentum([weight], lr=0.1)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.tensor([1.0])
+    ...     _ = optimizer.step()
+    >>> round(weight.item(), 4)
+    0.71
     """
 
     rule, state_names = RULES["momentum"], ("velocity",)
@@ -171,6 +187,14 @@ class Nesterov(RuleOptimizer):
     Args:
         params, lr, weight_decay: as for `SGD`.
         mu: μ in [0, 1).
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = Nesterov([weight], lr=0.1)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.tensor([1.0])
+    ...     _ = optimizer.step()
+    >>> round(weight.item(), 4)
+    0.539
     """
 
     rule, state_names = RULES["nesterov"], ("velocity",)
@@ -186,6 +210,14 @@ class AveragedMomentum(RuleOptimizer):
         params, weight_decay: as for `SGD`.
         lr: rate α, 1/(1−β) times as large as heavy-ball's for the same weights.
         beta: β in [0, 1).
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = AveragedMomentum([weight], lr=0.1)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.tensor([1.0])
+    ...     _ = optimizer.step()
+    >>> round(weight.item(), 4)
+    0.971
     """
 
     rule, state_names = RULES["averaged-momentum"], ("velocity",)
@@ -199,6 +231,14 @@ class CorrectedMomentum(RuleOptimizer):
 
     Args:
         params, lr, beta, weight_decay: as for `AveragedMomentum`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = CorrectedMomentum([weight], lr=0.1)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.tensor([1.0])
+    ...     _ = optimizer.step()
+    >>> round(weight.item(), 4)
+    0.8
     """
 
     rule, state_names = RULES["corrected-momentum"], ("velocity",)
@@ -215,6 +255,14 @@ class RMSProp(RuleOptimizer):
         lr: rate α, about the size of a step; torch's default.
         beta: β in [0, 1).
         eps: ε, at least 0.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = RMSProp([weight], lr=0.1)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.tensor([1.0])
+    ...     _ = optimizer.step()
+    >>> round(weight.item(), 4)
+    -0.7089
     """
 
     rule, state_names = RULES["rmsprop"], ("square",)
@@ -240,6 +288,14 @@ class Adam(RuleOptimizer):
         beta1: β₁ in [0, 1), of the mean gradient.
         beta2: β₂ in [0, 1), of the mean squared gradient.
         eps: ε, at least 0.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = Adam([weight], lr=0.1)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.tensor([1.0])
+    ...     _ = optimizer.step()
+    >>> round(weight.item(), 4)
+    0.8
     """
 
     rule, state_names = RULES["adam"], ("mean", "square")
@@ -263,6 +319,14 @@ class AdamW(Adam):
     Args:
         params, lr, beta1, beta2, eps: as for `Adam`.
         weight_decay: λ, torch's default; it acts on the weights, not on the gradient.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = AdamW([weight], lr=0.1)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.tensor([1.0])
+    ...     _ = optimizer.step()
+    >>> round(weight.item(), 4)
+    0.7981
     """
 
     rule = RULES["adamw"]

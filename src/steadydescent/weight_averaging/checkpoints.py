@@ -75,6 +75,15 @@ def load_checkpoint(
     them is changed. Without an optimiser, or without a part that the file holds, that one is left in the file. Tensors
     go to the device of what takes them.
 
+    >>> import tempfile
+    >>> trained, fresh = nn.Linear(2, 1), nn.Linear(2, 1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/a.safetensors", trained, None, step=7)
+    ...     load_checkpoint(f"{folder}/a.safetensors", fresh)
+    7
+    >>> torch.equal(trained.weight, fresh.weight)
+    True
+
     Raises:
         FileNotFoundError: for no file.
         DamagedCheckpoint: for a file that is no whole checkpoint.
@@ -104,6 +113,15 @@ def average_checkpoints(paths: Iterable[Path | str]) -> Tensors:
     Floating-point weights and buffers are summed in float64 from zeros, each divided by their number n, and cast back.
     Integer and boolean buffers are those of the newest file by step, of several such the last given. Optimiser
     slots are not averaged and not read. One file is in memory at a time, beside the sums.
+
+    >>> import tempfile
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for step, weight in enumerate([1.0, 2.0, 4.0], start=1):
+    ...         _ = nn.init.constant_(layer.weight, weight)
+    ...         save_checkpoint(f"{folder}/{step}.safetensors", layer, None, step)
+    ...     average_checkpoints(last_checkpoints(folder, 2))["weight"].item()
+    3.0
 
     Raises:
         FileNotFoundError: for a path without a file.
@@ -135,6 +153,15 @@ def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetenso
     """The `count` checkpoints of a folder with the most steps, oldest first; only headers are read.
 
     All files that match the pattern must be checkpoints; temporary files of `save_checkpoint` never match it.
+
+    >>> import tempfile
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for step, weight in enumerate([1.0, 2.0, 4.0], start=1):
+    ...         _ = nn.init.constant_(layer.weight, weight)
+    ...         save_checkpoint(f"{folder}/{step}.safetensors", layer, None, step)
+    ...     [path.name for path in last_checkpoints(folder, 2)]
+    ['2.safetensors', '3.safetensors']
 
     Raises:
         DamagedCheckpoint: for a file that is no checkpoint.

@@ -25,7 +25,11 @@ STATISTICS = ("averaged", "copied", "reestimated")
 
 
 def mix(average: Tensor, value: Tensor, weight: Tensor | float) -> Tensor:
-    """One update of a running average, a + w·(θ − a); shapes broadcast."""
+    """One update of a running average, a + w·(θ − a); shapes broadcast.
+
+    >>> mix(Tensor([2.0]), Tensor([6.0]), 0.25).item()
+    3.0
+    """
     return average + weight * (value - average)
 
 
@@ -107,6 +111,10 @@ def parse(name: str, total: int) -> tuple[Readout, Weights | None]:
 
     The weights are None for `last`, which needs no accumulator. `ema-10/copied` names the same weights with the last
     batch-norm statistics.
+
+    >>> readout, weights = parse("tail-50/copied", total=4)
+    >>> readout.source, readout.statistics, weights.tolist()
+    ('tail-50', 'copied', [0.0, 0.0, 1.0, 0.5])
     """
     whole, (name, _, statistics) = name, name.partition("/")
     readout, weights = _parse(name, total)
