@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steadydescent.checks import check_share
+
 
 def ewa(average: Tensor, value: Tensor, beta: float | Tensor) -> Tensor:
     """Exponentially weighted average, V_t = β·V_{t−1} + (1−β)·θ_t (uit-slides).
@@ -59,7 +61,7 @@ def window(beta: float) -> float:
     >>> window(0.98)
     50.0
     """
-    return 1 / (1 - check_decay(beta))
+    return 1 / (1 - check_share(beta, "beta"))
 
 
 def mean_length(beta: float) -> float:
@@ -71,7 +73,7 @@ def mean_length(beta: float) -> float:
     >>> [mean_length(beta) for beta in (0.5, 0.9, 0.98, 0.999)]
     [3.0, 19.0, 99.0, 1999.0]
     """
-    return (1 + check_decay(beta)) / (1 - beta)
+    return (1 + check_share(beta, "beta")) / (1 - beta)
 
 
 def ramped_decay(step: int, cap: float = 0.9999) -> float:
@@ -84,7 +86,7 @@ def ramped_decay(step: int, cap: float = 0.9999) -> float:
     """
     if step < 1:
         raise ValueError(f"step must be at least 1, got {step}")
-    return min(check_decay(cap, "cap"), (1 + step) / (10 + step))
+    return min(check_share(cap, "cap"), (1 + step) / (10 + step))
 
 
 class SimpleMovingAverage:
@@ -175,10 +177,3 @@ class SimpleMovingAverage:
         self.count = state["count"]
         self._values = None if values is None else values.clone()
         self._mean = None if mean is None else mean.clone()
-
-
-def check_decay(beta: float, name: str = "beta") -> float:
-    """Return `beta` if it is in [0, 1), else raise a ValueError that names it."""
-    if not 0 <= beta < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {beta}")
-    return beta

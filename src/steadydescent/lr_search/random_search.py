@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from steadydescent.checks import check_count, check_positive, check_size
+
 Floats = NDArray[np.float64]
 
 
@@ -99,8 +101,7 @@ def coarse_to_fine(
             anything is evaluated), or losses of another shape than the rates.
     """
     check_draw(low, high, per_round, "per_round")
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    check_count(rounds, "rounds")
     trials: list[Search] = []
     for number in range(1, rounds + 1):
         rates = log_uniform(low, high, per_round, generator)
@@ -130,9 +131,7 @@ def _finite_or_worst(losses: Floats) -> Floats:
 
 def check_draw(low: float, high: float, count: int, name: str = "count", least: int = 1, zero: bool = False) -> None:
     """Refuse bounds that are not 0 < low < high < ∞ (0 ≤ low where `zero`), and fewer than `least` of `name`."""
-    if not (low >= 0 if zero else low > 0):
-        raise ValueError(f"low must be {'at least 0' if zero else 'positive'}, got {low}")
-    if not low < high < math.inf:
-        raise ValueError(f"high must be finite and above low = {low}, got {high}")
-    if count < least:
-        raise ValueError(f"{name} must be at least {least}, got {count}")
+    (check_size if zero else check_positive)(low, "low")
+    if not low < check_positive(high, "high"):
+        raise ValueError(f"high must be above low = {low}, got {high}")
+    check_count(count, name, least)

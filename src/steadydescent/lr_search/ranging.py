@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from steadydescent import schedules
-from steadydescent.averages import check_decay, debias, ewa
+from steadydescent.averages import debias, ewa
+from steadydescent.checks import check_share
 from steadydescent.lr_search.random_search import Floats, check_draw
 
 
@@ -86,7 +87,7 @@ def range_test(
     rates = ramp(low, high, steps)
     if not divergence > 1:
         raise ValueError(f"divergence must be more than 1, got {divergence}")
-    check_decay(beta)
+    check_share(beta, "beta")
     losses: list[float] = []
 
     def run() -> Iterator[float]:

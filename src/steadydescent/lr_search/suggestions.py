@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from steadydescent.averages import check_decay
+from steadydescent.checks import check_share
 from steadydescent.lr_search.random_search import Floats
 from steadydescent.lr_search.ranging import smoothed
 
@@ -95,7 +95,7 @@ SUGGESTIONS: dict[str, Callable[..., float]] = {
 def _finite_part(rates: Floats, losses: Floats, beta: float) -> tuple[Floats, Floats]:
     """Rates and smoothed losses up to the first loss that is not finite, `[t]` both, t ≥ 3."""
     rates, losses = np.asarray(rates, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-    check_decay(beta)
+    check_share(beta, "beta")
     if rates.ndim != 1 or rates.shape != losses.shape:
         raise ValueError(f"rates and losses must be of one length, got shapes {rates.shape} and {losses.shape}")
     if not (np.isfinite(rates).all() and (rates > 0).all() and (np.diff(rates) > 0).all()):

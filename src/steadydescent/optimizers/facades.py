@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from steadydescent.optimizers.rules import RULES, Rule, check_number, check_size
+from steadydescent.checks import check_size
+from steadydescent.optimizers.rules import RULES, Rule
 
 _OTHERS = {"alpha", "betas", "dampening", "momentum"}.union(*(rule.hyper for rule in RULES.values()))
 """Names of hyper-parameters, torch's and ours: in a group, one that its rule does not have would go unheeded."""
@@ -126,7 +127,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 def _checked_rate(lr: float | Tensor) -> float | Tensor:
     """A number, or a 0-dim tensor as it is, so that whoever changes it in place changes the rate."""
     if not isinstance(lr, Tensor):
-        return check_size(check_number(lr, "lr"), "lr")
+        return check_size(lr, "lr")
     if lr.ndim:
         raise ValueError(f"lr must be a number or a tensor without axes, got one of shape {[*lr.shape]}")
     check_size(lr.item(), "lr")

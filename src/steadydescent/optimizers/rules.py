@@ -11,15 +11,14 @@ place, and nothing is checked here: `Rule.checked` does that, once, before the f
 Every rule takes `weight_decay` λ: the cost gains λ/2·‖θ‖², the gradient λ·θ (AdamW shrinks the weights instead).
 """
 
-import math
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from steadydescent.averages import check_decay, debias, ewa
+from steadydescent.averages import debias, ewa
+from steadydescent.checks import check_share, check_size
 
 State = tuple[Tensor, ...]
 Hyper = float | Tensor
@@ -46,23 +45,8 @@ class Rule(NamedTuple):
         for name, value in hyper.items():
             if name not in self.hyper:
                 raise ValueError(f"unknown hyper-parameter {name!r} = {value}; this rule has {sorted(self.hyper)}")
-            check = check_decay if name.startswith(("beta", "mu")) else check_size
-            hyper[name] = check(check_number(value, name), name)
+            hyper[name] = (check_share if name.startswith(("beta", "mu")) else check_size)(value, name)
         return {**self.hyper, **hyper}
-
-
-def check_number(value: Any, name: str) -> float:
-    """Return `value` as a float, else raise a ValueError that names it: "1e-3" out of a YAML file is text."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a number, got {value!r}")
-    return float(value)
-
-
-def check_size(value: float, name: str) -> float:
-    """Return `value` if it is at least 0 and finite, else raise a ValueError that names it."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be at least 0 and finite, got {value}")
-    return value
 
 
 def sgd(

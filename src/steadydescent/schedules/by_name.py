@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steadydescent.checks import check_count, check_fraction
 from steadydescent.schedules import functions
-from steadydescent.schedules.schedule import Schedule, check_count, check_fraction
+from steadydescent.schedules.schedule import Schedule
 
 
 def _updates(share: float, name: str, total: int) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steadydescent.schedules.schedule import Array, Schedule, check_count, check_fraction, check_positive, check_share
+from steadydescent.checks import check_count, check_fraction, check_positive, check_share
+from steadydescent.schedules.schedule import Array, Schedule
 
 
 def constant() -> Schedule:

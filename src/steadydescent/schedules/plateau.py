@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steadydescent.schedules.schedule import Array, check_count, check_fraction, check_share
+from steadydescent.checks import check_count, check_fraction, check_share
+from steadydescent.schedules.schedule import Array
 
 
 class PlateauState(NamedTuple):

@@ -1,13 +1,13 @@
 """What a schedule is: a pure function of the update number that composes, plots itself and feeds torch."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from steadydescent.checks import check_count, check_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,35 +121,3 @@ class Schedule:
         ax.plot(steps, self(steps), label=self.name)
         ax.set(xlabel="update", ylabel="factor on the peak rate")
         return ax
-
-
-def check_count(value: int, name: str, least: int = 1) -> int:
-    """Return `value` if it is a whole number of at least `least`, else raise a ValueError that names it."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
-    return value
-
-
-def check_positive(value: float, name: str) -> float:
-    """Return `value` if it is positive and finite, else raise a ValueError that names it."""
-    if not (_is_number(value) and 0 < value < math.inf):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
-    return value
-
-
-def check_share(value: float, name: str) -> float:
-    """Return `value` if it is in [0, 1), else raise a ValueError that names it."""
-    if not (_is_number(value) and 0 <= value < 1):
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
-    return value
-
-
-def check_fraction(value: float, name: str) -> float:
-    """Return `value` if it is in (0, 1), else raise a ValueError that names it."""
-    if not (_is_number(value) and 0 < value < 1):
-        raise ValueError(f"{name} must be in (0, 1), got {value}")
-    return value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from steadydescent.averages import check_decay, debias, ramped_decay
+from steadydescent.averages import debias, ramped_decay
+from steadydescent.checks import check_share
 
 Mixing = Callable[[int], float]
 """Number t = 1, 2, … of an update → its mixing weight w_t in [0, 1]."""
@@ -34,7 +35,7 @@ class Started:
     beta: float
 
     def __post_init__(self) -> None:
-        check_decay(self.beta)
+        check_share(self.beta, "beta")
 
     def __call__(self, step: int) -> float:
         return 1 - self.beta
@@ -56,7 +57,7 @@ class Debiased:
     beta: float
 
     def __post_init__(self) -> None:
-        check_decay(self.beta)
+        check_share(self.beta, "beta")
 
     def __call__(self, step: int) -> float:
         if step == 1:
@@ -81,7 +82,7 @@ class Ramped:
     cap: float = 0.9999
 
     def __post_init__(self) -> None:
-        check_decay(self.cap, "cap")
+        check_share(self.cap, "cap")
 
     def __call__(self, step: int) -> float:
         return 1.0 if step == 1 else 1 - ramped_decay(step, self.cap)

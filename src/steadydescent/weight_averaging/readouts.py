@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steadydescent.averages import check_decay, decay_for_window, ramped_decay
+from steadydescent.averages import decay_for_window, ramped_decay
+from steadydescent.checks import check_share
 
 Weights = NDArray[np.float64]
 CHECKPOINTS_PER_RUN = 20
@@ -39,7 +40,7 @@ def ema_weights(total: int, beta: float) -> Weights:
     >>> ema_weights(2, 0.98).round(4).tolist()  # 40 and 49 °F average to 44.545 °F
     [1.0, 0.5051]
     """
-    check_decay(beta)
+    check_share(beta, "beta")
     steps = np.arange(1.0, total + 1)
     return (1 - beta) / -np.expm1(steps * np.log(beta)) if beta > 0 else np.ones(total)
 
