@@ -119,7 +119,7 @@ def test_run_without_updates_is_refused(total):
         ("inverse-time", {}, r"'inverse-time' needs the options \['rate'\]"),
         ("linear", {"epoch": 0}, "epoch must be a whole number of at least 1, got 0"),
         ("linear", {"floor": -1}, r"floor must be in \[0, 1\), got -1"),
-        ("linear", {"floor": "0.1"}, r"floor must be in \[0, 1\), got 0.1"),
+        ("linear", {"floor": "0.1"}, "floor must be a number, got '0.1'"),
         ("warmup-linear", {"warmup_share": 0}, r"warmup_share must be in \(0, 1\), got 0"),
         (
             "warmup-linear",

@@ -55,6 +55,17 @@ def test_saddle_is_no_minimum_and_its_minima_are():
     assert saddle(torch.tensor([0.0, -1.0])).item() == -0.25
 
 
+@pytest.mark.slip(10)
+def test_saddle_point_is_no_minimum():
+    """uit-slides call a saddle a minimum that may not be global. At 0, x² − y² curves up along x and down along y."""
+    saddle = lambda point: point[0] ** 2 - point[1] ** 2
+    origin = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    assert (torch.autograd.grad(saddle(origin), origin)[0] == 0).all()
+    curvatures = torch.linalg.eigvalsh(torch.autograd.functional.hessian(saddle, origin.detach()))
+    assert curvatures.tolist() == [-2.0, 2.0]
+    assert saddle(torch.tensor([0.0, 1e-6])) < saddle(torch.zeros(2))
+
+
 def test_plateaus_slope_at_its_start_is_what_its_docstring_says():
     slope = gradient(plateau, torch.tensor([0.0, 0.0], dtype=torch.float64))[0].item()
     assert slope == pytest.approx(-1 / (2 + 2 * math.cosh(6)), rel=1e-12) and abs(slope) == pytest.approx(
