@@ -1,5 +1,7 @@
 """Batch norm against torch's own and finite differences; what the slides say of it (slip 8); the redundant bias."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -180,3 +182,22 @@ def test_a_bias_shifts_the_running_mean_alone(kind):
             model(x)
         model.eval()
     torch.testing.assert_close(models[1](x), models[0](x), rtol=1e-10, atol=1e-10)
+
+
+def test_network_trained_for_hundreds_of_steps_is_the_one_with_torchs_batch_norm():
+    """Weights, γ, β and running statistics at every one of 211 steps, signals of odd shape, in double precision."""
+    torch.manual_seed(0)
+    theirs = nn.Sequential(nn.Conv1d(2, 7, 3, bias=False), nn.BatchNorm1d(7), nn.ReLU(), nn.Flatten(), nn.Linear(63, 3))
+    theirs = theirs.double()
+    ours = nn.Sequential(deepcopy(theirs[0]), BatchNorm(7).double(), nn.ReLU(), nn.Flatten(), deepcopy(theirs[4]))
+    optimizers = [torch.optim.SGD(model.parameters(), 0.05, momentum=0.9) for model in (ours, theirs)]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(211):
+        x = torch.randn(13, 2, 11, generator=generator, dtype=torch.float64)
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), (x[:, 0, 0] > 0).long()).backward()
+            optimizer.step()
+        twin = theirs.state_dict()
+        for name, tensor in ours.state_dict().items():
+            torch.testing.assert_close(tensor, twin[name], rtol=1e-8, atol=1e-9)
