@@ -20,6 +20,8 @@ MENDS = (
     (r'(<button class="btn search-button-field[^>]*?) title="Search" aria-label="Search"', r"\1"),
     (r'(<i class="theme-switch[^>]*?)\s+title="[^"]*"', r"\1"),
     (r'role="doc-biblioentry"', 'role="listitem"'),
+    (r"</li>\n<ul><li>", "</li>\n<li>"),  # viewcode puts the list of a package's modules beside its item,
+    (r"</ul><li>", "<li>"),  # not into it
     (r'(<div id="pst-primary-sidebar" )', r'\1role="region" aria-label="Sidebar" '),
 )
 OURS = (  # on a phone these scroll sideways, which must work from the keyboard too
