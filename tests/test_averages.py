@@ -240,7 +240,7 @@ def test_simple_average_keeps_no_graph():
 
 
 def test_simple_average_refuses_by_name_and_stays_as_it_was():
-    with pytest.raises(ValueError, match="window must be at least 1 value, got 0"):
+    with pytest.raises(ValueError, match="window must be a whole number of at least 1, got 0"):
         SimpleMovingAverage(0)
     average = SimpleMovingAverage(2)
     with pytest.raises(ValueError, match="there is no average yet"):

@@ -77,7 +77,7 @@ def test_bound_is_the_last_size_within_the_budget(fixed, each, size):
 def test_budget_below_one_example_is_refused():
     with pytest.raises(ValueError, match=r"budget must hold one example, 100 \+ 7 bytes, got 106"):
         memory_bound(100, 7, 106)
-    with pytest.raises(ValueError, match="bytes_per_example must be positive, got 0"):
+    with pytest.raises(ValueError, match="bytes_per_example must be positive and finite, got 0"):
         memory_bound(100, 0, 1000)
 
 
@@ -124,9 +124,9 @@ def test_largest_size_that_fits_is_found_with_few_tries(capacity, limit):
 
 
 def test_nothing_that_fits_is_an_error_of_memory():
-    with pytest.raises(MemoryError, match="not even one example fits"):
+    with pytest.raises(MemoryError, match="not even a batch of 1 fits"):
         largest_that_fits(allocator_error, 8)
-    with pytest.raises(ValueError, match="limit must be at least 1 example, got 0"):
+    with pytest.raises(ValueError, match="limit must be a whole number of at least 1, got 0"):
         largest_that_fits(allocator_error, 0)
 
 

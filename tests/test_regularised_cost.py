@@ -61,7 +61,7 @@ def test_slides_loop_on_the_regularised_cost_is_torchs_weight_decay():
 
 def test_cost_that_makes_no_sense_is_refused():
     weights, losses = slides_network()
-    with pytest.raises(ValueError, match=r"strength must be at least 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"strength must be at least 0 and finite, got -1.0"):
         regularised_cost(losses, weights, -1.0, 24)
     with pytest.raises(ValueError, match="at least 24, got 8"):
         regularised_cost(losses, weights, 1.0, 8)

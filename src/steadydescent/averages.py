@@ -1,6 +1,6 @@
 """Averages of a stream: simple, exponentially weighted, and ramped; debiasing.
 
-Every function takes floats or tensors and broadcasts, so the same line serves one number,
+`ewa` and `debias` take floats or tensors and broadcast, so the same line serves one number,
 one model's weights `[P]`, or the weights of a whole stack `[R, P]`.
 """
 
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadydescent.checks import check_share
+from steadydescent.checks import check_count, check_number, check_share
+
+__all__ = ["SimpleMovingAverage", "debias", "decay_for_window", "ewa", "mean_length", "ramped_decay", "window"]
 
 
 def ewa(average: Tensor, value: Tensor, beta: float | Tensor) -> Tensor:
@@ -47,10 +49,13 @@ def decay_for_window(window: float) -> float:
 
     >>> decay_for_window(50)
     0.98
+
+    Raises:
+        ValueError: unless 1 ≤ window < ∞.
     """
-    if not window >= 1:
-        raise ValueError(f"window must be at least 1 step, got {window}")
-    return 1 - 1 / window
+    if not 1 <= (steps := check_number(window, "window")) < math.inf:
+        raise ValueError(f"window must be at least 1 step and finite, got {window}")
+    return 1 - 1 / steps
 
 
 def window(beta: float) -> float:
@@ -73,7 +78,8 @@ def mean_length(beta: float) -> float:
     >>> [mean_length(beta) for beta in (0.5, 0.9, 0.98, 0.999)]
     [3.0, 19.0, 99.0, 1999.0]
     """
-    return (1 + check_share(beta, "beta")) / (1 - beta)
+    beta = check_share(beta, "beta")
+    return (1 + beta) / (1 - beta)
 
 
 def ramped_decay(step: int, cap: float = 0.9999) -> float:
@@ -84,8 +90,7 @@ def ramped_decay(step: int, cap: float = 0.9999) -> float:
     >>> ramped_decay(1)
     0.18181818181818182
     """
-    if step < 1:
-        raise ValueError(f"step must be at least 1, got {step}")
+    step = check_count(step, "step")
     return min(check_share(cap, "cap"), (1 + step) / (10 + step))
 
 
@@ -105,13 +110,11 @@ class SimpleMovingAverage:
     [40.0, 44.5, 47.0]
 
     Raises:
-        ValueError: for a window below 1.
+        ValueError: unless the window is a whole number of at least 1.
     """
 
     def __init__(self, window: int) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1 value, got {window}")
-        self.window, self.count = window, 0
+        self.window, self.count = check_count(window, "window"), 0
         self._values: Tensor | None = None
         self._mean: Tensor | None = None
 
@@ -131,9 +134,10 @@ class SimpleMovingAverage:
         """Take in one value and return the mean, of the value's shape.
 
         Raises:
-            ValueError: for a tensor whose shape or dtype is not that of the values before, or not floating-point.
+            ValueError: for what is no number, or a tensor whose shape or dtype is not that of the values before, or not
+                floating-point.
         """
-        new = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+        new = value if isinstance(value, Tensor) else torch.tensor(check_number(value, "value"), dtype=torch.float64)
         values, mean = self._buffers_for(new)
         place = self.count % self.window
         filled = min(self.count + 1, self.window)
@@ -169,11 +173,16 @@ class SimpleMovingAverage:
         """Go on from a saved state; the next updates give the same bits as if there had been no break.
 
         Raises:
-            ValueError: for the state of an average over another window.
+            ValueError: for what is no state, or the state of an average over another window.
         """
+        if not isinstance(state, dict) or not {"window", "count"} <= set(state):
+            raise ValueError(f"the state must be a dict with window and count, got {state!r}")
         if state["window"] != self.window:
             raise ValueError(f"window of the state must be {self.window}, got {state['window']}")
-        values, mean = state.get("values"), state.get("mean")
-        self.count = state["count"]
-        self._values = None if values is None else values.clone()
-        self._mean = None if mean is None else mean.clone()
+        count, values, mean = check_count(state["count"], "count", least=0), state.get("values"), state.get("mean")
+        if count == 0:
+            self.count, self._values, self._mean = 0, None, None
+            return
+        if values is None or mean is None or values.shape != (self.window, *mean.shape):
+            raise ValueError(f"the state of {count} values must hold the last {self.window} of them and their mean")
+        self.count, self._values, self._mean = count, values.clone(), mean.clone()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steadydescent.checks import check_count, check_positive, check_size
+from steadydescent.checks import check_count, check_numpy_generator, check_positive, check_size
 
 Floats = NDArray[np.float64]
 
@@ -24,10 +24,10 @@ def uniform(low: float, high: float, count: int, generator: np.random.Generator)
     [0.637, 0.27, 0.041, 0.017, 0.813]
 
     Raises:
-        ValueError: unless 0 ≤ low < high < ∞ and count ≥ 1.
+        ValueError: unless 0 ≤ low < high < ∞ and count ≥ 1, and for what is no numpy generator.
     """
     check_draw(low, high, count, zero=True)
-    return generator.uniform(low, high, count)
+    return check_numpy_generator(generator).uniform(low, high, count)
 
 
 def log_uniform(low: float, high: float, count: int, generator: np.random.Generator) -> Floats:
@@ -40,10 +40,10 @@ def log_uniform(low: float, high: float, count: int, generator: np.random.Genera
     [0.0153, 0.00022, 2e-05, 1e-05, 0.11651]
 
     Raises:
-        ValueError: unless 0 < low < high < ∞ and count ≥ 1.
+        ValueError: unless 0 < low < high < ∞ and count ≥ 1, and for what is no numpy generator.
     """
     check_draw(low, high, count)
-    rates: Floats = low * (high / low) ** generator.random(count)
+    rates: Floats = low * (high / low) ** check_numpy_generator(generator).random(count)
     return np.minimum(rates, high)  # rounding may lift a draw above `high` by a unit in the last place
 
 
@@ -97,11 +97,12 @@ def coarse_to_fine(
     (32, 0.003)
 
     Raises:
-        ValueError: for bounds that are not 0 < low < high < ∞, fewer than 1 round or 1 trial a round (all before
-            anything is evaluated), or losses of another shape than the rates.
+        ValueError: for bounds that are not 0 < low < high < ∞, fewer than 1 round or 1 trial a round, what is no numpy
+            generator (all before anything is evaluated), or losses of another shape than the rates.
     """
     check_draw(low, high, per_round, "per_round")
     check_count(rounds, "rounds")
+    check_numpy_generator(generator)
     trials: list[Search] = []
     for number in range(1, rounds + 1):
         rates = log_uniform(low, high, per_round, generator)

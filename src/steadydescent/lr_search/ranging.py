@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from steadydescent import schedules
 from steadydescent.averages import debias, ewa
-from steadydescent.checks import check_share
+from steadydescent.checks import check_number, check_share
 from steadydescent.lr_search.random_search import Floats, check_draw
 
 
@@ -82,17 +83,22 @@ def range_test(
 
     Raises:
         ValueError: for bounds that are not 0 < low < high < ∞, fewer than 2 steps, a divergence of at most 1, or β
-            outside [0, 1); all before the first step.
+            outside [0, 1), all before the first step; and for a step that returns no loss.
+        RuntimeError: if the caller's mini-batches run out.
     """
     rates = ramp(low, high, steps)
-    if not divergence > 1:
+    if not check_number(divergence, "divergence") > 1:
         raise ValueError(f"divergence must be more than 1, got {divergence}")
     check_share(beta, "beta")
     losses: list[float] = []
 
     def run() -> Iterator[float]:
-        for rate in rates:
-            losses.append(float(step(float(rate))))
+        for number, rate in enumerate(rates, start=1):
+            try:
+                loss = step(float(rate))
+            except StopIteration as end:  # inside a generator Python would say only that it was raised
+                raise RuntimeError(f"the mini-batches ran out at step {number} of {steps}") from end
+            losses.append(_number(loss))
             yield losses[-1]
 
     lowest = math.inf
@@ -101,6 +107,17 @@ def range_test(
             break
         lowest = min(lowest, loss)
     return RangeTest(rates[: len(losses)], np.array(losses))
+
+
+def _number(loss: float | Tensor) -> float:
+    """The loss that a step returned as a plain float, without its graph."""
+    if isinstance(loss, Tensor | np.ndarray):
+        if math.prod(loss.shape) != 1:
+            raise ValueError(f"step must return the loss, one number, got shape {tuple(loss.shape)}")
+        loss = loss.item()
+    if not isinstance(loss, Real) or isinstance(loss, bool):
+        raise ValueError(f"step must return the loss, got {loss!r}")
+    return float(loss)
 
 
 def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[float], float]:
@@ -114,8 +131,10 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
     (2.0, 1.5)
 
     Raises:
-        ValueError: if the first group's rate is 0, for then there is no ratio to keep.
+        ValueError: for what is no optimiser; if the first group's rate is 0, for then there is no ratio to keep; by the
+            step, if the loss is not one number to differentiate.
     """
+    _check_optimizer(optimizer)
     base = float(optimizer.param_groups[0]["lr"])
     if base == 0:
         raise ValueError("the first parameter group's lr must not be 0: the other groups keep their ratio to it")
@@ -125,6 +144,9 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
         optimizer.zero_grad()
         with torch.enable_grad():
             value = loss()
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+                raise ValueError(f"loss must return one number to differentiate, as a tensor, got {got}")
             value.backward()
         return value.item()
 
@@ -155,8 +177,12 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
     (True, 0.1)
 
     Raises:
-        ValueError: if the optimiser trains parameters that are not the model's, which would not be restored.
+        ValueError: for what is no module or no optimiser, or if the optimiser trains parameters that are not the
+            model's, which would not be restored.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be an nn.Module, got {model!r}")
+    _check_optimizer(optimizer)
     foreign = {p for group in optimizer.param_groups for p in group["params"]} - set(model.parameters())
     if foreign:
         raise ValueError(f"the optimiser must train the model's parameters alone, got {len(foreign)} that are not")
@@ -176,3 +202,8 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
                 parameter.grad = gradient
             for module, mode in modes:
                 module.training = mode
+
+
+def _check_optimizer(optimizer: object) -> None:
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"optimizer must be a torch.optim.Optimizer, got {optimizer!r}")

@@ -2,17 +2,22 @@
 
 Each is `rule(rates [T], losses [T], beta=0.9)`. It looks at the curve up to the first loss that is not finite,
 smoothed with decay β as in `range_test`, and raises a ValueError where the arrays are no range test (rates that
-do not rise, another number of losses, fewer than 3 finite ones, β outside [0, 1)) or the loss never falls.
+do not rise, another number of losses, fewer than 3 finite ones, β outside [0, 1)) or the loss never falls: by no more
+than 10⁻⁶ of its size, where a constant's rounding would be read as a descent.
 """
 
 import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from steadydescent.checks import check_share
 from steadydescent.lr_search.random_search import Floats
 from steadydescent.lr_search.ranging import smoothed
+
+ROUNDING = 1e-6
+"""A fall of no more than this share of the loss is none: rounding in single precision is 6·10⁻⁸ of it."""
 
 
 def steepest(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
@@ -74,12 +79,16 @@ def valley(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
         ValueError: if fewer than three losses fall one after another, for then the index may lie outside the curve.
     """
     rates, smooth = _finite_part(rates, losses, beta)
-    lengths = np.ones(len(smooth), dtype=np.int64)
+    lengths, tops = np.ones(len(smooth), dtype=np.int64), smooth.copy()
     for i in range(1, len(smooth)):
-        lengths[i] += lengths[:i][smooth[:i] > smooth[i]].max(initial=0)
+        above = np.flatnonzero(smooth[:i] > smooth[i])
+        if len(above):
+            before = above[np.argmax(lengths[above])]
+            lengths[i], tops[i] = lengths[before] + 1, tops[before]
     end, length = int(np.argmax(lengths)), int(lengths.max())
     if length < 3:
         raise ValueError(f"the smoothed loss must fall at least twice in the range test, it fell {length - 1} times")
+    _check_fall(tops[end], smooth[end])
     return float(rates[end - length + length // 3 + length // 6])
 
 
@@ -94,12 +103,14 @@ SUGGESTIONS: dict[str, Callable[..., float]] = {
 
 def _finite_part(rates: Floats, losses: Floats, beta: float) -> tuple[Floats, Floats]:
     """Rates and smoothed losses up to the first loss that is not finite, `[t]` both, t ≥ 3."""
-    rates, losses = np.asarray(rates, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    rates, losses = _numbers(rates, "rates"), _numbers(losses, "losses")
     check_share(beta, "beta")
     if rates.ndim != 1 or rates.shape != losses.shape:
         raise ValueError(f"rates and losses must be of one length, got shapes {rates.shape} and {losses.shape}")
-    if not (np.isfinite(rates).all() and (rates > 0).all() and (np.diff(rates) > 0).all()):
-        raise ValueError(f"rates must be positive, finite and rising, got {rates}")
+    rising = np.isfinite(rates) & (np.diff(rates, prepend=0.0) > 0)
+    if not rising.all():
+        first = int(np.argmin(rising))
+        raise ValueError(f"rates must be positive, finite and rising, got {rates[first]} at index {first}")
     finite = len(losses) if np.isfinite(losses).all() else int(np.argmin(np.isfinite(losses)))
     if finite < 3:
         raise ValueError(f"a range test must have at least 3 finite losses to start with, got {finite}")
@@ -110,6 +121,20 @@ def _descent(rates: Floats, losses: Floats, beta: float) -> tuple[Floats, Floats
     """Rates and smoothed losses up to the minimum, at least two."""
     rates, smooth = _finite_part(rates, losses, beta)
     lowest = int(np.argmin(smooth))
-    if lowest == 0:
-        raise ValueError("the smoothed loss must fall in the range test, it only rose; start from a smaller rate")
+    _check_fall(smooth[0], smooth[lowest])
     return rates[: lowest + 1], smooth[: lowest + 1]
+
+
+def _check_fall(top: float, bottom: float) -> None:
+    if top - bottom <= ROUNDING * max(abs(top), abs(bottom)):
+        raise ValueError(
+            f"the smoothed loss must fall in the range test, but the loss never falls below {top:.6g} by more than "
+            "rounding; start from a smaller rate, and see that each step updates the model"
+        )
+
+
+def _numbers(values: ArrayLike, name: str) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor with a graph
+        raise ValueError(f"{name} must be an array of numbers, got {type(values).__name__}: {error}") from error
