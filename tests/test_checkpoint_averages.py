@@ -145,7 +145,7 @@ def test_last_checkpoints_are_ordered_by_step_not_by_name(tmp_path):
 
 def test_folders_that_do_not_say_which_are_the_last_are_refused(tmp_path):
     write_weights(tmp_path / "a.safetensors", 3, [1.0])
-    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="count must be a whole number of at least 1, got 0"):
         last_checkpoints(tmp_path, 0)
     with pytest.raises(ValueError, match="holds 1 checkpoints, fewer than the 2 asked for"):
         last_checkpoints(tmp_path, 2)

@@ -324,13 +324,13 @@ def test_a_deep_copy_goes_its_own_way():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: EMA(network(), 1.0), r"beta must be in \[0, 1\), got 1.0"),
-        (lambda: EMA(network(), -0.1), r"beta must be in \[0, 1\), got -0.1"),
-        (lambda: EMA(network(), float("nan")), r"beta must be in \[0, 1\), got nan"),
+        (lambda: EMA(network(), 1.0), r"mixing must be in \[0, 1\), got 1.0"),
+        (lambda: EMA(network(), -0.1), r"mixing must be in \[0, 1\), got -0.1"),
+        (lambda: EMA(network(), float("nan")), r"mixing must be in \[0, 1\), got nan"),
         (lambda: Started(1.5), "beta must be"),
         (lambda: Debiased(1.0), "beta must be"),
         (lambda: Ramped(1.0), r"cap must be in \[0, 1\), got 1.0"),
-        (lambda: TailMean(0), "start must be at least 1, got 0"),
+        (lambda: TailMean(0), "start must be a whole number of at least 1, got 0"),
         (lambda: EMA(network(), 0.9, dtype=torch.int64), "dtype must be floating-point, got torch.int64"),
     ],
 )

@@ -62,6 +62,7 @@ def test_an_added_group_takes_part_with_the_optimizers_own_defaults():
         "lr": 0.2,
         "mu": 0.5,
         "weight_decay": 0.0,
+        "rule": "momentum",
     }
     walk(optimizer, ours + late, [3])
     assert [optimizer.state[param]["step"] for param in ours + late] == [4, 4, 1, 1]

@@ -239,7 +239,7 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_changes():
 
 @pytest.mark.parametrize("beta", [1.0, -0.1, float("nan")])
 def test_bad_decays_are_refused_by_name(beta):
-    with pytest.raises(ValueError, match=rf"beta must be in \[0, 1\), got {beta}"):
+    with pytest.raises(ValueError, match=rf"decay must be in \[0, 1\), got {beta}"):
         Shadow(network(), beta)
 
 

@@ -135,7 +135,7 @@ def test_coefficients_are_what_the_running_average_computes(name):
     ("name", "steps", "sentence"),
     [
         ("ema-0.5", 100, "window must be at least 1 step"),
-        ("tail-0", 100, "length must be between 1 and the 100 steps"),
+        ("tail-0", 100, "length must be a whole number of at least 1, got 0"),
         ("checkpoints-30", 100, "has no 30 checkpoints"),
         ("checkpoints-2.5", 100, "unknown readout"),
         ("swa", 100, "'swa'"),

@@ -13,14 +13,21 @@ from steadydescent.optimizers.rules import RULES, Rule
 _OTHERS = {"alpha", "betas", "dampening", "momentum"}.union(*(rule.hyper for rule in RULES.values()))
 """Names of hyper-parameters, torch's and ours: in a group, one that its rule does not have would go unheeded."""
 
+_NOTES = {"params", "param_names", "name", "rule", "lr", "initial_lr", "max_lr", "min_lr", "swa_lr", "lr_scale"} | {
+    "base_momentum",
+    "max_momentum",
+}
+"""What else a new group may hold: torch's keys, its schedulers' (and timm's `lr_scale`), a name, the rule's name."""
+
 
 class RuleOptimizer(torch.optim.Optimizer):
     """A rule as a torch optimiser; a subclass names the `rule` and the tensors of its state.
 
     What torch's own do, these do: parameter groups with their own rate and hyper-parameters, `state_dict`, schedulers,
     hooks, closures, autocast, a rate that is a 0-dim tensor. A parameter without gradient is skipped and its step does
-    not advance. The state of another optimiser, or of parameters of other shapes, is refused by `load_state_dict`
-    before anything changes. Left out: `maximize` (negate the loss), `foreach`, `fused`, `capturable`, `differentiable`.
+    not advance. The state of another optimiser (each group holds the name of its `rule`), or of parameters of other
+    shapes, is refused by `load_state_dict` before anything changes. Left out: `maximize` (negate the loss), `foreach`,
+    `fused`, `capturable`, `differentiable`.
 
     - State of each parameter: `step`, the number of its updates (an int), and for each of `state_names` one tensor of
       its shape, dtype and device. In bfloat16, as in torch, 0.999·s rounds back to s, so that β₂ = 0.999 never
@@ -44,15 +51,18 @@ class RuleOptimizer(torch.optim.Optimizer):
     state_names: ClassVar[tuple[str, ...]]
 
     def __init__(self, params: ParamsT, lr: float | Tensor, **hyper: float) -> None:
-        super().__init__(params, {"lr": _checked_rate(lr), **self.rule.checked(**hyper)})
+        super().__init__(params, {"lr": _checked_rate(lr), **self.rule.checked(**hyper), "rule": self._rule_name})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with their own `lr` and hyper-parameters; those not given are the optimiser's.
 
         Raises:
-            ValueError: for a value that the constructor would refuse, or a hyper-parameter of another optimiser.
+            ValueError: for a value that the constructor would refuse, a hyper-parameter of another optimiser, or
+                one that none has, such as a misspelt one.
         """
         if isinstance(param_group, dict):  # torch says what else is wrong
+            if unknown := set(param_group) - _NOTES - set(self.rule.hyper):
+                raise ValueError(self._foreign(unknown))
             param_group = {**param_group, **self._checked({**self.defaults, **param_group})}
         super().add_param_group(param_group)
 
@@ -78,9 +88,18 @@ class RuleOptimizer(torch.optim.Optimizer):
         if missing := {"lr", *self.rule.hyper} - set(group):
             raise ValueError(f"a parameter group of {name} must have {sorted(missing)}, got {sorted(group)}")
         if foreign := (_OTHERS & set(group)) - set(self.rule.hyper):
-            raise ValueError(f"{name} has no {sorted(foreign)}; its hyper-parameters are {sorted(self.rule.hyper)}")
+            raise ValueError(self._foreign(foreign))
+        if (rule := group.get("rule")) != self._rule_name:
+            raise ValueError(f"{name} takes groups of the rule {self._rule_name!r} alone, got one of {rule!r}")
         hyper = {key: group[key] for key in self.rule.hyper}
         return {"lr": _checked_rate(group["lr"]), **self.rule.checked(**hyper)}
+
+    def _foreign(self, names: set[str]) -> str:
+        return f"{type(self).__name__} has no {sorted(names)}; its hyper-parameters are {sorted(self.rule.hyper)}"
+
+    @property
+    def _rule_name(self) -> str:
+        return str(self.rule.update.__name__)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -3,7 +3,9 @@
 A file's tensors have dotted names that say what they are: `weights.0.bias`, `slots.0.bias.exp_avg`, `parts.average.…`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from steadydescent.checks import check_count
 from steadydescent.weight_averaging.checkpoint_files import CheckpointFile, opened, write
+from steadydescent.weight_averaging.named_slots import class_name, load_slots, named_state, numbered_state, same_class
 from steadydescent.weight_averaging.named_tensors import Tensors, check_alike, has_mean
 
 
@@ -26,25 +30,35 @@ class Stateful(Protocol):
 
 
 def save_checkpoint(
-    path: Path | str, model: nn.Module, optimizer: Optimizer | None, step: int, **parts: Stateful | torch.Generator
+    path: Path | str,
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    step: int | None = None,
+    **parts: Stateful | torch.Generator,
 ) -> None:
     """Write weights, buffers, optimiser slots and the number of steps done to one file, whole or not at all.
 
     Args:
         path: where to; `.safetensors` is the ending that `last_checkpoints` looks for. Folders are made. A file that
-            is there is replaced in one go: readers find the old or the new one.
+            is there is replaced in one go: readers find the old or the new one. A process killed while it writes
+            leaves a hidden `.<name>.….partial`, and perhaps a `.tmp…` of safetensors: no reader takes them for
+            checkpoints, and they may be deleted when no process is saving.
         model: its `state_dict` is kept.
         optimizer: any whose state is tensors, numbers, texts, and lists, tuples or dicts of them; all of its
             parameters must be the model's. None keeps weights alone.
-        step: how many updates have been made.
+        step: how many updates have been made; it must be given.
         **parts: what else a run needs to continue bitwise, each under a name of its own: an average of the
-            weights, a scheduler, the `torch.Generator` that shuffles.
+            weights, a scheduler, the `torch.Generator` that shuffles, `EpochBatches`. Dropout draws from
+            `torch.default_generator`, a part like others; the `DataLoader` needs `generator=torch.Generator()` beside
+            it: without one it draws a seed from there at the start of an epoch, once more when the run is resumed.
+            With workers the loader runs ahead of the loop: what must be kept is `EpochBatches.state_dict(done=…)`.
 
     Saved inside `EMA.swapped` or `Shadow.applied`, the file holds the averaged weights, as opennmt-tf's checkpoints
     do. To continue a run, save its own weights and give the average as a part.
 
     Raises:
-        ValueError: for a negative step, or a parameter of the optimiser that is none of the model's.
+        ValueError: for a step that is no whole number of at least 0, a part that is neither a generator nor has
+            `state_dict` and `load_state_dict`, or a parameter of the optimiser that is none of the model's.
         TypeError: for a state that holds something else, by its dotted name.
 
     >>> import tempfile
@@ -55,12 +69,12 @@ def save_checkpoint(
     ...     load_checkpoint(f"{folder}/7.safetensors", model, optimizer)
     7
     """
-    if step < 0:
-        raise ValueError(f"step must be at least 0, got {step}")
+    _check_parts(parts)
     content = {
-        "step": step,
+        "step": check_count(step, "step", least=0),
         "weights": model.state_dict(),
-        **({} if optimizer is None else _named_state(optimizer, model)),
+        **({} if optimizer is None else named_state(optimizer, model)),
+        "classes": {name: class_name(part) for name, part in parts.items()},
         **{f"parts.{name}": _state_of(part) for name, part in parts.items()},
     }
     write(Path(path), content)
@@ -71,9 +85,11 @@ def load_checkpoint(
 ) -> int:
     """Put a checkpoint back into model, optimiser and the named parts; returns the number of steps done.
 
-    The file is read and verified, and compared with model, optimiser and those parts that are modules, before any of
-    them is changed. Without an optimiser, or without a part that the file holds, that one is left in the file. Tensors
-    go to the device of what takes them.
+    The file is read and verified, and compared with model, optimiser and parts, before any of them is changed; should
+    one still refuse its state, all get back what they had. Without an optimiser, or without a part that the file holds,
+    that one is left in the file. Tensors go to the device of what takes them.
+
+    A class is the same if its module and its name are; of one that the running script itself defines, its name.
 
     >>> import tempfile
     >>> trained, fresh = nn.Linear(2, 1), nn.Linear(2, 1)
@@ -87,23 +103,25 @@ def load_checkpoint(
     Raises:
         FileNotFoundError: for no file.
         DamagedCheckpoint: for a file that is no whole checkpoint.
-        ValueError: for names, shapes or dtypes that differ, another class of optimiser, other parameters in
-            it, or a part that the file does not hold; each by name.
+        ValueError: for names, shapes or dtypes that differ, another class of optimiser or part, other parameters
+            in the optimiser, or a part that the file does not hold; each by name.
     """
-    path = Path(path)
-    with opened(path) as file:
+    _check_parts(parts)
+    with opened(path := Path(path)) as file:
         step, weights = file["step"], file["weights"]
-        slots = None if optimizer is None else _numbered_state(file, optimizer, model)
-        states = {name: _part(file, name) for name in parts}
-    check_alike(weights, model.state_dict(), (str(path), "the model"), dtypes=True)
-    for name, part in parts.items():
-        if isinstance(part, nn.Module):
-            check_alike(states[name], part.state_dict(), (str(path), f"the part {name!r}"), dtypes=True)
-    for name, part in parts.items():  # first: a part that refuses its state leaves model and optimiser alone
-        _load_into(part, states[name])
-    if optimizer is not None and slots is not None:
-        _load_slots(optimizer, slots)
-    model.load_state_dict(weights)
+        check_alike(weights, model.state_dict(), (str(path), "the model"), dtypes=True)
+        slots = None if optimizer is None else numbered_state(file, optimizer, model)
+        states = {name: _part(file, name, part) for name, part in parts.items()}
+    with ExitStack() as undo:
+        for name, part in parts.items():
+            undo.callback(_put_back, part, deepcopy(_state_of(part)))
+            _load_into(part, states[name])
+        if optimizer is not None and slots is not None:
+            undo.callback(load_slots, optimizer, deepcopy(optimizer.state_dict()))
+            load_slots(optimizer, slots)
+        undo.callback(model.load_state_dict, deepcopy(model.state_dict()))
+        model.load_state_dict(weights)
+        undo.pop_all()  # all went well: nothing is undone
     return int(step)
 
 
@@ -126,8 +144,11 @@ def average_checkpoints(paths: Iterable[Path | str]) -> Tensors:
     Raises:
         FileNotFoundError: for a path without a file.
         DamagedCheckpoint: for a file that is no whole checkpoint.
-        ValueError: for no path, for one given twice, and for files whose names, shapes or dtypes differ, by name.
+        ValueError: for no path, for one path instead of several, for one given twice, and for files whose names, shapes
+            or dtypes differ, by name.
     """
+    if isinstance(paths, str | Path):
+        raise ValueError(f"paths must be several, in a list, got the one path {str(paths)!r}")
     files = [Path(path) for path in paths]
     _refuse_repeated(files)
     like: Tensors = {}
@@ -164,11 +185,13 @@ def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetenso
     ['2.safetensors', '3.safetensors']
 
     Raises:
+        FileNotFoundError: for no folder.
         DamagedCheckpoint: for a file that is no checkpoint.
         ValueError: for a count below 1, for fewer files than that, and for two files of the same step.
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    check_count(count, "count")
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"no folder at {folder}")
     steps: dict[int, Path] = {}
     for path in sorted(Path(folder).glob(pattern)):
         with opened(path) as file:
@@ -195,69 +218,24 @@ def _sum_dtype(value: Tensor) -> torch.dtype:
     return torch.promote_types(value.dtype, torch.float64) if has_mean(value) else value.dtype
 
 
-def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
-    """Names of the parameters in each of the optimiser's groups."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    for number, group in enumerate(optimizer.param_groups):
-        for position, parameter in enumerate(group["params"]):
-            if parameter not in names:
-                raise ValueError(f"parameter {position} of the optimizer's group {number} is none of the model's")
-    return [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
+def _check_parts(parts: Mapping[str, Any]) -> None:
+    for name, part in parts.items():
+        stateful = not isinstance(part, type) and hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
+        if not stateful and not isinstance(part, torch.Generator):
+            raise ValueError(f"part {name!r} must have state_dict and load_state_dict, got {part!r}")
 
 
-def _named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
-    """The optimiser's state with parameters by name instead of torch's running number."""
-    groups, state = _parameter_names(optimizer, model), optimizer.state_dict()
-    names = dict(enumerate(name for group in groups for name in group))
-    return {
-        "optimizer": type(optimizer).__name__,
-        "slots": {names.get(key, key): slots for key, slots in state["state"].items()},
-        "groups": [{**group, "params": names} for group, names in zip(state["param_groups"], groups, strict=True)],
-    }
-
-
-def _numbered_state(file: CheckpointFile, optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
-    """The reverse of `_named_state`; refuses a state that is not for this optimiser."""
-    if "optimizer" not in file.keys:
-        raise ValueError(f"{file.path} was written without an optimizer")
-    if file["optimizer"] != type(optimizer).__name__:
-        raise ValueError(f"{file.path} was written with {file['optimizer']}, not {type(optimizer).__name__}")
-    ours, groups = _parameter_names(optimizer, model), file["groups"]
-    theirs = [group["params"] for group in groups]
-    if ours != theirs:
-        raise ValueError(f"the optimizer's groups hold the parameters {ours}, those in {file.path} hold {theirs}")
-    numbers = {name: number for number, name in enumerate(name for group in ours for name in group)}
-    return {
-        "state": {numbers.get(key, key): slots for key, slots in file["slots"].items()},
-        "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups],
-    }
-
-
-def _load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to their parameter's."""
-    optimizer.load_state_dict(state)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
-        if number in state["state"]:
-            optimizer.state[parameter] = _as_saved(optimizer.state[parameter], state["state"][number])
-
-
-def _as_saved(loaded: Any, saved: Any) -> Any:
-    """The saved tensors, on the devices that torch has chosen for them."""
-    if isinstance(loaded, Tensor):
-        return saved.to(loaded.device)
-    if isinstance(loaded, dict):
-        return {key: _as_saved(value, saved.get(key, value)) for key, value in loaded.items()}
-    if isinstance(loaded, list | tuple):
-        return type(loaded)(_as_saved(value, of) for value, of in zip(loaded, saved, strict=True))
-    return loaded
-
-
-def _part(file: CheckpointFile, name: str) -> Any:
+def _part(file: CheckpointFile, name: str, part: Stateful | torch.Generator) -> Any:
+    """A part's state, if the file holds it and it is for this part."""
     if f"parts.{name}" not in file.keys:
         held = sorted(key.removeprefix("parts.") for key in file.keys if key.startswith("parts."))
         raise ValueError(f"{file.path} holds no part {name!r}; it holds {held}")
-    return file[f"parts.{name}"]
+    state = file[f"parts.{name}"]
+    if not same_class(saved := file["classes"][name], class_name(part)):
+        raise ValueError(f"part {name!r} in {file.path} was written with {saved}, not {class_name(part)}")
+    if isinstance(part, nn.Module):
+        check_alike(state, part.state_dict(), (str(file.path), f"the part {name!r}"), dtypes=True)
+    return state
 
 
 def _state_of(part: Stateful | torch.Generator) -> Any:
@@ -269,3 +247,8 @@ def _load_into(part: Stateful | torch.Generator, state: Any) -> None:
         part.set_state(state)
     else:
         part.load_state_dict(state)
+
+
+def _put_back(part: Stateful | torch.Generator, state: Any) -> None:
+    with suppress(Exception):  # a part that refuses even its own state has not taken another
+        _load_into(part, state)

@@ -1,6 +1,6 @@
 """A running average of a module's weights, as a module: for anyone's own training loop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steadydescent.checks import check_count
 from steadydescent.weight_averaging.mixing import Mixing, as_mixing, weight_at
 from steadydescent.weight_averaging.named_tensors import (
+    all_tensors,
     averaged_names,
     check_alike,
     copied,
@@ -17,6 +19,7 @@ from steadydescent.weight_averaging.named_tensors import (
     mix_in,
     named_tensors,
     overwrite,
+    put_back,
 )
 
 
@@ -47,12 +50,13 @@ class EMA(nn.Module):
     ramps its decay as 1 − (1 + t)^(−2/3); here the loop chooses when to update, and the ramp is a `mixing`.
 
     Raises:
-        ValueError: for β outside [0, 1), or a dtype that is not floating-point.
+        ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`, or a dtype that is
+            not floating-point.
 
     >>> from steadydescent.weight_averaging import Debiased
     >>> model = nn.Linear(1, 1, bias=False)
     >>> ema = EMA(model, Debiased(0.98))
-    >>> for temperature in (40.0, 49.0):  # °F, uit-slides' two days
+    >>> for temperature in (40.0, 49.0):  # °F, uit-slides' first two values
     ...     _ = nn.init.constant_(model.weight, temperature)
     ...     ema.update(model)
     >>> ema.module.weight.item()
@@ -76,7 +80,7 @@ class EMA(nn.Module):
         super().__init__()
         if dtype is not None and not dtype.is_floating_point:
             raise ValueError(f"dtype must be floating-point, got {dtype}")
-        self.mixing = as_mixing(mixing)
+        self.mixing = as_mixing(mixing, "mixing")
         self.updates = 0
         self.module = deepcopy(model).requires_grad_(False).to(device)
         for tensor in (*self.module.parameters(), *self.module.buffers()):
@@ -103,17 +107,17 @@ class EMA(nn.Module):
         self.updates = 0
 
     def _mix_in(self, model: nn.Module, weight: float) -> None:
-        if self._swapped:
-            raise RuntimeError("the average is swapped into a model and would be mixed with itself; leave that first")
+        self._refuse_if_swapped()
         mix_in(named_tensors(self.module), named_tensors(model), weight, self._averaged)
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[nn.Module]:
         """Put the average into the model for the length of a `with` block, then restore weights and buffers bitwise.
 
-        They are restored after an exception too. Both are copies: training inside the block moves neither the average
-        nor the kept weights. Mode and gradients are left alone: call `model.eval()` where that is meant. A
-        checkpoint saved in the block holds the averaged weights, while training goes on with its own (opennmt-tf).
+        They are restored after an exception too, and so are the buffers that are no part of the state. Both are
+        copies: training inside the block moves neither the average nor the kept weights. Mode and gradients are left
+        alone: call `model.eval()` where that is meant. A checkpoint saved in the block holds the averaged weights,
+        while training goes on with its own (opennmt-tf).
 
         Raises:
             ValueError: for a model that does not fit.
@@ -123,13 +127,13 @@ class EMA(nn.Module):
             raise RuntimeError("the average is swapped into a model already; leave that block first")
         average = named_tensors(self.module)
         check_alike(average, named_tensors(model))
-        kept = copied(named_tensors(model))
+        kept = copied(all_tensors(model))
         self._swapped = True
         try:
             overwrite(named_tensors(model), average)
             yield model
         finally:
-            overwrite(named_tensors(model), kept)  # looked up again: a module may have replaced a buffer
+            put_back(model, kept)
             self._swapped = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -148,5 +152,30 @@ class EMA(nn.Module):
         return torch.tensor(self.updates)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the number of updates from a `state_dict`."""
-        self.updates = int(state)
+        """Take the number of updates from a `state_dict`; comes before any weight is taken."""
+        self._refuse_if_swapped()
+        self.updates = _count(state)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """torch's, but what does not fit is refused before anything changes.
+
+        Raises:
+            RuntimeError: while the average is swapped in.
+            ValueError: for a number of updates that is none, and, if `strict`, for other names or shapes.
+        """
+        self._refuse_if_swapped()
+        if "_extra_state" in state_dict:
+            _count(state_dict["_extra_state"])
+        if strict:
+            check_alike(state_dict, self.state_dict(), ("the saved average", "the average"))
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _refuse_if_swapped(self) -> None:
+        if self._swapped:
+            raise RuntimeError(
+                "the average is swapped into a model and would be mixed with itself, or replaced; leave that first"
+            )
+
+
+def _count(state: Any) -> int:
+    return check_count(state.item() if isinstance(state, Tensor) else state, "updates", least=0)

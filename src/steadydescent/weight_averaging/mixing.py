@@ -8,11 +8,13 @@ of 1 forgets all that was before. `readouts` holds the same sequences as arrays,
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
+from torch import Tensor
 
 from steadydescent.averages import debias, ramped_decay
-from steadydescent.checks import check_share
+from steadydescent.checks import check_count, check_share
 
 Mixing = Callable[[int], float]
 """Number t = 1, 2, … of an update → its mixing weight w_t in [0, 1]."""
@@ -96,7 +98,7 @@ class TailMean:
     SWA (izmailov2018averaging; torch's `AveragedModel` as it comes).
 
     Raises:
-        ValueError: for a start below 1.
+        ValueError: for a start that is no whole number of at least 1.
 
     >>> [TailMean(start=3)(step) for step in (1, 2, 3, 4)]
     [1.0, 1.0, 1.0, 0.5]
@@ -105,21 +107,22 @@ class TailMean:
     start: int = 1
 
     def __post_init__(self) -> None:
-        if not self.start >= 1:
-            raise ValueError(f"start must be at least 1, got {self.start}")
+        check_count(self.start, "start")
 
     def __call__(self, step: int) -> float:
         return 1 / max(step - self.start + 1, 1)
 
 
-def as_mixing(mixing: float | Mixing) -> Mixing:
-    """A function of the step as it is; a number β stands for `Started(β)`."""
-    return mixing if callable(mixing) else Started(mixing)
+def as_mixing(mixing: float | Mixing, name: str) -> Mixing:
+    """A function of the step as it is; a number β stands for `Started(β)`; errors call it by `name`."""
+    if isinstance(mixing, type):
+        raise ValueError(f"{name} must be a number or a function, got the class {mixing.__name__}; give it its values")
+    return mixing if callable(mixing) else Started(check_share(mixing, name))
 
 
 def weight_at(mixing: Mixing, step: int) -> float:
     """The weight of update `step`; a ValueError if it is outside [0, 1]."""
     weight = mixing(step)
-    if not 0 <= weight <= 1:
+    if not isinstance(weight, Real | Tensor) or not 0 <= weight <= 1:
         raise ValueError(f"mixing must give weights in [0, 1], got {weight} at update {step}")
     return weight

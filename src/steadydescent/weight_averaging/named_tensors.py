@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from steadydescent.weight_averaging.readouts import mix
 
 Tensors = dict[str, Tensor]
+WRAPPERS = ("_orig_mod.", "module.", "module._orig_mod.")
+"""What `torch.compile`, `DistributedDataParallel`, and the second around the first put before a model's names."""
 
 
 def named_tensors(module: nn.Module) -> Tensors:
@@ -19,6 +21,22 @@ def named_tensors(module: nn.Module) -> Tensors:
     state = module.state_dict(keep_vars=True).keys()
     buffers = ((name, buffer) for name, buffer in module.named_buffers() if name in state)
     return {name: tensor.detach() for name, tensor in chain(module.named_parameters(), buffers)}
+
+
+def all_tensors(module: nn.Module) -> Tensors:
+    """Parameters and buffers as `named_tensors` gives them, with those buffers that are no part of the state."""
+    return {name: tensor.detach() for name, tensor in chain(module.named_parameters(), module.named_buffers())}
+
+
+def put_back(module: nn.Module, kept: Tensors) -> None:
+    """Give a module copies that were made of `all_tensors`; a buffer that has another shape by now is set anew."""
+    tensors = all_tensors(module)  # looked up again: a module may have replaced a buffer
+    for name, value in kept.items():
+        if name in tensors and tensors[name].shape == value.shape:
+            tensors[name].copy_(value)
+        else:
+            owner, _, own_name = name.rpartition(".")
+            setattr(module.get_submodule(owner), own_name, value)
 
 
 def averaged_names(module: nn.Module, average_buffers: bool) -> frozenset[str]:
@@ -79,10 +97,20 @@ def check_alike(
     here, there = places
     for name in sorted(ours.keys() ^ theirs.keys()):
         where, missing = (here, there) if name in ours else (there, here)
-        raise ValueError(f"{name!r} is in {where} but not in {missing}")
+        raise ValueError(f"{name!r} is in {where} but not in {missing}{_wrapped(ours, theirs, places)}")
     for name, tensor in ours.items():
         if tensor.shape != theirs[name].shape:
             shapes = tuple(tensor.shape), tuple(theirs[name].shape)
             raise ValueError(f"{name!r} has shape {shapes[0]} in {here} but {shapes[1]} in {there}")
         if dtypes and tensor.dtype != theirs[name].dtype:
             raise ValueError(f"{name!r} is {tensor.dtype} in {here} but {theirs[name].dtype} in {there}")
+
+
+def _wrapped(ours: Collection[str], theirs: Collection[str], places: tuple[str, str]) -> str:
+    """What to do about names that would be the same, were one model not compiled, or wrapped for several devices."""
+    for place, names, plain in zip(places, (ours, theirs), (theirs, ours), strict=True):
+        for prefix in WRAPPERS:
+            if {name.replace(prefix, "", 1) for name in names} == set(plain):
+                verb = "begin with" if all(name.startswith(prefix) for name in names) else "contain"
+                return f"; the names in {place} {verb} {prefix!r}: pass the unwrapped model there"
+    return ""

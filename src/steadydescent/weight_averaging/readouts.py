@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steadydescent.averages import decay_for_window, ramped_decay
-from steadydescent.checks import check_share
+from steadydescent.checks import check_count, check_share
 
 Weights = NDArray[np.float64]
 CHECKPOINTS_PER_RUN = 20
@@ -40,6 +40,7 @@ def ema_weights(total: int, beta: float) -> Weights:
     >>> ema_weights(2, 0.98).round(4).tolist()  # 40 and 49 °F average to 44.545 °F
     [1.0, 0.5051]
     """
+    check_count(total, "total")
     check_share(beta, "beta")
     steps = np.arange(1.0, total + 1)
     return (1 - beta) / -np.expm1(steps * np.log(beta)) if beta > 0 else np.ones(total)
@@ -48,6 +49,7 @@ def ema_weights(total: int, beta: float) -> Weights:
 @cache
 def ramped_weights(total: int, cap: float = 0.9999) -> Weights:
     """Ramped EMA (opennmt-tf): w_t = 1 − min(cap, (1+t)/(10+t)); the first update copies the weights."""
+    check_count(total, "total")
     weights = np.array([1.0] + [1 - ramped_decay(step, cap) for step in range(2, total + 1)])
     weights.flags.writeable = False  # one array serves every run of this length
     return weights
@@ -59,8 +61,8 @@ def tail_weights(total: int, length: int) -> Weights:
     >>> tail_weights(4, 2).tolist()
     [0.0, 0.0, 1.0, 0.5]
     """
-    if not 1 <= length <= total:
-        raise ValueError(f"length must be between 1 and the {total} steps of the run, got {length}")
+    if check_count(length, "length") > check_count(total, "total"):
+        raise ValueError(f"length must be at most the {total} steps of the run, got {length}")
     return np.concatenate([np.zeros(total - length), 1 / np.arange(1.0, length + 1)])
 
 
@@ -70,8 +72,8 @@ def checkpoint_weights(total: int, count: int, every: int) -> Weights:
     >>> checkpoint_weights(6, 2, 3).tolist()
     [0.0, 0.0, 1.0, 0.0, 0.0, 0.5]
     """
-    if count < 1 or every < 1:
-        raise ValueError(f"count and every must be at least 1, got {count} and {every}")
+    for value, name in ((total, "total"), (count, "count"), (every, "every")):
+        check_count(value, name)
     if (count - 1) * every >= total:
         raise ValueError(f"a run of {total} steps has no {count} checkpoints {every} steps apart")
     weights = np.zeros(total)

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from steadydescent.checks import check_count
 from steadydescent.weight_averaging.mixing import Mixing, as_mixing, weight_at
 from steadydescent.weight_averaging.named_tensors import (
     Tensors,
+    all_tensors,
     averaged_names,
     check_alike,
     copied,
@@ -17,6 +19,7 @@ from steadydescent.weight_averaging.named_tensors import (
     mix_in,
     named_tensors,
     overwrite,
+    put_back,
 )
 
 
@@ -37,7 +40,7 @@ class Shadow:
     `shadow` is empty until `register`; half-precision weights are averaged in float32.
 
     Raises:
-        ValueError: for β outside [0, 1).
+        ValueError: for β outside [0, 1), or a class such as `Debiased` in place of `Debiased(β)`.
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(model.weight, 1.0)
@@ -55,7 +58,7 @@ class Shadow:
 
     def __init__(self, model: nn.Module, decay: float | Mixing, *, average_buffers: bool = True) -> None:
         self.model = model
-        self.mixing = as_mixing(decay)
+        self.mixing = as_mixing(decay, "decay")
         self.updates = 0
         self.shadow: Tensors = {}
         self._averaged = averaged_names(model, average_buffers)
@@ -96,18 +99,18 @@ class Shadow:
         self._refuse_if_unregistered()
         weights = named_tensors(self.model)
         check_alike(self.shadow, weights, ("the shadow", "the model"))
-        self._trained = copied(weights)
+        self._trained = copied(all_tensors(self.model))
         overwrite(weights, self.shadow)
 
     def restore(self) -> None:
-        """Put the trained weights back, bitwise, whatever happened to the model meanwhile.
+        """Put the trained weights and all buffers back, bitwise, whatever happened to the model meanwhile.
 
         Raises:
             RuntimeError: when no shadow is applied.
         """
         if self._trained is None:
             raise RuntimeError("restore needs apply_shadow first; the model holds its trained weights")
-        overwrite(named_tensors(self.model), self._trained)
+        put_back(self.model, self._trained)
         self._trained = None
 
     @contextmanager
@@ -131,9 +134,13 @@ class Shadow:
 
         Raises:
             RuntimeError: while the shadow is applied.
-            ValueError: for shadow weights that do not fit the model, naming the tensor.
+            ValueError: for what is no shadow's state, and for shadow weights that do not fit the model, by name.
         """
         self._refuse_if_applied("load_state_dict")
+        if not isinstance(state, Mapping) or not {"shadow", "updates"} <= state.keys():
+            held = sorted(state) if isinstance(state, Mapping) else state
+            raise ValueError(f"the state of a Shadow must hold 'shadow' and 'updates', got {held}")
+        updates = check_count(state["updates"], "updates", least=0)
         weights = named_tensors(self.model)
         if state["shadow"]:  # empty before `register`
             check_alike(state["shadow"], weights, ("the saved shadow", "the model"))
@@ -141,7 +148,7 @@ class Shadow:
             name: tensor.to(weights[name].device, kept_dtype(weights[name]), copy=True)
             for name, tensor in state["shadow"].items()
         }
-        self.updates = state["updates"]
+        self.updates = updates
 
     def _refuse_if_applied(self, verb: str) -> None:
         if self._trained is not None:

@@ -1,0 +1,87 @@
+"""An optimiser's state with parameters by name, as checkpoints keep it, instead of torch's running number."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from steadydescent.weight_averaging.checkpoint_files import CheckpointFile
+
+
+def class_name(thing: object) -> str:
+    """Module and name of a thing's class: torch's Adam and another Adam are two."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def same_class(saved: str, ours: str) -> bool:
+    """Whether two class names mean one class; that of the script itself goes by another module when imported."""
+    if saved.startswith("__main__.") == ours.startswith("__main__."):
+        return saved == ours
+    script, imported = (saved, ours) if saved.startswith("__main__.") else (ours, saved)
+    return imported.endswith(script.removeprefix("__main__"))
+
+
+def named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
+    """The optimiser's class, slots by parameter name, and groups.
+
+    Raises:
+        ValueError: for a parameter that is none of the model's.
+    """
+    groups, state = _parameter_names(optimizer, model), optimizer.state_dict()
+    names = dict(enumerate(name for group in groups for name in group))
+    return {
+        "optimizer": class_name(optimizer),
+        "slots": {names.get(key, key): slots for key, slots in state["state"].items()},
+        "groups": [{**group, "params": names} for group, names in zip(state["param_groups"], groups, strict=True)],
+    }
+
+
+def numbered_state(file: CheckpointFile, optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
+    """The reverse of `named_state`.
+
+    Raises:
+        ValueError: for a state that is not for this optimiser.
+    """
+    if "optimizer" not in file.keys:
+        raise ValueError(f"{file.path} was written without an optimizer")
+    if not same_class(saved := file["optimizer"], class_name(optimizer)):
+        raise ValueError(f"{file.path} was written with {saved}, not {class_name(optimizer)}")
+    ours, groups = _parameter_names(optimizer, model), file["groups"]
+    theirs = [group["params"] for group in groups]
+    if ours != theirs:
+        raise ValueError(f"the optimizer's groups hold the parameters {ours}, those in {file.path} hold {theirs}")
+    numbers = {name: number for number, name in enumerate(name for group in ours for name in group)}
+    return {
+        "state": {numbers.get(key, key): slots for key, slots in file["slots"].items()},
+        "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups],
+    }
+
+
+def load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to their parameter's."""
+    optimizer.load_state_dict(state)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in enumerate(parameters):
+        if number in state["state"]:
+            optimizer.state[parameter] = _as_saved(optimizer.state[parameter], state["state"][number])
+
+
+def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
+    """Names of the parameters in each of the optimiser's groups."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for number, group in enumerate(optimizer.param_groups):
+        for position, parameter in enumerate(group["params"]):
+            if parameter not in names:
+                raise ValueError(f"parameter {position} of the optimizer's group {number} is none of the model's")
+    return [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
+
+
+def _as_saved(loaded: Any, saved: Any) -> Any:
+    """The saved tensors, on the devices that torch has chosen for them."""
+    if isinstance(loaded, Tensor):
+        return saved.to(loaded.device)
+    if isinstance(loaded, dict):
+        return {key: _as_saved(value, saved.get(key, value)) for key, value in loaded.items()}
+    if isinstance(loaded, list | tuple):
+        return type(loaded)(_as_saved(value, of) for value, of in zip(loaded, saved, strict=True))
+    return loaded
