@@ -73,5 +73,9 @@ def test_streams_of_one_seed_differ_by_purpose_and_source():
 def test_one_setting_has_one_key_however_it_is_written():
     one, other = (Run(**PLAIN | {"optimizer": text}) for text in ("adam(beta1=0.9, beta2=0.99)", "adam( beta2=0.990 )"))
     assert one.key == other.key and one.optimizer == "adam(beta2=0.99)"
+    one, other = (Run(**PLAIN | {"optimizer": text}) for text in ("adam(beta1=0)", "adam(beta1=0.0)"))
+    assert one.key == other.key
+    one, other = (Run(**PLAIN | {"schedule": f"inverse-time(rate={rate})"}) for rate in ("1", "1.0"))
+    assert one.key == other.key
     assert Run(**PLAIN | {"task": "mnist1d-mlp(norm=none)"}).key == Run(**PLAIN).key
     assert Run(**PLAIN | {"task": "mnist1d-mlp(norm=batch)"}).key != Run(**PLAIN).key

@@ -22,7 +22,7 @@ class Setting(NamedTuple):
         'adam(beta2=0.99)'
         """
         told = {key: value for key, value in sorted(self.options.items()) if (defaults or {}).get(key) != value}
-        inside = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in told.items())
+        inside = ", ".join(f"{key}={json.dumps(_plain(value), ensure_ascii=False)}" for key, value in told.items())
         return f"{self.name}({inside})" if inside else self.name
 
 
@@ -48,6 +48,13 @@ def read(text: str) -> Setting:
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{text!r} is not of the form name or name(option=value, ...): {error}") from None
     return Setting(found["name"], options)
+
+
+def _plain(value: Any) -> Any:
+    """1.0 as 1, so that one number has one text."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _value(node: ast.expr) -> Any:
