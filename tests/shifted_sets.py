@@ -49,4 +49,4 @@ def pictures(count=331, seed=1):
 
 def corrupted(knob, severity, seed=0, before=None):
     before = before or pictures()
-    return shifted_images(before.x, before.y, knob, severity, seeded(seed))
+    return shifted_images(before.x, before.y, knob, severity, generator=seeded(seed))

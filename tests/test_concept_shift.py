@@ -24,7 +24,7 @@ def test_concept_shift_moves_the_rule_and_not_a_byte_of_x(severity):
 @pytest.mark.parametrize("severity", range(6))
 @pytest.mark.parametrize("classes", [10, 15])
 def test_labels_of_the_taken_classes_pass_on_in_one_circle(severity, classes):
-    new = label_permutation(classes, severity, seeded(7)).tolist()
+    new = label_permutation(classes, severity, generator=seeded(7)).tolist()
     assert sorted(new) == list(range(classes))
     taken = [k for k in range(classes) if new[k] != k]
     assert len(taken) == severity * classes // 5
@@ -38,7 +38,7 @@ def test_labels_of_the_taken_classes_pass_on_in_one_circle(severity, classes):
 
 def test_labels_are_exchanged_class_by_class_and_back():
     y = torch.randint(10, (173,), generator=seeded())
-    new = label_permutation(10, 3, seeded(2))
+    new = label_permutation(10, 3, generator=seeded(2))
     after = shifted_concept(torch.zeros(173, 3), y, 3, classes=10, generator=seeded(2))
     assert after.y.tolist() == [new[label].item() for label in y]
     assert torch.equal(new.argsort()[after.y], y)
@@ -46,12 +46,13 @@ def test_labels_are_exchanged_class_by_class_and_back():
 
 def test_a_class_that_is_taken_stays_taken_and_seeds_take_others():
     taken = [
-        set((label_permutation(10, s, seeded(5)) != torch.arange(10)).nonzero().flatten().tolist()) for s in range(6)
+        set((label_permutation(10, s, generator=seeded(5)) != torch.arange(10)).nonzero().flatten().tolist())
+        for s in range(6)
     ]
     assert all(fewer < more for fewer, more in pairwise(taken)) and taken[0] == set()
     state = torch.get_rng_state()
-    assert len({tuple(label_permutation(10, 1, seeded(seed)).tolist()) for seed in range(30)}) > 10
-    assert torch.equal(label_permutation(10, 4, seeded(1)), label_permutation(10, 4, seeded(1)))
+    assert len({tuple(label_permutation(10, 1, generator=seeded(seed)).tolist()) for seed in range(30)}) > 10
+    assert torch.equal(label_permutation(10, 4, generator=seeded(1)), label_permutation(10, 4, generator=seeded(1)))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -70,6 +71,6 @@ def test_severity_0_keeps_every_label():
 
 def test_too_few_classes_to_exchange_are_refused():
     with pytest.raises(ValueError, match="severity 1 would exchange 1 of 4 labels; it takes at least 2"):
-        label_permutation(4, 1, seeded())
+        label_permutation(4, 1, generator=seeded())
     with pytest.raises(ValueError, match="labels must be below classes = 10, got 10"):
         shifted_concept(torch.zeros(11, 2), torch.arange(11), 1, classes=10, generator=seeded())

@@ -98,7 +98,7 @@ def test_counts_are_those_of_the_largest_remainder_in_fractions(weights, count):
 @given(st.lists(st.integers(0, 30), min_size=3, max_size=3).filter(any), st.integers(1, 40), st.integers(0, 99))
 def test_rows_are_different_examples_of_the_classes_asked_for(weights, count, seed):
     labels = torch.arange(127) % 3
-    rows = prior_shift(labels, torch.tensor(weights, dtype=torch.float64) / sum(weights), count, seeded(seed))
+    rows = prior_shift(labels, torch.tensor(weights, dtype=torch.float64) / sum(weights), count, generator=seeded(seed))
     assert labels[rows].bincount(minlength=3).tolist() == hamilton(weights, count)
     assert rows.dtype == torch.int64 and rows.equal(rows.unique()) and len(rows) == count
 
@@ -106,16 +106,16 @@ def test_rows_are_different_examples_of_the_classes_asked_for(weights, count, se
 def test_every_example_of_a_class_is_as_likely_to_be_taken():
     """Class 1 has 10 examples, 3 are taken, 1 000 times: each 300 times give or take 14.5; 4 standard errors."""
     labels, shares = torch.tensor([0] * 7 + [1] * 10), torch.tensor([0.4, 0.6])
-    taken = torch.cat([prior_shift(labels, shares, 5, seeded(seed)) for seed in range(1000)])
+    taken = torch.cat([prior_shift(labels, shares, 5, generator=seeded(seed)) for seed in range(1000)])
     assert (taken.bincount(minlength=17)[7:] - 300).abs().max() < 58
 
 
 def test_rows_follow_from_the_generator_alone_and_fewer_are_some_of_the_same():
     labels = torch.arange(230) % 2
     state = torch.get_rng_state()
-    few, again, many = (prior_shift(labels, torch.tensor([0.5, 0.5]), n, seeded(4)) for n in (62, 62, 106))
+    few, again, many = (prior_shift(labels, torch.tensor([0.5, 0.5]), n, generator=seeded(4)) for n in (62, 62, 106))
     assert torch.equal(few, again) and set(few.tolist()) < set(many.tolist())
-    assert not torch.equal(few, prior_shift(labels, torch.tensor([0.5, 0.5]), 62, seeded(5)))
+    assert not torch.equal(few, prior_shift(labels, torch.tensor([0.5, 0.5]), 62, generator=seeded(5)))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -123,7 +123,7 @@ def test_more_than_there_are_is_refused_by_class_and_the_generator_left_as_it_wa
     labels = torch.tensor([0] * 7 + [1] * 5 + [2] * 3)
     generator = seeded(3)
     with pytest.raises(ValueError, match="class 1 has 5 of the 6 asked for, class 2 has 3 of the 4 asked for"):
-        prior_shift(labels, torch.tensor([0.0, 0.6, 0.4]), 10, generator)
+        prior_shift(labels, torch.tensor([0.0, 0.6, 0.4]), 10, generator=generator)
     with pytest.raises(ValueError, match="prior shift to 15 examples needs more than there are"):
         shifted_prior(torch.zeros(15, 2), labels, 5, classes=3, count=15, generator=generator)
     assert torch.equal(generator.get_state(), seeded(3).get_state())
@@ -144,7 +144,7 @@ def test_of_ten_equal_classes_the_promised_counts_can_be_had_at_every_severity_a
         ([], 10, "add up to 1"),
         ([[1.0]], 10, r"must be \[K\]"),
         ([torch.nan, 1.0], 10, "at least 0"),
-        ([0.5, 0.5], 0, "count must be a whole number of at least 1 example, got 0"),
+        ([0.5, 0.5], 0, "count must be a whole number of at least 1, got 0"),
         ([0.5, 0.5], -3, "got -3"),
         ([0.5, 0.5], 2.5, "got 2.5"),
         ([1.0], 2, "below the 1 classes of the proportions, got 1"),
@@ -152,13 +152,13 @@ def test_of_ten_equal_classes_the_promised_counts_can_be_had_at_every_severity_a
 )
 def test_impossible_proportions_and_counts_are_refused(proportions, count, sentence):
     with pytest.raises(ValueError, match=sentence):
-        prior_shift(torch.arange(20) % 2, torch.tensor(proportions), count, seeded())
+        prior_shift(torch.arange(20) % 2, torch.tensor(proportions), count, generator=seeded())
 
 
 @pytest.mark.parametrize("labels", [torch.arange(0), torch.tensor([-1, 0]), torch.rand(3), torch.zeros(2, 2).long()])
 def test_labels_that_are_no_class_numbers_are_refused(labels):
     with pytest.raises(ValueError, match="labels must be int64 class numbers from 0 on"):
-        prior_shift(labels, torch.tensor([0.5, 0.5]), 1, seeded())
+        prior_shift(labels, torch.tensor([0.5, 0.5]), 1, generator=seeded())
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ REFUSED = [
     (lambda: schedules.steps([0], [0.1]), "milestones must be a whole number of at least 1, got 0"),
     (lambda: schedules.steps([3], [0.0]), "factors must be positive and finite, got 0.0"),
     (lambda: schedules.exp_drop(0, True, 5), "first_epoch must be a whole number of at least 1, got 0"),
-    (lambda: schedules.exp_drop(1, "once", 5), "every_epoch must be true or false, got once"),
+    (lambda: schedules.exp_drop(1, "once", 5), "every_epoch must be true or false, got 'once'"),
     (lambda: schedules.exp_drop(1, True, -2), "epoch must be a whole number of at least 1, got -2"),
     (lambda: schedules.noam(0, 5), "d_model must be a whole number of at least 1, got 0"),
     (lambda: schedules.noam(4, 0), "warmup must be a whole number of at least 1, got 0"),

@@ -106,7 +106,7 @@ def test_peak_that_is_no_rate_is_refused(peak):
 
 @pytest.mark.parametrize("total", [0, -3])
 def test_run_without_updates_is_refused(total):
-    with pytest.raises(ValueError, match=f"^total must be at least 1 step, got {total}$"):
+    with pytest.raises(ValueError, match=f"^total must be a whole number of at least 1, got {total}$"):
         rates("linear", 0.1, total)
 
 

@@ -38,7 +38,7 @@ def test_pictures_move_further_with_every_severity(knob):
 @pytest.mark.parametrize("knob", IMAGE_KNOBS)
 def test_severity_0_of_every_corruption_is_the_pictures_and_draws_nothing(knob):
     generator = seeded(3)
-    same = shifted_images(pictures().x, pictures().y, knob, 0, generator)
+    same = shifted_images(pictures().x, pictures().y, knob, 0, generator=generator)
     assert same.x.numpy().tobytes() == pictures().x.numpy().tobytes()
     assert torch.equal(generator.get_state(), seeded(3).get_state())
 
@@ -146,5 +146,5 @@ def test_noise_is_white_normal_of_the_tables_width_and_the_same_at_every_severit
 def test_pictures_that_are_not_such_are_refused(images, labels, sentence):
     generator = seeded(3)
     with pytest.raises(ValueError, match=sentence):
-        shifted_images(images, labels, "rotation", 1, generator)
+        shifted_images(images, labels, "rotation", 1, generator=generator)
     assert torch.equal(generator.get_state(), seeded(3).get_state())

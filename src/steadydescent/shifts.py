@@ -77,7 +77,7 @@ def shifted_test(text: str, task: Task, data: TaskData, streams: Sequence[int]) 
         if task.source == "mnist1d":
             after = _signals(name, severity)
         else:
-            after = shifted_images(x, y, name, severity, torch.Generator().manual_seed(TEST_SEED))
+            after = shifted_images(x, y, name, severity, generator=torch.Generator().manual_seed(TEST_SEED))
         return Look(after.x, torch.arange(len(x)).expand(len(streams), -1), after.y.expand(len(streams), -1))
     found = []
     for stream in streams:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from steadydescent.checks import check_count, check_generator
 from steadydescent.data.mnist1d import draw
-from steadydescent.dataset_shift.shifted import Shifted, check_labels, check_severity
+from steadydescent.dataset_shift.shifted import Shifted, check_labels, check_severity, check_tensor
 from steadydescent.torchvision_shim import import_torchvision
 
 SIDE = 28  # pixels
@@ -82,13 +83,15 @@ def shifted_signals(knob: str, severity: int, *, seed: int, count: int) -> Shift
     The class templates stay, and so does the mechanism that makes x from y. p(y|x) at a given x need not: more noise
     makes classes overlap that did not.
 
-    Raises ValueError for an unknown knob, a severity outside 0 to 5, or a count that 10 does not divide.
+    Raises ValueError for an unknown knob, a severity outside 0 to 5, a seed that is no whole number of at least 0, or a
+    count that 10 does not divide.
 
     >>> shifted = shifted_signals("shear", 3, seed=0, count=30)
     >>> shifted.x.shape, shifted.y.bincount().tolist()
     (torch.Size([30, 40]), [3, 3, 3, 3, 3, 3, 3, 3, 3, 3])
     """
     turned = SIGNAL_KNOBS[_checked_knob(knob, SIGNAL_KNOBS)]
+    seed, count = check_count(seed, "seed", least=0), check_count(count, "count")
     signals, labels = draw(seed, count, turned.changes(turned.values[check_severity(severity)]))
     return Shifted(torch.from_numpy(signals).float(), torch.from_numpy(labels), torch.arange(count))
 
@@ -106,7 +109,7 @@ class ImageKnob:
     apply: Callable[[Tensor, float, Generator], Tensor]
 
 
-def shifted_images(images: Tensor, labels: Tensor, knob: str, severity: int, generator: Generator) -> Shifted:
+def shifted_images(images: Tensor, labels: Tensor, knob: str, severity: int, *, generator: Generator) -> Shifted:
     """Corrupted pictures `[B, 784]` uint8 (28 × 28, grey, on the CPU) and their labels `[B]`, untouched.
 
     Every corruption is computed in float and rounded to the nearest of 0 to 255 once, at its end. What is random (the
@@ -114,16 +117,17 @@ def shifted_images(images: Tensor, labels: Tensor, knob: str, severity: int, gen
     severity: the same state gives the same noise, larger. The kinds follow hendrycks2019benchmarking, the values are
     ours, for small grey pictures of things on black. Severity 0 returns the pictures as they are and draws nothing.
 
-    Raises ValueError for an unknown knob, a severity outside 0 to 5, pictures that are not uint8 `[B, 784]`, or other
-    than one label a picture.
+    Raises ValueError for an unknown knob, a severity outside 0 to 5, pictures that are not uint8 `[B, 784]`, other than
+    one label a picture, or no generator.
 
     >>> images, labels = torch.full((3, 784), 100, dtype=torch.uint8), torch.tensor([0, 1, 2])
-    >>> shifted_images(images, labels, "brightness", 1, torch.Generator()).x[0, 0]
+    >>> shifted_images(images, labels, "brightness", 1, generator=torch.Generator()).x[0, 0]
     tensor(125, dtype=torch.uint8)
     """
     corruption = IMAGE_KNOBS[_checked_knob(knob, IMAGE_KNOBS)]
     value = corruption.values[check_severity(severity)]
-    if images.dtype != torch.uint8 or images.ndim != 2 or images.shape[1] != SIDE**2:
+    check_generator(generator)
+    if check_tensor(images, "images").dtype != torch.uint8 or images.ndim != 2 or images.shape[1] != SIDE**2:
         raise ValueError(f"images must be uint8 [B, {SIDE**2}], got {images.dtype} {[*images.shape]}")
     before = Shifted(images, check_labels(labels), torch.arange(len(images)))
     if severity == 0:
@@ -134,7 +138,7 @@ def shifted_images(images: Tensor, labels: Tensor, knob: str, severity: int, gen
 
 
 def _checked_knob(name: str, knobs: dict[str, Any]) -> str:
-    if name not in knobs:
+    if name not in list(knobs):
         raise ValueError(f"knob must be one of {', '.join(knobs)}; got {name!r}")
     return name
 

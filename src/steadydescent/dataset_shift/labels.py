@@ -3,7 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
-from steadydescent.dataset_shift.shifted import Shifted, check_labels, check_severity
+from steadydescent.checks import check_count, check_generator
+from steadydescent.dataset_shift.shifted import Shifted, check_labels, check_severity, check_tensor
 
 RATIOS = (1, 3, 10, 30, 100, 300)
 """Severity → by how much the ratio of the most to the least favoured class grows; 1: not at all."""
@@ -12,21 +13,22 @@ SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Severity → share of the classes whose labels are exchanged."""
 
 
-def prior_shift(labels: Tensor, proportions: Tensor, count: int, generator: Generator) -> Tensor:
+def prior_shift(labels: Tensor, proportions: Tensor, count: int, *, generator: Generator) -> Tensor:
     """`count` different rows of `labels` `[N]`, in rising order, whose classes stand in the given proportions `[K]`.
 
     The counts are those of `largest_remainder`, and the rows of a class are drawn without replacement, so p(x|y) stays:
     every row is an unchanged example of its class. From the same state of the (CPU) generator, a class that keeps fewer
     rows keeps some of the same ones.
 
-    Raises ValueError if the labels are not class numbers 0 … K−1, the proportions are not, or if a class has fewer
-    examples than asked for: nothing is then drawn, and nothing is repeated to make up for it.
+    Raises ValueError if the labels are not class numbers 0 … K−1, the proportions are not, without a generator, or if a
+    class has fewer examples than asked for: nothing is then drawn, and nothing is repeated to make up for it.
 
     >>> labels = torch.tensor([0, 0, 1, 1, 0, 1, 1])
-    >>> rows = prior_shift(labels, torch.tensor([0.75, 0.25]), 4, torch.Generator().manual_seed(0))
+    >>> rows = prior_shift(labels, torch.tensor([0.75, 0.25]), 4, generator=torch.Generator().manual_seed(0))
     >>> labels[rows].bincount().tolist()
     [3, 1]
     """
+    check_generator(generator)
     counts = largest_remainder(proportions, count)
     if check_labels(labels).max() >= len(counts):
         raise ValueError(f"labels must be below the {len(counts)} classes of the proportions, got {labels.max()}")
@@ -52,9 +54,8 @@ def largest_remainder(proportions: Tensor, count: int) -> Tensor:
     >>> largest_remainder(torch.tensor([0.5, 0.3, 0.2]), 7).tolist()
     [4, 2, 1]
     """
-    if isinstance(count, bool) or count != int(count) or count < 1:
-        raise ValueError(f"count must be a whole number of at least 1 example, got {count}")
-    shares = proportions.double()
+    check_count(count, "count")
+    shares = check_tensor(proportions, "proportions").double()
     if shares.ndim != 1 or not (shares >= 0).all() or not (shares.sum() - 1).abs() < 1e-6:
         raise ValueError(f"proportions must be [K], at least 0 and add up to 1, got {proportions.tolist()}")
     quotas = shares * count
@@ -76,11 +77,11 @@ def prior_proportions(frequencies: Tensor, severity: int, order: Tensor) -> Tens
     >>> prior_proportions(torch.tensor([50, 50, 50]), 2, torch.tensor([2, 0, 1])).tolist()  # 1 : 1/√10 : 1/10
     [0.2233, 0.0706, 0.7061]
     """
-    classes = len(frequencies)
+    classes = check_tensor(frequencies, "frequencies").numel()
     ratio = RATIOS[check_severity(severity)]
-    if classes < 2 or not (frequencies >= 0).all() or not frequencies.sum() > 0:
+    if frequencies.ndim != 1 or classes < 2 or not (frequencies >= 0).all() or not frequencies.sum() > 0:
         raise ValueError(f"frequencies must be [K], K ≥ 2, at least 0 and not all 0, got {frequencies.tolist()}")
-    if not torch.equal(order.sort().values, torch.arange(classes)):
+    if not torch.equal(check_tensor(order, "order").sort().values, torch.arange(classes)):
         raise ValueError(f"order must be a permutation of the {classes} classes, got {order.tolist()}")
     ranks = order.argsort().double()
     tilted = frequencies.double() * ratio ** (-ranks / (classes - 1))
@@ -104,26 +105,29 @@ def shifted_prior(x: Tensor, y: Tensor, severity: int, *, classes: int, count: i
     [5, 15]
     """
     before = Shifted(x, _checked_classes(y, classes))
+    check_generator(generator)
     drawing = generator.clone_state()  # a refused call leaves the caller's generator as it was
     order = torch.randperm(classes, generator=drawing)
     proportions = prior_proportions(before.y.bincount(minlength=classes), severity, order)
-    rows = prior_shift(y, proportions, count, drawing)
+    rows = prior_shift(y, proportions, count, generator=drawing)
     generator.set_state(drawing.get_state())
     return Shifted(x[rows], y[rows], rows)
 
 
-def label_permutation(classes: int, severity: int, generator: Generator) -> Tensor:
+def label_permutation(classes: int, severity: int, *, generator: Generator) -> Tensor:
     """New label of each class `[K]`: some classes, drawn at random, pass their labels on in a circle.
 
     Severity 1 to 5 takes a fifth of the K classes, two fifths, …, all (2, 4, 6, 8 and 10 of ten), and the others keep
     their labels. A class that is taken is taken at every higher severity from the same state of the (CPU) generator.
 
-    Raises ValueError for a severity outside 0 to 5, or if fewer than two classes would be taken.
+    Raises ValueError for a severity outside 0 to 5, fewer than 1 class, no generator, or if fewer than two classes
+    would be taken.
 
-    >>> label_permutation(10, 2, torch.Generator().manual_seed(0))
+    >>> label_permutation(10, 2, generator=torch.Generator().manual_seed(0))
     tensor([0, 7, 2, 3, 1, 4, 6, 5, 8, 9])
     """
-    taken = round(SHARES[check_severity(severity)] * classes)
+    check_generator(generator)
+    taken = round(SHARES[check_severity(severity)] * check_count(classes, "classes"))
     if severity and taken < 2:
         raise ValueError(f"severity {severity} would exchange {taken} of {classes} labels; it takes at least 2")
     circle = torch.randperm(classes, generator=generator)[:taken]
@@ -145,10 +149,10 @@ def shifted_concept(x: Tensor, y: Tensor, severity: int, *, classes: int, genera
     tensor([1, 3, 4, 2, 0])
     """
     before = Shifted(x, _checked_classes(y, classes), torch.arange(len(y)))
-    return Shifted(before.x, label_permutation(classes, severity, generator)[before.y], before.rows)
+    return Shifted(before.x, label_permutation(classes, severity, generator=generator)[before.y], before.rows)
 
 
 def _checked_classes(labels: Tensor, classes: int) -> Tensor:
-    if check_labels(labels).max() >= classes:
+    if check_labels(labels).max() >= check_count(classes, "classes"):
         raise ValueError(f"labels must be below classes = {classes}, got {labels.max()}")
     return labels

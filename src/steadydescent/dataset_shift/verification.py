@@ -7,6 +7,7 @@ import torch
 from scipy.stats import chi2_contingency, ks_2samp
 from torch import Tensor
 
+from steadydescent.checks import check_fraction
 from steadydescent.dataset_shift.shifted import Shifted
 
 COLUMNS_AT_ONCE = 128  # of which the distribution functions are compared in one go; bounds the memory
@@ -33,8 +34,8 @@ def verify(before: Shifted, after: Shifted, level: float = 0.001) -> pd.DataFram
     samples. Where they share or pair examples, as most shifts here do, they err on the side of "not moved": the chance
     of a false alarm is then below `level`. "Not moved" means not seen to move in that many examples.
 
-    Raises ValueError if the two sets differ in the number of features, x is not finite, rows point outside `before`,
-    or level is not in (0, 1).
+    Raises ValueError if a set is not `Shifted`, the two sets differ in the number of features, x is not finite, rows
+    point outside `before`, or level is not in (0, 1).
 
     >>> x, y = torch.linspace(0, 1, 300).view(150, 2), torch.arange(150) % 3
     >>> table = verify(Shifted(x, y), Shifted(x.sqrt(), y.roll(1), rows=torch.arange(150)))
@@ -62,8 +63,10 @@ def verify(before: Shifted, after: Shifted, level: float = 0.001) -> pd.DataFram
 
 
 def _check(before: Shifted, after: Shifted, level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), got {level}")
+    for name, part in (("before", before), ("after", after)):
+        if not isinstance(part, Shifted):
+            raise ValueError(f"{name} must be Shifted(x, y), got {type(part).__name__}")
+    check_fraction(level, "level")
     if before.x.shape[1] != after.x.shape[1]:
         raise ValueError(f"both sets must have the same features, got {before.x.shape[1]} and {after.x.shape[1]}")
     if not before.x.isfinite().all() or not after.x.isfinite().all():

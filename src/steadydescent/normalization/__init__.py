@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from steadydescent.checks import check_count
 from steadydescent.normalization.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm, draw_noise, noise_shapes
 from steadydescent.normalization.statistics import moments, reestimate, standardise, statistics_momentum
 
@@ -54,8 +55,8 @@ def normalizer(kind: str, channels: int) -> nn.Module:
     GroupNorm(5, 100, eps=1e-05, affine=True...)
 
     Raises:
-        ValueError: for an unknown kind.
+        ValueError: for an unknown kind, or fewer than 1 channel.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {sorted(KINDS)}, got {kind!r}")
-    return KINDS[kind](channels)
+    return KINDS[kind](check_count(channels, "channels"))

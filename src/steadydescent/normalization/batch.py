@@ -4,10 +4,13 @@ Their running statistics survive stacking: under `vmap` and with buffers that ar
 modules update a copy and say nothing.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from steadydescent.averages import ewa
+from steadydescent.checks import check_count, check_generator, check_number, check_positive, check_size
 
 
 class BatchNorm(nn.Module):
@@ -17,7 +20,11 @@ class BatchNorm(nn.Module):
     `torch.nn.BatchNorm1d/2d` in training and in inference, running statistics included
     (running ← (1−m)·running + m·batch, with the unbiased variance). It keeps no count of batches: a counter is no
     weight that could be averaged. So torch's `momentum=None`, the mean over all batches, is refused; `reestimate` and
-    `statistics_momentum` give that mean.
+    `statistics_momentum` give that mean. State dictionaries of torch's modules can be loaded, their count is let go,
+    and torch's modules load ours.
+
+    The output has the input's dtype. Statistics are computed in that of input or parameters, whichever is wider, and in
+    float32 at least: bfloat16 activations, as under autocast, come out as bfloat16, rounded once.
 
     Two conventions for m: (a) the share of the new batch, usually 0.1 (torch); (b) the share that is kept, usually 0.9
     or 0.99 (TensorFlow, Flax). We use (a), as torch does.
@@ -25,8 +32,9 @@ class BatchNorm(nn.Module):
     Shapes: input and output `[B, C]` or `[B, C, …]`.
 
     Raises:
-        ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1], an input with other
-            channels; in training, when a channel has one value only, as at n = 1: it has no variance.
+        ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1], an input of whole
+            numbers or with other channels; in training, when a channel has one value only, as at n = 1: it has no
+            variance.
 
     >>> norm = BatchNorm(2)
     >>> norm(torch.tensor([[1.0, 10.0], [3.0, 30.0]])).detach().round(decimals=3).tolist()
@@ -38,23 +46,17 @@ class BatchNorm(nn.Module):
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1, got {channels}")
-        if not eps > 0:
-            raise ValueError(f"eps must be above 0, got {eps}")
-        self.channels, self.eps, self.momentum = channels, eps, check_momentum(momentum)
+        self.channels = channels = check_count(channels, "channels")
+        self.eps, self.momentum = check_positive(eps, "eps"), check_momentum(momentum)
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, z: Tensor) -> Tensor:
-        self._check_channels(z)
-        axes = [axis for axis in range(z.dim()) if axis != 1]
-        mean, var = self._batch_statistics(z, axes) if self.training else (self.running_mean, self.running_var)
-        across = [1, -1] + [1] * (z.dim() - 2)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return z * scale.view(across) + (self.bias - mean * scale).view(across)
+        self._check_input(z)
+        precision = torch.promote_types(torch.promote_types(z.dtype, self.weight.dtype), torch.float32)
+        return self._normalise(z.to(precision)).to(z.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}, momentum={self.momentum}"
@@ -64,9 +66,25 @@ class BatchNorm(nn.Module):
         self.running_mean.zero_()
         self.running_var.fill_(1)
 
-    def _check_channels(self, z: Tensor) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        state_dict.pop(f"{prefix}num_batches_tracked", None)  # torch's; this is the loader's own copy
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _check_input(self, z: Tensor) -> None:
         if z.dim() < 2 or z.shape[1] != self.channels:  # one channel would be spread over all
             raise ValueError(f"input must be [B, {self.channels}, …], got {tuple(z.shape)}")
+        if not z.is_floating_point():
+            raise ValueError(f"input must be of floating point, got {z.dtype}")
+
+    def _normalise(self, z: Tensor) -> Tensor:
+        axes = [axis for axis in range(z.dim()) if axis != 1]
+        if self.training:
+            mean, var = self._batch_statistics(z, axes)
+        else:
+            mean, var = self.running_mean.to(z.dtype), self.running_var.to(z.dtype)
+        across = [1, -1] + [1] * (z.dim() - 2)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return z * scale.view(across) + (self.bias - mean * scale).view(across)
 
     def _batch_statistics(self, z: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of the batch; moves the running statistics towards them."""
@@ -83,7 +101,8 @@ class BatchNorm(nn.Module):
 class GhostBatchNorm(BatchNorm):
     """Batch norm over ghosts, parts of `ghost` examples of the batch with statistics of their own (hoffer2017train).
 
-    A large batch then has the noise of small ones. In inference there are no ghosts.
+    A large batch then has the noise of small ones. In inference there are no ghosts, nor are there when `reestimate`
+    estimates what inference uses: batches may then have any size.
 
     Two conventions for the running statistics: (a) they move once a batch, towards the mean over its ghosts (to keep
     one for each ghost and average those, as D. Page's cifar10-fast does, is the same); (b) once a ghost, one after the
@@ -93,7 +112,7 @@ class GhostBatchNorm(BatchNorm):
 
     Raises:
         ValueError: as `BatchNorm`; for a ghost of fewer than 1 example; in training, for a batch that ghosts do not
-            divide.
+            divide, or a ghost in which a channel has one value only.
 
     >>> norm = GhostBatchNorm(1, ghost=2)
     >>> norm(torch.tensor([[1.0], [3.0], [100.0], [300.0]])).flatten().round(decimals=3).tolist()
@@ -102,19 +121,19 @@ class GhostBatchNorm(BatchNorm):
 
     def __init__(self, channels: int, ghost: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(channels, eps, momentum)
-        if ghost < 1:
-            raise ValueError(f"ghost must be at least 1 example, got {ghost}")
-        self.ghost = ghost
+        self.ghost: int | None = check_count(ghost, "ghost")  # None: the whole batch, while it is re-estimated
 
-    def forward(self, z: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(z)
-        self._check_channels(z)
+    def extra_repr(self) -> str:
+        return f"{self.channels}, ghost={self.ghost}, eps={self.eps}, momentum={self.momentum}"
+
+    def _normalise(self, z: Tensor) -> Tensor:
+        if not self.training or self.ghost is None:
+            return super()._normalise(z)
         if len(z) < 1 or len(z) % self.ghost:
             raise ValueError(f"a batch must be a multiple of ghost = {self.ghost} examples, got {z.shape[0]}")
         parts = z.unflatten(0, (-1, self.ghost))  # [G, ghost, C, …]
         axes = [axis for axis in range(parts.dim()) if axis not in (0, 2)]
-        count = _values(self.ghost * z[0, 0].numel(), z)
+        count = _values(self.ghost * z[0, 0].numel(), z, f" in ghosts of ghost = {self.ghost}")
         var, mean = torch.var_mean(parts, axes, correction=0)  # [G, C]
         self._remember(mean.detach().mean(0), var.detach().mean(0) * count / (count - 1))
         across = [len(mean), 1, -1] + [1] * (z.dim() - 2)
@@ -159,17 +178,18 @@ class NoisyBatchNorm(BatchNorm):
         momentum: float = 0.1,
     ) -> None:
         super().__init__(channels, eps, momentum)
-        if not (shift >= 0 and scale >= 1 and spread >= 0):
-            raise ValueError(
-                f"shift and spread must be at least 0 and scale at least 1, got {shift}, {spread} and {scale}"
-            )
-        self.shift, self.scale, self.spread = shift, scale, spread
-        self.register_buffer("draws", torch.empty(2, 0, channels), persistent=False)
+        if check_size(scale, "scale") < 1:
+            raise ValueError(f"scale must be at least 1, got {scale}")
+        self.shift, self.scale, self.spread = check_size(shift, "shift"), float(scale), check_size(spread, "spread")
+        self.register_buffer("draws", torch.empty(2, 0, self.channels), persistent=False)
 
-    def forward(self, z: Tensor) -> Tensor:
-        normalized = super().forward(z)
+    def extra_repr(self) -> str:
+        amplitudes = f"shift={self.shift}, scale={self.scale}, spread={self.spread}"
+        return f"{self.channels}, {amplitudes}, eps={self.eps}, momentum={self.momentum}"
+
+    def _normalise(self, z: Tensor) -> Tensor:
         if not self.training:
-            return normalized
+            return super()._normalise(z)
         if self.draws.shape[1] != 1 + len(z):
             raise ValueError(
                 f"noisy batch norm in training needs noise for a batch of {len(z)}, got draws of shape "
@@ -179,7 +199,7 @@ class NoisyBatchNorm(BatchNorm):
         m = self.shift * means[:1] + self.spread * means[1:]
         s = 1 + (self.scale - 1) * deviations[:1].abs() + self.spread * deviations[1:]
         across = [len(z), -1] + [1] * (z.dim() - 2)
-        return s.view(across) * normalized + m.view(across)
+        return s.view(across) * super()._normalise(z) + m.view(across)
 
 
 def noise_shapes(module: nn.Module, batch_size: int) -> dict[str, tuple[int, int, int]]:
@@ -188,6 +208,7 @@ def noise_shapes(module: nn.Module, batch_size: int) -> dict[str, tuple[int, int
     >>> noise_shapes(nn.Sequential(nn.Linear(3, 5), NoisyBatchNorm(5)), batch_size=7)
     {'1.draws': (2, 8, 5)}
     """
+    check_count(batch_size, "batch_size")
     noisy = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, NoisyBatchNorm)]
     return {f"{name}.draws".lstrip("."): (2, 1 + batch_size, len(layer.weight)) for name, layer in noisy}
 
@@ -195,11 +216,16 @@ def noise_shapes(module: nn.Module, batch_size: int) -> dict[str, tuple[int, int
 def draw_noise(module: nn.Module, batch_size: int, generator: torch.Generator) -> None:
     """Draw the noise of the next training batch for every `NoisyBatchNorm` of a module.
 
+    Raises:
+        ValueError: for a batch of fewer than 1 example, or without a torch generator.
+
     >>> norm = NoisyBatchNorm(5)
     >>> draw_noise(norm, batch_size=7, generator=torch.Generator().manual_seed(0))
     >>> norm.draws.shape
     torch.Size([2, 8, 5])
     """
+    check_count(batch_size, "batch_size")
+    check_generator(generator)
     for layer in module.modules():
         if isinstance(layer, NoisyBatchNorm):
             shape = (2, 1 + batch_size, len(layer.weight))
@@ -209,13 +235,14 @@ def draw_noise(module: nn.Module, batch_size: int, generator: torch.Generator) -
 
 def check_momentum(momentum: float) -> float:
     """Return `momentum` if it is in [0, 1], else raise a ValueError."""
-    if momentum is None or not 0 <= momentum <= 1:
+    if not 0 <= (share := check_number(momentum, "momentum")) <= 1:
         raise ValueError(f"momentum must be in [0, 1], got {momentum}")
-    return momentum
+    return share
 
 
-def _values(count: int, z: Tensor) -> int:
+def _values(count: int, z: Tensor, where: str = "") -> int:
     """The number of values a channel has, if it is enough for a variance."""
     if count < 2:
-        raise ValueError(f"batch norm in training needs at least 2 values a channel, got input {tuple(z.shape)}")
+        shape = tuple(z.shape)
+        raise ValueError(f"batch norm in training needs at least 2 values a channel, got input {shape}{where}")
     return count

@@ -1,5 +1,6 @@
 """Statistics of data and of activations: input standardisation, and batch norm's statistics estimated afresh."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from steadydescent.normalization.batch import BatchNorm, NoisyBatchNorm, check_momentum
+from steadydescent.normalization.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm, check_momentum
 
 Tracking = BatchNorm | _BatchNorm
 """Batch norms that keep running statistics, ours and torch's."""
@@ -18,17 +19,24 @@ Batch = Tensor | tuple | list
 def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation of training inputs `[M, D]`: each `[D]`, or `[1]` over all features.
 
-    Fit them on training data alone. Images share one scalar, because some of their pixels never vary.
+    Fit them on training data alone. Images share one scalar, because some of their pixels never vary. Whole numbers,
+    such as pixels as bytes, are taken as float32.
 
     Raises:
-        ValueError: for fewer than 2 examples, or a feature that never varies, named by its number.
+        ValueError: for fewer than 2 examples, or a feature that is not finite or never varies, named by its number.
 
     >>> mean, std = moments(torch.tensor([[1.0, 10.0], [3.0, 30.0]]))
     >>> mean.tolist(), std.tolist()
     ([2.0, 20.0], [1.0, 10.0])
     """
+    if not isinstance(x, Tensor) or x.is_complex():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x must be a tensor [M, D] of real numbers, got {found}")
     if x.dim() != 2 or len(x) < 2:
         raise ValueError(f"x must be at least 2 examples [M, D], got shape {tuple(x.shape)}")
+    if odd := (~x.isfinite().all(0)).nonzero().flatten().tolist():
+        raise ValueError(f"x must be finite; features {odd} are not")
+    x = x if x.is_floating_point() else x.float()
     values = x if per_feature else x.reshape(-1, 1)
     std, mean = torch.std_mean(values, 0, correction=0)
     if still := (~(std > 0)).nonzero().flatten().tolist():
@@ -39,9 +47,15 @@ def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
 def standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """x ← (x − μ)/σ (uit-slides, where X/σ² is printed). Shapes: x `[B, D]`, μ and σ `[D]` or `[1]`.
 
+    Raises:
+        ValueError: for a σ that is not positive and finite.
+
     >>> standardise(torch.tensor([[1.0], [3.0]]), torch.tensor([2.0]), torch.tensor([1.0])).flatten().tolist()
     [-1.0, 1.0]
     """
+    scales = torch.as_tensor(std)
+    if not ((scales > 0) & (scales < math.inf)).all():
+        raise ValueError(f"std must be positive and finite, got {std}")
     return (x - mean) / std
 
 
@@ -55,7 +69,7 @@ def statistics_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
     """Every batch norm of a module, ours or torch's, moves its running statistics by this share for a while.
 
     With 1 they are those of the last batch; with 1/k at the k-th batch, the mean over batches. This is how to
-    estimate them afresh where `reestimate` cannot reach, as in a stack under `vmap`.
+    estimate them afresh where `reestimate` cannot reach, as in a stack under `vmap`. Ghosts stay what they are.
 
     Raises:
         ValueError: for a momentum outside [0, 1].
@@ -96,8 +110,9 @@ def reestimate(
 
     Two conventions for the other layers: (a) training mode, dropout included (`update_bn`); (b) inference mode. We use
     (b), the network as it will be used, which also leaves the global random generators alone; without dropout both
-    agree. For the same reason a `NoisyBatchNorm` makes no noise. A layer that is used several times in a pass counts
-    each use; one that is not used keeps what it had.
+    agree. For the same reason a `NoisyBatchNorm` makes no noise, and a `GhostBatchNorm` takes whole batches, of any
+    size, as a loader's last one may have. A layer that is used several times in a pass counts each use; one that is
+    not used keeps what it had.
 
     Parameters, gradients, training flags and momenta stay as they were; so do statistics, if a batch fails.
 
@@ -143,12 +158,15 @@ def _estimating(module: nn.Module, layers: list[Tracking]) -> Iterator[Counter[n
     flags = [(part, part.training) for part in module.modules()]
     kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     draws = [(layer, layer.draws) for layer in layers if isinstance(layer, NoisyBatchNorm)]
+    ghosts = [(layer, layer.ghost) for layer in layers if isinstance(layer, GhostBatchNorm)]
     hooks = [layer.register_forward_pre_hook(count) for layer in layers]
     try:
         with statistics_momentum(module, 1.0):
             module.eval()
             for layer in layers:
                 layer.train()
+            for layer, _ in ghosts:
+                layer.ghost = None
             yield uses
     except BaseException:
         for layer, buffers in zip(layers, kept, strict=True):
@@ -158,6 +176,8 @@ def _estimating(module: nn.Module, layers: list[Tracking]) -> Iterator[Counter[n
     finally:
         for layer, noise in draws:
             layer.draws = noise
+        for layer, ghost in ghosts:
+            layer.ghost = ghost
         for hook in hooks:
             hook.remove()
         for part, flag in flags:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steadydescent.checks import check_count, check_fraction
+from steadydescent.checks import check_count, check_fraction, check_positive
 from steadydescent.schedules import functions
 from steadydescent.schedules.schedule import Schedule
 
@@ -23,7 +23,7 @@ def _updates(share: float, name: str, total: int) -> int:
 def _steps(total: int, epoch: int | None, shares: Sequence[float], factors: Sequence[float]) -> Schedule:
     for name, values in (("shares", shares), ("factors", factors)):
         if not isinstance(values, list | tuple):
-            raise ValueError(f"{name} must be a list, one value a milestone, got {values}")
+            raise ValueError(f"{name} must be a list, one value a milestone, got {values!r}")
     return functions.steps([_updates(share, "shares", total) for share in shares], factors)
 
 
@@ -73,6 +73,11 @@ def options_of(schedule: str) -> dict[str, Any]:
 def named(schedule: str, total: int, epoch: int | None = None, **options: Any) -> Schedule:
     """The schedule of that name for a run of T updates, wrapped if options of `Schedule.wrapped` are among `options`.
 
+    Three options are shares of the run, between 0 and 1, where the functions take lengths in updates:
+    `warmup_share` for the `warmup` of `warmup_linear`, `cooldown_share` for the `length` of `cooldown`, and `shares`
+    for the `milestones` of `steps`. The length is round(share·T), at least 1 and below T. All else is named and counted
+    as in the functions: Noam's `warmup`, `step_start` and `step_duration` in updates, `first_epoch` in epochs.
+
     Raises:
         ValueError: for an unknown schedule, T < 1, an unknown, missing or impossible option, or no `epoch` where the
             schedule counts epochs.
@@ -81,8 +86,7 @@ def named(schedule: str, total: int, epoch: int | None = None, **options: Any) -
     [1.0, 1.0, 1.0, 1.0, 0.5]
     """
     allowed = options_of(schedule)
-    if total < 1:
-        raise ValueError(f"total must be at least 1 step, got {total}")
+    check_count(total, "total")
     if epoch is not None:
         check_count(epoch, "epoch")
     if unknown := sorted(set(options) - set(allowed)):
@@ -105,6 +109,4 @@ def rates(schedule: str, peak: float, total: int, epoch: int | None = None, **op
     >>> rates("inverse-time", 0.2, total=4, epoch=2, rate=1).round(4).tolist()
     [0.1, 0.1, 0.0667, 0.0667]
     """
-    if not (np.isfinite(peak) and peak > 0):
-        raise ValueError(f"peak rate must be positive and finite, got {peak}")
-    return peak * named(schedule, total, epoch, **options)(np.arange(1.0, total + 1))
+    return check_positive(peak, "peak rate") * named(schedule, total, epoch, **options)(np.arange(1.0, total + 1))

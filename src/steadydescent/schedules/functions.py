@@ -109,6 +109,9 @@ def steps(milestones: Sequence[int], factors: Sequence[float]) -> Schedule:
     >>> steps([2, 3], [0.5, 0.1])(np.arange(1, 5)).tolist()
     [1.0, 1.0, 0.5, 0.05]
     """
+    for name, values in (("milestones", milestones), ("factors", factors)):
+        if np.ndim(values) != 1:
+            raise ValueError(f"{name} must be a list, one value a milestone, got {values!r}")
     milestones, factors = list(milestones), list(factors)
     if not milestones or len(milestones) != len(factors):
         raise ValueError(f"factors must be one for each milestone, got {len(factors)} for {len(milestones)}")
@@ -134,7 +137,7 @@ def exp_drop(first_epoch: int, every_epoch: bool, epoch: int) -> Schedule:
     """
     check_count(first_epoch, "first_epoch")
     if not isinstance(every_epoch, bool):
-        raise ValueError(f"every_epoch must be true or false, got {every_epoch}")
+        raise ValueError(f"every_epoch must be true or false, got {every_epoch!r}")
     check_epoch(epoch)
     most = np.inf if every_epoch else 1.0
 

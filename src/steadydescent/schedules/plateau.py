@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steadydescent.checks import check_count, check_fraction, check_share
+from steadydescent.checks import check_count, check_fraction, check_share, check_size
 from steadydescent.schedules.schedule import Array
 
 
@@ -67,8 +67,8 @@ class Plateau:
             raise ValueError(f"mode must be 'min' or 'max', got {self.mode!r}")
         if self.threshold_mode == "rel":
             check_share(self.threshold, "threshold")
-        elif not 0 <= self.threshold < np.inf:
-            raise ValueError(f"threshold must be at least 0 and finite, got {self.threshold}")
+        else:
+            check_size(self.threshold, "threshold")
 
     def init(self, replicas: int) -> PlateauState:
         """The state of R replicas before anything is observed: the peak rate, and no value to beat."""

@@ -25,7 +25,7 @@ class Schedule:
     Calling it with a number gives a number, with an array the factors elementwise.
 
     Raises:
-        ValueError: for a step below 1.
+        ValueError: for a formula that cannot be called, a name that is no text, a step below 1 or that is no number.
 
     >>> halving = Schedule(lambda step: 0.5**step, "halving")
     >>> halving(3), halving(np.array([1, 2])).tolist()
@@ -35,15 +35,27 @@ class Schedule:
     formula: Callable[[Array], Array] = field(repr=False)
     name: str
 
+    def __post_init__(self) -> None:
+        if not callable(self.formula):
+            raise ValueError(f"formula must be a function of the update number, got {self.formula!r}")
+        if not isinstance(self.name, str):
+            raise ValueError(f"name must be a text, got {self.name!r}")
+
     @overload
     def __call__(self, step: float) -> float: ...
     @overload
     def __call__(self, step: NDArray) -> Array: ...
     def __call__(self, step):
-        step = np.asarray(step, dtype=np.float64)
-        if not (step >= 1).all():
-            raise ValueError(f"step must be at least 1, the first update, got {step.min()}")
-        return self.formula(step) if step.ndim else float(self.formula(step))
+        updates = np.asarray(step)
+        if updates.dtype.kind not in "iuf":  # numpy would read "10" as 10.0
+            raise ValueError(f"step must be a number or an array of numbers, got {step!r}")
+        updates = updates.astype(np.float64)
+        if not (updates >= 1).all():
+            raise ValueError(
+                f"step must be at least 1, the first update, got {updates.min():g}; "
+                "give LambdaLR, which counts from 0, `schedule.for_lambda_lr()`"
+            )
+        return self.formula(updates) if updates.ndim else float(self.formula(updates))
 
     def __mul__(self, other: "Schedule") -> "Schedule":
         """The product of two schedules on one clock, as when torch's schedulers are chained.
@@ -61,11 +73,16 @@ class Schedule:
 
         torch's `SequentialLR(optimizer, [this, other], milestones=[at])`.
 
+        Raises:
+            ValueError: for `at` below 1, or another that is no schedule.
+
         >>> from steadydescent.schedules import constant, linear
         >>> constant().then(2, linear(2))(np.arange(1, 5)).tolist()
         [1.0, 1.0, 1.0, 0.5]
         """
         check_count(at, "at")
+        if not isinstance(other, Schedule):
+            raise ValueError(f"other must be a Schedule, got {other!r}; Schedule(function, name) makes one")
 
         def formula(step: Array) -> Array:
             # np.where evaluates both: neither must see a step that is not its own
