@@ -1,5 +1,6 @@
 """Intervals cover what they promise, choice among candidates included; verdicts follow the rule at its boundaries."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from steadydescent.statistics import Scores, confidence_tail, level, overall, paired, seeds_needed, tuned, verdict
+from steadydescent.statistics import (
+    Scores,
+    confidence_tail,
+    level,
+    overall,
+    paired,
+    pseudo_values,
+    seeds_needed,
+    tuned,
+    verdict,
+)
 from steadydescent.study import load_study
 
 DRAWS = 2_000
@@ -47,6 +58,9 @@ def test_an_interval_needs_two_seeds(n):
     arm = Scores(np.zeros((3, 2)), np.zeros((n, 2)))
     with pytest.raises(ValueError, match=f"at least 2 report seeds, got {n}"):
         tuned(arm, arm, 0.95)
+    arm = Scores(np.zeros((n, 2)), np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=f"at least 2 tuning seeds, got {n}"):
+        tuned(arm, arm, 0.95)
 
 
 # ---- tuned ---------------------------------------------------------------------------------------------------------
@@ -57,9 +71,54 @@ def test_tuned_with_one_candidate_is_the_paired_interval(tuning, report):
     rng = np.random.default_rng(report)
     arm, against = (noisy_arm(rng, tuning, report, np.zeros(1), shift=s) for s in (0.4, 0.0))
     found, expected = tuned(arm, against, 0.95), paired(arm.report[:, 0] - against.report[:, 0], 0.95)
-    assert found.value == pytest.approx(expected.value, rel=1e-12)
-    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.03)  # 10 000 draws: 1/√20 000
-    assert found.sd == pytest.approx(expected.sd, rel=0.03)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def known_arms(rng, tuning: int, report: int, candidates: int) -> tuple[Scores, Scores]:
+    """Two arms with validation scores on report seeds."""
+    draw = lambda seeds: rng.normal(size=(seeds, candidates))
+    return tuple(Scores(draw(tuning), draw(report), draw(report)) for _ in range(2))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_tuned_value_is_the_mean_over_every_way_to_draw_tuning_seeds(known):
+    """Slow reference: all ordered draws of 2 tuning seeds from the pool, by loops."""
+    arms = known_arms(np.random.default_rng(37), 2, 3, 4)
+    arms = arms if known else tuple(arm._replace(validation=np.empty((0, 0))) for arm in arms)
+    pools = [np.concatenate([arm.tuning, arm.validation]) if known else arm.tuning for arm in arms]
+    values = []
+    for seeds in itertools.product(range(len(pools[0])), repeat=2):
+        ours, theirs = (a.report[:, p[list(seeds)].mean(axis=0).argmax()] for a, p in zip(arms, pools, strict=True))
+        values.append(ours.mean() - theirs.mean())
+    found = tuned(*arms, 0.95, draws=100_000)
+    assert found.value == pytest.approx(np.mean(values), abs=4 * np.std(values) / math.sqrt(100_000))
+
+
+@pytest.mark.parametrize("seed", [41, 46])
+def test_tuned_pulls_are_derivatives_by_the_weight_of_a_seed(seed):
+    """Slow reference for the variance: every draw enumerated, each seed's weight moved a little."""
+    tuning, report = 2, 3
+    arms = known_arms(np.random.default_rng(seed), tuning, report, 4)
+    pools, total = [np.concatenate([arm.tuning, arm.validation]) for arm in arms], tuning + report
+
+    def expected(pool, own) -> float:
+        """The mean over draws when seeds weigh `pool` in the draws and `own` in the report."""
+        mean = 0.0
+        for seeds in map(list, itertools.product(range(total), repeat=tuning)):
+            ours, theirs = (own @ a.report[:, p[seeds].mean(axis=0).argmax()] for a, p in zip(arms, pools, strict=True))
+            mean += np.prod(pool[seeds]) * (ours - theirs)
+        return mean
+
+    even = np.full(total, 1 / total), np.full(report, 1 / report)
+    towards = lambda weights, i, step: weights + step / len(weights) * (np.eye(len(weights))[i] - weights)
+    slope = lambda change: (change(1e-5) - change(-1e-5)) / 2e-5
+    choice = np.array([slope(lambda h, i=i: expected(towards(even[0], i, h), even[1])) for i in range(total)])
+    own = np.array([slope(lambda h, i=i: expected(even[0], towards(even[1], i, h))) for i in range(report)])
+    together, apart = (own + choice[tuning:]) @ (own + choice[tuning:]), own @ own + choice[tuning:] @ choice[tuning:]
+    assert (together > apart) == (seed == 41)  # both cases occur
+    variance = 2 * choice[:tuning] @ choice[:tuning] + 1.5 * max(together, apart)  # n/(n − 1) for 2 and for 3
+    found = tuned(*arms, 0.95, draws=200_000)
+    assert found.sd**2 / report == pytest.approx(variance, rel=0.02)
 
 
 def test_tuned_resamples_the_same_seeds_for_both_arms():
@@ -69,8 +128,8 @@ def test_tuned_resamples_the_same_seeds_for_both_arms():
     assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1), abs=1e-12)
 
 
-def test_tuned_reports_the_candidate_that_tuning_seeds_chose():
-    """The best on report seeds is another one; taking it would be choosing on test data."""
+def test_tuned_never_chooses_on_report_scores():
+    """The best on report seeds is another candidate; taking it would be choosing on test data."""
     tuning = np.array([[0.0, 1.0, 0.5], [0.2, 1.1, 0.4]])
     report = np.array([[9.0, 3.0, 5.0], [9.0, 4.0, 5.0], [9.0, 5.0, 5.0]])
     arm, nothing = Scores(tuning, report), Scores(np.zeros((2, 1)), np.zeros((3, 1)))
@@ -97,6 +156,92 @@ def test_tuned_is_the_same_every_time_and_hardly_depends_on_the_draws():
     assert first == tuned(arm, against, 0.95, draws=DRAWS)
     other = tuned(arm, against, 0.95, seed=1, draws=DRAWS)
     assert other != first and other.high - other.low == pytest.approx(first.high - first.low, rel=0.1)
+
+
+# ---- ratios and spreads --------------------------------------------------------------------------------------------
+
+
+def alone(report) -> Scores:
+    """An arm with one candidate."""
+    return Scores(np.zeros((3, 1)), np.asarray(report, dtype=float)[:, None])
+
+
+@pytest.mark.parametrize("statistic", ["mean", "log mean", "log sd"])
+def test_interval_is_students_on_miller_s_pseudo_values(statistic):
+    """Slow reference: leave each seed out of the whole difference of arms, by a loop."""
+    rng, n = np.random.default_rng(19), 11
+    x, y = rng.gamma(5.0, size=n), rng.gamma(7.0, size=n)
+    of = {"mean": np.mean, "log mean": lambda v: math.log(np.mean(v)), "log sd": lambda v: math.log(np.std(v, ddof=1))}
+    theta = lambda keep: of[statistic](x[keep]) - of[statistic](y[keep])
+    every = np.arange(n)
+    pseudo = np.array([n * theta(every) - (n - 1) * theta(every != i) for i in range(n)])
+    found, expected = tuned(alone(x), alone(y), 0.9, draws=7, statistic=statistic), paired(pseudo, 0.9)
+    assert found.value == pytest.approx(theta(every), rel=1e-12)
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=1e-9)
+
+
+def test_pseudo_values_of_a_mean_are_the_scores():
+    scores = np.random.default_rng(23).normal(size=(7, 3))
+    assert pseudo_values(scores, "mean") == pytest.approx(scores, abs=1e-12)
+
+
+@pytest.mark.parametrize("statistic", ["log mean", "log sd"])
+def test_arm_that_is_the_other_times_three(statistic):
+    """Its ratios are known without any uncertainty; its difference of means is not."""
+    rng = np.random.default_rng(29)
+    one = Scores(rng.normal(size=(5, 3)), 5 + rng.random((13, 3)))
+    three = Scores(one.tuning, 3 * one.report)
+    found = tuned(three, one, 0.95, draws=DRAWS, statistic=statistic)
+    assert (found.value, found.low, found.high) == pytest.approx((math.log(3),) * 3, abs=1e-9)
+    means = tuned(three, one, 0.95, draws=DRAWS)
+    assert means.value == pytest.approx(11, abs=0.5) and means.high - means.low > 0.1
+
+
+@pytest.mark.parametrize(("statistic", "truth"), [("log mean", math.log(1.5)), ("log sd", math.log(2))])
+def test_intervals_of_ratios_and_spreads_cover_the_truth(statistic, truth):
+    rng, covered, n = np.random.default_rng(31), 0, 800
+    for _ in range(n):
+        x, y = 15 + 2 * rng.normal(size=20), 10 + rng.normal(size=20)
+        found = tuned(alone(x), alone(y), 0.95, draws=7, statistic=statistic)
+        covered += found.low <= truth <= found.high
+    assert covered / n == pytest.approx(0.95, abs=0.025)  # 3 binomial standard errors
+
+
+@pytest.mark.parametrize(
+    ("report", "statistic", "message"),
+    [
+        ([1, 2, 3], "median", "statistic must be one of .*got 'median'"),
+        ([1, 0, 3], "log mean", "positive numbers for the log mean, got 0.0"),
+        ([1, -2, 3], "log mean", "positive numbers for the log mean, got -2.0"),
+        ([1, math.inf, 3], "mean", "finite numbers"),
+        ([1, math.nan, 3], "log sd", "finite numbers"),
+        ([1, 2], "log sd", "log sd needs at least 3 report seeds, got 2"),
+        ([5, 5, 5], "log sd", "scores that differ"),
+        ([5, 5, 6], "log sd", "scores that differ"),  # equal with one left out
+    ],
+)
+def test_tuned_refuses_scores_that_have_no_such_statistic(report, statistic, message):
+    with pytest.raises(ValueError, match=message):
+        tuned(alone(report), alone(np.arange(len(report)) + 1.0), 0.95, draws=DRAWS, statistic=statistic)
+
+
+def test_tuned_refuses_arms_of_different_seeds():
+    with pytest.raises(ValueError, match="same seeds"):
+        tuned(alone([1, 2, 3]), alone([1, 2, 3, 4]), 0.95)
+    with pytest.raises(ValueError, match="same seeds"):
+        tuned(Scores(np.zeros((2, 1)), np.zeros((3, 1))), alone([1, 2, 3]), 0.95)
+    with pytest.raises(ValueError, match="same seeds"):
+        tuned(alone([1, 2, 3])._replace(validation=np.zeros((3, 1))), alone([1, 2, 3]), 0.95)
+    with pytest.raises(ValueError, match="same seeds"):
+        tuned(*[alone([1, 2, 3])._replace(validation=np.zeros((2, 1)))] * 2, 0.95)
+
+
+def test_tuned_refuses_tuning_scores_that_are_no_numbers():
+    with pytest.raises(ValueError, match="tuning and validation scores must be finite"):
+        tuned(alone([1, 2, 3])._replace(tuning=np.full((3, 1), math.nan)), alone([1, 2, 3]), 0.95)
+
+
+# ---- identical arms and planted effects ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tuning", "report"), published_sizes())
@@ -169,6 +314,36 @@ def test_paired_interval_covers_the_truth_as_often_as_it_says():
 )
 def test_verdict_rule(low, high, expected):
     assert verdict(low, high, margin=1.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "alike", "not_worse"),
+    [
+        (-1.0, 1.0, "supported", "inconclusive"),  # the margin itself is alike, but is worse by the margin
+        (-0.999, 1.0, "supported", "supported"),
+        (-0.5, 1.001, "inconclusive", "supported"),
+        (1.001, 3.0, "refuted", "supported"),
+        (1.0, 3.0, "inconclusive", "supported"),  # touching the margin is not wholly outside
+        (-3.0, -1.001, "refuted", "refuted"),
+        (-3.0, -1.0, "inconclusive", "inconclusive"),
+        (-3.0, 3.0, "inconclusive", "inconclusive"),
+    ],
+)
+def test_rules_for_claims_of_likeness_and_of_no_loss(low, high, alike, not_worse):
+    assert verdict(low, high, 1.0, "equivalence") == alike
+    assert verdict(low, high, 1.0, "at least") == not_worse
+
+
+@given(st.floats(-5, 5), st.floats(0, 5), st.floats(0.01, 5))
+def test_likeness_is_supported_where_superiority_sees_no_difference(low, width, margin):
+    alike = verdict(low, low + width, margin, "equivalence")
+    assert (alike == "supported") == (verdict(low, low + width, margin) == "no difference")
+    assert alike == verdict(-(low + width), -low, margin, "equivalence")
+
+
+def test_verdict_refuses_an_unknown_rule():
+    with pytest.raises(ValueError, match=r"rule must be one of .*got 'best'"):
+        verdict(0, 1, 1, "best")
 
 
 @given(st.floats(-5, 5), st.floats(0, 5), st.floats(0.01, 5))

@@ -1,46 +1,143 @@
-"""Claims and their verdicts, computed from a result's rows."""
+"""Claims: a source's sentences, paraphrased, and the contrasts that decide them, from `experiments/claims.yml`."""
 
+from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from steadydescent import measures
+from steadydescent.exact import EXACT
 from steadydescent.paths import EXPERIMENTS
-from steadydescent.results import Result
-from steadydescent.statistics import Scores, level, seeds_needed, tuned, verdict
-from steadydescent.study import Checked, Experiment, load_study, plans
+from steadydescent.statistics import Rule
+from steadydescent.study import PROFILES, Checked, Experiment, Plan, load_study, plans
+
+Several = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else tuple(value))
+]
+
+
+class Contrast(Checked):
+    """`arm` and `against` in a measure; one row a task and condition. The source says that `arm` is `better`, or worse.
+
+    An arm may name its own condition, `last@linear`. Several arms in `against` stand for the best of them, tuning
+    included. `rate` says at which rate the arm stands: its own `tuned` one, that of `against` (times `factor`), or a
+    fixed number, such as a default. `minus` takes the same contrast under another condition away. `analysis` names a
+    contrast that is no difference of two tuned arms (see `steadydescent.analyses`), `options` are its own.
+    """
+
+    arm: str
+    against: Several = ()
+    better: bool = True
+    measure: str = "accuracy"
+    margins: dict[str, Annotated[float, Field(gt=0)]]
+    conditions: tuple[str, ...] = ()
+    rule: Rule = "superiority"
+    rate: Literal["tuned", "against"] | Annotated[float, Field(gt=0)] = "tuned"
+    factor: Annotated[float, Field(gt=0)] = 1.0
+    tuned_by: str | None = None
+    minus: str | None = None
+    label: str = ""
+    analysis: str | None = None
+    options: dict[str, str | int | float] = {}
+
+    def named(self, condition: str) -> str:
+        """The condition as a row states it."""
+        return ", ".join(part for part in (condition, self.label) if part)
+
+    def places(self, condition: str) -> list[tuple[str, str]]:
+        """Every (condition, arm) that the contrast looks at."""
+        found = [place(name, condition) for name in (self.arm, *self.against)]
+        return found + [(self.minus, arm) for _, arm in found if self.minus]
+
+
+def place(name: str, condition: str) -> tuple[str, str]:
+    """Condition and arm of `arm` or `arm@condition`.
+
+    >>> place("last", "constant"), place("last@linear", "constant")
+    (('constant', 'last'), ('linear', 'last'))
+    """
+    arm, _, own = name.partition("@")
+    return own or condition, arm
 
 
 class Claim(Checked):
-    """A source's sentence, paraphrased, and the contrast that decides it: `arm` minus `against`, both tuned."""
+    """A source's sentence, paraphrased, and what decides it.
+
+    E: arithmetic (`steadydescent.exact`, by the claim's id) and the tests that hold it. S, T: contrasts of an
+    experiment, on surfaces or tasks. With `needs: all` the claim stands only if every row supports it.
+    """
 
     id: str
     title: str
     source: tuple[str, ...]
     sentence: str
-    scope: Literal["E", "S", "T"]
+    scope: Literal["E", "S", "T", "E, T", "S, T"]
     test: str
     experiment: str
-    measure: str
-    arm: str
-    against: str
-    margins: dict[str, Annotated[float, Field(gt=0)]]
+    needs: Literal["common verdict", "all"] = "common verdict"
+    contrasts: tuple[Contrast, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
         study = load_study()
         if self.experiment not in study:
             raise ValueError(f"claim {self.id!r}: experiment must be one of {sorted(study)}, got {self.experiment!r}")
-        arms, tasks = study[self.experiment].arms, study[self.experiment].rates
-        for arm in (self.arm, self.against):
-            if arm not in arms:
-                raise ValueError(f"claim {self.id!r}: arm must be one of {sorted(arms)}, got {arm!r}")
-        if set(self.margins) != set(tasks):
-            raise ValueError(f"claim {self.id!r} must state a margin for each of {sorted(tasks)}, got {self.margins}")
+        if ("E" in self.scope) != (self.id in EXACT):
+            raise ValueError(f"claim {self.id!r} of scope {self.scope}: exact claims are {sorted(EXACT)}")
+        if bool(self.contrasts) == (self.scope == "E"):
+            raise ValueError(f"claim {self.id!r} of scope {self.scope} has {len(self.contrasts)} contrasts")
+        for contrast in self.contrasts:
+            self._check(contrast, study[self.experiment])
         return self
+
+    def _check(self, contrast: Contrast, experiment: Experiment) -> None:
+        arms, conditions, tasks = experiment.arms, experiment.conditions, experiment.rates
+        for own in contrast.conditions or conditions:
+            for condition, arm in contrast.places(own):
+                if condition not in conditions:
+                    raise ValueError(
+                        f"claim {self.id!r}: condition must be among {list(conditions)}, got {condition!r}"
+                    )
+                if arm not in arms:
+                    raise ValueError(f"claim {self.id!r}: arm must be one of {sorted(arms)}, got {arm!r}")
+        if not contrast.margins or set(contrast.margins) - set(tasks):
+            given = contrast.margins or "none"
+            raise ValueError(f"claim {self.id!r}: margins are for some of {sorted(tasks)}, got {given}")
+        if contrast.analysis is None:
+            measures.find(contrast.measure)
+            if not contrast.against:
+                raise ValueError(f"claim {self.id!r}: a contrast needs an arm to stand against, got none")
+
+
+class Cell(NamedTuple):
+    """One row to be: a contrast on a task under a condition."""
+
+    claim: Claim
+    contrast: Contrast
+    task: str
+    condition: str
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What a row says of itself whether it has been run or not."""
+        contrast = self.contrast
+        return {"id": self.claim.id, "scope": self.claim.scope, "task": self.task, "measure": contrast.measure,
+                "condition": contrast.named(self.condition), "margin": contrast.margins[self.task],
+                "rule": contrast.rule}  # fmt: skip
+
+    def in_profile(self, plan: Plan) -> bool:
+        """Whether the plan trains what the row needs, and measures it."""
+        contrast, size = self.contrast, plan.size
+        if not measures.measured(contrast.measure, size.probes, size.shifts):
+            return False
+        if contrast.analysis == "range test" and contrast.options["updates"] not in size.ramps:
+            return False
+        if contrast.analysis == "faster size" and not size.timed:
+            return False
+        places = contrast.places(self.condition)
+        return all(condition in plan.conditions and arm in plan.arms_in(condition) for condition, arm in places)
 
 
 @cache
@@ -50,90 +147,26 @@ def load_claims() -> dict[str, Claim]:
     return {claim.id: claim for claim in claims}
 
 
+def cells(experiment: str) -> Iterator[Cell]:
+    """Every row that an experiment's claims ask for, whatever a profile trains."""
+    for claim in load_claims().values():
+        if claim.experiment == experiment:
+            for contrast in claim.contrasts:
+                for task in contrast.margins:
+                    for condition in contrast.conditions or load_study()[experiment].conditions:
+                        yield Cell(claim, contrast, task, condition)
+
+
+def planned(experiment: str, profile: str) -> list[Cell]:
+    """The rows that a profile trains for: the primary contrasts of a chapter."""
+    if experiment not in load_study() or profile not in PROFILES:
+        raise ValueError(f"no experiment {experiment!r} or profile {profile!r}")
+    if not load_study()[experiment].profiles.get(profile):
+        return []
+    known = {plan.task: plan for plan in plans(profile, experiment)}
+    return [cell for cell in cells(experiment) if cell.task in known and cell.in_profile(known[cell.task])]
+
+
 def contrasts(experiment: str, profile: str) -> int:
-    """k, the primary contrasts of a chapter: its claims × the profile's tasks × the schedules."""
-    claims = sum(claim.experiment == experiment for claim in load_claims().values())
-    tasks = len(plans(profile, experiment))
-    return claims * tasks * len(load_study()[experiment].schedules)
-
-
-def best_candidate(finals: pd.DataFrame, readouts: tuple[str, ...]) -> tuple[float, str]:
-    """The (rate, readout) with the best mean validation accuracy over tuning seeds; ties go to the lower rate."""
-    validation = finals[(finals.split == "validation") & finals.readout.isin(readouts)]
-    return validation.groupby(["lr", "readout"]).accuracy.mean().idxmax()
-
-
-class Arms:
-    """The candidates of every arm of one experiment, task and schedule, as score tables in percent."""
-
-    def __init__(self, result: Result, experiment: Experiment, schedule: str) -> None:
-        runs = result.runs[result.runs.schedule == schedule]
-        if runs.empty or not runs.test.any():
-            raise ValueError(f"the result holds no report runs at schedule {schedule!r}")
-        self.experiment, self.runs = experiment, runs
-        self._finals = result.finals.merge(runs[["run", "lr", "seed", "test", "diverged_at"]], on="run")
-
-    def table(self, readouts: tuple[str, ...], split: str, report: bool, measure: str = "accuracy") -> pd.DataFrame:
-        """Seeds × candidates (rate, readout), for the rates that report seeds ran."""
-        rates = self.runs[self.runs.test].lr.unique()
-        f = self._finals
-        rows = f[(f.split == split) & (f.test == report) & f.readout.isin(readouts) & f.lr.isin(rates)]
-        return rows.pivot_table(index="seed", columns=["lr", "readout"], values=measure)
-
-    def scores(self, arm: str, measure: str = "accuracy", split: str = "test", lr: float | None = None) -> Scores:
-        """Tuning and report scores of an arm (percent for accuracy), at every rate or at one."""
-        unit = 100 if measure != "loss" else 1
-        readouts = self.experiment.arms[arm]
-        tuning = self.table(readouts, "validation", report=False)
-        report = self.table(readouts, split, True, measure)[tuning.columns]
-        if lr is not None:
-            tuning, report = (t.loc[:, t.columns.get_level_values("lr") == lr] for t in (tuning, report))
-        return Scores(100 * tuning.to_numpy(), unit * report.to_numpy())
-
-    def chosen(self, arm: str) -> tuple[float, str]:
-        """The (rate, readout) that tuning chose for an arm."""
-        tuning = self.table(self.experiment.arms[arm], "validation", report=False)
-        return tuning.columns[int(np.argmax(tuning.mean().to_numpy()))]
-
-    def diverged(self, lr: float) -> int:
-        """How many report runs at this rate diverged."""
-        rows = self.runs[self.runs.test & (self.runs.lr == lr)]
-        return int(rows.diverged_at.notna().sum())
-
-    def on_edge(self, arm: str) -> bool:
-        """Whether the chosen rate is the lowest or highest that was tried: the true optimum may lie beyond."""
-        tried = self.runs[~self.runs.test].lr
-        return self.chosen(arm)[0] in (tried.min(), tried.max())
-
-
-def judge(claim: Claim, result: Result, receipt: dict[str, Any], task: str) -> list[dict[str, Any]]:
-    """The claim's rows on one task, one a schedule."""
-    experiment = load_study()[claim.experiment]
-    k, margin = contrasts(claim.experiment, receipt["profile"]), claim.margins[task]
-    return [_row(claim, Arms(result, experiment, s), receipt, task, s, k, margin) for s in experiment.schedules]
-
-
-def judge_all(experiment: str, result: Result, receipt: dict[str, Any], task: str) -> list[dict[str, Any]]:
-    """Rows of every claim that an experiment decides, on one task."""
-    claims = [claim for claim in load_claims().values() if claim.experiment == experiment]
-    return [row for claim in claims for row in judge(claim, result, receipt, task)]
-
-
-def _row(
-    claim: Claim, arms: Arms, receipt: dict[str, Any], task: str, schedule: str, k: int, margin: float
-) -> dict[str, Any]:
-    found = tuned(arms.scores(claim.arm), arms.scores(claim.against), level(k))
-    word = verdict(found.low, found.high, margin)
-    chosen = {arm: arms.chosen(arm) for arm in (claim.arm, claim.against)}
-    return {
-        "id": claim.id, "scope": claim.scope, "task": task, "condition": schedule, "measure": claim.measure,
-        "verdict": "inconclusive" if receipt["profile"] == "smoke" else word,
-        "estimate": found.value, "ci_low": found.low, "ci_high": found.high, "unit": "pp", "margin": margin,
-        "level": level(k), "n_seeds": found.n, "profile": receipt["profile"], "result": receipt["result"],
-        "diverged": sum(arms.diverged(lr) for lr in {lr for lr, _ in chosen.values()}),
-        # the formula supposes a true zero; seeds that were not enough are never said to be
-        "seeds_needed": max(found.n + 1, seeds_needed(found.sd, margin, k)) if word == "inconclusive" else None,
-        "rates": {arm: lr for arm, (lr, _) in chosen.items()},
-        "readouts": {arm: readout for arm, (_, readout) in chosen.items()},
-        "on_edge": any(arms.on_edge(arm) for arm in chosen),
-    }  # fmt: skip
+    """k, the number of a chapter's primary contrasts, among which 5 % are shared."""
+    return len(planned(experiment, profile))

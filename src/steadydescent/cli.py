@@ -60,15 +60,24 @@ def show(rows: list[dict], as_json: bool, title: str = "") -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
+def _estimate(row: dict) -> str:
+    """Estimate and interval as one text; ratios have no sign."""
+    if row["estimate"] is None:
+        return ""
+    spec = ".2f" if row["null"] else "+.3g"
+    ends = "" if row["ci_low"] is None else f" [{row['ci_low']:{spec}}, {row['ci_high']:{spec}}]"
+    return f"{row['estimate']:{spec}}{ends} {row['unit']}".strip()
+
+
 def verdict_rows(rows: list[dict]) -> list[dict]:
     """The columns of a claim's rows that fit a terminal."""
     return [
         {
             "claim": row["id"], "task": row["task"], "condition": row["condition"], "verdict": row["verdict"],
-            "difference": f"{row['estimate']:+.2f} [{row['ci_low']:+.2f}, {row['ci_high']:+.2f}] {row['unit']}",
-            "margin": f"±{row['margin']:g}", "seeds": row["n_seeds"], "diverged": row["diverged"],
+            "measure": row["measure"], "estimate": _estimate(row), "margin": f"{row['margin']:g}",
+            "seeds": row["n_seeds"] or "", "networks": row["networks"] or "", "diverged": row["diverged"] or "",
             "would decide": f"{row['seeds_needed']} seeds" if row["seeds_needed"] else "",
-            "profile": row["profile"],
+            "rests on": row["result"] or " ".join(row["tests"][:1]),
         }
         for row in rows
     ]  # fmt: skip
@@ -127,7 +136,7 @@ def _verdicts(source: str, profile: str, as_json: bool) -> None:
     from steadydescent.findings import folder, rows
 
     found = rows(folder(source, profile))
-    if not found and not as_json:
+    if not any(row["result"] for row in found) and not as_json:
         raise FileNotFoundError(f"no {source} results" + (f" of profile {profile}" if source == "reproduced" else ""))
     show(found if as_json else verdict_rows(found), as_json, f"Verdicts, {source} results")
 

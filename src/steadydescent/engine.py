@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from steadydescent.data import load
+from steadydescent.data.task_data import first_examples, wrong_labels
 from steadydescent.evaluation import measure, measure_surface
 from steadydescent.minibatches import IndexStream
 from steadydescent.normalization import statistics_momentum
 from steadydescent.optimizers import RULES
+from steadydescent.probes import PROBES, predicted_classes
 from steadydescent.runs import Run, stream_seed
 from steadydescent.schedules import Plateau
 from steadydescent.settings import read
@@ -33,17 +36,22 @@ TRAIN_EXAMPLES = 4_000
 """Training examples looked at in the end, for the gap to test accuracy and to re-estimate batch-norm statistics."""
 MONITOR_EVERY = 4
 """A plateau schedule watches every fourth validation example; such a run is evaluated on the others."""
+PROBED = 3
+"""At about so many points of the curve the costly probes look; all others look at every point."""
 STATISTICS_BATCH = 1_000
 """Examples a batch when batch-norm statistics are re-estimated."""
 
 
 @dataclass(frozen=True)
 class Histories:
-    """What a stack leaves behind: tidy tables, one row a run, a (run, readout, split), a (run, step, readout)."""
+    """What a stack leaves behind: tidy tables, one row a run, a (run, readout, split), a (run, step, readout), and a
+    (run, readout, measure, step) for what its probes found; predicted classes where they were asked for."""
 
     runs: pd.DataFrame
     finals: pd.DataFrame
     curves: pd.DataFrame
+    measures: pd.DataFrame
+    predictions: pd.DataFrame
     seconds: float
 
 
@@ -59,10 +67,12 @@ def on_curves(run: Run) -> list[str]:
 
 def evaluated(run: Run, validation: int, test: int) -> int:
     """Examples × readouts that a run's evaluations look at, given the sizes of the validation and test sets."""
+    if find(run.task).surface:  # f(θ) alone
+        return len(on_curves(run)) * run.curve_points + (2 if run.test else 1) * len(run.readouts)
     if not run.test:
-        return validation * len(run.readouts)
+        return validation * len(run.readouts) + run.curve_points * min(CURVE_EXAMPLES, validation)
     curve = len(on_curves(run)) * run.curve_points * min(CURVE_EXAMPLES, validation) if run.curve_points > 1 else 0
-    return curve + (test * (1 + len(run.shifts)) + TRAIN_EXAMPLES) * len(run.readouts)
+    return curve + (validation + test * (1 + len(run.shifts)) + TRAIN_EXAMPLES) * len(run.readouts)
 
 
 class Stack:
@@ -80,7 +90,7 @@ class Stack:
         self.flat, self.step = compiled(self.first.task, self.first.optimizer, self.first.batch_size, compile)
         seeds = sorted({run.seed for run in runs})
         self.lane = torch.tensor([seeds.index(run.seed) for run in self.runs])  # [R] → the seed's place in the data
-        self.data = load(self.task.source, seeds, root)
+        self.data = first_examples(load(self.task.source, seeds, root), self.task.examples)
         self.pool, self.labels = self.data.pool.to(device), self.data.labels.to(device)
         spread = lambda t: t[self.lane].to(device)[:, None]  # [R, 1, D or 1]
         self.mean, self.std = spread(self.data.mean), spread(self.data.std)
@@ -111,8 +121,8 @@ class Stack:
         parsed = [parse(name, total) for name in self.first.readouts]
         self.readouts = [readout for readout, _ in parsed]
         weights = {readout.source: w for readout, w in parsed if w is not None}
-        self.dense = {name: w for name, w in weights.items() if not name.startswith("checkpoints")}
-        self.sparse = {name: w for name, w in weights.items() if name.startswith("checkpoints")}
+        self.sparse = {name: w for name, w in weights.items() if name.startswith(("checkpoints-", "at-"))}
+        self.dense = {name: w for name, w in weights.items() if name not in self.sparse}
         points = self.first.curve_points
         self.curve_steps = [round(total * (i + 1) / points) for i in range(points)]
         marks = {int(i) + 1 for w in self.sparse.values() for i in np.flatnonzero(w)}
@@ -132,7 +142,14 @@ class Stack:
         seeds = sorted({run.seed for run in self.runs})
         self.streams = [IndexStream(examples, size, stream(s, "order"), replacement=self.task.surface) for s in seeds]
         self.noise = [torch.Generator().manual_seed(stream(s, "noise")) for s in seeds]
+        self.wrong = [
+            wrong_labels(
+                self.labels[self.data.train[i].to(self.device)], self.task.wrong_labels, stream(s, "wrong-labels")
+            )
+            for i, s in enumerate(seeds if self.task.wrong_labels else [])
+        ]
         self.losses: list[Tensor] = []
+        self.measures: list[pd.DataFrame] = []
 
     def advance(self, start: int, stop: int) -> None:
         """Make updates start + 1 … stop; `start` is where the last call stopped."""
@@ -140,6 +157,9 @@ class Stack:
         batches = torch.stack([stream.take(stop - start) for stream in self.streams])  # [S, chunk, B]
         rows = torch.stack([self.data.train[s][batches[s]] for s in range(len(self.streams))])[self.lane]
         rows = rows.transpose(0, 1).to(self.device)  # [chunk, R, B]
+        wrong = None  # labels [chunk, R, B] where some are wrong
+        if self.wrong:
+            wrong = torch.stack([labels[batches[s]] for s, labels in enumerate(self.wrong)])[self.lane].transpose(0, 1)
         noise = self._draw_noise(stop - start)  # [chunk, R, N]
         lr = to(self._rates(start, stop))[:, :, None]
         weights = to(
@@ -148,7 +168,7 @@ class Stack:
         steps = torch.arange(start + 1, stop + 1, device=self.device)
         carry = self.carry
         for i in range(stop - start):
-            x, y = self.pool[rows[i]], self.labels[rows[i]]
+            x, y = self.pool[rows[i]], self.labels[rows[i]] if wrong is None else wrong[i]
             arguments = (noise[i], x, y, self.mean, self.std, steps[i], lr[i], weights[i, :, None, None])
             carry, loss = self.step(carry, *arguments)
             self.losses.append(loss)
@@ -211,10 +231,9 @@ class Stack:
         diverged = self.carry.survived < self.done
         theta, buffers = self.weights(readout)
         if self.task.surface:
-            height, start = (
-                self._each(self.flat.outputs, *w, look.pool, look.rows) for w in ((theta, buffers), self.start)
-            )
-            return measure_surface(height[:, 0], start[:, 0], diverged)
+            draws = look.pool[look.rows[:, :1]]
+            height, start = (vmap(self.flat.outputs)(*w, draws)[:, 0] for w in ((theta, buffers), self.start))
+            return measure_surface(height, start, diverged)
         buffers = self._reestimated(theta, look) if reestimate else buffers
         forward = lambda rows: self._each(self.flat.outputs, theta, buffers, look.pool, rows)
         return measure(forward, look.rows, look.targets, diverged)
@@ -243,10 +262,13 @@ class Stack:
                 if stop in self.curve_steps and self.first.curve_points > 1:
                     look = self.look(self.validation[:, :CURVE_EXAMPLES])
                     curves += [self._rows(self.evaluate(r, look), r, step=stop) for r in shown]
+                    self._probe()
                 if self.plateau and stop in self.observed:
                     seen = self.evaluate(Readout("last", "last"), self.look(self.monitor)).loss.to_numpy()
                     self.plateau_state = self.plateau.observe(self.plateau_state, seen)
             finals = self._finals()
+            self._watch_losses()
+            self._watch_orbit()
         rows = [run.row for run in self.wanted]
         survived = self.carry.survived[: len(rows)].tolist()
         steps = self.first.steps
@@ -258,15 +280,65 @@ class Stack:
             table,
             pd.concat(finals, ignore_index=True),
             pd.concat(curves, ignore_index=True) if curves else empty,
+            pd.concat(self.measures, ignore_index=True),
+            self._predictions(),
             time.perf_counter() - began,
         )
 
+    def _measure(self, values: Tensor | np.ndarray, measure: str, step: int | None, readout: str = "") -> None:
+        """Keep what was measured of every replica, `[R]`."""
+        frame = pd.DataFrame({"value": np.asarray(values, dtype=np.float64)})
+        step_column = pd.array([step] * len(frame), "Int64")
+        self.measures.append(self._keyed(frame, readout=readout, measure=measure, step=step_column))
+
+    def _probe(self) -> None:
+        """What the run's probes find at the current weights."""
+        for probe in self.first.probes:
+            if probe in PROBES and self.done in self.curve_steps[:: max(1, len(self.curve_steps) // PROBED)]:
+                for name, values in PROBES[probe](self).items():
+                    self._measure(values.cpu(), name, self.done)
+            elif probe == "training-loss":
+                look = self.look(self.data.train[self.lane][:, :TRAIN_EXAMPLES])
+                self._measure(self.evaluate(Readout("last", "last"), look).loss.to_numpy(), probe, self.done, "last")
+
+    def _watch_losses(self) -> None:
+        """Mean and spread of the minibatch losses of the last quarter; all of them where a probe asks for it."""
+        losses = torch.stack(self.losses).double().cpu()  # [T, R]
+        tail = losses[-max(2, len(losses) // 4) :]
+        self._measure(tail.mean(0), "tail-loss-mean", None)
+        self._measure(tail.std(0), "tail-loss-sd", None)
+        if "losses" in self.first.probes:
+            for step, values in enumerate(losses, start=1):
+                self._measure(values, "loss", step)
+
+    def _watch_orbit(self) -> None:
+        """How far single steps' weights lie from the mean of the tail, where a probe asks for it."""
+        if "orbit" in self.first.probes:
+            centre = self._averaged(next(r for r in self.readouts if r.source.startswith("tail-")))[0]
+            for readout in self.readouts:
+                if readout.source == "last" or readout.source.startswith("at-"):
+                    apart = (self._averaged(readout)[0] - centre).double().norm(dim=1).cpu()
+                    self._measure(apart, "distance to the tail mean", None, readout.name)
+
+    def _predictions(self) -> pd.DataFrame:
+        """Classes predicted for the first test examples, a row a (run, readout), where a probe asks for them."""
+        parts = []
+        if "predictions" in self.first.probes:
+            for readout in self.readouts:
+                classes = pd.DataFrame({"classes": predicted_classes(self, readout)})
+                parts.append(self._keyed(classes, readout=readout.name))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "readout", "classes"])
+
     def _finals(self) -> list[pd.DataFrame]:
-        """Validation for a tuning run; else test and training data, and each shifted test set."""
+        """Validation data; of a report run also test and training data, and each shifted test set."""
         rows = {"validation": self.validation}
         if self.first.test:
             test = self.data.test.expand(len(self.runs), -1)
-            rows = {"test": test, "train": self.data.train[self.lane][:, :TRAIN_EXAMPLES]}
+            rows = {
+                "validation": self.validation,
+                "test": test,
+                "train": self.data.train[self.lane][:, :TRAIN_EXAMPLES],
+            }
         finals = [
             self._rows(self.evaluate(readout, self.look(part)), readout, split=split)
             for split, part in rows.items()
@@ -281,6 +353,12 @@ class Stack:
             ]
         return finals
 
-    def _rows(self, measures: pd.DataFrame, readout: Readout, **columns) -> pd.DataFrame:
-        keys = [run.key for run in self.wanted]
-        return measures.head(len(keys)).assign(run=keys, readout=readout.name, **columns)
+    def _rows(self, measures: pd.DataFrame, readout: Readout, **columns: Any) -> pd.DataFrame:
+        return self._keyed(measures, readout=readout.name, **columns)
+
+    def _keyed(self, table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+        """One row a replica → one row a wanted run, by its key."""
+        count = len(self.wanted)
+        cut = {name: value[:count] if isinstance(value, pd.api.extensions.ExtensionArray) else value
+               for name, value in columns.items()}  # fmt: skip
+        return table.head(count).assign(run=[run.key for run in self.wanted], **cut)

@@ -1,20 +1,19 @@
 """Findings: every number, verdict and file that the book may show, computed from results."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from steadydescent.claims import Arms, Claim, judge_all, load_claims
+from steadydescent.claims import load_claims, place
+from steadydescent.judging import Candidates, Evidence, all_rows, judge_all
 from steadydescent.paths import GENERATED, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.results import Result, read_folder
 from steadydescent.statistics import Estimate, overall, paired, tuned
-from steadydescent.study import PROFILES, load_study
-
-SECONDARY = [("checkpoints", "ema"), ("tail", "ema"), ("ramp", "ema")]
-"""Contrasts that are shown and bear no verdict."""
+from steadydescent.study import PROFILES, Plan, load_study
 
 
 def folder(source: str, profile: str | None) -> Path:
@@ -37,97 +36,121 @@ def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]
 
 
 def rows(root: Path) -> list[dict[str, Any]]:
-    """Every claim's rows from the results below `root`."""
-    found = []
-    for name, task, _, result, receipt in results(root):
-        found += judge_all(name, result, receipt, task)
-    order = list(load_claims())
-    return sorted(found, key=lambda row: order.index(row["id"]))
+    """Every claim's rows: from the results below `root`, from arithmetic, and those that were not run."""
+    judged = [row for name, task, _, result, receipt in results(root) for row in judge_all(name, result, receipt, task)]
+    return all_rows(judged)
 
 
 def findings(source: str, profile: str | None = None) -> dict[str, Any]:
     """What the book reads: origin, results, claims with their rows, files (see `steadydescent.book`)."""
     root = folder(source, profile)
     numbers: dict[str, dict[str, Any]] = {}
-    files, receipts = {}, []
-    for name, task, place, result, receipt in results(root):
+    files, receipts, judged = {}, [], []
+    for name, task, home, result, receipt in results(root):
         receipts.append(receipt)
-        files[receipt["result"]] = _files(place, receipt)
-        for schedule in load_study()[name].schedules:
-            numbers |= _numbers(Arms(result, load_study()[name], schedule), f"{task}/{schedule}")
-        numbers |= _across(result, name, task)
-        numbers |= _design(task, receipt)
+        files[receipt["result"]] = _files(home, receipt)
+        plan = Plan(experiment=load_study()[name], task=task, profile=receipt["profile"])
+        numbers |= _numbers(Evidence(result, plan), f"{name}/{task}") | _design(f"{name}/{task}", receipt)
+        judged += judge_all(name, result, receipt, task)
     if not receipts:
         raise FileNotFoundError(f"no results in {root}; run `make reproduce` first, or build the published book")
-    judged = rows(root)
-    for row in judged:
-        numbers[f"claim/{row['id']}/{row['task']}/{row['condition']}"] = _number(
-            row["estimate"], " pp", 2, low=row["ci_low"], high=row["ci_high"], signed=True
-        )
+    found = all_rows(judged)
+    for row in found:
+        if row["estimate"] is not None:
+            numbers[f"claim/{row['id']}/{row['task']}/{row['condition']}"] = _of_row(row)
     numbers |= _totals(receipts)
-    if source == "reproduced":  # what the prose quotes and this profile did not run
-        missing = set(findings("published")["results"]) - set(numbers) if any(results(PUBLISHED)) else set()
+    if source == "reproduced" and any(results(PUBLISHED)):  # what the prose quotes and this profile did not run
+        missing = set(findings("published")["results"]) - set(numbers)
         numbers |= {key: {"value": None} for key in missing}
-    return {"origin": _origin(source, receipts), "results": numbers, "claims": _claims(judged), "files": files}
+    return {"origin": _origin(source, receipts), "results": numbers, "claims": _claims(found), "files": files}
 
 
 def _number(value: float | str, unit: str = "", digits: int = 2, **more: Any) -> dict[str, Any]:
     return {"value": value if isinstance(value, str) else float(value), "unit": unit, "digits": digits, **more}
 
 
-def _contrast(found: Estimate) -> dict[str, Any]:
-    return _number(found.value, " pp", 2, low=found.low, high=found.high, signed=True)
+def _of_row(row: dict[str, Any]) -> dict[str, Any]:
+    ends = {} if row["ci_low"] is None else {"low": row["ci_low"], "high": row["ci_high"]}
+    return _number(row["estimate"], f" {row['unit']}".rstrip(), digits_for(row), signed=row["null"] == 0.0, **ends)
 
 
-def _numbers(arms: Arms, prefix: str) -> dict[str, dict[str, Any]]:
-    """Numbers of every arm at its tuned rate, and of every arm against another."""
+def digits_for(row: dict[str, Any]) -> int:
+    """Digits behind the point that show a row's margin and estimate as more than zero: 2, or more for small ones."""
+    smallest = min(abs(x) for x in (row["margin"] or 1.0, 1.0))
+    return 2 if smallest >= 0.05 else 3 if smallest >= 0.005 else 4
+
+
+def _contrast(found: Estimate, unit: str = " pp") -> dict[str, Any]:
+    return _number(found.value, unit, 2, low=found.low, high=found.high, signed=True)
+
+
+def _numbers(evidence: Evidence, prefix: str) -> dict[str, dict[str, Any]]:
+    """Numbers of every arm at its tuned rate, and of the pairs that the experiment shows without a verdict."""
     out: dict[str, dict[str, Any]] = {}
-    for arm in arms.experiment.arms:
-        lr, readout = arms.chosen(arm)
-        test, train = arms.scores(arm), arms.scores(arm, split="train")
-        pick = test.chosen()
-        accuracy = paired(test.report[:, pick], 0.95)
-        gap = paired(train.report[:, pick] - test.report[:, pick], 0.95)
-        out |= {
-            f"{prefix}/{arm}/rate": _number(f"{lr:g}"),
-            f"{prefix}/{arm}/readout": _number(readout),
-            f"{prefix}/{arm}/accuracy": _number(accuracy.value, " %", 2, low=accuracy.low, high=accuracy.high),
-            f"{prefix}/{arm}/seed-sd": _number(accuracy.sd, " pp", 2),
-            f"{prefix}/{arm}/gap": _number(gap.value, " pp", 2, low=gap.low, high=gap.high),
-            f"{prefix}/{arm}/loss": _number(arms.scores(arm, "loss").report[:, pick].mean(), "", 3),
-            f"{prefix}/{arm}/calibration": _number(
-                arms.scores(arm, "calibration_error").report[:, pick].mean(), " pp", 1
-            ),
-            f"{prefix}/{arm}/diverged": _number(f"{arms.diverged(lr)} of {accuracy.n}"),
-        }
-    last, rate = arms.scores("last"), arms.chosen("last")[0]
-    for arm in set(arms.experiment.arms) - {"last"}:
-        # at the rate that suits the last weights, so that only the readout differs
-        same = tuned(arms.scores(arm, lr=rate), arms.scores("last", lr=rate), 0.95)
-        out[f"{prefix}/{arm}-last/same-rate"] = _contrast(same)
-        out[f"{prefix}/{arm}-last/tuned"] = _contrast(tuned(arms.scores(arm), last, 0.95))
-    for arm, other in SECONDARY:
-        out[f"{prefix}/{arm}-{other}/tuned"] = _contrast(tuned(arms.scores(arm), arms.scores(other), 0.95))
+    plan = evidence.plan
+    for condition in plan.conditions:
+        for arm in plan.arms_in(condition):
+            out |= _of_arm(evidence, condition, arm, f"{prefix}/{condition}/{arm}")
+    for pair in plan.experiment.secondary:
+        for condition in plan.conditions if "@" not in "".join(pair) else ("",):
+            places = [place(name, condition) for name in pair]
+            if all(c in plan.conditions and a in plan.arms_in(c) for c, a in places):
+                name = f"{prefix}/{condition}/{pair[0]}-{pair[1]}" if condition else f"{prefix}/{pair[0]}-{pair[1]}"
+                out |= _of_pair(evidence, places, name)
     return out
 
 
-def _across(result: Result, name: str, task: str) -> dict[str, dict[str, Any]]:
-    """How much decay an average replaces: constant rate with EMA, or alone, against linear decay alone."""
-    experiment = load_study()[name]
-    constant, linear = (Arms(result, experiment, schedule) for schedule in ("constant", "linear"))
-    decayed = linear.scores("last")
-    return {
-        f"{task}/constant-{arm}-linear-last": _contrast(tuned(constant.scores(arm), decayed, 0.95))
-        for arm in ("ema", "last")
+def main_measure(plan: Plan) -> str:
+    """The measure that a task's arms are tuned and shown by: accuracy, or a surface's height."""
+    return "height" if "loss" in plan.tune_by else "accuracy"
+
+
+def _of_arm(evidence: Evidence, condition: str, arm: str, prefix: str) -> dict[str, dict[str, Any]]:
+    main = main_measure(evidence.plan)
+    side = evidence.candidates(condition, arm, main)
+    chosen, score = side.chosen, lambda measure: _chosen_scores(evidence, condition, arm, measure, side)
+    out = {
+        f"{prefix}/rate": _number(f"{chosen.lr:g}"),
+        f"{prefix}/readout": _number(chosen.readout),
+        f"{prefix}/diverged": _number(f"{evidence.diverged(condition, arm, chosen.lr)} of {len(side.scores.report)}"),
+    }
+    if main == "height":
+        height = paired(score("height"), 0.95)
+        return out | {f"{prefix}/height": _number(height.value, "", 4, low=height.low, high=height.high)}
+    accuracy = paired(score("accuracy"), 0.95)
+    gap = paired(score("training accuracy") - score("accuracy"), 0.95)
+    return out | {
+        f"{prefix}/accuracy": _number(accuracy.value, " %", 2, low=accuracy.low, high=accuracy.high),
+        f"{prefix}/seed-sd": _number(accuracy.sd, " pp", 2),
+        f"{prefix}/gap": _number(gap.value, " pp", 2, low=gap.low, high=gap.high),
+        f"{prefix}/loss": _number(score("loss").mean(), "", 3),
+        f"{prefix}/calibration": _number(score("calibration error").mean(), " pp", 1),
     }
 
 
-def _design(task: str, receipt: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {
-        f"{task}/updates": _number(f"{receipt['updates']:,}".replace(",", " ")),
-        f"{task}/networks": _number(f"{receipt['networks']:,}".replace(",", " ")),
-        f"{task}/tuning-seeds": _number(str(receipt["seeds"]["tuning"])),
-        f"{task}/report-seeds": _number(str(receipt["seeds"]["report"])),
+def _chosen_scores(evidence: Evidence, condition: str, arm: str, measure: str, side: Candidates) -> np.ndarray:
+    """Report scores in a measure, `[S]`, of the candidate that tuning chose."""
+    return evidence.report(condition, arm, measure)[side.chosen.lr, side.chosen.readout].to_numpy()
+
+
+def _of_pair(evidence: Evidence, places: list[tuple[str, str]], name: str) -> dict[str, dict[str, Any]]:
+    """Their difference as tuned, and at the rate that suits the second, so that nothing else differs."""
+    arm, against = (evidence.candidates(*where, main_measure(evidence.plan)) for where in places)
+    out = {f"{name}/tuned": _contrast(tuned(arm.scores, against.scores, 0.95))}
+    lr = against.chosen.lr
+    if lr in {label.lr for label in arm.labels}:
+        ours, theirs = (side.only(label.lr == lr for label in side.labels).scores for side in (arm, against))
+        out[f"{name}/same-rate"] = _contrast(tuned(ours, theirs, 0.95))
+    return out
+
+
+def _design(prefix: str, receipt: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    target = receipt.get("target")
+    return ({} if target is None else {f"{prefix}/target": _number(target, "", 2)}) | {
+        f"{prefix}/updates": _number(f"{receipt['updates']:,}".replace(",", " ")),
+        f"{prefix}/networks": _number(f"{receipt['networks']:,}".replace(",", " ")),
+        f"{prefix}/tuning-seeds": _number(str(receipt["seeds"]["tuning"])),
+        f"{prefix}/report-seeds": _number(str(receipt["seeds"]["report"])),
     }
 
 
@@ -158,25 +181,24 @@ def _claims(found: list[dict[str, Any]]) -> dict[str, Any]:
     out = {}
     for claim in load_claims().values():
         mine = [row for row in found if row["id"] == claim.id]
-        verdict = overall([row["verdict"] for row in mine])
-        mine += _not_run(claim, {(row["task"], row["condition"]) for row in mine})
+        words = [row["verdict"] for row in mine if row["verdict"] != "not run"]
         out[claim.id] = {
             "title": claim.title, "source": ", ".join(claim.source), "sentence": claim.sentence, "scope": claim.scope,
-            "test": claim.test, "verdict": verdict, "rows": mine,
+            "test": claim.test, "experiment": claim.experiment, "rows": mine,
+            "verdict": conjunction(words) if claim.needs == "all" else overall(words),
         }  # fmt: skip
     return out
 
 
-def _not_run(claim: Claim, have: set[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Rows that say of a task and schedule that these results do not hold it."""
-    empty = dict.fromkeys(("estimate", "ci_low", "ci_high", "n_seeds", "diverged", "seeds_needed", "result", "level"))
-    return [
-        empty | {"id": claim.id, "scope": claim.scope, "task": task, "condition": schedule, "measure": claim.measure,
-                 "verdict": "not run", "unit": "pp", "margin": margin, "rates": {}, "readouts": {}}
-        for task, margin in claim.margins.items()
-        for schedule in load_study()[claim.experiment].schedules
-        if (task, schedule) not in have
-    ]  # fmt: skip
+def conjunction(verdicts: list[str]) -> str:
+    """The verdict on a claim that needs every row: refuted as soon as one row refutes it or finds no difference.
+
+    >>> conjunction(["supported", "no difference"]), conjunction(["supported", "inconclusive"]), conjunction([])
+    ('refuted', 'inconclusive', 'not run')
+    """
+    if not verdicts or set(verdicts) == {"supported"}:
+        return overall(verdicts)
+    return "refuted" if {"refuted", "no difference"} & set(verdicts) else "inconclusive"
 
 
 def _files(place: Path, receipt: dict[str, Any]) -> dict[str, str]:
@@ -208,14 +230,13 @@ def shown(experiment: str) -> dict[str, tuple[Result, dict[str, Any]]]:
     return {p.parent.name: read_folder(p.parent, Result) for p in places if p.parent.parent.name == experiment}
 
 
-def verdict_table(found: list[dict[str, Any]]) -> str:
-    """The claims' rows as a Markdown table, for README."""
-    lines = ["| claim | task | rate | difference, interval | margin | seeds | verdict |", "|---" * 7 + "|"]
-    for row in found:
-        interval = f"{row['estimate']:+.2f} pp, {row['ci_low']:+.2f} to {row['ci_high']:+.2f}"
-        cells = [load_claims()[row["id"]].title, row["task"], row["condition"], interval.replace("-", "−")]
-        cells += [f"±{row['margin']:g}", str(row["n_seeds"]), f"**{row['verdict']}**"]
-        lines.append(f"| {' | '.join(cells)} |")
+def verdict_table(found: dict[str, Any]) -> str:
+    """Every claim's verdict as a Markdown table, for README."""
+    lines = ["| claim | said by | verdict | rows |", "|---" * 4 + "|"]
+    for claim in found.values():
+        counted = Counter(row["verdict"] for row in claim["rows"])
+        rows = ", ".join(f"{number} {word}" for word, number in counted.items())
+        lines.append(f"| {claim['title']} | {claim['source']} | **{claim['verdict']}** | {rows} |")
     return "\n".join(lines)
 
 

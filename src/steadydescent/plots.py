@@ -1,72 +1,85 @@
 """Plots: a tidy table in, axes out."""
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from steadydescent.claims import Arms
-from steadydescent.results import Result
-from steadydescent.study import load_study
+from steadydescent import measures
+from steadydescent.judging import Evidence
 from steadydescent.weight_averaging import coefficients, parse
 
-ARM_NAMES = {
-    "last": "last weights",
-    "ema": "EMA (window tuned)",
-    "checkpoints": "checkpoint mean (number tuned)",
-    "tail": "tail mean, 25 %",
-    "ramp": "ramped EMA",
-}
+
+class Line(NamedTuple):
+    """One line of a picture of training."""
+
+    condition: str
+    arm: str
+    readout: str
+    lr: float
 
 
-def rate_table(result: Result, experiment: str) -> pd.DataFrame:
-    """Test accuracy in percent by schedule, rate, arm and seed; per rate, each arm's best readout (validation)."""
-    study, parts = load_study()[experiment], []
-    for schedule in study.schedules:
-        arms = Arms(result, study, schedule)
-        for arm, readouts in study.arms.items():
-            tuning = arms.table(readouts, "validation", report=False)
-            report = arms.table(readouts, "test", report=True)[tuning.columns]
-            best = tuning.mean().groupby("lr").idxmax()
-            for lr, candidate in best.items():
-                values = pd.DataFrame({"accuracy": 100 * report[candidate], "readout": candidate[1]}).reset_index()
-                parts.append(values.assign(schedule=schedule, lr=lr, arm=arm))
+def rate_table(evidence: Evidence, conditions: Sequence[str], measure: str = "accuracy") -> pd.DataFrame:
+    """A measure by condition, arm, rate and report seed; per rate, each arm's best readout on tuning seeds."""
+    parts = []
+    for condition in conditions:
+        for arm in evidence.plan.arms_in(condition):
+            tuning = evidence.tuning(condition, arm, evidence.tuned_by(measure)).mean()
+            report = evidence.report(condition, arm, measure)
+            for lr, (_, readout) in tuning.groupby("lr").idxmax().items():
+                if (lr, readout) in report.columns:
+                    values = pd.DataFrame({measure: report[lr, readout], "readout": readout}).reset_index()
+                    parts.append(values.assign(condition=condition, lr=lr, arm=arm))
     return pd.concat(parts, ignore_index=True)
 
 
-def sweep_table(result: Result, experiment: str) -> pd.DataFrame:
-    """Mean validation accuracy in percent over tuning seeds, by schedule, rate and readout: the whole sweep."""
-    merged = result.finals.merge(result.runs[~result.runs.test][["run", "schedule", "lr"]], on="run")
-    table = merged.groupby(["schedule", "lr", "readout"], as_index=False).accuracy.mean()
-    return table.assign(accuracy=(100 * table.accuracy).round(2))
+def sweep_table(evidence: Evidence) -> pd.DataFrame:
+    """Mean score over tuning seeds by condition, arm, rate and readout: the whole sweep that rates were chosen by."""
+    parts, by = [], evidence.plan.tune_by[0]
+    for condition in evidence.plan.conditions:
+        for arm in evidence.plan.arms_in(condition):
+            means = evidence.tuning(condition, arm, by).mean().rename("score").reset_index()
+            parts.append(means.assign(condition=condition, arm=arm))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(score=(100 * table.score).round(2) if by == "accuracy" else -table.score)
 
 
-def rate_curves(result: Result, experiment: str, axes: list[Axes] | None = None) -> list[Axes]:
-    """Test accuracy against the learning rate, one panel a schedule, one line an arm; bands are 95 % intervals."""
-    table, schedules = rate_table(result, experiment), load_study()[experiment].schedules
-    axes = list(axes if axes is not None else plt.subplots(1, len(schedules), figsize=(9, 3.6), sharey=True)[1])
-    for ax, schedule in zip(axes, schedules, strict=True):
-        part = table[table.schedule == schedule].replace({"arm": ARM_NAMES})
-        order = list(ARM_NAMES.values())
-        look = {"hue": "arm", "style": "arm", "hue_order": order, "style_order": order, "markers": True}
-        sns.lineplot(
-            part, x="lr", y="accuracy", dashes=False, errorbar=("se", 1.96), legend=ax is axes[0], ax=ax, **look
-        )
-        ax.set(xscale="log", xlabel="peak learning rate", ylabel="test accuracy / %", title=f"{schedule} rate")
-        ax.set_xticks(sorted(part.lr.unique()), labels=[f"{lr:g}" for lr in sorted(part.lr.unique())])
-        ax.minorticks_off()
+def rate_curves(
+    evidence: Evidence, axes: Sequence[Axes] | None = None, conditions: Sequence[str] = (), measure: str = "accuracy"
+) -> list[Axes]:
+    """A measure against the learning rate, one panel a condition, one line an arm; bands are 95 % intervals."""
+    conditions = list(conditions or evidence.plan.conditions)
+    table = rate_table(evidence, conditions, measure)
+    if axes is None:
+        axes = plt.subplots(1, len(conditions), figsize=(4.5 * len(conditions), 3.6), sharey=True, squeeze=False)[1][0]
+    order = list(dict.fromkeys(table.arm))
+    for ax, condition in zip(axes, conditions, strict=True):
+        part = table[table.condition == condition]
+        look: dict[str, Any] = {"hue": "arm", "style": "arm", "hue_order": order, "style_order": order, "markers": True}
+        sns.lineplot(part, x="lr", y=measure, dashes=False, errorbar=("se", 1.96), legend=ax is axes[0], ax=ax, **look)
+        unit = "%" if measures.find(measure).unit == "pp" else measures.find(measure).unit
+        ax.set(xscale="log", xlabel="peak learning rate", ylabel=f"test {measure}" + (f" / {unit}" if unit else ""))
+        ax.set_title(condition)
     axes[0].legend(title=None, fontsize="small")
-    return axes
+    return list(axes)
 
 
-def training_curves(result: Result, schedule: str, lr: float, readouts: list[str], ax: Axes) -> Axes:
-    """Median validation accuracy along training with the 10–90 % band over seeds, one line a readout."""
-    table = result.quantiles
-    for readout in readouts:
-        part = table[(table.schedule == schedule) & (table.lr == lr) & (table.readout == readout)].sort_values("step")
-        (line,) = ax.plot(part.step, 100 * part["median"], label=readout, marker="o", markersize=3)
-        ax.fill_between(part.step, 100 * part.low, 100 * part.high, alpha=0.15, color=line.get_color(), linewidth=0)
-    ax.set(xlabel="update", ylabel="validation accuracy / %")
+def training_curves(evidence: Evidence, lines: Sequence[Line], ax: Axes) -> Axes:
+    """Median along training with the 10–90 % band over report seeds: validation accuracy, or a surface's height."""
+    table, surface = evidence.result.quantiles, "loss" in evidence.plan.tune_by
+    scale = 1 if surface else 100
+    for condition, arm, readout, lr in lines:
+        part = evidence.plan.trajectory(condition, arm).of(table)
+        part = part[(part.lr == lr) & (part.readout == readout)].sort_values("step")
+        (drawn,) = ax.plot(part.step, scale * part["median"], label=arm if readout == "last" else readout)
+        ax.fill_between(
+            part.step, scale * part.low, scale * part.high, alpha=0.15, color=drawn.get_color(), linewidth=0
+        )
+    ax.set(xlabel="update", ylabel="height" if surface else "validation accuracy / %")
     ax.legend(title=None, fontsize="small")
     return ax
 
@@ -85,13 +98,22 @@ def memory(readouts: list[str], total: int, ax: Axes) -> Axes:
 
 
 def differences(rows: pd.DataFrame, ax: Axes) -> Axes:
-    """Differences with their intervals, one line each; columns label, estimate, ci_low, ci_high, margin."""
-    places = range(len(rows))[::-1]
-    ax.axvline(0, color=plt.rcParams["axes.edgecolor"], linewidth=1)
+    """Differences or ratios with their intervals, one line each, and their margins; all rows share one unit.
+
+    Columns label, estimate, ci_low, ci_high, margin, unit, null, measure.
+    """
+    places, null, ratio = range(len(rows))[::-1], rows.null.iloc[0], rows.null.iloc[0] == 1
+    ax.axvline(null, color=plt.rcParams["axes.edgecolor"], linewidth=1)
     for place, row in zip(places, rows.itertuples(), strict=True):
-        ax.fill_betweenx([place - 0.35, place + 0.35], -row.margin, row.margin, alpha=0.18, color="0.5", linewidth=0)
+        low, high = (1 / row.margin, row.margin) if ratio else (-row.margin, row.margin)
+        ax.fill_betweenx([place - 0.35, place + 0.35], low, high, alpha=0.18, color="0.5", linewidth=0)
         ax.plot([row.ci_low, row.ci_high], [place, place], color="C0", linewidth=2)
         ax.plot([row.estimate], [place], marker="o", color="C0")
-    ax.set(yticks=list(places), yticklabels=list(rows.label), xlabel="difference in test accuracy / percentage points")
+    name = " / ".join(dict.fromkeys(rows.measure))
+    ax.set(yticks=list(places), yticklabels=list(rows.label), xscale="log" if ratio else "linear")
+    ax.set_xlabel(f"{name}: {'how many times better' if ratio else f'difference / {rows.unit.iloc[0]}'}")
+    if ratio:
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(axis="y", visible=False)
     return ax

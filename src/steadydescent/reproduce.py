@@ -88,13 +88,14 @@ def _stamp(place: Path) -> int:
 
 def compare(profile: str) -> list[dict]:
     """Published rows against one's own: held, flipped (one decisive verdict became another), or undecided."""
-    mine = {(r["id"], r["task"], r["condition"]): r for r in rows(folder("reproduced", profile))}
+    ran = lambda root: [r for r in rows(root) if r["result"]]  # arithmetic is the same everywhere
+    mine = {(r["id"], r["task"], r["condition"]): r for r in ran(folder("reproduced", profile))}
     if not mine:
         raise FileNotFoundError(
             f"no reproduced results of profile {profile}; run `make reproduce PROFILE={profile}` first"
         )
     compared = []
-    for theirs in rows(PUBLISHED):
+    for theirs in ran(PUBLISHED):
         own = mine.get((theirs["id"], theirs["task"], theirs["condition"]))
         if own is None:
             continue
@@ -139,7 +140,7 @@ def with_verdicts(readme: str) -> str:
     """README with the table of published verdicts between its two marks."""
     begin, end = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->"
     head, rest = readme.split(begin)
-    return head + begin + verdict_table(rows(PUBLISHED)) + "\n" + end + rest.split(end)[1]
+    return head + begin + verdict_table(findings("published")["claims"]) + "\n" + end + rest.split(end)[1]
 
 
 def build_book(source: str, profile: str | None = None) -> Path:

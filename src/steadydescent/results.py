@@ -32,27 +32,38 @@ SCHEMAS = {
     ),
     "finals": pa.schema([("run", pa.string()), ("readout", pa.string()), ("split", pa.string()), *MEASURES]),
     "curves": pa.schema([("run", pa.string()), ("readout", pa.string()), ("step", pa.int64()), *MEASURES]),
+    "measures": pa.schema(
+        [("run", pa.string()), ("readout", pa.string()), ("measure", pa.string())]
+        + [("step", pa.int64()), ("value", pa.float64())]
+    ),
+    "predictions": pa.schema([("run", pa.string()), ("readout", pa.string()), ("classes", pa.binary())]),
     "quantiles": pa.schema(
-        [("schedule", pa.string()), ("lr", pa.float64()), ("readout", pa.string()), ("step", pa.int64())]
+        [("task", pa.string()), ("optimizer", pa.string()), ("schedule", pa.string()), ("batch_size", pa.int64())]
+        + [("steps", pa.int64()), ("lr", pa.float64()), ("readout", pa.string()), ("step", pa.int64())]
         + [("seeds", pa.int64()), ("low", pa.float64()), ("median", pa.float64()), ("high", pa.float64())]
     ),
 }
 
 
 class Tables(NamedTuple):
-    """What a stack leaves in the store: one row a run; a (run, readout, split); a (run, readout, step)."""
+    """What a stack leaves in the store: one row a run; a (run, readout, split); a (run, readout, step); what probes
+    measured; predicted classes."""
 
     runs: pd.DataFrame
     finals: pd.DataFrame
     curves: pd.DataFrame
+    measures: pd.DataFrame
+    predictions: pd.DataFrame
 
 
 class Result(NamedTuple):
-    """What an experiment leaves on one task: one row a run; a (run, readout, split); validation-accuracy quantiles."""
+    """What an experiment leaves on one task: one row a run; a (run, readout, split); quantiles along training; what
+    else was measured of a run."""
 
     runs: pd.DataFrame
     finals: pd.DataFrame
     quantiles: pd.DataFrame
+    measures: pd.DataFrame
 
 
 T = TypeVar("T", Tables, Result)
@@ -72,7 +83,8 @@ def read_table(path: Path, kind: str) -> pd.DataFrame:
     if not table.schema.remove_metadata().equals(SCHEMAS[kind]):
         raise ValueError(f"{path} is not a {kind} table: its columns are {table.schema.names}")
     frame = table.to_pandas()
-    return frame.astype({"diverged_at": "Int64"}) if kind == "runs" else frame
+    whole = {"runs": "diverged_at", "measures": "step"}.get(kind)  # whole numbers that may be missing
+    return frame.astype({whole: "Int64"}) if whole else frame
 
 
 def file_digest(path: Path) -> str:

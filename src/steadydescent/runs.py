@@ -16,6 +16,8 @@ from steadydescent.weight_averaging import parse
 
 PLATEAU_OPTIONS = {"every": None, **{field.name: field.default for field in fields(schedules.Plateau)}}
 """Options of the plateau schedule in a run: updates between observations (an epoch unless given), and `Plateau`'s."""
+PROBE_NAMES = ("gradient-noise", "internal-shift", "training-loss", "losses", "orbit", "predictions")
+"""What a run may be asked to measure besides: see `steadydescent.probes` and the engine."""
 NUMERICS_VERSION = 1
 """Raised whenever the same run no longer gives the same losses; a golden-loss test watches over it."""
 
@@ -26,6 +28,7 @@ class Run(BaseModel):
     `task`, `optimizer` and `schedule` may carry options, `adam(beta1=0)`, and are kept in canonical form.
     `curve_points` evaluations on validation data, evenly spaced and the last one at the end;
     test data are looked at only when `test` is true, once, at the end, and then also as each of `shifts` moves them.
+    `probes` measure more at the points of the curve and never change the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -41,6 +44,7 @@ class Run(BaseModel):
     curve_points: Annotated[int, Field(ge=1)] = 1
     test: bool = False
     shifts: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
 
     @field_validator("task")
     @classmethod
@@ -75,9 +79,15 @@ class Run(BaseModel):
             raise ValueError(f"readouts must be a non-empty list without repetition, got {self.readouts}")
         for name in self.readouts:
             parse(name, self.steps)
+        if "orbit" in self.probes and not any(name.startswith("tail-") for name in self.readouts):
+            raise ValueError(f"the probe 'orbit' needs a tail mean among the readouts, got {self.readouts}")
         object.__setattr__(self, "shifts", tuple(shifts.canonical(text, tasks.find(self.task)) for text in self.shifts))
         if self.shifts and not self.test:
             raise ValueError(f"shifts move test data, which a run with test=False never looks at, got {self.shifts}")
+        if unknown := sorted(set(self.probes) - set(PROBE_NAMES)):
+            raise ValueError(f"probes must be among {PROBE_NAMES}, got {unknown}")
+        if "predictions" in self.probes and not self.test:
+            raise ValueError("the probe 'predictions' looks at test data, which a run with test=False never does")
         name, options = read(self.schedule)
         if name == "plateau":
             schedules.Plateau(**{key: value for key, value in options.items() if key != "every"})
@@ -88,7 +98,8 @@ class Run(BaseModel):
     @property
     def epoch(self) -> int:
         """Updates an epoch: how often the batch size goes into the training set."""
-        return max(1, data.SPLIT_SIZES[tasks.find(self.task).source]["train"] // self.batch_size)
+        task = tasks.find(self.task)
+        return max(1, (task.examples or data.SPLIT_SIZES[task.source]["train"]) // self.batch_size)
 
     def rates(self) -> np.ndarray:
         """Learning rates of all updates, `[T]`; a plateau schedule has none beforehand."""
@@ -99,7 +110,8 @@ class Run(BaseModel):
     def key(self) -> str:
         """SHA-256 of the canonical description: this run, its data, and the numerics version."""
         identity = {
-            "run": self.model_dump(exclude=None if self.shifts else {"shifts"}),  # keys from before there were shifts
+            # what is empty is left out: keys from before there were shifts and probes stay
+            "run": self.model_dump(exclude={name for name in ("shifts", "probes") if not getattr(self, name)}),
             "data": data.identity(tasks.find(self.task).source),
             "numerics": NUMERICS_VERSION,
         }
@@ -107,8 +119,8 @@ class Run(BaseModel):
 
     @property
     def row(self) -> dict[str, Any]:
-        """Its key and its settings as a row of a table; readouts and shifts have rows of their own."""
-        return {"run": self.key, **self.model_dump(exclude={"readouts", "shifts"})}
+        """Its key and its settings as a row of a table; readouts, shifts and probes have rows of their own."""
+        return {"run": self.key, **self.model_dump(exclude={"readouts", "shifts", "probes"})}
 
     @property
     def shape(self) -> tuple:
@@ -118,7 +130,7 @@ class Run(BaseModel):
         """
         plateau = self.schedule if read(self.schedule).name == "plateau" else ""
         settings = (self.task, self.optimizer, self.batch_size, self.steps, self.readouts, self.curve_points, self.test)
-        return (*settings, self.shifts, plateau) if self.shifts or plateau else settings
+        return (*settings, self.shifts, plateau, self.probes) if self.shifts or plateau or self.probes else settings
 
 
 def stream_seed(source: str, seed: int, purpose: str) -> int:

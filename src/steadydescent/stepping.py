@@ -72,6 +72,8 @@ class Carry(NamedTuple):
 
 
 Step = Callable[..., tuple[Carry, Tensor]]
+COMPILED_STEPS = 256
+"""Compiled steps that one process may hold."""
 
 
 def make_step(flat: Flat, task: Task, optimizer: str) -> Step:
@@ -128,6 +130,8 @@ def compiled(task: str, optimizer: str, batch_size: int, compile: bool) -> tuple
     """The step of a task under an optimiser, made once; compiled if asked for."""
     flat = Flat(find(task).build(), batch_size)
     step = make_step(flat, find(task), optimizer)
+    # all steps share their code, which Dynamo would else refuse to compile for more than 8 tasks and rules
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = COMPILED_STEPS
     return flat, torch.compile(step, fullgraph=True, dynamic=False) if compile else step
 
 

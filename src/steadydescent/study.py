@@ -1,8 +1,12 @@
 """The study: what `experiments/study.yml` says, as checked data, and the runs it asks for."""
 
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
+import pandas as pd
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -10,10 +14,13 @@ from steadydescent.data import SPLIT_SIZES
 from steadydescent.engine import evaluated
 from steadydescent.paths import EXPERIMENTS
 from steadydescent.runs import Run
+from steadydescent.settings import Setting, read
 from steadydescent.sweep import stack_plans, stacks
 from steadydescent.tasks import TASKS, base, find
 
 FIRST_TUNING_SEED = 10_000
+RAMP = (1e-5, 10.0)
+"""Rates where a range test starts and ends."""
 EXTENSIONS = 4
 """How many points a grid may grow beyond an edge before the study says that the optimum lies there."""
 PROFILES = ("smoke", "laptop", "desk", "full")
@@ -51,42 +58,100 @@ class Grid(Checked):
         return self.points // 2
 
 
+class Settings(Checked):
+    """What runs are made with; each level of an experiment (all runs, a condition, an arm) may say some of it.
+
+    `task` holds options of the task (`{norm: batch}`); `steps` multiplies the updates of the profile and `unit` the
+    rates of the grid, which so have the natural unit of each rule.
+    """
+
+    optimizer: str | None = None
+    schedule: str | None = None
+    batch_size: Count | None = None
+    task: dict[str, str | int | float] = {}
+    steps: Annotated[float, Field(gt=0)] = 1.0
+    unit: Annotated[float, Field(gt=0)] = 1.0
+
+    def under(self, other: "Settings") -> "Settings":
+        """These settings where `other` says nothing else; factors multiply, task options add up."""
+        told = {name: value for name in ("optimizer", "schedule", "batch_size") if (value := getattr(other, name))}
+        factors = {"steps": self.steps * other.steps, "unit": self.unit * other.unit}
+        return Settings(**(self.model_dump(include=set(Settings.model_fields)) | told | factors)
+                        | {"task": self.task | other.task})  # fmt: skip
+
+
+class Arm(Settings):
+    """One of the things compared: settings of its own runs, and the readouts among which tuning chooses."""
+
+    readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("last",)
+
+
+class Condition(Settings):
+    """What arms are compared under; some arms alone, or on a smaller grid, where it says so."""
+
+    arms: tuple[str, ...] | None = None
+    points: Points | None = None
+
+
 class Size(Checked):
-    """How large a task's grid is in a profile: updates a run, tuning and report seeds, fewer grid or curve points."""
+    """How large a task's grid is in a profile: updates a run, tuning and report seeds, and what is left out of it.
+
+    `examples` caps what a run may see, so that small minibatches make more updates than large ones. `ramps` are the
+    lengths in updates of range tests, `timed` the minibatch sizes whose time per example is taken.
+    """
 
     steps: Count
+    examples: Count | None = None
     tuning: Annotated[int, Field(ge=2)]
     report: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
     points: Points | None = None
     curve_points: Count | None = None
+    conditions: tuple[str, ...] | None = None
+    arms: tuple[str, ...] | None = None
+    shifts: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
+    ramps: tuple[Count, ...] = ()
+    timed: tuple[Count, ...] = ()
 
 
 class Experiment(Checked):
-    """One comparison: one notebook, a grid of runs per task."""
+    """One comparison: one notebook, a grid of runs per task.
+
+    `tune_by` names what rates are chosen by; each has its own choice. `report` says which rates run the report seeds:
+    those of an arm's `choices` and their neighbours, the choices of `all-arms`, or `everything`. Where the steps to a
+    target count, `targets` states it for each task: an accuracy on validation data, or a surface's height. `readouts`
+    are shown besides those of the arms; `secondary` names pairs of arms whose difference is shown and bears no verdict.
+    """
 
     name: str
     title: str
     question: str
     notebook: str
-    optimizer: str
-    batch_size: Count
-    schedules: tuple[str, ...]
+    runs: Settings
+    readouts: tuple[str, ...] = ()
+    conditions: dict[str, Condition]
+    arms: dict[str, Arm]
     curve_points: Count
-    readouts: tuple[str, ...]
-    arms: dict[str, tuple[str, ...]]
+    tune_by: tuple[Literal["accuracy", "loss", "steps to target"], ...] = ("accuracy",)
+    report: Literal["choices", "all-arms", "everything"] = "choices"
+    targets: dict[str, float] = {}
+    secondary: tuple[tuple[str, str], ...] = ()
     rates: dict[str, Grid]
     profiles: dict[str, dict[str, Size]]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
-        for arm, readouts in self.arms.items():
-            if unknown := set(readouts) - set(self.readouts):
-                raise ValueError(f"arm {arm!r} uses readouts {sorted(unknown)}, which are not among {self.readouts}")
         for profile, tasks in self.profiles.items():
             if profile not in PROFILES:
                 raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")
             if unknown := {task for task in tasks if task not in self.rates or base(task) not in TASKS}:
                 raise ValueError(f"profile {profile!r} names {sorted(unknown)}, which have no rates or are no tasks")
+            for size in tasks.values():
+                for kind, known in (("conditions", self.conditions), ("arms", self.arms)):
+                    if unknown := set(getattr(size, kind) or ()) - set(known):
+                        raise ValueError(f"profile {profile!r} names {kind} {sorted(unknown)}; there are {list(known)}")
+            if "steps to target" in self.tune_by and (without := sorted(set(tasks) - set(self.targets))):
+                raise ValueError(f"targets must state one for each task tuned by steps to target, not for {without}")
         return self
 
 
@@ -119,6 +184,21 @@ def load_study() -> dict[str, Experiment]:
     return {name: Experiment(name=name, **fields) for name, fields in table.items()}
 
 
+class Trajectory(NamedTuple):
+    """What tells runs of a plan apart but rate and seed; the columns by which they are found in a table of runs."""
+
+    task: str
+    optimizer: str
+    schedule: str
+    batch_size: int
+    steps: int
+
+    def of(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """The rows of these runs."""
+        found = np.logical_and.reduce([runs[name] == value for name, value in self._asdict().items()])
+        return runs[found]
+
+
 class Plan(BaseModel):
     """The runs of one experiment on one task in one profile."""
 
@@ -137,43 +217,114 @@ class Plan(BaseModel):
         grid = self.experiment.rates[self.task]
         return grid.model_copy(update={"points": self.size.points or grid.points})
 
-    def _run(self, schedule: str, index: int, seed: int, report: bool) -> Run:
-        experiment = self.experiment
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return self.size.conditions or tuple(self.experiment.conditions)
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        return {name: self.experiment.arms[name] for name in self.size.arms or self.experiment.arms}
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """Every run's readouts: those of the arms, and those that are shown besides."""
+        return tuple(
+            dict.fromkeys([*self.experiment.readouts, *(r for arm in self.arms.values() for r in arm.readouts)])
+        )
+
+    def arms_in(self, condition: str) -> list[str]:
+        """The arms that are compared under a condition."""
+        only = self.experiment.conditions[condition].arms
+        return [arm for arm in self.arms if only is None or arm in only]
+
+    def half(self, condition: str) -> int:
+        """Points of a condition's grid on either side of its centre."""
+        return (self.experiment.conditions[condition].points or self.grid.points) // 2
+
+    @property
+    def tune_by(self) -> tuple[str, ...]:
+        """What rates are chosen by; a surface has a height in place of an accuracy."""
+        surface = find(self.task).surface
+        return tuple("loss" if surface and by == "accuracy" else by for by in self.experiment.tune_by)
+
+    @property
+    def target(self) -> float | None:
+        return self.experiment.targets.get(self.task)
+
+    def settings(self, condition: str, arm: str) -> Settings:
+        """What the runs of an arm are made with under a condition."""
+        return self.experiment.runs.under(self.experiment.conditions[condition]).under(self.experiment.arms[arm])
+
+    def rate(self, condition: str, arm: str, index: int) -> float:
+        """The arm's rate `index` steps above the centre of the grid, in its unit; four significant digits."""
+        return float(f"{self.grid.rate(index) * self.settings(condition, arm).unit:.4g}")
+
+    def _run(self, condition: str, arm: str, index: int, seed: int, report: bool) -> Run:
+        told, size, experiment = self.settings(condition, arm), self.size, self.experiment
+        batch_size, most = told.batch_size or 1, SPLIT_SIZES[find(self.task).source]["train"]
+        steps = round(size.steps * told.steps)
+        task = read(self.task)
+        followed = report or "steps to target" in self.tune_by
+        curve = (size.curve_points or experiment.curve_points) if followed else 1
         return Run(
-            task=self.task, optimizer=experiment.optimizer, schedule=schedule, lr=self.grid.rate(index),
-            batch_size=experiment.batch_size, steps=self.size.steps, seed=seed, readouts=experiment.readouts,
-            curve_points=(self.size.curve_points or experiment.curve_points) if report else 1, test=report,
+            task=Setting(task.name, task.options | told.task).text(),
+            optimizer=told.optimizer or "sgd", schedule=told.schedule or "constant",
+            lr=self.rate(condition, arm, index), batch_size=min(batch_size, int(told.task.get("examples") or most)),
+            steps=min(steps, max(1, size.examples // batch_size)) if size.examples else steps, seed=seed,
+            readouts=self.readouts, curve_points=curve, test=report,
+            shifts=size.shifts if report else (), probes=size.probes if report else (),
         )  # fmt: skip
 
-    def tuning(self, schedule: str, indices: range) -> list[Run]:
+    def trajectory(self, condition: str, arm: str) -> Trajectory:
+        """What an arm's runs have in common under a condition."""
+        run = self._run(condition, arm, 0, 0, report=False)
+        return Trajectory(**{name: getattr(run, name) for name in Trajectory._fields})
+
+    def tuning(self, condition: str, arm: str, indices: Iterable[int]) -> list[Run]:
         """Tuning runs of these grid points: validation data only."""
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.size.tuning)
-        return [self._run(schedule, index, seed, report=False) for index in indices for seed in seeds]
+        return [self._run(condition, arm, index, seed, report=False) for index in indices for seed in seeds]
 
-    def reporting(self, schedule: str, indices: list[int]) -> list[Run]:
+    def reporting(self, condition: str, arm: str, indices: Iterable[int]) -> list[Run]:
         """Report runs of these grid points: validation curves, and test data once at the end."""
-        return [self._run(schedule, index, seed, report=True) for index in indices for seed in range(self.size.report)]
+        seeds = range(self.size.report)
+        return [self._run(condition, arm, index, seed, report=True) for index in indices for seed in seeds]
+
+    def range_tests(self, length: int) -> list[Run]:
+        """Range tests of one length, one a report seed: the rate rises over what a search would look through."""
+        run = self._run(self.conditions[0], next(iter(self.arms)), 0, 0, report=False)
+        schedule = Setting("ramp", {"low": RAMP[0], "high": RAMP[1]}).text()
+        told = {"schedule": schedule, "lr": 1.0, "steps": length, "probes": ("losses",), "curve_points": 1}
+        return [Run(**run.model_dump() | told | {"seed": seed}) for seed in range(self.size.report)]
 
     @property
     def expected(self) -> list[Run]:
-        """The runs to expect before tuning has chosen: the whole grid, then five rates around the choices."""
-        whole = range(-self.grid.half, self.grid.half + 1)
-        near = list(whole)[self.grid.half - 2 : self.grid.half + 3] if self.grid.points > 5 else list(whole)
-        schedules = self.experiment.schedules
-        return [r for s in schedules for r in self.tuning(s, whole)] + [
-            r for s in schedules for r in self.reporting(s, near)
-        ]
+        """The runs to expect before tuning has chosen: the whole grid, then some rates around the choices.
+
+        Arms that share a trajectory choose different rates: about five together; an arm alone has three.
+        """
+        runs = []
+        for condition in self.conditions:
+            whole = range(-self.half(condition), self.half(condition) + 1)
+            sharing = Counter(self.trajectory(condition, arm) for arm in self.arms_in(condition))
+            for arm in self.arms_in(condition):
+                wide = 2 if sharing[self.trajectory(condition, arm)] > 1 or self.experiment.report == "all-arms" else 1
+                near = [i for i in whole if abs(i) <= wide or self.experiment.report == "everything"]
+                runs += self.tuning(condition, arm, whole) + self.reporting(condition, arm, near)
+        runs += [run for length in self.size.ramps for run in self.range_tests(length)]
+        return list({run.key: run for run in runs}.values())
 
     def cost(self, device: str) -> dict[str, float | str]:
         """Networks, replica-steps, minutes, memory and disk to expect, from the measured table of stack plans."""
         runs, plan = self.expected, stack_plans()[device][base(self.task)]
         steps = sum(run.steps for run in runs)
+        work = sum(run.steps * max(0.3, run.batch_size / 100) for run in runs)  # rates were measured at 100 or so
         sizes = SPLIT_SIZES[find(self.task).source]
         looked_at = sum(evaluated(run, sizes["validation"], sizes["test"]) for run in runs)
         return {
             "experiment": self.experiment.name, "task": self.task, "profile": self.profile, "networks": len(runs),
             "replica_steps": steps, "stacks": len(stacks(runs, device)),
-            "minutes": round((steps / plan.rate + looked_at / plan.evaluation) / 60, 1),
+            "minutes": round((work / plan.rate + looked_at / plan.evaluation) / 60, 1),
             "memory_gib": plan.memory, "disk_mb": round(len(runs) * BYTES_PER_NETWORK / 1e6, 1),
         }  # fmt: skip
 
@@ -200,10 +351,15 @@ def plans(profile: str, only: str | None = None) -> list[Plan]:
 
 
 def left_out(profile: str) -> list[str]:
-    """What a profile leaves out, by name: tasks of an experiment that another profile runs."""
-    return [
-        f"{experiment.name}/{task}"
-        for experiment in load_study().values()
-        for task in sorted({t for tasks in experiment.profiles.values() for t in tasks})
-        if task not in experiment.profiles.get(profile, {})
-    ]
+    """What a profile leaves out, by name: whole tasks, and conditions and arms of a task."""
+    missing = []
+    for experiment in load_study().values():
+        ran = experiment.profiles.get(profile, {})
+        for task in sorted({task for tasks in experiment.profiles.values() for task in tasks}):
+            if task not in ran:
+                missing.append(f"{experiment.name}/{task}")
+                continue
+            for kind, known in (("conditions", experiment.conditions), ("arms", experiment.arms)):
+                gone = [name for name in known if name not in (getattr(ran[task], kind) or known)]
+                missing += [f"{experiment.name}/{task} without {', '.join(gone)}"] if gone else []
+    return missing

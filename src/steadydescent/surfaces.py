@@ -132,6 +132,8 @@ SURFACES: dict[str, Callable[[], Surface]] = {
     "saddle": lambda: Surface(saddle, (1.0, 0.0), (0.1, 0.1)),
     "plateau": lambda: Surface(plateau, (0.0, 0.5), (0.1, 0.1)),
     "double-well": lambda: Surface(double_well, (well_bottoms()[0], 0.0), (0.1, 0.1)),
+    "double-well-slope": lambda: Surface(double_well, (-2.0, 0.0), (0.1, 0.1)),
     "noisy-quadratic": noisy_quadratic,
 }
-"""Name → surface at its start. Noise is that of a single draw; a batch of n divides its variance by n."""
+"""Name → surface at its start; the double well starts at the bottom of the shallow one, or on the slope above it. Noise
+is that of a single draw; a batch of n divides its variance by n."""

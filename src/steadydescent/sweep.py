@@ -94,7 +94,8 @@ def _train_stack(runs: list[Run], store: Store, device: str, journal: Journal) -
         stack = Stack(runs, DATA, device, compiled, width=plan.width if compiled else 0)
         history = stack.train(tick=lambda steps: journal.tell(done=steps))
         note = receipt(device, seconds=history.seconds, width=len(runs), compiled=compiled, data=stack.data.checksum)
-    store.save(Tables(history.runs, history.finals, history.curves), note)
+    tables = (history.runs, history.finals, history.curves, history.measures, history.predictions)
+    store.save(Tables(*tables), note)
 
 
 def summary(receipts: Sequence[dict], device: str) -> dict:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from steadydescent.data import SPLIT_SIZES
 from steadydescent.models import image_convnet, mlp, signal_convnet
 from steadydescent.normalization import KINDS
 from steadydescent.settings import read
@@ -37,7 +38,9 @@ class Task:
     """`source` names the data (see `steadydescent.data.load`), `build` makes a freshly initialised model.
 
     `norm` is the model's usual kind of normalisation, None where it has no choice. Inputs are standardised unless
-    they are `tokens`. A `surface` has no data: its batches are noise, drawn with replacement.
+    they are `tokens`, or `features` says otherwise. A `surface` has no data: its batches are noise, drawn with
+    replacement. Only the first `examples` of a seed's training set are used (0: all), and a share `wrong_labels` of
+    them carries another label, drawn evenly; validation and test labels stay right.
     """
 
     source: str
@@ -46,10 +49,34 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor] = mean_cross_entropy
     tokens: bool = False
     surface: bool = False
+    features: str = "standardised"
+    examples: int = 0
+    wrong_labels: float = 0.0
 
     def inputs(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Rows of the data's pool as the model takes them."""
-        return x if self.tokens else (x - mean) / std
+        if self.tokens:
+            return x
+        return FEATURES[self.features]((x - mean) / std)
+
+
+def badly_scaled(x: Tensor) -> Tensor:
+    """Standardised features `[…, D]` shifted by one and stretched, feature by feature, from a tenth to tenfold.
+
+    The scales are spread evenly in log and dealt out in a fixed order, so that neighbours differ.
+
+    >>> badly_scaled(torch.zeros(4)).tolist()
+    [0.1..., 2.15..., 0.46..., 10.0]
+    """
+    count = x.shape[-1]
+    order = torch.arange(count) * SHUFFLE % count if count % SHUFFLE else torch.arange(count)
+    scales = 10 ** torch.linspace(-1, 1, count)[order]
+    return (x + 1) * scales.to(x.device, x.dtype)
+
+
+SHUFFLE = 7
+"""A stride that visits every feature once where it does not divide their number."""
+FEATURES: dict[str, Callable[[Tensor], Tensor]] = {"standardised": lambda x: x, "badly-scaled": badly_scaled}
 
 
 def _transformer() -> nn.Module:
@@ -84,20 +111,37 @@ def canonical(text: str) -> str:
     setting = read(text)
     if setting.name not in TASKS:
         raise ValueError(f"task must be one of {sorted(TASKS)}, got {setting.name!r}")
-    usual = TASKS[setting.name].norm
-    if unknown := set(setting.options) - ({"norm"} if usual else set()):
-        raise ValueError(f"task {setting.name} has no option {sorted(unknown)}, got {text!r}")
-    if setting.options.get("norm", "none") not in KINDS:
-        raise ValueError(f"norm must be one of {sorted(KINDS)}, got {setting.options['norm']!r}")
-    return setting.text({"norm": usual})
+    usual = _options(TASKS[setting.name])
+    if unknown := set(setting.options) - set(usual):
+        raise ValueError(f"task {setting.name} has no option {sorted(unknown)}, got {text!r}; it has {sorted(usual)}")
+    _check({**usual, **setting.options}, SPLIT_SIZES[TASKS[setting.name].source]["train"])
+    return setting.text(usual)
+
+
+def _options(task: Task) -> dict[str, str | int | float]:
+    """The options that a task has, with their usual values."""
+    norm: dict[str, str | int | float] = {"norm": task.norm} if task.norm else {}
+    if task.tokens or task.surface:
+        return norm
+    return norm | {"features": task.features, "examples": task.examples, "wrong_labels": task.wrong_labels}
+
+
+def _check(options: dict[str, str | int | float], most: int) -> None:
+    for name, allowed in (("norm", KINDS), ("features", FEATURES)):
+        if options.get(name, next(iter(allowed))) not in allowed:
+            raise ValueError(f"{name} must be one of {sorted(allowed)}, got {options[name]!r}")
+    if not (isinstance(examples := options.get("examples", 0), int) and 0 <= examples <= most):
+        raise ValueError(f"examples must be a whole number from 1 to {most}, or 0 for all, got {examples!r}")
+    if isinstance(wrong := options.get("wrong_labels", 0), str | bool) or not 0 <= wrong < 1:
+        raise ValueError(f"wrong_labels must be a share, at least 0 and below 1, got {wrong!r}")
 
 
 @cache
 def find(text: str) -> Task:
     """The task that a text names, its model built with the normalisation that the text asks for."""
     name, options = read(canonical(text))
-    norm = options.get("norm", TASKS[name].norm)
-    return replace(TASKS[name], build=partial(TASKS[name].build, norm=norm), norm=norm) if norm else TASKS[name]
+    task = replace(TASKS[name], **options)
+    return replace(task, build=partial(task.build, norm=task.norm)) if task.norm else task
 
 
 def base(text: str) -> str:

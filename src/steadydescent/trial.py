@@ -1,18 +1,24 @@
 """One experiment on one task, from tuning to a stored result; what a notebook calls."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from steadydescent.claims import best_candidate
+from steadydescent import measures
+from steadydescent.judging import Evidence
+from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.paths import REPRODUCED, STORE
 from steadydescent.progress import Journal
 from steadydescent.results import Result, Store, Tables, write_folder
 from steadydescent.runs import Run
 from steadydescent.study import EXTENSIONS, Parameters, Plan, load_study
 from steadydescent.sweep import pick_device, summary, train
+from steadydescent.timing import power_of_two_gain, time_per_example
+
+QUANTILES = [0.1, 0.5, 0.9]
 
 
 class Trial:
@@ -24,74 +30,165 @@ class Trial:
         self.device = pick_device(given.device)
         self.journal = Journal()
         self.store = Store(store, warn=lambda text: self.journal.tell(note=text))
-        self.runs: list[Run] = []
-        self.choices: dict[str, dict[str, int]] = {}
+        self.runs: dict[str, Run] = {}
+        self.choices: dict[str, dict[str, list[int]]] = {}
         self.tuned: dict[str, range] = {}
+        self.extra: list[pd.DataFrame] = []
 
     def tune(self) -> pd.DataFrame:
-        """Train the tuning runs of every schedule; a grid whose optimum lies on its edge grows for every arm.
+        """Train the tuning runs of every condition; a grid whose optimum lies on its edge grows for every arm.
 
-        Returns the mean validation accuracy of every candidate, `[schedule, lr, readout]`.
+        Returns the mean validation accuracy and loss of every candidate, `[condition, arm, lr, readout]`.
         """
-        half, tables = self.plan.grid.half, []
-        for schedule in self.plan.experiment.schedules:
+        tables = []
+        for condition in self.plan.conditions:
+            half = self.plan.half(condition)
             low, high = -half, half
             while True:
-                runs = self.plan.tuning(schedule, range(low, high + 1))
-                table = self._train(runs, f"{self.plan.task}, {schedule} rate, tuning")
-                chosen = self._choose(table)
-                low_edge, high_edge = low in chosen.values(), high in chosen.values()
-                grown = (low - (low_edge and low > -half - EXTENSIONS), high + (high_edge and high < half + EXTENSIONS))
-                if self.plan.profile == "smoke" or grown == (low, high):
+                found = self._tuned(condition, range(low, high + 1))
+                edges = {i for indices in self.choices[condition].values() for i in indices}
+                grown = (low - (low in edges and low > -half - EXTENSIONS),
+                         high + (high in edges and high < half + EXTENSIONS))  # fmt: skip
+                if self.plan.profile == "smoke" or self.plan.experiment.report == "everything" or grown == (low, high):
                     break
                 low, high = grown
-            self.choices[schedule], self.tuned[schedule] = chosen, range(low, high + 1)
-            self.runs += runs
-            tables.append(table)
-        finals = pd.concat([t.finals.merge(t.runs[["run", "schedule", "lr"]], on="run") for t in tables])
-        return finals.groupby(["schedule", "lr", "readout"], as_index=False).accuracy.mean()
+            self.tuned[condition] = range(low, high + 1)
+            tables.append(found)
+        return pd.concat(tables, ignore_index=True)
 
-    def _choose(self, table: Tables) -> dict[str, int]:
-        """Arm → grid index of its best candidate."""
-        grid, merged = self.plan.grid, table.finals.merge(table.runs[["run", "lr", "seed"]], on="run")
-        place = {grid.rate(i): i for i in range(-grid.half - EXTENSIONS, grid.half + EXTENSIONS + 1)}
-        return {arm: place[best_candidate(merged, r)[0]] for arm, r in self.plan.experiment.arms.items()}
+    def _tuned(self, condition: str, indices: range) -> pd.DataFrame:
+        """Train these grid points of every arm and choose; the mean scores of every candidate."""
+        runs = {
+            run.key: run for arm in self.plan.arms_in(condition) for run in self.plan.tuning(condition, arm, indices)
+        }
+        tables = self._train(list(runs.values()), f"{self.plan.task}, {condition}, tuning")
+        evidence = self._evidence(tables)
+        parts = []
+        self.choices[condition] = {}
+        for arm in self.plan.arms_in(condition):
+            rates = [self.plan.rate(condition, arm, i) for i in indices]
+            chosen = [evidence.tuning(condition, arm, by).mean().idxmax()[0] for by in self.plan.tune_by]
+            self.choices[condition][arm] = [indices[rates.index(lr)] for lr in chosen]
+            scores = {by: evidence.tuning(condition, arm, by).mean() for by in ("accuracy", "loss")}
+            table = pd.DataFrame({name: s for name, s in scores.items() if len(s)}).reset_index()
+            parts.append(table.assign(condition=condition, arm=arm))
+        return pd.concat(parts, ignore_index=True)
+
+    def _evidence(self, tables: Tables) -> "TuningEvidence":
+        """What tuning may look at."""
+        found = measures.derived(tables, self.plan.target, self._by_loss)
+        return TuningEvidence(Result(tables.runs, tables.finals, pd.DataFrame(), found), self.plan)
+
+    @property
+    def _by_loss(self) -> bool:
+        return "loss" in self.plan.tune_by
 
     def report(self) -> Tables:
-        """Train the report runs: each arm's chosen rate and its two neighbours, all report seeds."""
-        for schedule, chosen in self.choices.items():
-            indices = sorted({i + step for i in chosen.values() for step in (-1, 0, 1)} & set(self.tuned[schedule]))
-            runs = self.plan.reporting(schedule, indices)
-            self._train(runs, f"{self.plan.task}, {schedule} rate, reporting")
-            self.runs += runs
-        return self.store.load([run.key for run in self.runs])[0]
+        """Train the report runs: each arm's chosen rate and its two neighbours, or more, all report seeds."""
+        for condition, choices in self.choices.items():
+            tuned = self.tuned[condition]
+            together = {i for chosen in choices.values() for i in chosen}
+            runs: list[Run] = []
+            for arm, chosen in choices.items():
+                sharing = {i for other, own in choices.items() for i in own if self._same(condition, arm, other)}
+                wanted = together if self.plan.experiment.report == "all-arms" else sharing | set(chosen)
+                near = {i + step for i in wanted for step in (-1, 0, 1)} & set(tuned)
+                indices = list(tuned) if self.plan.experiment.report == "everything" else sorted(near)
+                runs += self.plan.reporting(condition, arm, indices)
+            self._train(list({run.key: run for run in runs}.values()), f"{self.plan.task}, {condition}, reporting")
+        return self.store.load(list(self.runs))[0]
+
+    def _same(self, condition: str, arm: str, other: str) -> bool:
+        return self.plan.trajectory(condition, arm) == self.plan.trajectory(condition, other)
+
+    def range_tests(self) -> pd.DataFrame:
+        """Run the range tests; the rates that each rule suggests, columns run, readout, measure, step, value."""
+        rows = []
+        for length in self.plan.size.ramps:
+            runs = self.plan.range_tests(length)
+            tables = self._train(runs, f"{self.plan.task}, range tests of {length} updates")
+            losses = tables.measures[tables.measures.measure == "loss"].sort_values("step").groupby("run").value
+            for run in runs:
+                for rule, suggest in SUGGESTIONS.items():
+                    with suppress(ValueError):  # a loss that never falls suggests nothing
+                        rate = suggest(run.rates(), losses.get_group(run.key).to_numpy())
+                        rows.append((run.key, "last", f"suggestion/{rule}", None, rate))
+        self.extra.append(pd.DataFrame(rows, columns=["run", "readout", "measure", "step", "value"]))
+        return self.extra[-1]
+
+    def time_sizes(self) -> pd.DataFrame:
+        """Time an example takes at each size in a loop over one network, and what powers of two save."""
+        times = time_per_example(self.plan.task, self.plan.size.timed, device=self.device)
+        gains = power_of_two_gain(times)
+        seconds = {"measure": "seconds per example", "value": times.seconds_per_example}
+        saved = {"measure": "power-of-two gain", "value": gains.gain}
+        for table, told in ((times, seconds), (gains, saved)):
+            sizes = table.batch_size.astype(str)
+            self.extra.append(pd.DataFrame({"run": "", "readout": sizes, "step": table["round"], **told}))
+        return times
 
     def _train(self, runs: list[Run], title: str) -> Tables:
         train(runs, self.store, self.device, self.journal, title)
+        self.runs |= {run.key: run for run in runs}
         return self.store.load([run.key for run in runs])[0]
 
     def save(self, root: Path = REPRODUCED) -> Path:
         """Write the result with its receipt and return its folder."""
-        tables, receipts = self.store.load([run.key for run in self.runs])
+        tables, receipts = self.store.load(list(self.runs))
         folder = root / self.plan.profile / self.plan.experiment.name / self.plan.task
-        result = Result(tables.runs, tables.finals, quantiles(tables))
+        result = Result(tables.runs, tables.finals, quantiles(tables), self._measures(tables))
         note = summary(receipts, self.device) | {
             "result": result_id(self.plan.experiment.name, self.plan.task, result),
             "profile": self.plan.profile,
             "networks": len(self.runs),
             "updates": self.plan.size.steps,
             "seeds": {"tuning": self.plan.size.tuning, "report": self.plan.size.report},
+            "target": self.plan.target,
         }
         write_folder(folder, result, note, replace=True)
         return folder
 
+    def _measures(self, tables: Tables) -> pd.DataFrame:
+        """What probes found on report runs, and what follows from curves and predictions."""
+        kept = tables.measures[tables.measures.measure != "loss"]  # single losses stay in the store
+        parts = [kept[kept.run.isin(tables.runs[tables.runs.test].run)], *self.extra]
+        if self.plan.size.curve_points != 1:
+            parts.append(measures.derived(tables, self.plan.target, self._by_loss))
+        for condition in self.plan.conditions:
+            parts.append(self._at_equal_loss(tables, condition))
+        parts.append(measures.churned(tables))
+        found = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        return found.assign(step=found.step.astype("Int64") if "step" in found else pd.NA).drop_duplicates(
+            ["run", "readout", "measure", "step"]
+        )
+
+    def _at_equal_loss(self, tables: Tables, condition: str) -> pd.DataFrame:
+        """Accuracy where the training loss has fallen to what the slowest arm reaches at the rate that suits it."""
+        report = tables.runs[tables.runs.test]
+        arms = [self.plan.trajectory(condition, arm).of(report) for arm in self.plan.arms_in(condition)]
+        mine = tables.measures[tables.measures.run.isin(pd.concat(arms).run)]
+        ends = mine[mine.measure == "training-loss"].sort_values("step").groupby("run").value.last()
+        if ends.empty:
+            return pd.DataFrame()
+        level = max(arm.assign(end=arm.run.map(ends)).groupby("lr").end.mean().min() for arm in arms)
+        return measures.accuracy_at_loss(tables._replace(measures=mine), float(level))
+
+
+class TuningEvidence(Evidence):
+    """Evidence of tuning runs alone."""
+
+    def runs(self, condition: str, arm: str) -> pd.DataFrame:
+        return self.plan.trajectory(condition, arm).of(self.result.runs)
+
 
 def quantiles(tables: Tables) -> pd.DataFrame:
-    """10 %, 50 % and 90 % quantiles over seeds of validation accuracy along training."""
-    merged = tables.curves.merge(tables.runs[["run", "schedule", "lr"]], on="run")
-    by = merged.groupby(["schedule", "lr", "readout", "step"]).accuracy
-    table = by.quantile([0.1, 0.5, 0.9]).unstack().set_axis(["low", "median", "high"], axis=1)
-    return table.assign(seeds=by.size()).reset_index()
+    """10 %, 50 % and 90 % quantiles over seeds of validation accuracy, or of a surface's loss, along training."""
+    report = tables.runs[tables.runs.test].rename(columns={"steps": "total"})
+    keys = ["task", "optimizer", "schedule", "batch_size", "total", "lr"]
+    merged = tables.curves.merge(report[["run", *keys]], on="run")
+    by = merged.assign(shown=merged.accuracy.fillna(merged.loss)).groupby([*keys, "readout", "step"]).shown
+    table = by.quantile(QUANTILES).unstack().reindex(columns=QUANTILES).set_axis(["low", "median", "high"], axis=1)
+    return table.assign(seeds=by.size()).reset_index().rename(columns={"total": "steps"})
 
 
 def result_id(experiment: str, task: str, result: Result) -> str:

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
+import torch
 from torch import Tensor
 
 SEED_LIMIT = 2**31  # seeds stay below; the numbers from here to 2**32 are the generators' own
@@ -59,3 +60,34 @@ def checked_seeds(seeds: Sequence[int]) -> list[int]:
     if repeated:
         raise ValueError(f"seeds must differ from one another, got {repeated} more than once")
     return [int(seed) for seed in seeds]
+
+
+def first_examples(data: TaskData, examples: int) -> TaskData:
+    """The same data with the first M examples of each training set alone, standardised by these; 0 means all.
+
+    Every training set is in random order, so the first are a draw like any other.
+    """
+    if not 0 < examples < data.train.shape[1]:
+        return data
+    train = data.train[:, :examples]
+    moments = [_moments(data.pool[rows].double(), data.mean.shape[1]) for rows in train]
+    mean, std = (torch.stack(part).float() for part in zip(*moments, strict=True))
+    return replace(data, train=train, mean=mean, std=std)
+
+
+def _moments(x: Tensor, features: int) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation of each feature, `[F]`, or of all together where F is 1."""
+    flat = x.reshape(-1, features)
+    return flat.mean(0), flat.std(0, correction=0)
+
+
+def wrong_labels(labels: Tensor, share: float, seed: int, classes: int = 10) -> Tensor:
+    """Labels `[M]` of which each is, with probability `share`, another class, each other one equally likely.
+
+    >>> (wrong_labels(torch.zeros(1000, dtype=torch.int64), 0.2, seed=0) > 0).float().mean().item()
+    0.1...
+    """
+    generator = torch.Generator().manual_seed(seed)
+    changed = torch.rand(len(labels), generator=generator) < share
+    moved = torch.randint(1, classes, labels.shape, generator=generator)
+    return torch.where(changed.to(labels.device), (labels + moved.to(labels.device)) % classes, labels)

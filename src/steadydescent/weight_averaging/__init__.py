@@ -19,6 +19,7 @@ from steadydescent.weight_averaging.readouts import (
     mix,
     parse,
     ramped_weights,
+    snapshot_weights,
     tail_weights,
 )
 from steadydescent.weight_averaging.shadow import Shadow
@@ -45,5 +46,6 @@ __all__ = [
     "parse",
     "ramped_weights",
     "save_checkpoint",
+    "snapshot_weights",
     "tail_weights",
 ]

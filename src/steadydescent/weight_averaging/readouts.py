@@ -19,8 +19,8 @@ from steadydescent.checks import check_count, check_share
 Weights = NDArray[np.float64]
 CHECKPOINTS_PER_RUN = 20
 KINDS = (
-    "last, ema-WINDOW, ema-start-WINDOW, ema-ramp, tail-PERCENT, checkpoints-COUNT (windows in percent of the run), "
-    "each also with /copied or /reestimated batch-norm statistics"
+    "last, at-PERCENT, ema-WINDOW, ema-start-WINDOW, ema-ramp, tail-PERCENT, checkpoints-COUNT (windows in percent of "
+    "the run), each also with /copied or /reestimated batch-norm statistics"
 )
 STATISTICS = ("averaged", "copied", "reestimated")
 
@@ -78,6 +78,19 @@ def checkpoint_weights(total: int, count: int, every: int) -> Weights:
         raise ValueError(f"a run of {total} steps has no {count} checkpoints {every} steps apart")
     weights = np.zeros(total)
     weights[total - 1 - every * np.arange(count - 1, -1, -1)] = 1 / np.arange(1.0, count + 1)
+    return weights
+
+
+def snapshot_weights(total: int, step: int) -> Weights:
+    """The weights as they stood after one step: w_t = 1 there, 0 elsewhere.
+
+    >>> snapshot_weights(4, 2).tolist()
+    [0.0, 1.0, 0.0, 0.0]
+    """
+    if check_count(step, "step") > check_count(total, "total"):
+        raise ValueError(f"step must be at most the {total} steps of the run, got {step}")
+    weights = np.zeros(total)
+    weights[step - 1] = 1.0
     return weights
 
 
@@ -140,6 +153,8 @@ def _parse(name: str, total: int) -> tuple[Readout, Weights | None]:
             return Readout(name, f"ema-{number}", share), ema_weights(total, beta)
         if kind == "tail":
             return Readout(name, name), tail_weights(total, round(total * value / 100))
+        if kind == "at":
+            return Readout(name, name), snapshot_weights(total, round(total * value / 100))
         if kind == "checkpoints" and value == int(value):
             return Readout(name, name), checkpoint_weights(total, int(value), max(1, total // CHECKPOINTS_PER_RUN))
     except ValueError as error:

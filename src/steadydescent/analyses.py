@@ -1,0 +1,154 @@
+"""Contrasts that are no difference of two tuned arms: each an interval from the same evidence, above 0 as claimed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from steadydescent import regret
+from steadydescent.statistics import DRAWS, Estimate, paired
+
+if TYPE_CHECKING:
+    from steadydescent.claims import Contrast
+    from steadydescent.judging import Evidence
+
+
+SEARCHES = 1_000
+"""Searches simulated in each of the bootstrap's draws; their own noise is part of the interval."""
+
+
+class Analysed(NamedTuple):
+    """An interval above 0 where the claim is right; with `ratio` on the scale of logarithms."""
+
+    estimate: Estimate
+    unit: str
+    ratio: bool = False
+
+
+def dense_sweep(evidence: Evidence, condition: str, arm: str) -> regret.Sweep:
+    """An arm's whole grid as tuning and report seeds saw it, accuracy in percent."""
+    tuning = evidence.tuning(condition, arm, "accuracy").xs("last", axis=1, level="readout")
+    report = evidence.report(condition, arm, "accuracy").xs("last", axis=1, level="readout")
+    both = [lr for lr in tuning.columns if lr in set(report.columns)]
+    return regret.Sweep(np.array(both), 100 * tuning[both].to_numpy(), report[both].to_numpy())
+
+
+def search_regret(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
+    """How much less accuracy a search loses than another at equal trials, searching on the dense sweep."""
+    sweep, trials = dense_sweep(evidence, condition, contrast.arm), int(contrast.options["trials"])
+    found = regret.contrast(
+        sweep, str(contrast.options["method"]), str(contrast.options["than"]), trials, level, SEARCHES
+    )
+    return Analysed(found, "pp")
+
+
+def range_test(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
+    """Minus the accuracy lost by training at the rate that range tests suggest: above −margin, a good rate."""
+    sweep = dense_sweep(evidence, condition, contrast.arm)
+    wanted = suggestions(evidence)
+    wanted = wanted[(wanted.rule == contrast.options["suggestion"]) & (wanted.length == contrast.options["updates"])]
+    (lost,) = regret.range_test_estimates(sweep, wanted, level).values()
+    return Analysed(Estimate(-lost.value, -lost.high, -lost.low, lost.sd, lost.n), "pp")
+
+
+def suggestions(evidence: Evidence) -> pd.DataFrame:
+    """What every range test suggests: columns seed, rule, length (updates) and rate."""
+    found = evidence.result.measures[evidence.result.measures.measure.str.startswith("suggestion/")]
+    runs = evidence.result.runs[["run", "seed", "steps"]].rename(columns={"steps": "length"})
+    rules = found.measure.str.removeprefix("suggestion/")
+    return (
+        found.assign(rule=rules)
+        .merge(runs, on="run")
+        .rename(columns={"value": "rate"})[["seed", "rule", "length", "rate"]]
+    )
+
+
+def below(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
+    """How many decades an arm's tuned rate lies below a limit; tuning seeds are resampled."""
+    table = evidence.tuning(condition, contrast.arm, "accuracy").xs("last", axis=1, level="readout").to_numpy()
+    rates = evidence.tuning(condition, contrast.arm, "accuracy").columns.get_level_values("lr").to_numpy(float)
+    seeds = len(table)
+    counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS)
+    decades = -np.log10(rates / float(contrast.options["limit"]))
+    drawn = decades[(counts @ table).argmax(axis=1)]
+    value = float(decades[table.mean(axis=0).argmax()])
+    low, high = (float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+    sd = float(drawn.std(ddof=1)) * math.sqrt(seeds)
+    return Analysed(Estimate(value, min(low, value), max(high, value), sd, seeds), "decades")
+
+
+def noise_slope(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
+    """−d log(noise)/d log(n): how the standard deviation of minibatch gradients falls with their size, seed by seed."""
+    table = noise_table(evidence, condition, contrast.arm)
+    slopes = [-np.polyfit(np.log(part.batch_size), np.log(part.noise), 1)[0] for _, part in table.groupby("seed")]
+    return Analysed(paired(np.array(slopes), level), "")
+
+
+def noise_table(evidence: Evidence, condition: str, arm: str) -> pd.DataFrame:
+    """Standard deviation of minibatch gradients: columns seed, batch_size, noise; the mean (of logs) over training."""
+    runs = evidence.runs(condition, arm)
+    found = evidence.result.measures.merge(runs[runs.test][["run", "seed"]], on="run")
+    found = found[found.measure.str.fullmatch(r"gradient-noise/\d+") & (found.value > 0)]
+    found = found.assign(batch_size=found.measure.str.split("/").str[1].astype(int), noise=np.log(found.value))
+    return found.groupby(["seed", "batch_size"], as_index=False).noise.mean().assign(noise=lambda t: np.exp(t.noise))
+
+
+def matching_window(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
+    """Whose loss is nearer to the EMA's: the mean of the last 1/(1−β) steps (above 0), or of (1+β)/(1−β)."""
+    ours, near, far = (
+        evidence.candidates(condition, arm, "loss") for arm in (contrast.arm, contrast.against[0], contrast.against[1])
+    )
+    lr = ours.chosen.lr
+    at = lambda side: side.scores.report[:, [label.lr for label in side.labels].index(lr)]
+    apart = np.abs(at(far) - at(ours)) - np.abs(at(near) - at(ours))
+    return Analysed(paired(apart, level), "nats")
+
+
+def faster_size(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
+    """How much less time an example takes at powers of two than at their neighbours, in percent, round by round."""
+    found = evidence.result.measures[evidence.result.measures.measure == "power-of-two gain"]
+    return Analysed(paired(found.groupby("step").value.mean().to_numpy(), level), "%")
+
+
+def closed_form(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
+    """Measured minus expected loss on the noisy quadratic at the arm's tuned rate, as a share of the expected one."""
+    side = evidence.candidates(condition, contrast.arm, "height")
+    chosen = side.chosen
+    expected = expected_height(evidence, condition, contrast.arm, chosen.lr, chosen.readout)
+    return Analysed(paired(100 * (side.scores.report[:, side.scores.chosen()] / expected - 1), level), "%")
+
+
+def expected_height(evidence: Evidence, condition: str, arm: str, lr: float, readout: str) -> float:
+    """The noisy quadratic's expected loss at the end of an arm's runs at this rate."""
+    return float(expected_curve(evidence, condition, arm, lr, readout)[-1])
+
+
+def expected_curve(evidence: Evidence, condition: str, arm: str, lr: float, readout: str) -> np.ndarray:
+    """The noisy quadratic's expected loss after every update of an arm's runs at this rate, `[T]`."""
+    from steadydescent import schedules
+    from steadydescent.noisy_quadratic import expected_loss
+    from steadydescent.settings import read
+    from steadydescent.surfaces import EIGENVALUES
+    from steadydescent.weight_averaging import parse
+
+    found, eigenvalues = evidence.plan.trajectory(condition, arm), np.array(EIGENVALUES)
+    (rule, hyper), (schedule, options) = read(found.optimizer), read(found.schedule)
+    rates = schedules.rates(schedule, lr, found.steps, **options)
+    beta = float(hyper.get("mu", hyper.get("beta", 0.9)))
+    weights = parse(readout, found.steps)[1]
+    return expected_loss(rule, rates, weights, eigenvalues, eigenvalues, 1.0, found.batch_size, beta)
+
+
+ANALYSES: dict[str, Callable[[Evidence, Contrast, str, float], Analysed]] = {
+    "search regret": search_regret,
+    "range test": range_test,
+    "decades below": below,
+    "noise slope": noise_slope,
+    "matching window": matching_window,
+    "faster size": faster_size,
+    "closed form": closed_form,
+}

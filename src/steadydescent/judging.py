@@ -1,0 +1,248 @@
+"""From a result's rows to verdicts."""
+
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from steadydescent import measures
+from steadydescent.analyses import ANALYSES
+from steadydescent.claims import Cell, Claim, Contrast, cells, contrasts, load_claims, place
+from steadydescent.exact import EXACT, tests_of
+from steadydescent.results import Result
+from steadydescent.statistics import Estimate, Scores, level, seeds_needed, tuned, verdict
+from steadydescent.study import Plan, load_study
+
+
+class Candidate(NamedTuple):
+    """What tuning chooses among."""
+
+    lr: float
+    readout: str
+    arm: str
+
+
+class Candidates(NamedTuple):
+    """An arm's candidates and their scores, for every measure and rate that a contrast asks for."""
+
+    labels: list[Candidate]
+    scores: Scores
+
+    @property
+    def chosen(self) -> Candidate:
+        return self.labels[self.scores.chosen()]
+
+    def only(self, keep: Iterable[bool]) -> "Candidates":
+        """Those candidates alone."""
+        mask = np.array(list(keep))
+        labels = [label for label, kept in zip(self.labels, mask, strict=True) if kept]
+        if not labels:
+            raise ValueError(f"none of the rates {sorted({c.lr for c in self.labels})} is the one that was asked for")
+        return Candidates(labels, Scores(*(part[:, mask] for part in self.scores)))
+
+
+class Evidence:
+    """The result of one experiment on one task, asked for the scores of its arms."""
+
+    def __init__(self, result: Result, plan: Plan) -> None:
+        self.result, self.plan = result, plan
+
+    @cached_property
+    def _tuning(self) -> pd.DataFrame:
+        """What rates are chosen by, on validation data, larger better: columns run, readout, accuracy, loss, …"""
+        finals = self.result.finals[self.result.finals.split == "validation"]
+        table = finals.assign(loss=-finals.loss)[["run", "readout", "accuracy", "loss"]]
+        steps = self.result.measures[self.result.measures.measure == "steps to target"]
+        return table.merge(
+            steps.assign(**{"steps to target": -steps.value})[["run", "readout", "steps to target"]], "left"
+        )
+
+    def runs(self, condition: str, arm: str) -> pd.DataFrame:
+        """The runs of an arm."""
+        found = self.plan.trajectory(condition, arm).of(self.result.runs)
+        if found.empty or not found.test.any():
+            raise ValueError(f"the result holds no report runs of {arm!r} under {condition!r}")
+        return found
+
+    def tuning(self, condition: str, arm: str, tuned_by: str, report: bool = False) -> pd.DataFrame:
+        """Tuning (or report) seeds × candidates (rate, readout): what rates are chosen by, larger better."""
+        runs = self.runs(condition, arm)
+        merged = runs[runs.test == report][["run", "lr", "seed"]].merge(self._tuning, on="run")
+        merged = merged[merged.readout.isin(self.plan.arms[arm].readouts)]
+        return merged.pivot_table(index="seed", columns=["lr", "readout"], values=tuned_by)
+
+    def report(self, condition: str, arm: str, measure: str) -> pd.DataFrame:
+        """Report seeds × candidates (rate, readout) in the measure's unit, at the rates that report seeds ran."""
+        runs = self.runs(condition, arm)
+        merged = runs[runs.test][["run", "lr", "seed"]].merge(self._values(measure), on="run")
+        merged = merged[merged.readout.isin(self.plan.arms[arm].readouts)]
+        return merged.pivot_table(index="seed", columns=["lr", "readout"], values="value")
+
+    def _values(self, measure: str) -> pd.DataFrame:
+        if not hasattr(self, "_known"):
+            self._known: dict[str, pd.DataFrame] = {}
+        if measure not in self._known:
+            self._known[measure] = measures.values(self.result, measure)
+        return self._known[measure]
+
+    def candidates(
+        self, condition: str, arm: str, measure: str = "accuracy", tuned_by: str | None = None
+    ) -> Candidates:
+        """The arm's candidates at the rates that report seeds ran; the choice is made among these."""
+        by = tuned_by or self.tuned_by(measure)
+        tuning, validation = (self.tuning(condition, arm, by, report) for report in (False, True))
+        report = self.report(condition, arm, measure)
+        both = [column for column in tuning.columns if column in set(report.columns)]
+        labels = [Candidate(lr, readout, arm) for lr, readout in both]
+        return Candidates(labels, Scores(*(table[both].to_numpy() for table in (tuning, report, validation))))
+
+    def tuned_by(self, measure: str) -> str:
+        """What rates are chosen by: the measure's own, but a task without accuracy is tuned by its loss."""
+        wanted = measures.find(measure).tuned_by
+        return self.plan.tune_by[0] if wanted == "accuracy" else wanted
+
+    def best_of(self, condition: str, arms: Iterable[str], measure: str, tuned_by: str | None = None) -> Candidates:
+        """The candidates of several arms together: their best."""
+        parts = [self.candidates(*place(arm, condition), measure, tuned_by) for arm in arms]
+        labels = [label for part in parts for label in part.labels]
+        scores = Scores(*(np.concatenate(columns, axis=1) for columns in zip(*(p.scores for p in parts), strict=True)))
+        return Candidates(labels, scores)
+
+    def on_edge(self, condition: str, arm: str, lr: float) -> bool:
+        """Whether a rate is the lowest or highest that was tried: the true optimum may lie beyond."""
+        runs = self.runs(condition, arm)
+        tried = runs[~runs.test].lr
+        return lr in (tried.min(), tried.max())
+
+    def diverged(self, condition: str, arm: str, lr: float) -> int:
+        """How many report runs at this rate diverged."""
+        runs = self.runs(condition, arm)
+        return int(runs[runs.test & (runs.lr == lr)].diverged_at.notna().sum())
+
+    def networks(self, contrast: Contrast, condition: str) -> int:
+        """How many networks a contrast rests on, those of tuning included."""
+        if contrast.analysis:
+            return len(self.result.runs)
+        places = contrast.places(condition)
+        return len(set().union(*(self.plan.trajectory(*where).of(self.result.runs).run for where in places)))
+
+
+def sides(contrast: Contrast, evidence: Evidence, condition: str) -> tuple[Candidates, Candidates]:
+    """The candidates on both sides of a contrast."""
+    against = evidence.best_of(condition, contrast.against, contrast.measure, contrast.tuned_by)
+    arm = evidence.candidates(*place(contrast.arm, condition), contrast.measure, contrast.tuned_by)
+    if isinstance(contrast.rate, float):
+        return arm.only(math.isclose(label.lr, contrast.rate, rel_tol=1e-3) for label in arm.labels), against
+    return (_at_rates_of(against, arm, contrast.factor), against) if contrast.rate == "against" else (arm, against)
+
+
+def _at_rates_of(chooser: Candidates, arm: Candidates, factor: float) -> Candidates:
+    """The arm at `factor` times the rate that is right for the chooser, whose tuning scores so choose for both.
+
+    Where the arm did not run that rate, its nearest stands in; a grid has no rates between its points.
+    """
+    lrs = np.log([label.lr for label in arm.labels])
+    nearest = [int(np.abs(lrs - math.log(label.lr * factor)).argmin()) for label in chooser.labels]
+    labels = [arm.labels[i] for i in nearest]
+    return Candidates(labels, chooser.scores._replace(report=arm.scores.report[:, nearest]))
+
+
+def estimate(contrast: Contrast, evidence: Evidence, condition: str, at: float) -> Estimate:
+    """The contrast's interval at a level, above 0 as the source claims; of ratios the logarithm."""
+    found = _between(contrast, evidence, condition, at)
+    if contrast.minus is None:
+        return found
+    other = _between(contrast, evidence, contrast.minus, at)
+    # half-widths add in squares as if the two were independent: seeds in common make them smaller, not larger
+    half = math.hypot(found.high - found.value, other.high - other.value)
+    value = found.value - other.value
+    return Estimate(value, value - half, value + half, math.hypot(found.sd, other.sd), found.n)
+
+
+def _between(contrast: Contrast, evidence: Evidence, condition: str, at: float) -> Estimate:
+    """The interval between the two sides; what is better when smaller, or claimed to be worse, is turned round."""
+    measure = measures.find(contrast.measure)
+    arm, against = sides(contrast, evidence, condition)
+    found = tuned(arm.scores, against.scores, at, statistic=measure.statistic)
+    if measure.higher == contrast.better:
+        return found
+    return Estimate(-found.value, -found.high, -found.low, found.sd, found.n)
+
+
+def judge(cell: Cell, evidence: Evidence, receipt: dict[str, Any], k: int) -> dict[str, Any]:
+    """The row of one contrast on one task under one condition."""
+    contrast, at = cell.contrast, level(k)
+    if contrast.analysis:
+        analysed = ANALYSES[contrast.analysis](evidence, contrast, cell.condition, at)
+        found, unit, ratio, chosen = analysed.estimate, analysed.unit, analysed.ratio, []
+    else:
+        measure = measures.find(contrast.measure)
+        found, unit, ratio = estimate(contrast, evidence, cell.condition, at), measure.unit, measure.ratio
+        chosen = [side.chosen for side in sides(contrast, evidence, cell.condition)]
+    margin = math.log(contrast.margins[cell.task]) if ratio else contrast.margins[cell.task]
+    word = verdict(found.low, found.high, margin, contrast.rule)
+    shown = (found.value, found.low, found.high)
+    value, low, high = (math.exp(x) for x in shown) if ratio else shown
+    where = {c.arm: place(name, cell.condition)[0] for c in chosen for name in (contrast.arm, *contrast.against)
+             if place(name, cell.condition)[1] == c.arm}  # fmt: skip
+    return cell.labels | {
+        "verdict": "inconclusive" if receipt["profile"] == "smoke" else word,
+        "estimate": value, "ci_low": low, "ci_high": high, "unit": unit, "null": 1.0 if ratio else 0.0,
+        "level": at, "n_seeds": found.n, "profile": receipt["profile"], "result": receipt["result"],
+        "diverged": sum(evidence.diverged(where[arm], arm, lr) for arm, lr in {(c.arm, c.lr) for c in chosen}),
+        # the formula supposes a true zero; seeds that were not enough are never said to be
+        "seeds_needed": max(found.n + 1, seeds_needed(found.sd, margin, k)) if word == "inconclusive" else None,
+        "networks": evidence.networks(contrast, cell.condition),
+        "rates": {c.arm: c.lr for c in chosen}, "readouts": {c.arm: c.readout for c in chosen},
+        "on_edge": any(evidence.on_edge(where[c.arm], c.arm, c.lr) for c in chosen), "tests": [],
+    }  # fmt: skip
+
+
+def judge_all(experiment: str, result: Result, receipt: dict[str, Any], task: str) -> list[dict[str, Any]]:
+    """Rows of every claim that an experiment decides, on one task, as far as the result's profile went."""
+    plan = Plan(experiment=load_study()[experiment], task=task, profile=receipt["profile"])
+    evidence, k = Evidence(result, plan), contrasts(experiment, receipt["profile"])
+    return [
+        judge(cell, evidence, receipt, k) for cell in cells(experiment) if cell.task == task and cell.in_profile(plan)
+    ]
+
+
+def exact_rows(claim: Claim) -> list[dict[str, Any]]:
+    """Rows of an exact claim: arithmetic, and the tests that hold it."""
+    nothing = dict.fromkeys(
+        ("ci_low", "ci_high", "n_seeds", "seeds_needed", "result", "level", "profile", "diverged", "networks")
+    )
+    return [
+        nothing | {
+            "id": claim.id, "scope": claim.scope, "task": "arithmetic", "condition": row.condition,
+            "measure": row.measure, "verdict": row.verdict, "estimate": row.estimate, "unit": row.unit, "null": 0.0,
+            "margin": row.margin, "rule": row.rule, "rates": {}, "readouts": {}, "on_edge": False,
+            "tests": tests_of(claim.id),
+        }
+        for row in (EXACT[claim.id]() if claim.id in EXACT else [])
+    ]  # fmt: skip
+
+
+def not_run(cell: Cell) -> dict[str, Any]:
+    """The row of a contrast that these results do not hold: it says so rather than vanish."""
+    empty = dict.fromkeys(
+        ("estimate", "ci_low", "ci_high", "n_seeds", "diverged", "seeds_needed", "result", "level", "networks")
+    )
+    return cell.labels | empty | {"verdict": "not run", "unit": "", "null": 0.0, "rates": {}, "readouts": {},
+                                  "on_edge": False, "profile": None, "tests": []}  # fmt: skip
+
+
+def all_rows(judged: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Judged rows in the order of the claims, with exact ones, and those that were not run."""
+    have = {(row["id"], row["task"], row["condition"]): row for row in judged}
+    rows = []
+    for claim in load_claims().values():
+        rows += exact_rows(claim)
+        for cell in cells(claim.experiment):
+            if cell.claim.id == claim.id:
+                key = (claim.id, cell.task, cell.contrast.named(cell.condition))
+                rows.append(have.get(key) or not_run(cell))
+    return rows

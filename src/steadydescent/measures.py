@@ -1,0 +1,210 @@
+"""What a claim may be about: measures of a run's readout, from the tables of a result."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from steadydescent.probes import churn
+from steadydescent.results import Result, Tables
+from steadydescent.settings import read
+
+Statistic = Literal["mean", "log mean", "log sd"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of each run's readout, and how arms are compared by it.
+
+    `statistic` says what of the seeds is compared: their means, the ratio of their means (`log mean`) or of their
+    standard deviations (`log sd`); ratios are shown as factors. Rates are tuned by `tuned_by`, on validation data.
+    """
+
+    name: str
+    unit: str
+    higher: bool = True
+    statistic: Statistic = "mean"
+    tuned_by: str = "accuracy"
+    scale: float = 1.0
+
+    @property
+    def ratio(self) -> bool:
+        return self.statistic != "mean"
+
+
+_POINTS = Measure("", "pp", scale=100)
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        replace(_POINTS, name="accuracy"),
+        replace(_POINTS, name="training accuracy"),
+        replace(_POINTS, name="calibration error", higher=False),
+        replace(_POINTS, name="churn", higher=False),
+        replace(_POINTS, name="diverged", higher=False),
+        replace(_POINTS, name="accuracy at equal training loss"),
+        Measure("seed spread", "×", higher=False, statistic="log sd", scale=100),
+        Measure("loss", "nats", higher=False),
+        Measure("training loss", "nats", higher=False),
+        Measure("height", "", higher=False, tuned_by="loss"),
+        Measure("steps to target", "×", higher=False, statistic="log mean", tuned_by="steps to target"),
+        Measure("examples to target", "×", higher=False, statistic="log mean", tuned_by="steps to target"),
+        Measure("distance to the tail mean", "×", higher=False, statistic="log mean"),
+        Measure("spread of the loss", "×", higher=False, statistic="log mean"),
+        Measure("shift of layer inputs", "×", higher=False, statistic="log mean"),
+        Measure("shift of gradients", "×", higher=False, statistic="log mean"),
+        Measure("variation of the loss", "×", higher=False, statistic="log mean"),
+    )
+}
+_FINALS = {
+    "accuracy": ("test", "accuracy"),
+    "seed spread": ("test", "accuracy"),
+    "training accuracy": ("train", "accuracy"),
+    "calibration error": ("test", "calibration_error"),
+    "loss": ("test", "loss"),
+    "height": ("test", "loss"),
+    "training loss": ("train", "loss"),
+}
+_PROBED = {
+    "spread of the loss": "tail-loss-sd",
+    "shift of layer inputs": "input-shift",
+    "shift of gradients": "gradient-shift",
+    "variation of the loss": "loss-variation",
+}
+_NEEDS = {
+    "shift of layer inputs": "internal-shift",
+    "shift of gradients": "internal-shift",
+    "variation of the loss": "internal-shift",
+    "accuracy at equal training loss": "training-loss",
+    "distance to the tail mean": "orbit",
+    "churn": "predictions",
+    "slope": "gradient-noise",
+}
+_SHIFTED = re.compile(r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift(?P<anew>, re-estimated)?")
+_EARLY = re.compile(r"validation accuracy at (?P<percent>\d+) %")
+
+
+def find(name: str) -> Measure:
+    """The measure of that name; `drop under prior shift, re-estimated` and `validation accuracy at 10 %` are some.
+
+    Raises:
+        ValueError: for an unknown one.
+    """
+    if found := _SHIFTED.fullmatch(name):
+        return replace(_POINTS, name=name, higher=found["what"] == "accuracy")
+    if _EARLY.fullmatch(name):
+        return replace(_POINTS, name=name)
+    if name not in MEASURES:
+        raise ValueError(f"measure must be one of {sorted(MEASURES)}, or under a shift, or early, got {name!r}")
+    return MEASURES[name]
+
+
+def measured(name: str, probes: Sequence[str], shifts: Sequence[str]) -> bool:
+    """Whether report runs with these probes and shifts have the measure."""
+    if match := _SHIFTED.fullmatch(name):
+        return any(_kind(shift) == (match["kind"], bool(match["anew"])) for shift in shifts)
+    return name not in _NEEDS or _NEEDS[name] in probes
+
+
+def values(result: Result, name: str) -> pd.DataFrame:
+    """The measure of every report run and readout: columns run, readout, value (in its unit)."""
+    scale = find(name).scale
+    if name in _FINALS:
+        split, column = _FINALS[name]
+        found = result.finals[result.finals.split == split].rename(columns={column: "value"})
+    elif name == "diverged":
+        lost = result.runs.set_index("run").diverged_at.notna().astype(float)
+        found = result.finals[result.finals.split == "test"].assign(value=lambda f: f.run.map(lost))
+    elif match := _SHIFTED.fullmatch(name):
+        found = _shifted(result.finals, match["kind"], bool(match["anew"]), drop=match["what"] == "drop")
+    else:
+        wanted = _PROBED.get(name, name)
+        found = result.measures[result.measures.measure == wanted]
+        if name in _PROBED and found.step.notna().any():  # a probe's points along training, the first left out
+            later = found.step > found.groupby("run").step.transform("min")
+            found = found[later].groupby("run", as_index=False).value.mean().assign(readout="last")
+    readout = found.readout.replace("", "last")
+    return found.assign(value=found.value * scale, readout=readout)[["run", "readout", "value"]]
+
+
+def _shifted(finals: pd.DataFrame, kind: str, anew: bool, drop: bool) -> pd.DataFrame:
+    """Mean accuracy over the shifted test sets of a kind, or how far it lies below that on the test set."""
+    splits = [split for split in finals.split.unique() if split.startswith("test/") and _kind(split) == (kind, anew)]
+    mean = finals[finals.split.isin(splits)].groupby(["run", "readout"]).accuracy.mean()
+    if drop:
+        mean = finals[finals.split == "test"].set_index(["run", "readout"]).accuracy - mean
+    return mean.dropna().rename("value").reset_index()
+
+
+def _kind(split: str) -> tuple[str, bool]:
+    name, options = read(split.removeprefix("test/"))
+    return name if name in ("prior", "concept") else "covariate", options.get("statistics") == "reestimated"
+
+
+def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame:
+    """Measures of runs that follow from their curves: steps and examples to a target, and accuracy on the way."""
+    curves = tables.curves.sort_values("step")
+    rows = []
+    runs = tables.runs.set_index("run")
+    for (run, readout), curve in curves.groupby(["run", "readout"], sort=False):
+        steps, batch_size = int(runs.steps[run]), int(runs.batch_size[run])
+        if target is not None and readout == "last":
+            column = "loss" if by_loss else "accuracy"
+            needed = first_reached(curve.step.to_numpy(), curve[column].to_numpy(), target, by_loss, steps)
+            rows += [
+                (run, readout, "steps to target", needed),
+                (run, readout, "examples to target", needed * batch_size),
+            ]
+        if str(readout).startswith("ema"):
+            shares = (100 * curve.step / steps).round()
+            near = curve[shares.isin((5, 10, 20, 50))]
+            rows += [(run, readout, f"validation accuracy at {round(100 * step / steps)} %", accuracy)
+                     for step, accuracy in zip(near.step, near.accuracy, strict=True)]  # fmt: skip
+    found = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
+    return found.assign(step=pd.array([None] * len(found), "Int64"))
+
+
+def first_reached(steps: np.ndarray, values: np.ndarray, target: float, below: bool, total: int) -> float:
+    """The step at which a curve first reaches a target, by linear interpolation; the run's length if it never does.
+
+    >>> first_reached(np.array([10, 20]), np.array([0.2, 0.6]), 0.4, below=False, total=20)
+    15.0
+    """
+    reached = np.flatnonzero(values <= target if below else values >= target)
+    if not len(reached):
+        return float(total)
+    i = int(reached[0])
+    if i == 0:
+        return float(steps[0])
+    share = (target - values[i - 1]) / (values[i] - values[i - 1])
+    return float(steps[i - 1] + share * (steps[i] - steps[i - 1]))
+
+
+def accuracy_at_loss(tables: Tables, loss: float) -> pd.DataFrame:
+    """Validation accuracy where a run's training loss first falls to a level; the last one if it never does."""
+    training = tables.measures[tables.measures.measure == "training-loss"]
+    curves = tables.curves[tables.curves.readout == "last"].set_index(["run", "step"]).accuracy
+    rows = []
+    for run, part in training.sort_values("step").groupby("run", sort=False):
+        total = int(part.step.max())
+        when = first_reached(part.step.to_numpy(float), part.value.to_numpy(), loss, below=True, total=total)
+        accuracy = curves[run]
+        rows.append((run, "last", "accuracy at equal training loss", np.interp(when, accuracy.index, accuracy)))
+    found = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
+    return found.assign(step=pd.array([None] * len(found), "Int64"))
+
+
+def churned(tables: Tables) -> pd.DataFrame:
+    """The share of test examples on which a report run disagrees with the next seed's of the same settings."""
+    rows = []
+    settings = ["task", "optimizer", "schedule", "batch_size", "steps", "lr"]
+    runs = tables.runs[tables.runs.test]
+    merged = tables.predictions.merge(runs[["run", "seed", *settings]], on="run")
+    for (readout, *_), part in merged.sort_values("seed").groupby(["readout", *settings], sort=False):
+        classes = list(part.classes)
+        for i, run in enumerate(part.run):
+            rows.append((run, readout, "churn", churn(classes[i], classes[(i + 1) % len(classes)])))
+    found = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
+    return found.assign(step=pd.array([None] * len(found), "Int64"))
