@@ -1,6 +1,7 @@
 """Stacks and results with made-up scores, for tests of what comes after training. Nothing is trained here."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,16 @@ import pandas as pd
 import pytest
 
 from steadydescent import claims, study
+from steadydescent.measures import derived
 from steadydescent.results import Result, Tables, write_folder
 from steadydescent.runs import Run
 from steadydescent.study import Plan
+from steadydescent.tasks import find
 from steadydescent.trial import quantiles
 
 Score = Callable[[Run, str, str], float]
+Probed = Callable[[Run], Iterable[tuple[str, str, int | None, float]]]
+LAPTOP = {"steps": 40, "tuning": 3, "report": 5}
 
 
 def a_run(**changes) -> Run:
@@ -23,35 +28,73 @@ def a_run(**changes) -> Run:
     return Run(**(base | {"steps": 40, "seed": 0, "readouts": ("last", "ema-10"), "test": True} | changes))
 
 
-def tables(runs: Iterable[Run], score: Score = lambda run, readout, split: 0.5, diverged: Iterable[str] = ()) -> Tables:
-    """What a stack of these runs would leave if `score` were their accuracy; loss and calibration follow from it."""
-    finals, curves, rows = [], [], []
+def nothing(run: Run) -> Iterable[tuple[str, str, int | None, float]]:
+    """What a run without probes leaves."""
+    return ()
+
+
+def tables(
+    runs: Iterable[Run],
+    score: Score = lambda run, readout, split: 0.5,
+    diverged: Iterable[str] = (),
+    probed: Probed = nothing,
+    predicted: Callable[[Run, str], bytes] | None = None,
+) -> Tables:
+    """What a stack of these runs would leave if `score` were their accuracy, or a surface's height.
+
+    Loss and calibration follow from the accuracy. `probed` says what probes of a run found, (readout, measure, step,
+    value), and `predicted` its classes.
+    """
+    finals, curves, measures, classes, rows, lost = [], [], [], [], [], set(diverged)
     for run in runs:
-        rows.append({**run.row, "diverged_at": 1 if run.key in set(diverged) else None})
+        rows.append({**run.row, "diverged_at": 1 if run.key in lost else None})
+        measures += [(run.key, *found) for found in probed(run)]
         for readout in run.readouts:
-            for split in ("test", "train") if run.test else ("validation",):
-                finals.append(
-                    {"run": run.key, "readout": readout, "split": split, **_measures(score(run, readout, split))}
-                )
+            where = {"run": run.key, "readout": readout}
+            splits = [
+                "validation",
+                *(["test", "train", *(f"test/{shift}" for shift in run.shifts)] if run.test else ()),
+            ]
+            finals += [{**where, "split": split, **_scored(run, score(run, readout, split))} for split in splits]
             if run.curve_points > 1:
-                measured = _measures(score(run, readout, "validation"))
+                measured = _scored(run, score(run, readout, "validation"))
                 steps = [round(run.steps * (i + 1) / run.curve_points) for i in range(run.curve_points)]
-                curves += [{"run": run.key, "readout": readout, "step": step, **measured} for step in steps]
-    columns = ["run", "readout", "step", "accuracy", "loss", "calibration_error"]
-    table = pd.DataFrame(rows).astype({"diverged_at": "Int64"})
-    return Tables(table, pd.DataFrame(finals), pd.DataFrame(curves, columns=columns))
+                curves += [{**where, "step": step, **measured} for step in steps]
+            if predicted is not None and run.test:
+                classes.append({**where, "classes": predicted(run, readout)})
+    return Tables(
+        pd.DataFrame(rows).astype({"diverged_at": "Int64"}),
+        pd.DataFrame(finals),
+        pd.DataFrame(curves, columns=["run", "readout", "step", "accuracy", "loss", "calibration_error"]),
+        pd.DataFrame(measures, columns=["run", "readout", "measure", "step", "value"]).astype(
+            {"step": "Int64", "value": float}
+        ),
+        pd.DataFrame(classes, columns=["run", "readout", "classes"]),
+    )
 
 
-def _measures(accuracy: float) -> dict[str, float]:
-    return {"accuracy": accuracy, "loss": 2.3 - 2 * accuracy, "calibration_error": accuracy / 7}
+def _scored(run: Run, score: float) -> dict[str, float]:
+    if find(run.task).surface:
+        return {"accuracy": math.nan, "loss": score, "calibration_error": math.nan}
+    return {"accuracy": score, "loss": 2.3 - 2 * score, "calibration_error": score / 7}
 
 
-def result(plan: Plan, score: Score, half: int = 1, diverged: Callable[[Run], bool] = lambda run: False) -> Result:
-    """The result of a plan whose tuning and report runs both cover the grid points −half … half."""
-    indices, schedules = range(-half, half + 1), plan.experiment.schedules
-    runs = [run for s in schedules for run in [*plan.tuning(s, indices), *plan.reporting(s, list(indices))]]
-    made = tables(runs, score, [run.key for run in runs if diverged(run)])
-    return Result(made.runs, made.finals, quantiles(made))
+def result(
+    plan: Plan,
+    score: Score,
+    half: int = 1,
+    diverged: Callable[[Run], bool] = lambda run: False,
+    probed: Probed = nothing,
+) -> Result:
+    """The result of a plan whose tuning and report runs both cover the grid points −half … half of every arm."""
+    indices = range(-half, half + 1)
+    places = [(condition, arm) for condition in plan.conditions for arm in plan.arms_in(condition)]
+    asked = [run for place in places for made in (plan.tuning, plan.reporting) for run in made(*place, indices)]
+    runs = list({run.key: run for run in asked}.values())
+    made = tables(runs, score, [run.key for run in runs if diverged(run)], probed)
+    kinds = [made.measures, derived(made, plan.target, "loss" in plan.tune_by)]
+    measures = pd.concat([kind for kind in kinds if len(kind)] or kinds[:1], ignore_index=True)
+    return Result(made.runs, made.finals, quantiles(made), measures)
 
 
 def receipt(profile: str, name: str, **more) -> dict:
@@ -84,18 +127,20 @@ def experiments_from(folder: Path) -> Iterator[None]:
 
 
 SMALL_EXPERIMENT = {
-    "title": "Toy", "question": "Does it?", "notebook": "toy.ipynb", "optimizer": "momentum", "batch_size": 100,
-    "schedules": ["constant", "linear"], "curve_points": 2,
-    "readouts": ["last", "ema-10", "ema-30", "ema-ramp", "tail-25", "checkpoints-2"],
-    "arms": {"last": ["last"], "ema": ["ema-10", "ema-30"], "checkpoints": ["checkpoints-2"], "tail": ["tail-25"],
-             "ramp": ["ema-ramp"]},
+    "title": "Toy", "question": "Does it?", "notebook": "toy.ipynb",
+    "runs": {"optimizer": "momentum", "batch_size": 100}, "curve_points": 2,
+    "conditions": {"constant": {"schedule": "constant"}, "linear": {"schedule": "linear"}},
+    "arms": {"last": {"readouts": ["last"]}, "ema": {"readouts": ["ema-10", "ema-30"]},
+             "checkpoints": {"readouts": ["checkpoints-2"]}, "tail": {"readouts": ["tail-25"]},
+             "ramp": {"readouts": ["ema-ramp"]}},
+    "secondary": [["ema", "last"]],
     "rates": {"mnist1d-mlp": {"center": 0.1, "ratio": 2, "points": 5}},
     "profiles": {"smoke": {"mnist1d-mlp": {"steps": 40, "tuning": 2, "report": 3, "points": 3}},
-                 "laptop": {"mnist1d-mlp": {"steps": 40, "tuning": 3, "report": 5}}},
+                 "laptop": {"mnist1d-mlp": LAPTOP}},
 }  # fmt: skip
 SMALL_CLAIM = {
     "id": "ema-wins", "title": "EMA wins", "source": ["somewhere"], "sentence": "It does.", "scope": "T", "test": "T.",
-    "experiment": "toy", "measure": "test accuracy", "arm": "ema", "against": "last", "margins": {"mnist1d-mlp": 1.0},
+    "experiment": "toy", "contrasts": [{"arm": "ema", "against": "last", "margins": {"mnist1d-mlp": 1.0}}],
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from oracles import readout, stream_seed, train_alone
 from steadydescent import data
@@ -11,7 +12,7 @@ from steadydescent.engine import Stack, initial_weights
 from steadydescent.models import image_convnet
 from steadydescent.paths import DATA
 from steadydescent.runs import NUMERICS_VERSION, Run
-from steadydescent.stepping import Flat, can_compile, numerics
+from steadydescent.stepping import COMPILED_STEPS, Flat, can_compile, compiled, numerics
 from steadydescent.tasks import find
 
 READOUTS = ("last", "ema-10", "ema-30", "ema-start-30", "ema-ramp", "tail-25", "checkpoints-2", "checkpoints-5")
@@ -109,7 +110,9 @@ def test_evaluating_along_the_way_does_not_touch_the_trajectory():
     once, often = trained([run()]), trained([run(curve_points=7, test=True)])
     assert torch.equal(once.carry.theta, often.carry.theta)
     assert sorted(often.history.curves.step.unique()) == [round(STEPS * i / 7) for i in range(1, 8)]
-    assert set(often.history.finals.split) == {"test", "train"} and set(once.history.finals.split) == {"validation"}
+    assert set(often.history.finals.split) == {"validation", "test", "train"}
+    validation = often.history.finals.query("split == 'validation'").drop(columns="run").reset_index(drop=True)
+    assert validation.equals(once.history.finals.drop(columns="run"))  # a report run ends with what tuning would see
 
 
 def test_readouts_do_not_touch_the_trajectory():
@@ -168,6 +171,24 @@ def test_golden_losses_hold_for_this_numerics_version():
     for optimizer, expected in golden[NUMERICS_VERSION].items():
         finals = trained([run(optimizer=optimizer, lr=0.01, readouts=("last",))]).history.finals
         assert finals.loss[0] == pytest.approx(expected, rel=2e-4)
+
+
+def test_a_process_may_hold_more_compiled_steps_than_dynamo_allows_by_default():
+    """All steps share their code object; past the limit Dynamo refuses, or gives up in silence."""
+    compiled("mnist1d-mlp", "sgd", 23, True)
+    limits = (torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit)
+    assert set(limits) == {COMPILED_STEPS} and COMPILED_STEPS > 8
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(can_compile("cpu") is not None, reason=f"cannot compile: {can_compile('cpu')}")
+def test_the_tenth_compiled_step_of_a_process_is_compiled_too():
+    sizes = range(3, 13)  # no other test compiles a step of these sizes
+    before = counters["stats"]["unique_graphs"]
+    base = {"task": "saddle", "optimizer": "sgd", "schedule": "constant", "lr": 0.01, "steps": 2, "seed": 1}
+    for size in sizes:
+        trained([Run(**base, batch_size=size, readouts=("last",))], compile=True)
+    assert counters["stats"]["unique_graphs"] - before == len(sizes)
 
 
 @pytest.mark.gpu

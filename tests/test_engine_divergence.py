@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from steadydescent.engine import CURVE_EXAMPLES, TRAIN_EXAMPLES, evaluated, on_curves
+from steadydescent import engine
+from steadydescent.engine import evaluated, on_curves
 from test_engine import STEPS, run, trained
 
 WILD = {"task": "mnist1d-mlp(norm=batch)", "readouts": ("last", "ema-ramp"), "lr": 1e18}
@@ -33,10 +34,26 @@ def test_curves_show_what_means_something_in_the_middle_of_a_run():
     assert on_curves(run(readouts=names)) == ["last", "ema-10", "ema-ramp"]
 
 
-def test_a_plan_counts_every_example_that_evaluations_look_at():
-    two = ("last", "tail-25")
-    assert evaluated(run(readouts=two), validation=4_000, test=20_000) == 2 * 4_000
-    report = run(readouts=two, test=True, curve_points=5)
-    assert evaluated(report, 4_000, 20_000) == 5 * CURVE_EXAMPLES + 2 * (20_000 + TRAIN_EXAMPLES)
-    shifted = run(readouts=two, test=True, curve_points=5, shifts=("shear(severity=1)", "prior(severity=1)"))
-    assert evaluated(shifted, 4_000, 20_000) == 5 * CURVE_EXAMPLES + 2 * (3 * 20_000 + TRAIN_EXAMPLES)
+PLANNED = [
+    {},
+    {"curve_points": 5},
+    {"test": True, "readouts": ("last", "tail-25", "at-50")},
+    {"test": True, "curve_points": 5, "shifts": ("shear(severity=1)", "concept(severity=1)")},
+    {"test": True, "curve_points": 3, "probes": ("training-loss",)},
+    {"curve_points": 5, "task": "saddle"},
+    {"test": True, "curve_points": 1, "task": "saddle"},
+]
+
+
+@pytest.mark.parametrize("changes", PLANNED, ids=str)
+def test_a_plan_counts_every_example_that_evaluations_look_at(changes, monkeypatch):
+    """Counted as the engine looks: examples of one replica, or one height of a surface."""
+    looked = []
+    measure, surface = engine.measure, engine.measure_surface
+    count = lambda *given: looked.append(given[1].numel()) or measure(*given)
+    monkeypatch.setattr(engine, "measure", count)
+    monkeypatch.setattr(engine, "measure_surface", lambda *given: looked.append(1) or surface(*given))
+    one = run(**{"readouts": ("last", "tail-25"), "steps": 20} | changes)
+    stack = trained([one])
+    validation = stack.validation.shape[1]
+    assert evaluated(one, validation, len(stack.data.test)) == sum(looked)

@@ -203,7 +203,7 @@ def test_noisy_quadratic_in_the_engine_lies_within_its_error_of_the_closed_form(
         assert loss.mean() == pytest.approx(exact, abs=4 * loss.std() / len(loss) ** 0.5), name
 
 
-@pytest.mark.parametrize("task", ["ravine", "saddle", "plateau", "double-well"])
+@pytest.mark.parametrize("task", ["ravine", "saddle", "plateau", "double-well", "double-well-slope"])
 def test_surfaces_train_in_the_engine_and_a_lost_one_counts_as_not_moved(task):
     base = {
         "task": task,
@@ -283,7 +283,7 @@ def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
     one = run(test=True, shifts=shifts, lr=0.1, readouts=LAST)
     stack = trained([one, one.model_copy(update={"seed": 2})])
     finals = stack.history.finals.query("run == @one.key").set_index("split")
-    assert set(finals.index) == {"test", "train", *(f"test/{shift}" for shift in one.shifts)}
+    assert set(finals.index) == {"validation", "test", "train", *(f"test/{shift}" for shift in one.shifts)}
     assert finals.accuracy["test/shear(severity=0)"] == finals.accuracy["test"]
     assert finals.accuracy["test/iid-noise(severity=5)"] < finals.accuracy["test"]
     loaded = data.load("mnist1d", [5], DATA)

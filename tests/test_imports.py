@@ -19,7 +19,10 @@ TECHNIQUES: dict[str, set[str]] = {
 }
 """Technique → the modules of the package that it may import."""
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
-TRAINING = {"engine", "results", "study", "sweep", "trial", "claims", "findings", "reproduce", "cli"}
+TRAINING = {
+    *("engine", "stepping", "probes", "results", "study", "sweep", "trial"),
+    *("claims", "judging", "measures", "analyses", "findings", "reproduce", "cli"),
+}
 
 
 def imported(source: str, package: str = "") -> set[str]:
@@ -70,7 +73,8 @@ def test_technique_imports_only_what_its_arrow_allows(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["evaluation", "models", "noisy_quadratic", "runs", "settings", "statistics", "surfaces", "tasks", "transformer"],
+    ["evaluation", "exact", "models", "noisy_quadratic", "planted", "regret", "runs", "settings", "statistics"]
+    + ["surfaces", "tasks", "timing", "transformer"],
 )
 def test_plain_parts_know_nothing_of_training_and_results(name):
     assert not own(name) & TRAINING
@@ -82,9 +86,12 @@ def test_data_know_nothing_of_what_is_done_with_them():
 
 
 def test_only_the_sweep_starts_the_engine():
-    """One place trains; the plan asks the engine only how much its evaluations look at."""
+    """One place trains; the plan asks only how much evaluations look at, and probes look at a stack from outside."""
     users = {name for name in MODULES if {"engine", "stepping"} & own(name)} - {"engine"}
-    assert users <= {"sweep", "study"}
+    assert users <= {"sweep", "study", "probes"}
+    tree = ast.parse((PACKAGE / "probes.py").read_text())
+    run = [node for block in tree.body if not isinstance(block, ast.If) for node in ast.walk(block)]
+    assert "steadydescent.engine" not in {node.module for node in run if isinstance(node, ast.ImportFrom)}  # types alone
 
 
 def test_no_module_is_named_utils():

@@ -115,3 +115,16 @@ def test_simulation_is_the_same_every_time_and_reports_every_cell(capsys):
     assert first.equals(simulate(20, 50, **ask, progress=False))
     assert len(first) == 2 * 2 * 3 * 2 and not first.isna().any().any()
     assert not first.equals(simulate(20, 50, **ask, seed=1, progress=False))
+
+
+def test_published_simulation_backs_what_methods_say():
+    """`simulate(10_000)`, stored; a changed interval must be simulated anew."""
+    table = pd.read_csv(PUBLISHED / "intervals.csv")
+    assert set(table.world) == set(WORLDS) and len(table) == len(WORLDS) * len(SIZES) * 3 * 4
+    assert (table.replications == 10_000).all()
+    ours = table[table.interval == "tuned"]
+    assert ours[ours.contrasts == 1].coverage.between(0.94, 0.985).all()
+    assert (ours.chapter_false_verdict < 0.055).all()
+    again = simulate(200, 200, ["alike"], [(3, 8)], [1], progress=False).set_index("interval").loc["tuned"]
+    stored = ours[(ours.world == "alike") & (ours.report == 8) & (ours.contrasts == 1)].iloc[0]
+    assert again["error"] == pytest.approx(stored.error, rel=0.1) and again.sd == pytest.approx(stored.sd, rel=0.25)

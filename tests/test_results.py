@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from steadydescent.results import (
 )
 from steadydescent.trial import quantiles
 
-FILES = ["curves.parquet", "finals.parquet", "receipt.json", "runs.parquet"]
+FILES = ["curves.parquet", "finals.parquet", "measures.parquet", "predictions.parquet", "receipt.json", "runs.parquet"]
+RECEIPT = "receipt.json"
 
 
 def runs(*seeds: int, **changes) -> list:
@@ -34,6 +36,13 @@ def runs(*seeds: int, **changes) -> list:
 
 def by_seed(run, readout: str, split: str) -> float:
     return (run.seed + len(readout) / 10 + len(split) / 1000) / 20
+
+
+def probed(run):
+    """A measure along the way, one of the whole run, and one that has no value."""
+    yield "last", "training-loss", 20, run.seed + 0.25
+    yield "", "tail-loss-mean", None, 1 / 3
+    yield "at-50", "distance to the tail mean", None, math.nan
 
 
 @pytest.fixture
@@ -64,12 +73,15 @@ def assert_same(found: Tables, expected: Tables) -> None:
 
 def test_saved_stack_loads_back_equal(store):
     stack = runs(2, 0, 1)
-    saved = tables(stack, by_seed, diverged=[stack[1].key])
+    saved = tables(stack, by_seed, [stack[1].key], probed, lambda run, readout: bytes([run.seed, 255, 0]))
     store.save(saved, {"device": "a machine", "seconds": 1.25})
     assert store.keys() == {run.key for run in stack}
     loaded, receipts = afresh(store).load([run.key for run in stack])
     assert_same(loaded, saved)
     assert loaded.runs.diverged_at.isna().tolist() == [True, False, True]
+    assert (len(loaded.measures), len(loaded.predictions)) == (9, 6)
+    assert str(loaded.measures.step.dtype) == "Int64" and loaded.measures.step.isna().tolist() == [False, True, True] * 3
+    assert loaded.predictions.classes[0] == bytes([2, 255, 0])
     assert [{k: r[k] for k in ("device", "seconds")} for r in receipts] == [{"device": "a machine", "seconds": 1.25}]
 
 
@@ -138,14 +150,18 @@ def test_folder_in_the_way_that_is_no_result_is_told(tmp_path):
 
 def test_replaced_result_holds_the_new_rows_alone(tmp_path):
     old, new = (
-        (made.runs, made.finals, quantiles(made)) for made in (tables(runs(0, 1), by_seed), tables(runs(2), by_seed))
+        (made.runs, made.finals, quantiles(made), made.measures)
+        for made in (tables(runs(0, 1), by_seed, probed=probed), tables(runs(2), by_seed, probed=probed))
     )
     write_folder(tmp_path / "result", Result(*old), {"version": 1})
     write_folder(tmp_path / "result", Result(*new), {"version": 2}, replace=True)
     found, receipt = read_folder(tmp_path / "result", Result)
     assert found.runs.seed.tolist() == [2] and receipt["version"] == 2
+    for one, other in zip(found, new, strict=True):
+        pd.testing.assert_frame_equal(one, other[one.columns.tolist()], check_dtype=False)
+    assert found.quantiles.columns.tolist() == SCHEMAS["quantiles"].names and set(found.quantiles.seeds) == {1}
     assert sorted(path.name for path in (tmp_path / "result").iterdir()) == sorted(
-        ["finals.parquet", "quantiles.parquet", "receipt.json", "runs.parquet"]
+        ["finals.parquet", "measures.parquet", "quantiles.parquet", "receipt.json", "runs.parquet"]
     )
 
 
@@ -172,7 +188,7 @@ def remove(path):
 
 # A receipt vouches for the tables and nothing for its own remarks, so an altered one is no damage as such.
 DAMAGES = [
-    (name, how) for name in FILES for how in (truncate, alter, empty, remove) if (name, how) != (FILES[2], alter)
+    (name, how) for name in FILES for how in (truncate, alter, empty, remove) if (name, how) != (RECEIPT, alter)
 ]
 
 
@@ -251,7 +267,7 @@ def test_damage_to_a_result_is_told_with_both_checksums(tmp_path):
 # ---- schemas -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["runs", "finals", "curves"])
+@pytest.mark.parametrize("kind", Tables._fields)
 def test_column_too_many_or_missing_is_refused_by_name(tmp_path, kind):
     table = tables(runs(0), by_seed)._asdict()[kind]
     for wrong in (table.assign(surplus=1), table.drop(columns="run")):
@@ -267,10 +283,14 @@ def test_column_too_many_or_missing_is_refused_by_name(tmp_path, kind):
         ("runs", "test", "yes"),
         ("finals", "accuracy", "high"),
         ("curves", "step", "x"),
+        ("measures", "value", "much"),
+        ("measures", "step", 0.5),
+        ("predictions", "classes", 7),
     ],
 )
 def test_mistyped_column_is_refused_by_name(tmp_path, kind, column, value):
-    table = tables(runs(0), by_seed)._asdict()[kind].astype({column: object})
+    made = tables(runs(0), by_seed, probed=probed, predicted=lambda run, readout: b"1")
+    table = made._asdict()[kind].astype({column: object})
     table[column] = value
     with pytest.raises((ValueError, TypeError), match=column):
         write_table(table, tmp_path / "t.parquet", kind)
@@ -283,8 +303,9 @@ def test_table_of_another_schema_is_refused_when_read(tmp_path):
 
 
 def test_no_table_can_hold_a_python_object():
-    """Every column is a number, a truth value or a string: nothing needs pickle."""
-    assert {str(kind) for schema in SCHEMAS.values() for kind in schema.types} == {"string", "double", "int64", "bool"}
+    """Every column is a number, a truth value, a string or plain bytes: nothing needs pickle."""
+    kinds = {str(kind) for schema in SCHEMAS.values() for kind in schema.types}
+    assert kinds == {"string", "double", "int64", "bool", "binary"}
 
 
 # ---- locks ---------------------------------------------------------------------------------------------------------

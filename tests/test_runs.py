@@ -10,6 +10,7 @@ from steadydescent import runs
 from steadydescent.runs import Run, stream_seed
 
 PLAIN = {"task": "mnist1d-mlp", "optimizer": "momentum", "schedule": "constant", "lr": 0.1, "batch_size": 100}
+KEY_BEFORE = "@@"
 PLAIN |= {"steps": 100, "seed": 0, "readouts": ("last",)}
 
 
@@ -57,12 +58,48 @@ def test_numerics_version_changes_the_key(monkeypatch):
         ({"readouts": ("ema-0.5",)}, "window must be at least 1 step"),
         ({"curve_points": 101}, "at most the 100 steps"),
         ({"momentum": 0.9}, "Extra inputs are not permitted"),
+        ({"task": "mnist1d-mlp(examples=4001)"}, "examples must be a whole number from 1 to 4000, or 0 for all, got 4001"),
+        ({"probes": ("warmth",)}, r"probes must be among .*'orbit'.*, got \['warmth'\]"),
+        ({"probes": ("predictions",)}, "looks at test data, which a run with test=False never does"),
+        ({"probes": ("predictions",), "task": "saddle", "test": True}, "needs classes, which the surface saddle has not"),
+        ({"probes": ("orbit",)}, r"needs a tail mean among the readouts, got \('last',\)"),
+        ({"probes": ("internal-shift",), "optimizer": "rmsprop"}, "steps along the gradient, which rmsprop does not; "),
+        ({"probes": ("internal-shift",), "optimizer": "adam(beta1=0)"}, "which adam does not; leave it out, or use sgd"),
+        ({"probes": ("internal-shift",), "optimizer": "adamw"}, "which adamw does not"),
     ],
     ids=str,
 )
 def test_bad_settings_are_refused_by_name(change, sentence):
     with pytest.raises(ValidationError, match=sentence):
         Run(**PLAIN | change)
+
+
+def test_runs_keep_the_key_they_had_before_there_were_probes_and_task_options():
+    """What is empty or usual is no part of a key: results in a store stay known. Written down then."""
+    assert Run(**PLAIN).key[:16] == KEY_BEFORE
+    assert Run(**PLAIN | {"probes": ()}).key == Run(**PLAIN).key
+    usual = "mnist1d-mlp(examples=0, wrong_labels=0, features=standardised, norm=none)"
+    assert Run(**PLAIN | {"task": usual}).key == Run(**PLAIN).key
+
+
+def test_runs_with_other_probes_have_other_keys_and_share_no_stack():
+    plain, one, other = (Run(**PLAIN | {"probes": probes}) for probes in ((), ("losses",), ("training-loss",)))
+    assert len({run.key for run in (plain, one, other)}) == len({run.shape for run in (plain, one, other)}) == 3
+    assert one.shape == Run(**PLAIN | {"probes": ("losses",), "seed": 4, "lr": 0.7, "schedule": "linear"}).shape
+    assert "probes" not in one.row
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "averaged-momentum", "corrected-momentum"])
+def test_internal_shift_is_measured_under_rules_that_step_along_the_gradient(optimizer):
+    assert Run(**PLAIN | {"optimizer": optimizer, "probes": ("internal-shift",)}).probes == ("internal-shift",)
+
+
+def test_an_epoch_of_fewer_examples_has_fewer_updates():
+    """The schedules that count epochs see it."""
+    small = PLAIN | {"task": "mnist1d-mlp(examples=1000)", "schedule": "exponential(base=0.5)"}
+    whole, part = Run(**small | {"task": "mnist1d-mlp"}), Run(**small)
+    assert (whole.epoch, part.epoch) == (40, 10)
+    assert part.rates()[[0, 9, 10]].tolist() == pytest.approx([0.05, 0.05, 0.025])
 
 
 def test_streams_of_one_seed_differ_by_purpose_and_source():

@@ -67,12 +67,13 @@ def on_curves(run: Run) -> list[str]:
 
 def evaluated(run: Run, validation: int, test: int) -> int:
     """Examples × readouts that a run's evaluations look at, given the sizes of the validation and test sets."""
+    train = TRAIN_EXAMPLES
     if find(run.task).surface:  # f(θ) alone
-        return len(on_curves(run)) * run.curve_points + (2 if run.test else 1) * len(run.readouts)
-    if not run.test:
-        return validation * len(run.readouts) + run.curve_points * min(CURVE_EXAMPLES, validation)
-    curve = len(on_curves(run)) * run.curve_points * min(CURVE_EXAMPLES, validation) if run.curve_points > 1 else 0
-    return curve + (validation + test * (1 + len(run.shifts)) + TRAIN_EXAMPLES) * len(run.readouts)
+        validation = test = train = 1
+    point = len(on_curves(run)) * min(CURVE_EXAMPLES, validation) if run.curve_points > 1 else 0
+    point += train if "training-loss" in run.probes else 0
+    end = validation + (test * (1 + len(run.shifts)) + train if run.test else 0)
+    return run.curve_points * point + end * len(run.readouts)
 
 
 class Stack:
@@ -253,13 +254,13 @@ class Stack:
     def train(self, tick: Callable[[int], None] = lambda replica_steps: None) -> Histories:
         """Train to the end; `tick` is told of the replica-steps done, chunk by chunk."""
         began, self.done, curves = time.perf_counter(), 0, []
-        shown = [r for r in self.readouts if r.name in on_curves(self.first)]
+        shown = [r for r in self.readouts if r.name in on_curves(self.first)] if self.first.curve_points > 1 else []
         with torch.no_grad():
             for stop in self.boundaries:
                 self.advance(self.done, stop)
                 tick((stop - self.done) * len(self.runs))
                 self.done = stop
-                if stop in self.curve_steps and self.first.curve_points > 1:
+                if stop in self.curve_steps:
                     look = self.look(self.validation[:, :CURVE_EXAMPLES])
                     curves += [self._rows(self.evaluate(r, look), r, step=stop) for r in shown]
                     self._probe()

@@ -61,7 +61,7 @@ def theme(mode: str) -> Iterator[None]:
 
 def figure(
     name: str,
-    draw: Callable[[Any], None],
+    draw: Callable[[Any], object],
     *,
     alt: str,
     caption: str,

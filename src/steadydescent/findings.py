@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -214,9 +214,11 @@ def _generated() -> dict[str, Any]:
     return json.loads((GENERATED / "findings.json").read_text(encoding="utf-8"))
 
 
-def rows_shown() -> list[dict[str, Any]]:
-    """Rows of every claim in the book being built that have an estimate, for the cells of its pages."""
-    return [row for claim in _generated()["claims"].values() for row in claim["rows"] if row["estimate"] is not None]
+def rows_shown(experiment: str = "") -> list[dict[str, Any]]:
+    """Rows with an estimate, of an experiment's claims or of all, in the book being built; for its pages' cells."""
+    claims = _generated()["claims"].values()
+    rows = [row | {"title": c["title"]} for c in claims if experiment in ("", c["experiment"]) for row in c["rows"]]
+    return [row for row in rows if row["estimate"] is not None]
 
 
 def numbers_shown() -> dict[str, dict[str, Any]]:
@@ -224,10 +226,26 @@ def numbers_shown() -> dict[str, dict[str, Any]]:
     return _generated()["results"]
 
 
-def shown(experiment: str) -> dict[str, tuple[Result, dict[str, Any]]]:
-    """Task → result and receipt of what the book being built shows; for the cells of its pages."""
+class Shown(NamedTuple):
+    """One result as the pages of a book use it."""
+
+    evidence: Evidence
+    receipt: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.receipt["result"]
+
+
+def shown(experiment: str) -> dict[str, Shown]:
+    """Task → what the book being built shows of an experiment; for the cells of its pages."""
     places = [ROOT / entry["receipt"] for entry in _generated()["files"].values()]
-    return {p.parent.name: read_folder(p.parent, Result) for p in places if p.parent.parent.name == experiment}
+    found = {}
+    for home in [p.parent for p in places if p.parent.parent.name == experiment]:
+        result, receipt = read_folder(home, Result)
+        plan = Plan(experiment=load_study()[experiment], task=home.name, profile=receipt["profile"])
+        found[home.name] = Shown(Evidence(result, plan), receipt)
+    return found
 
 
 def verdict_table(found: dict[str, Any]) -> str:

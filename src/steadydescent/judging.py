@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,9 @@ class Evidence:
 
     def __init__(self, result: Result, plan: Plan) -> None:
         self.result, self.plan = result, plan
+        # contrasts ask for the same tables again and again, and pivots are slow
+        self.runs, self.tuning, self.report = cache(self._runs), cache(self._tuning_scores), cache(self._report_scores)
+        self.candidates, self._values = cache(self._candidates), cache(partial(measures.values, result))
 
     @cached_property
     def _tuning(self) -> pd.DataFrame:
@@ -60,35 +63,28 @@ class Evidence:
             steps.assign(**{"steps to target": -steps.value})[["run", "readout", "steps to target"]], "left"
         )
 
-    def runs(self, condition: str, arm: str) -> pd.DataFrame:
+    def _runs(self, condition: str, arm: str) -> pd.DataFrame:
         """The runs of an arm."""
         found = self.plan.trajectory(condition, arm).of(self.result.runs)
         if found.empty or not found.test.any():
             raise ValueError(f"the result holds no report runs of {arm!r} under {condition!r}")
         return found
 
-    def tuning(self, condition: str, arm: str, tuned_by: str, report: bool = False) -> pd.DataFrame:
+    def _tuning_scores(self, condition: str, arm: str, tuned_by: str, report: bool = False) -> pd.DataFrame:
         """Tuning (or report) seeds × candidates (rate, readout): what rates are chosen by, larger better."""
         runs = self.runs(condition, arm)
         merged = runs[runs.test == report][["run", "lr", "seed"]].merge(self._tuning, on="run")
         merged = merged[merged.readout.isin(self.plan.arms[arm].readouts)]
-        return merged.pivot_table(index="seed", columns=["lr", "readout"], values=tuned_by)
+        return merged.pivot(index="seed", columns=["lr", "readout"], values=tuned_by)
 
-    def report(self, condition: str, arm: str, measure: str) -> pd.DataFrame:
+    def _report_scores(self, condition: str, arm: str, measure: str) -> pd.DataFrame:
         """Report seeds × candidates (rate, readout) in the measure's unit, at the rates that report seeds ran."""
         runs = self.runs(condition, arm)
         merged = runs[runs.test][["run", "lr", "seed"]].merge(self._values(measure), on="run")
         merged = merged[merged.readout.isin(self.plan.arms[arm].readouts)]
-        return merged.pivot_table(index="seed", columns=["lr", "readout"], values="value")
+        return merged.pivot(index="seed", columns=["lr", "readout"], values="value")
 
-    def _values(self, measure: str) -> pd.DataFrame:
-        if not hasattr(self, "_known"):
-            self._known: dict[str, pd.DataFrame] = {}
-        if measure not in self._known:
-            self._known[measure] = measures.values(self.result, measure)
-        return self._known[measure]
-
-    def candidates(
+    def _candidates(
         self, condition: str, arm: str, measure: str = "accuracy", tuned_by: str | None = None
     ) -> Candidates:
         """The arm's candidates at the rates that report seeds ran; the choice is made among these."""
@@ -97,7 +93,9 @@ class Evidence:
         report = self.report(condition, arm, measure)
         both = [column for column in tuning.columns if column in set(report.columns)]
         labels = [Candidate(lr, readout, arm) for lr, readout in both]
-        return Candidates(labels, Scores(*(table[both].to_numpy() for table in (tuning, report, validation))))
+        # results from before report runs kept validation scores have no rows of them
+        parts = (table.reindex(columns=both).to_numpy(float) for table in (tuning, report, validation))
+        return Candidates(labels, Scores(*parts))
 
     def tuned_by(self, measure: str) -> str:
         """What rates are chosen by: the measure's own, but a task without accuracy is tuned by its loss."""
@@ -121,6 +119,10 @@ class Evidence:
         """How many report runs at this rate diverged."""
         runs = self.runs(condition, arm)
         return int(runs[runs.test & (runs.lr == lr)].diverged_at.notna().sum())
+
+    def holds(self, cell: Cell) -> bool:
+        """Whether the result has the measure; one from before it was taken has not."""
+        return cell.contrast.analysis is not None or not self._values(cell.contrast.measure).empty
 
     def networks(self, contrast: Contrast, condition: str) -> int:
         """How many networks a contrast rests on, those of tuning included."""
@@ -205,9 +207,8 @@ def judge_all(experiment: str, result: Result, receipt: dict[str, Any], task: st
     """Rows of every claim that an experiment decides, on one task, as far as the result's profile went."""
     plan = Plan(experiment=load_study()[experiment], task=task, profile=receipt["profile"])
     evidence, k = Evidence(result, plan), contrasts(experiment, receipt["profile"])
-    return [
-        judge(cell, evidence, receipt, k) for cell in cells(experiment) if cell.task == task and cell.in_profile(plan)
-    ]
+    mine = [cell for cell in cells(experiment) if cell.task == task and cell.in_profile(plan) and evidence.holds(cell)]
+    return [judge(cell, evidence, receipt, k) for cell in mine]
 
 
 def exact_rows(claim: Claim) -> list[dict[str, Any]]:
@@ -217,7 +218,7 @@ def exact_rows(claim: Claim) -> list[dict[str, Any]]:
     )
     return [
         nothing | {
-            "id": claim.id, "scope": claim.scope, "task": "arithmetic", "condition": row.condition,
+            "id": claim.id, "scope": claim.scope, "task": "arithmetic", "condition": f"{row.measure}, {row.condition}",
             "measure": row.measure, "verdict": row.verdict, "estimate": row.estimate, "unit": row.unit, "null": 0.0,
             "margin": row.margin, "rule": row.rule, "rates": {}, "readouts": {}, "on_edge": False,
             "tests": tests_of(claim.id),

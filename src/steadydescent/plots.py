@@ -68,14 +68,23 @@ def rate_curves(
     return list(axes)
 
 
+def curve_table(evidence: Evidence, line: Line) -> pd.DataFrame:
+    """Quantiles over report seeds along training of one line: validation accuracy, or a surface's height."""
+    table = evidence.plan.trajectory(line.condition, line.arm).of(evidence.result.quantiles)
+    part = table[(table.lr == line.lr) & (table.readout == line.readout)].sort_values("step")
+    return part[["step", "low", "median", "high"]].assign(condition=line.condition, arm=line.arm, readout=line.readout)
+
+
 def training_curves(evidence: Evidence, lines: Sequence[Line], ax: Axes) -> Axes:
-    """Median along training with the 10–90 % band over report seeds: validation accuracy, or a surface's height."""
-    table, surface = evidence.result.quantiles, "loss" in evidence.plan.tune_by
+    """Median along training with the 10–90 % band over report seeds, one line each."""
+    surface = "loss" in evidence.plan.tune_by
     scale = 1 if surface else 100
-    for condition, arm, readout, lr in lines:
-        part = evidence.plan.trajectory(condition, arm).of(table)
-        part = part[(part.lr == lr) & (part.readout == readout)].sort_values("step")
-        (drawn,) = ax.plot(part.step, scale * part["median"], label=arm if readout == "last" else readout)
+    several = len({line.condition for line in lines}) > 1
+    for line in lines:
+        part = curve_table(evidence, line)
+        name = f"{line.arm}, {line.condition}" if several else line.arm
+        label = name if line.readout == "last" else f"{name}: {line.readout}"
+        (drawn,) = ax.plot(part.step, scale * part["median"], label=label)
         ax.fill_between(
             part.step, scale * part.low, scale * part.high, alpha=0.15, color=drawn.get_color(), linewidth=0
         )

@@ -88,6 +88,14 @@ class Run(BaseModel):
             raise ValueError(f"probes must be among {PROBE_NAMES}, got {unknown}")
         if "predictions" in self.probes and not self.test:
             raise ValueError("the probe 'predictions' looks at test data, which a run with test=False never does")
+        if "predictions" in self.probes and tasks.find(self.task).surface:
+            raise ValueError(f"the probe 'predictions' needs classes, which the surface {self.task} has not")
+        rule = read(self.optimizer).name
+        if "internal-shift" in self.probes and "eps" in RULES[rule].hyper:
+            raise ValueError(
+                f"the probe 'internal-shift' steps along the gradient, which {rule} does not; "
+                "leave it out, or use sgd or a kind of momentum"
+            )
         name, options = read(self.schedule)
         if name == "plateau":
             schedules.Plateau(**{key: value for key, value in options.items() if key != "every"})

@@ -283,12 +283,12 @@ class Plan(BaseModel):
     def tuning(self, condition: str, arm: str, indices: Iterable[int]) -> list[Run]:
         """Tuning runs of these grid points: validation data only."""
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.size.tuning)
-        return [self._run(condition, arm, index, seed, report=False) for index in indices for seed in seeds]
+        return _seeded([self._run(condition, arm, index, FIRST_TUNING_SEED, report=False) for index in indices], seeds)
 
     def reporting(self, condition: str, arm: str, indices: Iterable[int]) -> list[Run]:
         """Report runs of these grid points: validation curves, and test data once at the end."""
-        seeds = range(self.size.report)
-        return [self._run(condition, arm, index, seed, report=True) for index in indices for seed in seeds]
+        firsts = [self._run(condition, arm, index, 0, report=True) for index in indices]
+        return _seeded(firsts, range(self.size.report))
 
     def range_tests(self, length: int) -> list[Run]:
         """Range tests of one length, one a report seed: the rate rises over what a search would look through."""
@@ -330,6 +330,11 @@ class Plan(BaseModel):
 
 
 BYTES_PER_NETWORK = 8_000
+
+
+def _seeded(runs: Iterable[Run], seeds: range) -> list[Run]:
+    """Each run with each seed; checking a run takes a millisecond, and its seed bears on nothing that is checked."""
+    return [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]
 
 
 def plans(profile: str, only: str | None = None) -> list[Plan]:

@@ -128,11 +128,11 @@ def _options(task: Task) -> dict[str, str | int | float]:
 
 def _check(options: dict[str, str | int | float], most: int) -> None:
     for name, allowed in (("norm", KINDS), ("features", FEATURES)):
-        if options.get(name, next(iter(allowed))) not in allowed:
+        if str(options.get(name, next(iter(allowed)))) not in allowed:
             raise ValueError(f"{name} must be one of {sorted(allowed)}, got {options[name]!r}")
-    if not (isinstance(examples := options.get("examples", 0), int) and 0 <= examples <= most):
+    if type(examples := options.get("examples", 0)) is not int or not 0 <= examples <= most:
         raise ValueError(f"examples must be a whole number from 1 to {most}, or 0 for all, got {examples!r}")
-    if isinstance(wrong := options.get("wrong_labels", 0), str | bool) or not 0 <= wrong < 1:
+    if type(wrong := options.get("wrong_labels", 0)) not in (int, float) or not 0 <= wrong < 1:
         raise ValueError(f"wrong_labels must be a share, at least 0 and below 1, got {wrong!r}")
 
 

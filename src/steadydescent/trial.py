@@ -177,7 +177,7 @@ class Trial:
 class TuningEvidence(Evidence):
     """Evidence of tuning runs alone."""
 
-    def runs(self, condition: str, arm: str) -> pd.DataFrame:
+    def _runs(self, condition: str, arm: str) -> pd.DataFrame:
         return self.plan.trajectory(condition, arm).of(self.result.runs)
 
 

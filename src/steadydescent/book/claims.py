@@ -10,6 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from . import findings as fd
 from .elements import (
+    Cell,
     badge,
     entry,
     findings_of,
@@ -31,10 +32,10 @@ def claim_anchor(name: str) -> str:
     return "claim-" + fd.slug(name)
 
 
-def shared_unit(rows: list[dict]) -> str | None:
-    """Unit of all rows, or None where they differ."""
-    units = {row.get("unit") for row in rows}
-    return units.pop() if len(units) == 1 else None
+def decided_by(claim: dict, measure: str | None) -> str:
+    """What decides a claim, and the measure if all of its rows share one."""
+    parts = {"Decided by": claim.get("test"), "Measure": measure}
+    return "".join(f"{name}: {text.rstrip('.')}. " for name, text in parts.items() if text)
 
 
 class Claim(SphinxDirective):
@@ -72,45 +73,51 @@ class Claim(SphinxDirective):
 
     def _foot(self, name: str, claim: dict) -> nodes.paragraph:
         foot = nodes.paragraph(classes=["claim-foot"])
-        if claim.get("test"):
-            foot += nodes.Text(f"Decided by: {claim['test'].rstrip('.')}. ")
+        foot += nodes.Text(decided_by(claim, fd.shared(claim["rows"], "measure")))
+        if tests := list(dict.fromkeys(test for row in claim["rows"] for test in row.get("tests", []))):
+            foot += [nodes.Text("Held by "), *joined([nodes.literal("", test) for test in tests]), nodes.Text(". ")]
         foot += permanent_link(self.env, "claim", name, "Permanent link to this claim")
         return foot
 
     def _table(self, rows: list[dict]) -> list[nodes.Node]:
-        unit = shared_unit(rows)
-        estimate = "Estimate" + (f" ({unit})" if unit else "")
-        header = ["Task", "Condition", "Verdict", estimate, "Margin", "Seeds", "Result"]
-        made: list[nodes.Node] = [table(header, [self._row(row, unit is None) for row in rows], ["claim-table"])]
+        cells = [self._cells(row, fd.shared(rows, "unit"), fd.shared(rows, "measure")) for row in rows]
+        filled = [name for name in cells[0] if any(row[name] != fd.DASH for row in cells)] if cells else []
+        made: list[nodes.Node] = [table(filled, [row_of([row[n] for n in filled]) for row in cells], ["claim-table"])]
         noted = [(row, " and ".join(fd.notes(row))) for row in rows]
-        notes = [f"{row['task']}, {row['condition']}: {note}" for row, note in noted if note]
+        notes = [f"{row['task']}, {fd.condition_text(row)}: {note}" for row, note in noted if note]
         return [*made, nodes.paragraph("", "; ".join(notes) + ".", classes=["claim-notes"])] if notes else made
 
-    def _row(self, row: dict, with_unit: bool) -> nodes.row:
-        margin = fd.DASH if row.get("margin") is None else f"±{row['margin']:g}"
-        result: nodes.Node | str = fd.DASH
-        if row.get("result"):
-            result = link_to_result(self.env, row["result"], row["result"].partition("@")[2] or row["result"])
-        verdict = badge(fd.check_verdict(row["verdict"]))
-        seeds = str(row.get("n_seeds") or fd.DASH)
-        estimate = fd.estimate_and_interval(row, unit=with_unit)
-        return row_of([row["task"], row["condition"], verdict, estimate, margin, seeds, result])
+    def _cells(self, row: dict, unit: str | None, measure: str | None) -> dict[str, Cell]:
+        """Heading → what the row has there; a unit and a measure that all rows share stand elsewhere."""
+        result = row.get("result")
+        return {
+            "Task": row["task"],
+            "Condition": fd.condition_text(row),
+            "Measure": fd.DASH if measure else row["measure"],
+            "Verdict": badge(fd.check_verdict(row["verdict"])),
+            "Estimate" + (f" ({unit})" if unit else ""): fd.estimate_and_interval(row, unit=unit is None),
+            "Margin": fd.margin_text(row),
+            "Seeds": str(row.get("n_seeds") or fd.DASH),
+            "Networks": f"{row['networks']:,}" if row.get("networks") else fd.DASH,
+            "Result": link_to_result(self.env, result, result.partition("@")[2] or result) if result else fd.DASH,
+        }
 
 
 class Verdicts(SphinxDirective):
-    """```{verdicts}```: every claim with who says so and its verdict; its rows too, unless `:summary:` is given."""
+    """```{verdicts}```: every claim, who makes it, its verdict; its test and rows too, unless `:summary:` is given."""
 
     option_spec: ClassVar = {"summary": directives.flag}
+    header = ("Claim, and who makes it", "Verdict", "Estimate and interval", "Seeds, networks")
 
     def run(self):
         claims = findings_of(self.env)["claims"]
-        header = ["Claim, and who makes it", "Verdict", "Estimate and interval"]
+        header = list(self.header[:2] if "summary" in self.options else self.header)
         try:
             rows = [row for name, claim in claims.items() for row in self._rows(name, claim)]
         except fd.FindingsError as error:
             warn(self.get_location(), str(error), "claim")
             return []
-        return [table(header[:2] if "summary" in self.options else header, rows, ["verdicts-table"])]
+        return [table(header, rows, ["verdicts-table"])]
 
     def _rows(self, name: str, claim: dict) -> list[nodes.row]:
         title = nodes.strong("", "", link_to(self.env, claim_anchor(name), claim["title"]))
@@ -118,13 +125,19 @@ class Verdicts(SphinxDirective):
         cells = [entry([title, " ", said]), entry(badge(fd.check_verdict(claim["verdict"])))]
         if "summary" in self.options:
             return [row_of(cells)]
-        cells[1]["morecols"] = 1
-        return [row_of(cells, ["verdicts-claim"]), *(self._detail(row) for row in claim["rows"])]
+        cells[1]["morecols"] = len(self.header) - 2
+        rows = [row_of(cells, ["verdicts-claim"])]
+        measure = fd.shared(claim["rows"], "measure")
+        if said := decided_by(claim, measure):
+            whole = nodes.entry("", nodes.paragraph("", said, classes=["claim-notes"]), morecols=len(self.header) - 1)
+            rows.append(nodes.row("", whole, classes=["verdicts-claim", "verdicts-test"]))
+        return [*rows, *(self._detail(row, measure is None) for row in claim["rows"])]
 
-    def _detail(self, row: dict) -> nodes.row:
-        place = f"{row['task']}, {row['condition']}"
+    def _detail(self, row: dict, with_measure: bool) -> nodes.row:
+        place = f"{row['task']}, {fd.condition_text(row)}" + (f": {row['measure']}" if with_measure else "")
+        counts = [f"{row[key]:,}" for key in ("n_seeds", "networks") if row.get(key)]
         verdict = badge(fd.check_verdict(row["verdict"]))
-        return row_of([place, verdict, fd.estimate_and_interval(row)], ["verdicts-row"])
+        return row_of([place, verdict, fd.estimate_and_interval(row), ", ".join(counts) or fd.DASH], ["verdicts-row"])
 
 
 class Holds(SphinxDirective):
@@ -157,7 +170,7 @@ class Holds(SphinxDirective):
         return [self._came_out(reference, allowed, *fd.find_claim(found, reference))]
 
     def _parse(self) -> tuple[str, list[str]]:
-        reference, colon, words = self.arguments[0].partition(":")
+        reference, colon, words = self.arguments[0].rpartition(":")
         if not colon or not words.strip():
             raise FindingsUsage(self.arguments[0])
         return reference.strip(), [fd.check_verdict(word.strip()) for word in words.split(",")]

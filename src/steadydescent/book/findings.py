@@ -12,6 +12,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from steadydescent.findings import digits_for
+
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 DASH = "\N{EN DASH}"
@@ -76,7 +78,7 @@ def result_text(findings: dict, reference: str) -> str | None:
     values = [item[wanted] for wanted in names]
     if any(value is None for value in values):
         return None
-    unit = re.sub(r"^ ", NO_BREAK, item.get("unit", ""))
+    unit = unit_after(item.get("unit", ""))
     if isinstance(values[0], str):
         if spec:
             raise FindingsError(f"result {key!r} is the text {values[0]!r}, which takes no format {spec!r}")
@@ -85,13 +87,19 @@ def result_text(findings: dict, reference: str) -> str | None:
     return " to ".join(number(value, spec, signed=item.get("signed", False)) for value in values) + unit
 
 
+def unit_after(unit: str) -> str:
+    """A unit as it follows its number: after a space that does not break, but for the × of a ratio."""
+    name = unit.strip()
+    return name if name in ("", "×") else NO_BREAK + name
+
+
 def find_claim(findings: dict, reference: str) -> tuple[dict, dict | None]:
     """Claim of ``claim``, or claim and row of ``claim/task/condition``.
 
     Raises:
         FindingsError: if there is no such claim, or not exactly one such row.
     """
-    parts = [part.strip() for part in reference.split("/")]
+    parts = [part.strip() for part in reference.split("/", 2)]  # a condition may hold a slash: k/√t
     claim = findings["claims"].get(parts[0])
     if claim is None:
         known = ", ".join(findings["claims"]) or "none"
@@ -121,22 +129,46 @@ def check_verdict(word: str) -> str:
 
 
 def estimate_and_interval(row: dict, *, unit: bool = True) -> str:
-    """Estimate of a claim's row with its interval, signed: ``+0.42 pp (+0.10 to +0.74)``; a dash if there is none."""
+    """Estimate of a claim's row with its interval: ``+0.42 pp (+0.10 to +0.74)``; a dash if there is none.
+
+    Differences are signed, ratios (``null`` 1) are not: ``1.31× (1.12 to 1.53)``.
+    """
     if row.get("estimate") is None:
         return DASH
-    spec = f".{row.get('digits', 2)}f"
-    text = number(row["estimate"], spec, signed=True) + (NO_BREAK + row["unit"] if unit and row.get("unit") else "")
+    shown = lambda value: number(value, f".{row.get('digits', digits_for(row))}f", signed=row.get("null", 0) == 0)
+    text = shown(row["estimate"]) + (unit_after(row.get("unit") or "") if unit else "")
     if row.get("ci_low") is None or row.get("ci_high") is None:
         return text
-    ends = (row["ci_low"], row["ci_high"])
-    return f"{text} ({' to '.join(number(end, spec, signed=True) for end in ends)})"
+    return f"{text} ({shown(row['ci_low'])} to {shown(row['ci_high'])})"
+
+
+def margin_text(row: dict) -> str:
+    """Margin of a row: ``±1``, as a factor ``×1.15``, ``−1`` where only a loss counts; a dash if it was not run."""
+    if row.get("margin") is None or (row.get("estimate") is None and not row.get("unit")):
+        return DASH
+    sign = "×" if row.get("null") == 1 else MINUS if row.get("rule") == "at least" else "±"
+    return f"{sign}{row['margin']:g}"
+
+
+def condition_text(row: dict) -> str:
+    """A row's condition without its measure, which rows of arithmetic put before it."""
+    return row["condition"].removeprefix(f"{row['measure']}, ")
+
+
+def shared(rows: list[dict], key: str) -> str | None:
+    """What all rows with an estimate, or all there are, say under a key; None where they differ."""
+    ran = [row for row in rows if row.get("estimate") is not None] or rows
+    said = {row.get(key) for row in ran}
+    return said.pop() if len(said) == 1 else None
 
 
 def notes(row: dict) -> list[str]:
-    """What a row's table does not show: diverged runs and, where it is open, the seeds that would decide it."""
+    """What a row's table does not show: diverged runs, a rate on the edge and the seeds that would decide it."""
     said = []
     if row.get("diverged"):
-        said.append(f"{row['diverged']} of {row['n_seeds']} diverged")
+        said.append(f"{row['diverged']} of {row['n_seeds'] * max(1, len(row['rates']))} diverged")
+    if row.get("on_edge"):
+        said.append("a chosen rate is the last of its grid")
     if row.get("seeds_needed"):
         said.append(f"about {row['seeds_needed']:,} seeds would decide")
     return said

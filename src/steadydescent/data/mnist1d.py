@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -62,6 +63,7 @@ class Part:
     path: Path
 
 
+@cache  # looking a package's version up takes a millisecond, and every run asks
 def identity() -> str:
     """SHA-256 of all that decides the data, known without drawing any of it."""
     description = {

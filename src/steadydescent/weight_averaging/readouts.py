@@ -122,6 +122,7 @@ class Readout:
     statistics: str = "averaged"
 
 
+@cache  # every run of a sweep asks for the same ones
 def parse(name: str, total: int) -> tuple[Readout, Weights | None]:
     """A readout's name, such as `ema-10` in a run of `total` steps → the readout and its mixing weights.
 
@@ -136,6 +137,8 @@ def parse(name: str, total: int) -> tuple[Readout, Weights | None]:
     readout, weights = _parse(name, total)
     if _ and statistics not in STATISTICS[1:]:
         raise ValueError(f"unknown readout {whole!r}; allowed: {KINDS}")
+    if weights is not None:
+        weights.flags.writeable = False  # shared by all that ask
     return replace(readout, name=whole, statistics=statistics or "averaged"), weights
 
 

@@ -1,0 +1,88 @@
+"""Figures that the chapters share: verdicts of an experiment, scores against the rate, curves along training.
+
+Each saves a figure with alt text, caption and data that follow from the rows drawn (`steadydescent.figures`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from steadydescent import plots
+from steadydescent.figures import figure
+from steadydescent.findings import main_measure, rows_shown, shown
+from steadydescent.measures import find
+from steadydescent.plots import Line
+
+
+def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) -> None:
+    """The rows of an experiment's claims that share a unit, with intervals and margins; `claims` picks some by id."""
+    rows = pd.DataFrame([row for row in rows_shown(experiment) if row["ci_low"] is not None and row["unit"] == unit])
+    rows = rows[rows.id.isin(claims)] if claims else rows
+    rows = rows.assign(label=rows.title + " · " + rows.task + " · " + rows.condition)
+    best, worst = rows.loc[rows.estimate.idxmax()], rows.loc[rows.estimate.idxmin()]
+    what = "times as good" if best.null else unit
+    figure(
+        name, lambda ax: plots.differences(rows, ax), results=list(dict.fromkeys(rows.result)),
+        size=(8.4, 0.7 + 0.34 * len(rows)), data=rows.drop(columns=["rates", "readouts", "tests"]),
+        alt=f"{len(rows)} contrasts with intervals, from {worst.estimate:.3g} ({worst.label}) to {best.estimate:.3g} "
+            f"{what} ({best.label}). Verdicts: {_counted(rows.verdict)}.",
+        caption=f"What the claims say is on the right: points are estimates, bars {100 * rows.level.min():.2f} % "
+                f"intervals, grey the margin inside which a difference is too small to care about: "
+                f"{_counted(rows.verdict)}.",
+    )  # fmt: skip
+
+
+def _counted(words: pd.Series) -> str:
+    return ", ".join(f"{count} {word}" for word, count in words.value_counts().items())
+
+
+def rates(
+    name: str, experiment: str, task: str, conditions: Sequence[str] = (), measure: str = "", columns: int = 2
+) -> None:
+    """A measure against the learning rate on one task, a panel a condition, a line an arm."""
+    found = shown(experiment)[task]
+    evidence = found.evidence
+    measure = measure or main_measure(evidence.plan)
+    conditions = list(conditions or evidence.plan.conditions)
+    table, across = plots.rate_table(evidence, conditions, measure), min(columns, len(conditions))
+    means = table.groupby(["condition", "arm", "lr"])[measure].mean()
+    top = means.idxmax() if find(measure).higher else means.idxmin()
+    down = -(-len(conditions) // across)
+    worst = means.min() if find(measure).higher else means.max()
+
+    def draw(axes: np.ndarray) -> None:
+        flat = list(np.ravel(axes))
+        plots.rate_curves(evidence, flat[: len(conditions)], conditions, measure)
+        for ax in flat[len(conditions) :]:
+            ax.set_visible(False)
+
+    figure(
+        name, draw, data=table, results=[found.id], size=(8.4, 0.4 + 3.2 * down), nrows=down, ncols=across,
+        squeeze=False, sharey=True,
+        alt=f"Test {measure} on {task} against the learning rate for {table.arm.nunique()} arms. "
+            f"Best mean {means[top]:.3g} ({top[1]}, {top[0]}, rate {top[2]:g}); worst {worst:.3g}.",
+        caption=f"Test {measure} on {task} against the peak learning rate, at the rates that report seeds ran; bands "
+                f"are 95 % intervals over seeds. Best: {top[1]} at {top[2]:g} ({top[0]}), {means[top]:.3g}.",
+    )  # fmt: skip
+
+
+def along(name: str, experiment: str, task: str, lines: Sequence[tuple[str, str]], by: str = "") -> None:
+    """Curves along training on one task: (condition, arm) each at the rate that tuning chose, last weights."""
+    found = shown(experiment)[task]
+    evidence, measure = found.evidence, main_measure(found.evidence.plan)
+    drawn = []
+    for condition, arm in lines:
+        chosen = evidence.candidates(condition, arm, measure, by or None).chosen
+        drawn.append(Line(condition, arm, chosen.readout, chosen.lr))
+    table = pd.concat([plots.curve_table(evidence, line) for line in drawn], ignore_index=True)
+    ends = table[table.step == table.groupby("arm").step.transform("max")].set_index("arm")["median"]
+    scale, unit = (1, "") if measure == "height" else (100, " %")
+    best = ends.idxmin() if measure == "height" else ends.idxmax()
+    figure(
+        name, lambda ax: plots.training_curves(evidence, drawn, ax), data=table, results=[found.id], size=(7.2, 3.8),
+        alt=f"{'Height' if measure == 'height' else 'Validation accuracy'} along training on {task} for {len(drawn)} "
+            f"arms; {best} ends best, at {scale * ends[best]:.3g}{unit}.",
+        caption=f"Along training on {task}, each at its tuned rate: median and 10–90 % band over seeds. {best} ends "
+                f"best, at {scale * ends[best]:.3g}{unit}.",
+    )  # fmt: skip
