@@ -38,14 +38,20 @@ def _counted(words: pd.Series) -> str:
 
 
 def rates(
-    name: str, experiment: str, task: str, conditions: Sequence[str] = (), measure: str = "", columns: int = 2
+    name: str,
+    experiment: str,
+    task: str,
+    conditions: Sequence[str] = (),
+    measure: str = "",
+    columns: int = 2,
+    arms: Sequence[str] = (),
 ) -> None:
     """A measure against the learning rate on one task, a panel a condition, a line an arm."""
     found = shown(experiment)[task]
     evidence = found.evidence
     measure = measure or main_measure(evidence.plan)
     conditions = list(conditions or evidence.plan.conditions)
-    table, across = plots.rate_table(evidence, conditions, measure), min(columns, len(conditions))
+    table, across = plots.rate_table(evidence, conditions, measure, arms), min(columns, len(conditions))
     means = table.groupby(["condition", "arm", "lr"])[measure].mean()
     top = means.idxmax() if find(measure).higher else means.idxmin()
     down = -(-len(conditions) // across)
@@ -53,7 +59,7 @@ def rates(
 
     def draw(axes: np.ndarray) -> None:
         flat = list(np.ravel(axes))
-        plots.rate_curves(evidence, flat[: len(conditions)], conditions, measure)
+        plots.rate_curves(evidence, flat[: len(conditions)], conditions, measure, arms)
         for ax in flat[len(conditions) :]:
             ax.set_visible(False)
 

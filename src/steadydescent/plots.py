@@ -23,11 +23,13 @@ class Line(NamedTuple):
     lr: float
 
 
-def rate_table(evidence: Evidence, conditions: Sequence[str], measure: str = "accuracy") -> pd.DataFrame:
+def rate_table(
+    evidence: Evidence, conditions: Sequence[str], measure: str = "accuracy", arms: Sequence[str] = ()
+) -> pd.DataFrame:
     """A measure by condition, arm, rate and report seed; per rate, each arm's best readout on tuning seeds."""
     parts = []
     for condition in conditions:
-        for arm in evidence.plan.arms_in(condition):
+        for arm in arms or evidence.plan.arms_in(condition):
             tuning = evidence.tuning(condition, arm, evidence.tuned_by(measure)).mean()
             report = evidence.report(condition, arm, measure)
             for lr, (_, readout) in tuning.groupby("lr").idxmax().items():
@@ -49,11 +51,15 @@ def sweep_table(evidence: Evidence) -> pd.DataFrame:
 
 
 def rate_curves(
-    evidence: Evidence, axes: Sequence[Axes] | None = None, conditions: Sequence[str] = (), measure: str = "accuracy"
+    evidence: Evidence,
+    axes: Sequence[Axes] | None = None,
+    conditions: Sequence[str] = (),
+    measure: str = "accuracy",
+    arms: Sequence[str] = (),
 ) -> list[Axes]:
     """A measure against the learning rate, one panel a condition, one line an arm; bands are 95 % intervals."""
     conditions = list(conditions or evidence.plan.conditions)
-    table = rate_table(evidence, conditions, measure)
+    table = rate_table(evidence, conditions, measure, arms)
     if axes is None:
         axes = plt.subplots(1, len(conditions), figsize=(4.5 * len(conditions), 3.6), sharey=True, squeeze=False)[1][0]
     order = list(dict.fromkeys(table.arm))
@@ -75,15 +81,15 @@ def curve_table(evidence: Evidence, line: Line) -> pd.DataFrame:
     return part[["step", "low", "median", "high"]].assign(condition=line.condition, arm=line.arm, readout=line.readout)
 
 
-def training_curves(evidence: Evidence, lines: Sequence[Line], ax: Axes) -> Axes:
-    """Median along training with the 10–90 % band over report seeds, one line each."""
+def training_curves(evidence: Evidence, lines: Sequence[Line], ax: Axes, by_readout: bool = False) -> Axes:
+    """Median along training with the 10–90 % band over report seeds; lines go by their arm, or by their readout."""
     surface = "loss" in evidence.plan.tune_by
     scale = 1 if surface else 100
     several = len({line.condition for line in lines}) > 1
     for line in lines:
         part = curve_table(evidence, line)
         name = f"{line.arm}, {line.condition}" if several else line.arm
-        label = name if line.readout == "last" else f"{name}: {line.readout}"
+        label = line.readout if by_readout else name
         (drawn,) = ax.plot(part.step, scale * part["median"], label=label)
         ax.fill_between(
             part.step, scale * part.low, scale * part.high, alpha=0.15, color=drawn.get_color(), linewidth=0

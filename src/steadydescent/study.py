@@ -96,11 +96,12 @@ class Condition(Settings):
 class Size(Checked):
     """How large a task's grid is in a profile: updates a run, tuning and report seeds, and what is left out of it.
 
-    `examples` caps what a run may see, so that small minibatches make more updates than large ones. `ramps` are the
+    `batch_size` stands in for the experiment's, as for surfaces, whose batches are noise. `examples` caps what a run may see, so that small minibatches make more updates than large ones. `ramps` are the
     lengths in updates of range tests, `timed` the minibatch sizes whose time per example is taken.
     """
 
     steps: Count
+    batch_size: Count | None = None
     examples: Count | None = None
     tuning: Annotated[int, Field(ge=2)]
     report: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
@@ -261,7 +262,7 @@ class Plan(BaseModel):
 
     def _run(self, condition: str, arm: str, index: int, seed: int, report: bool) -> Run:
         told, size, experiment = self.settings(condition, arm), self.size, self.experiment
-        batch_size, most = told.batch_size or 1, SPLIT_SIZES[find(self.task).source]["train"]
+        batch_size, most = size.batch_size or told.batch_size or 1, SPLIT_SIZES[find(self.task).source]["train"]
         steps = round(size.steps * told.steps)
         task = read(self.task)
         followed = report or "steps to target" in self.tune_by
