@@ -1,5 +1,6 @@
 """The study: what `experiments/study.yml` says, as checked data, and the runs it asks for."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
@@ -81,8 +82,12 @@ class Settings(Checked):
 
 
 class Arm(Settings):
-    """One of the things compared: settings of its own runs, and the readouts among which tuning chooses."""
+    """One of the things compared: settings of its own runs, and the readouts among which tuning chooses.
 
+    `default` is the rate that people use untuned; report seeds run it too (the nearest on the grid).
+    """
+
+    default: Annotated[float, Field(gt=0)] | None = None
     readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("last",)
 
 
@@ -96,8 +101,9 @@ class Condition(Settings):
 class Size(Checked):
     """How large a task's grid is in a profile: updates a run, tuning and report seeds, and what is left out of it.
 
-    `batch_size` stands in for the experiment's, as for surfaces, whose batches are noise. `examples` caps what a run may see, so that small minibatches make more updates than large ones. `ramps` are the
-    lengths in updates of range tests, `timed` the minibatch sizes whose time per example is taken.
+    `batch_size` stands in for the experiment's, as for surfaces, whose batches are noise. `examples` caps what a run
+    may see, so that small minibatches make more updates than large ones. `ramps` are the lengths in updates of range
+    tests, `timed` the minibatch sizes whose time per example is taken.
     """
 
     steps: Count
@@ -260,6 +266,13 @@ class Plan(BaseModel):
         """The arm's rate `index` steps above the centre of the grid, in its unit; four significant digits."""
         return float(f"{self.grid.rate(index) * self.settings(condition, arm).unit:.4g}")
 
+    def default_index(self, condition: str, arm: str, indices: Iterable[int]) -> list[int]:
+        """The grid point nearest to the rate that people use untuned, if the arm names one."""
+        wanted = self.arms[arm].default
+        if wanted is None:
+            return []
+        return [min(indices, key=lambda i: abs(math.log(self.rate(condition, arm, i) / wanted)))]
+
     def _run(self, condition: str, arm: str, index: int, seed: int, report: bool) -> Run:
         told, size, experiment = self.settings(condition, arm), self.size, self.experiment
         batch_size, most = size.batch_size or told.batch_size or 1, SPLIT_SIZES[find(self.task).source]["train"]
@@ -311,6 +324,7 @@ class Plan(BaseModel):
             for arm in self.arms_in(condition):
                 wide = 2 if sharing[self.trajectory(condition, arm)] > 1 or self.experiment.report == "all-arms" else 1
                 near = [i for i in whole if abs(i) <= wide or self.experiment.report == "everything"]
+                near += self.default_index(condition, arm, whole)
                 runs += self.tuning(condition, arm, whole) + self.reporting(condition, arm, near)
         runs += [run for length in self.size.ramps for run in self.range_tests(length)]
         return list({run.key: run for run in runs}.values())

@@ -93,6 +93,7 @@ class Trial:
                 sharing = {i for other, own in choices.items() for i in own if self._same(condition, arm, other)}
                 wanted = together if self.plan.experiment.report == "all-arms" else sharing | set(chosen)
                 near = {i + step for i in wanted for step in (-1, 0, 1)} & set(tuned)
+                near |= set(self.plan.default_index(condition, arm, tuned))
                 indices = list(tuned) if self.plan.experiment.report == "everything" else sorted(near)
                 runs += self.plan.reporting(condition, arm, indices)
             self._train(list({run.key: run for run in runs}.values()), f"{self.plan.task}, {condition}, reporting")
