@@ -285,12 +285,10 @@ def test_column_too_many_or_missing_is_refused_by_name(tmp_path, kind):
         ("curves", "step", "x"),
         ("measures", "value", "much"),
         ("measures", "step", 0.5),
-        ("predictions", "classes", 7),
     ],
 )
 def test_mistyped_column_is_refused_by_name(tmp_path, kind, column, value):
-    made = tables(runs(0), by_seed, probed=probed, predicted=lambda run, readout: b"1")
-    table = made._asdict()[kind].astype({column: object})
+    table = tables(runs(0), by_seed, probed=probed)._asdict()[kind].astype({column: object})
     table[column] = value
     with pytest.raises((ValueError, TypeError), match=column):
         write_table(table, tmp_path / "t.parquet", kind)

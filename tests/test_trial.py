@@ -1,9 +1,12 @@
 """Tuning goes on past an optimum on the grid's edge, for every arm alike; reports surround the choices."""
 
+from contextlib import contextmanager
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from fabricated import SMALL_EXPERIMENT, a_run, experiments_from, tables, write_experiments
+from fabricated import LAPTOP, SMALL_EXPERIMENT, a_run, experiments_from, tables, write_experiments
 from steadydescent import trial as module
 from steadydescent.results import Result, read_folder
 from steadydescent.study import EXTENSIONS, Plan, load_study
@@ -29,18 +32,27 @@ def peak_at(optimum: dict[str, float]):
     return score
 
 
-def start(monkeypatch, toy, optimum: dict[str, float], profile: str = "laptop") -> tuple[Trial, list]:
+def start(monkeypatch, toy, optimum: dict[str, float], profile: str = "laptop", **told) -> tuple[Trial, list]:
     """A trial whose networks are not trained but scored at once; and the lists of runs that it asked for."""
-    asked = []
+    asked, score = [], told.pop("score", peak_at(optimum))
 
     def pretend(runs, store, device, journal, title):
         asked.append(runs)
         missing = [run for run in runs if run.key not in store.keys()]  # noqa: SIM118  a store is no dict
         if missing:
-            store.save(tables(missing, peak_at(optimum)), {"seconds": 2.0, "device": "2 cores"})
+            store.save(tables(missing, score, **told), {"seconds": 2.0, "device": "2 cores"})
 
     monkeypatch.setattr(module, "train", pretend)
     return Trial("toy", "mnist1d-mlp", profile, "cpu", store=toy / "store"), asked
+
+
+@contextmanager
+def study_with(toy, size: dict | None = None, **fields):
+    """The small experiment with other fields, its laptop profile with another size."""
+    told = {"profiles": {"laptop": {"mnist1d-mlp": LAPTOP | (size or {})}}, "secondary": []} | fields
+    write_experiments(toy / "other", SMALL_EXPERIMENT | told, claims=[])
+    with experiments_from(toy / "other"):
+        yield
 
 
 def places(runs) -> list[int]:
@@ -52,8 +64,8 @@ def test_optimum_inside_the_grid_leaves_it_as_planned(toy, monkeypatch):
     trial, asked = start(monkeypatch, toy, {"": 0, "ema-10": 1, "ema-30": 1, "tail-25": -1})
     table = trial.tune()
     assert [places(runs) for runs in asked] == [[-2, -1, 0, 1, 2]] * 2
-    assert trial.choices["constant"] == {"last": 0, "ema": 1, "checkpoints": 0, "tail": -1, "ramp": 0}
-    assert len(table) == 2 * 5 * len(SMALL_EXPERIMENT["readouts"])
+    assert trial.choices["constant"] == {"last": [0], "ema": [1], "checkpoints": [0], "tail": [-1], "ramp": [0]}
+    assert len(table) == 2 * 5 * len(trial.plan.readouts)
     assert (table.accuracy > 0.6).all()
 
 
@@ -62,15 +74,15 @@ def test_grid_grows_until_the_optimum_of_one_arm_is_inside_it(toy, monkeypatch, 
     """Only the tail mean's optimum is at the edge; every arm gets the grown grid."""
     trial, asked = start(monkeypatch, toy, {"": 0, "tail-25": edge})
     trial.tune()
-    assert trial.choices["constant"]["tail"] == round(edge)
+    assert trial.choices["constant"]["tail"] == [round(edge)]
     for schedule in ("constant", "linear"):
         assert (trial.tuned[schedule][0], trial.tuned[schedule][-1]) == tuple(grid)
         last = [runs for runs in asked if runs[0].schedule == schedule][-1]
         assert places(last) == list(range(grid[0], grid[1] + 1))
-        assert {run.readouts for run in last} == {tuple(SMALL_EXPERIMENT["readouts"])}
+        assert {run.readouts for run in last} == {trial.plan.readouts}
 
 
-def test_grid_grows_on_both_sides_and_for_one_schedule_alone(toy, monkeypatch):
+def test_grid_grows_on_both_sides_and_for_one_condition_alone(toy, monkeypatch):
     trial, _ = start(monkeypatch, toy, {"": 0, "constant/last": 3, "constant/tail-25": -3})
     trial.tune()
     assert (trial.tuned["constant"], trial.tuned["linear"]) == (range(-4, 5), range(-2, 3))
@@ -82,7 +94,7 @@ def test_grid_stops_growing_after_so_many_extensions(toy, monkeypatch, direction
     trial.tune()
     assert (trial.tuned["linear"][0], trial.tuned["linear"][-1]) == end
     assert len(asked) == 2 * (1 + EXTENSIONS)
-    assert set(trial.choices["linear"].values()) == {end[direction > 0]}
+    assert all(chosen == [end[direction > 0]] for chosen in trial.choices["linear"].values())
 
 
 def test_smoke_never_grows_its_grid(toy, monkeypatch):
@@ -133,6 +145,7 @@ def test_saved_result_holds_every_run_of_the_last_grid_and_a_receipt(toy, monkey
     )
     assert receipt["result"] == result_id("toy", "mnist1d-mlp", result)
     assert receipt["seconds"] == 2.0 * receipt["stacks"] and receipt["trained_on"] == ["2 cores"]
+    assert receipt["target"] is None
 
 
 def test_trial_refuses_unknown_words_before_it_trains(toy):
@@ -142,13 +155,155 @@ def test_trial_refuses_unknown_words_before_it_trains(toy):
         Trial("toy", "fashion-mnist-mlp", "smoke", store=toy / "store")
 
 
+# ---- arms, rates and measures --------------------------------------------------------------------------------------
+
+APART = {"sgd": {"optimizer": "sgd", "unit": 10}, "adam": {"optimizer": "adam", "unit": 0.05}}
+
+
+def arm_peaks(optimum: dict[str, float]):
+    """Accuracy that falls with the distance, in grid points of its own unit, from each arm's best point."""
+
+    def score(run, readout: str, split: str) -> float:
+        return 0.7 - 0.02 * abs(np.log2(run.lr / 0.1 / APART[run.optimizer]["unit"]) - optimum[run.optimizer])
+
+    return score
+
+
+def indices(trial: Trial, runs, arm: str) -> list[int]:
+    """Grid points of an arm's runs, in its own unit."""
+    mine = [run for run in runs if run.optimizer == APART[arm]["optimizer"]]
+    return sorted({round(np.log2(run.lr / 0.1 / APART[arm]["unit"])) for run in mine})
+
+
+@pytest.mark.parametrize(
+    ("report", "sgd", "adam"),
+    [("choices", [-1, 0, 1], [0, 1, 2]), ("all-arms", [-1, 0, 1, 2], [-1, 0, 1, 2]), ("everything", None, None)],
+)
+def test_arms_with_runs_of_their_own_report_around_what_the_study_says(toy, monkeypatch, report, sgd, adam):
+    """Their own choices, the choices of all arms, or the whole grid; each in its own unit."""
+    with study_with(toy, arms=APART, report=report):
+        trial, asked = start(monkeypatch, toy, {}, score=arm_peaks({"sgd": 0, "adam": 1}))
+        trial.tune()
+        assert trial.choices["constant"] == {"sgd": [0], "adam": [1]}
+        asked.clear()
+        trial.report()
+        whole = list(range(-2, 3))
+        for runs in asked:
+            assert indices(trial, runs, "sgd") == (sgd or whole) and indices(trial, runs, "adam") == (adam or whole)
+
+
+def test_grid_that_is_reported_whole_does_not_grow(toy, monkeypatch):
+    with study_with(toy, report="everything"):
+        trial, asked = start(monkeypatch, toy, {"": 9})
+        trial.tune()
+        assert [places(runs) for runs in asked] == [[-2, -1, 0, 1, 2]] * 2
+
+
+def rising(run, readout: str, split: str) -> float:
+    """Accuracy is best at the centre; `at_speed` makes the steps to a target fewest one point above."""
+    return 0.7 - 0.02 * abs(np.log2(run.lr / 0.1))
+
+
+def test_each_way_of_tuning_has_its_choice_and_reports_around_it(toy, monkeypatch):
+    """The accuracy at the end is best at grid point 0; the target is passed soonest at 2."""
+    with study_with(toy, tune_by=["accuracy", "steps to target"], targets={"mnist1d-mlp": 0.5}, curve_points=4):
+        trial, asked = start(monkeypatch, toy, {}, score=rising)
+        fast = lambda lr: round(np.log2(lr / 0.1)) == 2
+
+        def sooner(runs, store, device, journal, title):
+            asked.append(runs)
+            made = tables(runs, rising)
+            lr = made.curves.run.map(made.runs.set_index("run").lr)
+            late = (made.curves.step < 40) & ~lr.map(fast)
+            made.curves.loc[late, "accuracy"] = 0.1
+            store.save(made, {"seconds": 2.0, "device": "2 cores"})
+
+        monkeypatch.setattr(module, "train", sooner)
+        trial.tune()
+        assert trial.choices["constant"]["last"] == [0, 2]
+        assert (trial.tuned["constant"][0], trial.tuned["constant"][-1]) == (-2, 3)
+        asked.clear()
+        trial.report()
+        assert places(asked[0]) == [-1, 0, 1, 2, 3]
+        folder = trial.save(toy / "results")
+        found, receipt = read_folder(folder, Result)
+        steps = found.measures[found.measures.measure == "steps to target"].set_index("run").value
+        by_rate = found.runs.set_index("run").lr[steps.index]
+        assert receipt["target"] == 0.5
+        assert (steps[by_rate.map(fast)] == 10).all() and (steps[~by_rate.map(fast)] > 30).all()
+
+
+def test_range_tests_suggest_rates_from_their_losses(toy, monkeypatch):
+    """A loss that falls from 1e-3 to 1e-1 and then explodes; each rule's rate, seed by seed, is kept in the result."""
+
+    def losses(run):
+        if run.schedule.startswith("ramp"):
+            place = np.log10(run.rates())
+            loss = 2.3 - np.clip((place + 3) / 2, 0, 1) + 20.0 ** np.clip(place, 0, None) - 1
+            yield from (("", "loss", step, value) for step, value in enumerate(loss, start=1))
+        yield "", "tail-loss-sd", None, 0.5
+
+    with study_with(toy, size={"ramps": [60]}, arms={"last": {}}):
+        trial, _ = start(monkeypatch, toy, {"": 0}, probed=losses)
+        trial.tune()
+        trial.report()
+        found = trial.range_tests()
+        assert set(found.measure) == {f"suggestion/{rule}" for rule in module.SUGGESTIONS}
+        assert len(found) == 5 * len(module.SUGGESTIONS)
+        middle = found[found.measure == "suggestion/middle"].value
+        assert middle.between(1e-3, 1e-1).all()
+        kept = read_folder(trial.save(toy / "results"), Result)[0]
+        assert set(found.run) <= set(kept.runs.run)
+        assert len(kept.measures[kept.measures.measure.str.startswith("suggestion/")]) == len(found)
+        assert "loss" not in set(kept.measures.measure)  # single losses stay in the store
+        shown = set(kept.measures[kept.measures.measure == "tail-loss-sd"].run)
+        assert shown == set(kept.runs[kept.runs.test].run)  # and of tuning runs what probes found does too
+
+
+def test_time_of_sizes_is_kept_beside_the_runs(toy, monkeypatch):
+    times = pd.DataFrame({"batch_size": [31, 32, 33], "round": [0, 0, 0], "seconds_per_example": [2.0, 1.0, 2.0]})
+    gains = pd.DataFrame({"batch_size": [32], "round": [0], "gain": [50.0]})
+    monkeypatch.setattr(module, "time_per_example", lambda task, sizes, device: times)
+    monkeypatch.setattr(module, "power_of_two_gain", lambda found: gains)
+    with study_with(toy, size={"timed": [31, 32, 33]}):
+        trial, _ = start(monkeypatch, toy, {"": 0})
+        trial.tune()
+        trial.report()
+        assert trial.time_sizes() is times
+        kept = read_folder(trial.save(toy / "results"), Result)[0].measures
+        gain = kept[kept.measure == "power-of-two gain"]
+        assert gain[["readout", "step", "value"]].to_numpy().tolist() == [["32", 0, 50.0]]
+        assert sorted(kept[kept.measure == "seconds per example"].value) == [1.0, 2.0, 2.0]
+
+
+def test_accuracies_at_equal_loss_are_taken_at_one_loss_in_all_conditions(toy, monkeypatch):
+    """Training losses fall to 0.2 and to 0.6; both are read off at 0.6, the least that every arm reaches."""
+    end = {"constant": 0.2, "linear": 0.6}
+
+    def training_loss(run):
+        if run.test:
+            yield from (("last", "training-loss", step, 1 - (1 - end[run.schedule]) * step / 40) for step in (20, 40))
+
+    with study_with(toy, arms={"last": {}}, curve_points=2):
+        trial, _ = start(monkeypatch, toy, {}, score=lambda run, readout, split: 0.5, probed=training_loss)
+        grown = module.measures.accuracy_at_loss
+        levels = []
+        monkeypatch.setattr(module.measures, "accuracy_at_loss", lambda t, loss: levels.append(loss) or grown(t, loss))
+        trial.tune()
+        trial.report()
+        kept = read_folder(trial.save(toy / "results"), Result)[0]
+    assert levels and levels == pytest.approx([0.6] * len(levels))
+    found = kept.measures[kept.measures.measure == "accuracy at equal training loss"]
+    assert set(found.run) == set(kept.runs[kept.runs.test].run) and len(found) == kept.runs.test.sum()
+
+
 # ---- what is kept --------------------------------------------------------------------------------------------------
 
 
 def test_result_id_names_the_content_not_its_order(toy):
     plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="smoke")
-    made = tables(plan.reporting("constant", [0, 1]), peak_at({"": 0}))
-    first = Result(made.runs, made.finals, quantiles(made))
+    made = tables(plan.reporting("constant", "last", [0, 1]), peak_at({"": 0}))
+    first = Result(made.runs, made.finals, quantiles(made), made.measures)
     shuffled = first._replace(finals=first.finals.sample(frac=1, random_state=0))
     assert result_id("toy", "t", first) == result_id("toy", "t", shuffled)
     other = first.finals.copy()

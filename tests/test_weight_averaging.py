@@ -15,6 +15,7 @@ from steadydescent.weight_averaging import (
     mix,
     parse,
     ramped_weights,
+    snapshot_weights,
     tail_weights,
 )
 
@@ -88,6 +89,18 @@ def test_checkpoint_average_of_one_is_the_last_weights():
     assert torch.equal(read(checkpoint_weights(41, 1, 5)), TRAJECTORY[-1])
 
 
+@pytest.mark.parametrize(("name", "step"), [("at-100", 41), ("at-50", 20), ("at-2", 1)])
+def test_snapshot_is_the_weights_after_that_step_whatever_came_before_and_after(name, step):
+    readout, weights = parse(name, 41)
+    assert torch.equal(read(weights), TRAJECTORY[step - 1])
+    assert coefficients(weights).tolist() == [float(t == step) for t in range(1, 42)]
+    assert (readout.source, readout.statistics, readout.start_share) == (name, "averaged", 0.0)
+
+
+def test_snapshot_at_the_end_is_a_checkpoint_mean_of_one():
+    assert np.array_equal(snapshot_weights(41, 41), checkpoint_weights(41, 1, 5))
+
+
 def test_tail_of_one_is_the_last_weights_and_of_all_is_the_mean():
     assert torch.equal(read(tail_weights(41, 1)), TRAJECTORY[-1])
     torch.testing.assert_close(read(tail_weights(41, 41)), TRAJECTORY.mean(0), rtol=1e-12, atol=1e-12)
@@ -113,7 +126,7 @@ def test_ema_has_lag_and_variance_of_a_mean_of_one_plus_beta_over_one_minus_beta
     assert (share**2).sum() == pytest.approx(1 / values, rel=1e-6)
 
 
-NAMES = st.sampled_from(["ema-2", "ema-30", "ema-ramp", "tail-25", "checkpoints-2", "checkpoints-8"])
+NAMES = st.sampled_from(["at-50", "ema-2", "ema-30", "ema-ramp", "tail-25", "checkpoints-2", "checkpoints-8"])
 
 
 @given(NAMES, st.integers(60, 500))
@@ -138,6 +151,10 @@ def test_coefficients_are_what_the_running_average_computes(name):
         ("tail-0", 100, "length must be a whole number of at least 1, got 0"),
         ("checkpoints-30", 100, "has no 30 checkpoints"),
         ("checkpoints-2.5", 100, "unknown readout"),
+        ("at-0", 100, "step must be a whole number of at least 1, got 0"),
+        ("at-0.4", 100, "step must be a whole number of at least 1, got 0"),
+        ("at-101", 100, "step must be at most the 100 steps of the run, got 101"),
+        ("at-", 100, "readout 'at-' does not fit"),
         ("swa", 100, "'swa'"),
         ("ema-x", 100, "'ema-x'"),
     ],
