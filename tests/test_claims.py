@@ -1,206 +1,219 @@
-"""A claim's rows are what a slow computation by hand gives; what cannot bear a verdict bears none."""
+"""The file of claims holds every claim of the sources; what it says of arms, conditions and margins exists."""
 
 import copy
 import re
-import zlib
-from statistics import fmean, stdev
+from collections import Counter
 
-import numpy as np
-import pandas as pd
 import pytest
 from pydantic import ValidationError
-from scipy import stats
 
-from fabricated import SMALL_CLAIM, SMALL_EXPERIMENT, experiments_from, receipt, result, write_experiments, write_result
-from steadydescent import findings
-from steadydescent.claims import Arms, Claim, best_candidate, contrasts, judge_all, load_claims
-from steadydescent.plots import rate_table
-from steadydescent.study import Plan, load_study, plans
+from fabricated import LAPTOP, SMALL_CLAIM, SMALL_EXPERIMENT, experiments_from, write_experiments
+from steadydescent import measures
+from steadydescent.analyses import ANALYSES
+from steadydescent.claims import Claim, Contrast, cells, contrasts, load_claims, place, planned
+from steadydescent.exact import EXACT
+from steadydescent.study import PROFILES, load_study, plans
 
 TASK = "mnist1d-mlp"
+OF_THE_SOURCES = """
+lr-too-small-slow lr-too-small-stuck lr-too-large-oscillates lr-never-above-0.1 lr-log-search lr-coarse-to-fine
+lr-range-test plateau-momentum momentum-local-minima batch-noise batch-sgd-misses-minimum batch-noise-better-minima
+batch-power-of-two batch-small-data-full sgd-faster norm-inputs-faster bn-faster bn-fixes-internal-covariate-shift
+bn-fixes-dataset-shift bn-bias-redundant ewa-bias-correction-early bias-correction-reduces-noise
+momentum-correction-10-steps momentum-small-batches rmsprop-stabler rmsprop-general rmsprop-saddle adam-general
+decay-helps decay-which noam-warmup ema-better-than-last ema-calibrated ema-shift-robust ema-label-noise-robust
+ema-seed-stable ema-window ema-ramp ema-outlier ema-smooths-training checkpoint-averaging tail-average-convex
+noise-oscillation
+"""
 
 
 @pytest.fixture
 def toy(tmp_path):
-    write_experiments(tmp_path / "experiments")
-    with experiments_from(tmp_path / "experiments"):
+    write_experiments(tmp_path)
+    with experiments_from(tmp_path):
         yield tmp_path
 
 
-def toy_plan(profile: str = "laptop") -> Plan:
-    return Plan(experiment=load_study()["toy"], task=TASK, profile=profile)
+def every_contrast() -> list[tuple[Claim, Contrast]]:
+    return [(claim, contrast) for claim in load_claims().values() for contrast in claim.contrasts]
 
 
-def noise(*what: object) -> float:
-    return float(np.random.default_rng(zlib.crc32(repr(what).encode())).normal())
+# ---- the file ------------------------------------------------------------------------------------------------------
 
 
-def score(run, readout: str, split: str) -> float:
-    """Best at the centre of the grid, EMA 3 points above the last weights, a point of noise a seed and candidate."""
-    bonus = {"ema-10": 0.03, "ema-30": 0.02}.get(readout, 0.0)
-    place = np.log2(run.lr / 0.1)
-    return 0.6 + bonus - 0.02 * place**2 + 0.01 * noise(run.seed, run.lr, readout, split, run.schedule)
+def test_claims_are_those_of_the_sources():
+    expected = OF_THE_SOURCES.split()
+    assert len(set(expected)) == len(expected) == 43
+    assert set(load_claims()) == set(expected)
 
 
-def table_by_hand(made, schedule: str, split: str, report: bool) -> dict:
-    """(rate, readout) → {seed: percent}, row by row."""
-    runs = {row.run: row for row in made.runs.itertuples() if row.schedule == schedule and row.test == report}
-    found = {}
-    for row in made.finals.itertuples():
-        if row.run in runs and row.split == split:
-            found.setdefault((runs[row.run].lr, row.readout), {})[runs[row.run].seed] = 100 * row.accuracy
-    return found
+def test_every_claim_has_sources_and_says_what_decides_it():
+    for name, claim in load_claims().items():
+        assert name == claim.id and claim.source
+        assert claim.title and claim.sentence.endswith(".") and claim.test.endswith(".")
+        assert ("E" in claim.scope) == (name in EXACT)
+        assert (claim.scope == "E") == (not claim.contrasts)
+    assert set(EXACT) <= set(load_claims())
 
 
-def row_by_hand(made, schedule: str, arms: dict, draws: int = 4_000) -> dict:
-    """Estimate, standard error and choices of ema − last with plain loops and lists."""
-    tuning, report = (table_by_hand(made, schedule, *how) for how in (("validation", False), ("test", True)))
-    candidates = {arm: [c for c in sorted(tuning) if c[1] in arms[arm]] for arm in ("ema", "last")}
-    best = lambda arm, seeds: max(candidates[arm], key=lambda c: sum(tuning[c][s] for s in seeds))
-    tuning_seeds, report_seeds = sorted(next(iter(tuning.values()))), sorted(next(iter(report.values())))
-    chosen = {arm: best(arm, tuning_seeds) for arm in candidates}
-    rng, drawn = np.random.default_rng(99), []
-    for _ in range(draws):
-        seeds = rng.choice(tuning_seeds, len(tuning_seeds)).tolist()
-        shown = rng.choice(report_seeds, len(report_seeds)).tolist()
-        picks = {arm: best(arm, seeds) for arm in candidates}
-        drawn.append(fmean(report[picks["ema"]][s] - report[picks["last"]][s] for s in shown))
-    n = len(report_seeds)
-    estimate = fmean(report[chosen["ema"]][s] - report[chosen["last"]][s] for s in report_seeds)
-    return {"estimate": estimate, "error": stdev(drawn) * (n / (n - 1)) ** 0.5, "chosen": chosen, "n": n}
+def test_accuracy_has_the_margins_of_the_design():
+    """Percentage points: 1 on MNIST-1D, 0.3 on Fashion-MNIST, 0.5 on names, for whatever claim."""
+    design = {"mnist1d": 1.0, "fashion-mnist": 0.3, "names": 0.5}
+    found = [(task, margin) for _, c in every_contrast() if c.measure == "accuracy" and c.analysis is None
+             for task, margin in c.margins.items()]  # fmt: skip
+    assert found
+    for task, margin in found:
+        assert margin == next(value for name, value in design.items() if task.startswith(name)), task
 
 
-# ---- rows ----------------------------------------------------------------------------------------------------------
+def test_margins_of_ratios_are_factors_above_one():
+    for claim, contrast in every_contrast():
+        if contrast.analysis is None and measures.find(contrast.measure).ratio:
+            assert min(contrast.margins.values()) > 1, claim.id
 
 
-def test_rows_are_what_a_slow_computation_by_hand_gives(toy):
-    made = result(toy_plan(), score)
-    rows = judge_all("toy", made, receipt("laptop", "toy/mnist1d-mlp@12345678"), TASK)
-    assert [row["condition"] for row in rows] == ["constant", "linear"]
-    for row in rows:
-        expected = row_by_hand(made, row["condition"], SMALL_EXPERIMENT["arms"])
-        assert row["estimate"] == pytest.approx(expected["estimate"], rel=1e-9)
-        # one claim × one task × two schedules share 5 %
-        half = stats.t.ppf(1 - 0.05 / 2 / 2, expected["n"] - 1) * expected["error"]
-        assert row["ci_low"] == pytest.approx(row["estimate"] - half, abs=0.06 * half)
-        assert row["ci_high"] == pytest.approx(row["estimate"] + half, abs=0.06 * half)
-        for arm in ("ema", "last"):
-            assert (row["rates"][arm], row["readouts"][arm]) == expected["chosen"][arm]
-        plain = {"id": "ema-wins", "scope": "T", "task": TASK, "measure": "test accuracy", "unit": "pp", "margin": 1.0,
-                 "n_seeds": 5, "diverged": 0, "profile": "laptop", "result": "toy/mnist1d-mlp@12345678",
-                 "level": 0.975}  # fmt: skip
-        assert {name: row[name] for name in plain} == pytest.approx(plain)
+def test_every_contrast_names_an_analysis_or_a_measure_that_exists():
+    for claim, contrast in every_contrast():
+        assert contrast.analysis in (None, *ANALYSES), claim.id
+        if contrast.analysis is None:
+            assert measures.find(contrast.measure).name == contrast.measure
+        if contrast.minus is not None:
+            assert contrast.minus in load_study()[claim.experiment].conditions
+
+
+def test_rows_of_a_claim_have_names_of_their_own():
+    """A row is found by claim, task and condition; two of one name would hide each other."""
+    for experiment in load_study():
+        names = Counter((cell.claim.id, cell.task, cell.contrast.named(cell.condition)) for cell in cells(experiment))
+        assert not [name for name, number in names.items() if number > 1]
+
+
+def test_full_profile_plans_every_row_of_every_claim():
+    for experiment in load_study():
+        missing = {(c.claim.id, c.task, c.condition) for c in cells(experiment)} - {
+            (c.claim.id, c.task, c.condition) for c in planned(experiment, "full")
+        }
+        assert not missing
+
+
+@pytest.mark.parametrize("profile", [name for name in PROFILES if name != "smoke"])
+def test_fixed_rates_lie_on_the_grid_of_their_arm(profile):
+    """A default rate that no run has cannot be judged."""
+    for claim, contrast in every_contrast():
+        for plan in plans(profile, claim.experiment) if isinstance(contrast.rate, float) else []:
+            for cell in planned(claim.experiment, profile):
+                if cell.contrast == contrast and cell.task == plan.task:
+                    condition, arm = place(contrast.arm, cell.condition)
+                    half = plan.half(condition)
+                    rates = [plan.rate(condition, arm, i) for i in range(-half, half + 1)]
+                    assert any(rate == pytest.approx(contrast.rate, rel=1e-3) for rate in rates), (claim.id, plan.task)
+
+
+# ---- contrasts -----------------------------------------------------------------------------------------------------
+
+
+def test_arm_may_name_its_own_condition():
+    assert place("last", "constant") == ("constant", "last") and place("last@linear", "constant") == ("linear", "last")
+    assert place("sgd@n = 8, linear decay", "n = 8") == ("n = 8, linear decay", "sgd")
+
+
+def test_places_are_where_a_contrast_looks():
+    contrast = Contrast(arm="a@other", against=("b", "c@third"), minus="fourth", margins={TASK: 1.0})
+    looked = contrast.places("own")
+    assert looked[:3] == [("other", "a"), ("own", "b"), ("third", "c")]
+    assert ("fourth", "b") in looked and len(looked) == 6
+    assert Contrast(arm="a", against="b", margins={TASK: 1.0}).places("own") == [("own", "a"), ("own", "b")]
+
+
+def test_one_arm_to_stand_against_may_be_written_as_text():
+    assert Contrast(arm="a", against="b", margins={TASK: 1}).against == ("b",)
+    assert Contrast(arm="a", against=["b", "c"], margins={TASK: 1}).against == ("b", "c")
+
+
+def test_row_is_named_by_condition_and_label():
+    contrast = Contrast(arm="a", against="b", margins={TASK: 1})
+    assert contrast.named("linear") == "linear"
+    assert contrast.model_copy(update={"label": "tuned"}).named("linear") == "linear, tuned"
+    assert contrast.model_copy(update={"label": "tuned"}).named("") == "tuned"
+
+
+# ---- what a profile plans ------------------------------------------------------------------------------------------
+
+
+def toy_with(folder, size: dict, *told: dict) -> None:
+    """The small study, its laptop profile of another size, with one claim of these contrasts."""
+    profiles = {"laptop": {TASK: LAPTOP | size}}
+    asked = [{"arm": "ema", "against": "last", "margins": {TASK: 1.0}} | fields for fields in told]
+    write_experiments(folder, SMALL_EXPERIMENT | {"profiles": profiles}, [SMALL_CLAIM | {"contrasts": asked}])
 
 
 @pytest.mark.parametrize(
-    ("gain", "spread", "verdict"),
+    ("size", "told", "rows"),
     [
-        (0.05, 0.002, "supported"),
-        (-0.05, 0.002, "refuted"),
-        (0.0, 0.002, "no difference"),
-        (0.009, 0.03, "inconclusive"),
+        ({}, {}, 2),
+        ({}, {"conditions": ["linear"]}, 1),
+        ({"conditions": ["constant"]}, {}, 1),
+        ({"conditions": ["constant"]}, {"against": "last@linear"}, 0),
+        ({"conditions": ["constant"]}, {"minus": "linear", "conditions": ["constant"]}, 0),
+        ({}, {"minus": "linear", "conditions": ["constant"]}, 1),
+        ({"arms": ["last", "tail"]}, {}, 0),
+        ({"arms": ["last", "ema"]}, {"against": ["last", "tail"]}, 0),
+        ({}, {"measure": "churn"}, 0),
+        ({"probes": ["predictions"]}, {"measure": "churn"}, 2),
+        ({}, {"measure": "drop under covariate shift"}, 0),
+        ({"shifts": ["scale(severity=4)"]}, {"measure": "drop under covariate shift"}, 2),
+        ({"shifts": ["scale(severity=4)"]}, {"measure": "drop under covariate shift, re-estimated"}, 0),
+        ({"shifts": ["scale(severity=4)"]}, {"measure": "drop under prior shift"}, 0),
+        ({"ramps": [100]}, {"analysis": "range test", "options": {"updates": 400}}, 0),
+        ({"ramps": [100, 400]}, {"analysis": "range test", "options": {"updates": 400}}, 2),
+        ({}, {"analysis": "faster size"}, 0),
+        ({"timed": [31, 32, 33]}, {"analysis": "faster size"}, 2),
+        ({}, {"analysis": "noise slope", "measure": "slope"}, 0),
+        ({"probes": ["gradient-noise"]}, {"analysis": "noise slope", "measure": "slope"}, 2),
     ],
 )
-def test_verdict_follows_the_planted_gain(toy, gain, spread, verdict):
-    """The EMA is the last weights plus a gain; each has a noise of this spread; the margin is 1 point."""
-
-    def planted(run, readout, split):
-        averaged = readout.startswith("ema-")
-        lost = 0.0 if run.lr == 0.1 else 0.1
-        return 0.6 - lost + gain * averaged + spread * noise(run.seed, run.lr, averaged, split)
-
-    row = judge_all("toy", result(toy_plan(), planted), receipt("laptop", "x"), TASK)[0]
-    assert row["verdict"] == verdict
-    assert (row["seeds_needed"] is None) == (verdict != "inconclusive")
-    assert row["seeds_needed"] is None or row["seeds_needed"] > row["n_seeds"]
+def test_profile_plans_the_rows_that_it_trains_and_measures(tmp_path, size, told, rows):
+    """A second contrast of plain accuracy is always there: the number is that of primary contrasts, k."""
+    toy_with(tmp_path, size, told, {"label": "plain", "arm": "last", "against": "last"})
+    with experiments_from(tmp_path):
+        plain = len(plans("laptop")[0].conditions)
+        assert contrasts("toy", "laptop") == rows + plain == len(planned("toy", "laptop"))
+        assert contrasts("toy", "full") == 0
 
 
-def test_smoke_gives_no_verdict_however_clear_the_numbers(toy):
-    clear = lambda run, readout, split: 0.9 if readout.startswith("ema") else 0.1
-    for profile, word in (("smoke", "inconclusive"), ("laptop", "supported")):
-        rows = judge_all("toy", result(toy_plan(profile), clear), receipt(profile, "x"), TASK)
-        assert {row["verdict"] for row in rows} == {word}
+@pytest.mark.parametrize("profile", PROFILES)
+def test_planned_rows_look_at_nothing_that_the_profile_leaves_out(profile):
+    """By hand: every condition and arm that a planned row looks at has runs in the profile."""
+    for experiment in load_study():
+        known = {plan.task: plan for plan in plans(profile, experiment)}
+        found = planned(experiment, profile)
+        assert len(found) == contrasts(experiment, profile)
+        for cell in found:
+            size = known[cell.task].size
+            for condition, arm in cell.contrast.places(cell.condition):
+                assert condition in (size.conditions or load_study()[experiment].conditions)
+                assert arm in (size.arms or load_study()[experiment].arms)
 
 
-def test_diverged_report_runs_at_the_chosen_rates_are_counted_once_each(toy):
-    """Seeds 0 and 3 diverge at every rate; tuning runs that diverge, or other rates, are not counted."""
-    lost = lambda run: run.seed in (0, 3) or run.seed == 10_000
-    apart = lambda run, readout, split: 0.6 - 0.02 * (np.log2(run.lr / 0.1) - readout.startswith("ema-")) ** 2
-    for how, counted in ((score, 2), (apart, 4)):  # both arms at one rate; at two
-        rows = judge_all("toy", result(toy_plan(), how, diverged=lost), receipt("laptop", "x"), TASK)
-        assert [row["diverged"] for row in rows] == [counted, counted]
+def test_unknown_experiment_or_profile_is_refused():
+    for names in (("none", "laptop"), ("weight_averaging", "huge")):
+        with pytest.raises(ValueError, match=f"no experiment '{names[0]}' or profile '{names[1]}'"):
+            contrasts(*names)
 
 
-def test_choice_on_the_edge_of_what_was_tried_is_marked(toy):
-    rising = lambda run, readout, split: 0.5 + 0.05 * np.log2(run.lr / 0.1)
-    assert all(row["on_edge"] for row in judge_all("toy", result(toy_plan(), rising), receipt("laptop", "x"), TASK))
-    assert not any(row["on_edge"] for row in judge_all("toy", result(toy_plan(), score), receipt("laptop", "x"), TASK))
-
-
-def test_better_test_scores_of_another_candidate_change_no_choice(toy):
-    """Choosing looks at validation data of tuning seeds; the test score of a rate not chosen may be anything."""
-    tempting = lambda run, readout, split: 0.99 if split == "test" and run.lr > 0.1 else score(run, readout, split)
-    for how in (score, tempting):
-        row = judge_all("toy", result(toy_plan(), how), receipt("laptop", "x"), TASK)[0]
-        assert row["rates"] == {"ema": 0.1, "last": 0.1} and row["estimate"] < 10
-
-
-def test_result_without_report_runs_is_refused(toy):
-    made = result(toy_plan(), score)
-    tuning = made._replace(runs=made.runs[~made.runs.test])
-    with pytest.raises(ValueError, match="no report runs at schedule 'linear'"):
-        Arms(tuning, load_study()["toy"], "linear")
-
-
-def test_ties_go_to_the_lower_rate():
-    finals = pd.DataFrame(
-        {"split": "validation", "readout": "last", "lr": [0.4, 0.1, 0.2, 0.8], "accuracy": [0.7, 0.7, 0.7, 0.6]}
-    )
-    assert best_candidate(finals, ("last",)) == (0.1, "last")
-
-
-def test_candidates_are_chosen_among_the_arms_own_readouts_and_validation_rows():
-    finals = pd.DataFrame(
-        [("validation", "last", 0.1, 0.5), ("validation", "ema-10", 0.1, 0.9),
-         ("test", "last", 0.2, 0.99), ("validation", "last", 0.4, 0.6)],
-        columns=["split", "readout", "lr", "accuracy"],
-    )  # fmt: skip
-    assert best_candidate(finals, ("last",)) == (0.4, "last")
-
-
-# ---- the file of claims --------------------------------------------------------------------------------------------
-
-
-def test_every_claim_names_sources_arms_and_margins_that_exist():
-    study = load_study()
-    assert load_claims()
-    for name, claim in load_claims().items():
-        assert name == claim.id and claim.source and claim.arm != claim.against
-        assert set(claim.margins) == set(study[claim.experiment].rates)
-        for task, margin in claim.margins.items():
-            assert margin == (1.0 if task.startswith("mnist1d") else 0.3), (
-                "the design's margins; state others there first"
-            )
-        assert claim.measure == "test accuracy", "rows are computed from accuracy alone"
-
-
-@pytest.mark.parametrize("profile", ["laptop", "desk", "full"])
-def test_contrasts_are_claims_times_tasks_times_schedules(profile):
-    for name, experiment in load_study().items():
-        claims = [claim for claim in load_claims().values() if claim.experiment == name]
-        assert contrasts(name, profile) == len(claims) * len(plans(profile, name)) * len(experiment.schedules)
+# ---- what is refused -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"experiment": "none"}, r"claim 'ema-wins': experiment must be one of \['toy'\], got 'none'"),
-        ({"arm": "swa"}, r"claim 'ema-wins': arm must be one of \[.*'ema'.*\], got 'swa'"),
-        ({"against": "swa"}, "claim 'ema-wins': arm must be one of .*, got 'swa'"),
-        ({"margins": {}}, r"claim 'ema-wins' must state a margin for each of \['mnist1d-mlp'\], got {}"),
-        ({"margins": {TASK: 0}}, "margins.*greater than 0.*0"),
-        ({"margins": {TASK: -1.0}}, "margins.*greater than 0.*-1"),
-        ({"scope": "X"}, "scope.*'E', 'S' or 'T'.*'X'"),
+        ({"scope": "X"}, "scope.*'E', 'S', 'T', 'E, T' or 'S, T'.*'X'"),
+        ({"scope": "E, T"}, "claim 'ema-wins' of scope E, T: exact claims are .*'ema-outlier'"),
+        ({"id": "ema-outlier"}, "claim 'ema-outlier' of scope T: exact claims are .*'ema-outlier'"),
+        ({"contrasts": []}, "claim 'ema-wins' of scope T has 0 contrasts"),
+        ({"id": "ema-outlier", "scope": "E"}, "claim 'ema-outlier' of scope E has 1 contrasts"),
+        ({"needs": "most"}, "needs.*'common verdict' or 'all'.*'most'"),
         ({"verdict": "supported"}, "verdict.*Extra inputs are not permitted"),
     ],
 )
@@ -209,63 +222,29 @@ def test_bad_value_in_a_claim_is_refused_by_name_with_what_is_allowed(toy, chang
         Claim(**(copy.deepcopy(SMALL_CLAIM) | change))
 
 
-# ---- what the book is given ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def published(toy, monkeypatch):
-    monkeypatch.setattr(findings, "PUBLISHED", toy / "published")
-    monkeypatch.setattr(findings, "ROOT", toy)
-    return toy / "published"
-
-
-def test_findings_hold_the_claims_rows_and_the_numbers_they_rest_on(toy, published):
-    made = result(toy_plan(), score)
-    write_result(published / "toy" / TASK, made, "laptop", "toy/mnist1d-mlp@12345678")
-    found = findings.findings("published")
-    claim, rows = (
-        found["claims"]["ema-wins"],
-        judge_all("toy", made, receipt("laptop", "toy/mnist1d-mlp@12345678"), TASK),
-    )
-    assert claim["rows"] == rows and claim["source"] == "somewhere"
-    assert claim["verdict"] == (rows[0]["verdict"] if rows[0]["verdict"] == rows[1]["verdict"] else "mixed")
-    chosen = row_by_hand(made, "constant", SMALL_EXPERIMENT["arms"])["chosen"]["ema"]
-    test = table_by_hand(made, "constant", "test", True)[chosen]
-    number = found["results"][f"{TASK}/constant/ema/accuracy"]
-    interval = stats.ttest_1samp(list(test.values()), 0).confidence_interval(0.95)
-    assert (number["value"], number["low"], number["high"]) == pytest.approx((fmean(test.values()), *interval))
-    assert found["results"][f"{TASK}/constant/ema/rate"]["value"] == f"{chosen[0]:g}"
-    same = found["results"][f"{TASK}/constant/ema-last/same-rate"]
-    assert same["low"] <= same["value"] <= same["high"]
-    assert found["origin"]["networks"] == 1234 and found["origin"]["date"] == "2026-02-03"
-    for name in ("finals", "runs", "quantiles", "receipt"):
-        assert (toy / found["files"]["toy/mnist1d-mlp@12345678"][name]).exists()
-
-
-def test_claim_without_results_is_not_run(toy, published):
-    assert findings._claims([])["ema-wins"]["verdict"] == "not run"
-    with pytest.raises(FileNotFoundError, match=r"no results in .*make reproduce"):
-        findings.findings("published")
-
-
 @pytest.mark.parametrize(
-    ("source", "profile", "sentence"),
+    ("change", "sentence"),
     [
-        ("mine", "desk", "source must be published or reproduced, got 'mine'"),
-        ("reproduced", None, "profile must be one of .*None"),
+        ({"arm": "swa"}, r"claim 'ema-wins': arm must be one of \[.*'ema'.*\], got 'swa'"),
+        ({"against": "swa"}, "claim 'ema-wins': arm must be one of .*, got 'swa'"),
+        ({"against": ["last", "swa"]}, "claim 'ema-wins': arm must be one of .*, got 'swa'"),
+        ({"against": "last@none"}, r"claim 'ema-wins': condition must be among \['constant', 'linear'\], got 'none'"),
+        ({"conditions": ["none"]}, r"claim 'ema-wins': condition must be among .*, got 'none'"),
+        ({"minus": "none"}, r"claim 'ema-wins': condition must be among .*, got 'none'"),
+        ({"against": []}, "claim 'ema-wins': a contrast needs an arm to stand against, got none"),
+        ({"measure": "beauty"}, r"measure must be one of \['accuracy'.*, got 'beauty'"),
+        ({"margins": {}}, r"claim 'ema-wins': margins are for some of \['mnist1d-mlp'\], got none"),
+        ({"margins": {"cifar": 1.0}}, r"claim 'ema-wins': margins are for some of .*, got .*cifar"),
+        ({"margins": {TASK: 0}}, "margins.*greater than 0.*0"),
+        ({"margins": {TASK: -1.0}}, "margins.*greater than 0.*-1"),
+        ({"rule": "non-inferiority"}, "rule.*'superiority', 'equivalence' or 'at least'"),
+        ({"rate": "best"}, "rate.*'tuned' or 'against'.*'best'"),
+        ({"rate": 0.0}, "rate.*greater than 0.*0"),
+        ({"factor": 0}, "factor.*greater than 0.*0"),
+        ({"colour": "red"}, "colour.*Extra inputs are not permitted"),
     ],
 )
-def test_unknown_source_of_findings_is_refused(source, profile, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        findings.folder(source, profile)
-
-
-def test_rate_table_takes_each_arms_best_readout_per_rate_on_validation(toy):
-    made = result(toy_plan(), score)
-    table = rate_table(made, "toy")
-    tuning, test = (table_by_hand(made, "linear", *how) for how in (("validation", False), ("test", True)))
-    for lr in (0.05, 0.1, 0.2):
-        best = max(("ema-10", "ema-30"), key=lambda name: fmean(tuning[lr, name].values()))
-        part = table[(table.schedule == "linear") & (table.lr == lr) & (table.arm == "ema")]
-        assert set(part.readout) == {best}
-        assert dict(zip(part.seed, part.accuracy, strict=True)) == pytest.approx(test[lr, best])
+def test_bad_value_in_a_contrast_is_refused_by_name_with_what_is_allowed(toy, change, sentence):
+    contrast = SMALL_CLAIM["contrasts"][0] | change
+    with pytest.raises(ValidationError, match=re.compile(sentence, re.DOTALL)):
+        Claim(**(SMALL_CLAIM | {"contrasts": [contrast]}))

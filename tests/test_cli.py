@@ -98,7 +98,9 @@ def test_plan_as_json_has_a_row_a_task_with_its_cost(profile):
 
 def test_plan_for_people_ends_with_the_bill_and_what_is_left_out():
     text = steady("plan", "--profile", "laptop")
-    assert TASK in text and "networks" in text and "leaves out: weight_averaging/fashion-mnist-cnn" in text
+    assert TASK in text and "networks" in text
+    (said,) = (line for line in text.splitlines() if line.startswith("Profile laptop leaves out: "))
+    assert said.endswith(".") and "weight_averaging/fashion-mnist-cnn" in said.rstrip(".").split(": ")[1].split(", ")
 
 
 def test_plan_reads_profile_and_only_from_the_environment_as_make_passes_them(monkeypatch):
@@ -123,11 +125,27 @@ def test_claims_as_json_have_the_promised_keys(published):
 
 def test_claims_for_people_show_verdict_interval_and_seeds(published):
     text = steady("claims")
-    assert "supported" in text and "+5.00 [+5.00, +5.00] pp" in text and "±1" in text
+    assert "supported" in text and "+5 [+5, +5] pp" in text and "accuracy" in text and f"toy/{TASK}@3f9c2a7e" in text
 
 
-def test_claims_without_results_are_an_empty_list_or_a_sentence(published):
-    assert json.loads(steady("claims", "--source", "reproduced", "--profile", "desk", "--json")) == []
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"estimate": 0.123456, "ci_low": -1.2, "ci_high": 2.0, "null": 0.0, "unit": "pp"}, "+0.123 [-1.2, +2] pp"),
+        ({"estimate": 1.25, "ci_low": 0.98, "ci_high": 1.6, "null": 1.0, "unit": "×"}, "1.25 [0.98, 1.60] ×"),
+        ({"estimate": 1.25, "ci_low": 0.98, "ci_high": 1.6, "null": 1.0, "unit": ""}, "1.25 [0.98, 1.60]"),
+        ({"estimate": -2e-7, "ci_low": None, "ci_high": None, "null": 0.0, "unit": "nats"}, "-2e-07 nats"),
+        ({"estimate": None, "ci_low": None, "ci_high": None, "null": 0.0, "unit": "pp"}, ""),
+    ],
+    ids=lambda value: value or "nothing" if isinstance(value, str) else "",
+)
+def test_estimates_have_a_sign_unless_they_are_ratios_and_ends_where_there_are_some(row, said):
+    assert cli._estimate(row) == said
+
+
+def test_claims_without_results_are_not_run_or_a_sentence(published):
+    rows = json.loads(steady("claims", "--source", "reproduced", "--profile", "desk", "--json"))
+    assert {row["verdict"] for row in rows} == {"not run"} and not any(row["result"] for row in rows)
     assert "no reproduced results of profile desk" in steady(
         "claims", "--source", "reproduced", "--profile", "desk", code=1
     )
@@ -155,7 +173,7 @@ def test_cite_gives_one_entry_by_its_id_or_all(published):
         (["run", "--device", "cuda"], "torch finds no GPU; use DEVICE=cpu or DEVICE=auto"),
         (
             ["plan", "--only", "nothing"],
-            "only='nothing' matches nothing in profile 'laptop'; allowed: ['weight_averaging'",
+            "only='nothing' matches nothing in profile 'laptop'; allowed: ['batch_size'",
         ),
         (["run", "--only", "nothing"], "only='nothing' matches nothing"),
         (["claims", "--source", "mine"], "source must be published or reproduced, got 'mine'"),

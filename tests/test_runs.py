@@ -31,6 +31,13 @@ def test_every_setting_changes_the_key(change):
     assert Run(**PLAIN | change).key != Run(**PLAIN).key
 
 
+def test_a_copy_with_a_change_has_a_key_of_its_own():
+    run = Run(**PLAIN)
+    assert len(run.key) == 64  # computed, so that a copy could carry it along
+    assert run.model_copy(update={"seed": 1}).key == Run(**PLAIN | {"seed": 1}).key != run.key
+    assert run.model_copy().key == run.key
+
+
 def test_numerics_version_changes_the_key(monkeypatch):
     before = Run(**PLAIN).key
     monkeypatch.setattr(runs, "NUMERICS_VERSION", runs.NUMERICS_VERSION + 1)

@@ -407,6 +407,15 @@ def test_an_arm_alone_expects_report_runs_around_its_choice_or_more(report, rate
     assert len([run for run in expected if run.test]) == 2 * 2 * rates * 5
 
 
+def test_default_rate_is_reported_at_the_nearest_grid_point():
+    plan = varied(None, {"plain": {}, "adam": {"optimizer": "adam", "unit": 0.05, "default": 0.001}}, {"points": 9})
+    whole = range(-4, 5)
+    assert plan.default_index("constant", "plain", whole) == []
+    (index,) = plan.default_index("constant", "adam", whole)  # 0.005·2^−2 = 0.00125 is nearer than 0.000625
+    assert index == -2 and {run.lr for run in plan.expected if run.test and run.optimizer == "adam"} == {
+        0.0025, 0.005, 0.01, 0.00125}  # fmt: skip
+
+
 # ---- what runs look at ---------------------------------------------------------------------------------------------
 
 

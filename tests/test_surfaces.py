@@ -83,6 +83,16 @@ def test_double_wells_bottoms_are_stationary_and_its_barrier_is_between_them(til
         assert x**3 - x == pytest.approx(tilt, abs=1e-9)
 
 
+def test_slope_above_the_shallow_well_leads_into_it_though_it_starts_above_the_barrier():
+    """Small steps end in the shallow well; momentum has the height to cross into the deep one."""
+    shallow, barrier, _ = well_bottoms()
+    point = SURFACES["double-well-slope"]().point.detach().double()
+    assert double_well(point) > double_well(torch.tensor([barrier, 0.0], dtype=torch.float64))
+    for _ in range(1_000):
+        point = point - 0.02 * gradient(double_well, point)
+    torch.testing.assert_close(point, torch.tensor([shallow, 0.0], dtype=torch.float64), rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("tilt", [-0.1, 0.39, math.nan])
 def test_tilt_that_leaves_one_well_is_refused(tilt):
     with pytest.raises(ValueError, match=f"tilt must be at least 0 and below .*, got {tilt}"):

@@ -192,6 +192,18 @@ def test_arms_with_runs_of_their_own_report_around_what_the_study_says(toy, monk
             assert indices(trial, runs, "sgd") == (sgd or whole) and indices(trial, runs, "adam") == (adam or whole)
 
 
+@pytest.mark.parametrize(("default", "places"), [(0.02, [0, 1, 2]), (0.0012, [-2, 0, 1, 2]), (9.0, [0, 1, 2])])
+def test_report_seeds_also_run_the_rate_that_people_use_untuned(toy, monkeypatch, default, places):
+    """Adam's grid is 0.00125 … 0.02 and 0.01 its choice; the nearest point stands in, its neighbours are not run."""
+    with study_with(toy, arms={"sgd": APART["sgd"], "adam": APART["adam"] | {"default": default}}):
+        trial, asked = start(monkeypatch, toy, {}, score=arm_peaks({"sgd": 0, "adam": 1}))
+        trial.tune()
+        asked.clear()
+        trial.report()
+        for runs in asked:
+            assert indices(trial, runs, "sgd") == [-1, 0, 1] and indices(trial, runs, "adam") == places
+
+
 def test_grid_that_is_reported_whole_does_not_grow(toy, monkeypatch):
     with study_with(toy, report="everything"):
         trial, asked = start(monkeypatch, toy, {"": 9})
@@ -199,20 +211,21 @@ def test_grid_that_is_reported_whole_does_not_grow(toy, monkeypatch):
         assert [places(runs) for runs in asked] == [[-2, -1, 0, 1, 2]] * 2
 
 
-def rising(run, readout: str, split: str) -> float:
-    """Accuracy is best at the centre; `at_speed` makes the steps to a target fewest one point above."""
+def peaked(run, readout: str, split: str) -> float:
+    """Accuracy at the end, best at the centre."""
     return 0.7 - 0.02 * abs(np.log2(run.lr / 0.1))
 
 
 def test_each_way_of_tuning_has_its_choice_and_reports_around_it(toy, monkeypatch):
     """The accuracy at the end is best at grid point 0; the target is passed soonest at 2."""
-    with study_with(toy, tune_by=["accuracy", "steps to target"], targets={"mnist1d-mlp": 0.5}, curve_points=4):
-        trial, asked = start(monkeypatch, toy, {}, score=rising)
+    by_steps = {"tune_by": ["accuracy", "steps to target"], "targets": {"mnist1d-mlp": 0.5}, "curve_points": 4}
+    with study_with(toy, arms={"last": {}}, **by_steps):
+        trial, asked = start(monkeypatch, toy, {}, score=peaked)
         fast = lambda lr: round(np.log2(lr / 0.1)) == 2
 
         def sooner(runs, store, device, journal, title):
             asked.append(runs)
-            made = tables(runs, rising)
+            made = tables(runs, peaked)
             lr = made.curves.run.map(made.runs.set_index("run").lr)
             late = (made.curves.step < 40) & ~lr.map(fast)
             made.curves.loc[late, "accuracy"] = 0.1
@@ -257,7 +270,7 @@ def test_range_tests_suggest_rates_from_their_losses(toy, monkeypatch):
         assert len(kept.measures[kept.measures.measure.str.startswith("suggestion/")]) == len(found)
         assert "loss" not in set(kept.measures.measure)  # single losses stay in the store
         shown = set(kept.measures[kept.measures.measure == "tail-loss-sd"].run)
-        assert shown == set(kept.runs[kept.runs.test].run)  # and of tuning runs what probes found does too
+        assert shown == set(kept.runs[kept.runs.test].run)  # what is measured of tuning runs does too
 
 
 def test_time_of_sizes_is_kept_beside_the_runs(toy, monkeypatch):

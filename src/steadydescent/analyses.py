@@ -68,17 +68,20 @@ def suggestions(evidence: Evidence) -> pd.DataFrame:
 
 
 def below(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
-    """How many decades an arm's tuned rate lies below a limit; tuning seeds are resampled."""
-    table = evidence.tuning(condition, contrast.arm, "accuracy").xs("last", axis=1, level="readout").to_numpy()
-    rates = evidence.tuning(condition, contrast.arm, "accuracy").columns.get_level_values("lr").to_numpy(float)
+    """How many decades an arm's tuned rate lies below a limit; tuning seeds are resampled.
+
+    The best rate lies anywhere within half a step of the grid from the point that is chosen; so far the ends are moved.
+    """
+    scores = evidence.tuning(condition, contrast.arm, "accuracy").xs("last", axis=1, level="readout")
+    table, rates = scores.to_numpy(), scores.columns.to_numpy(float)
     seeds = len(table)
     counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=DRAWS)
     decades = -np.log10(rates / float(contrast.options["limit"]))
     drawn = decades[(counts @ table).argmax(axis=1)]
     value = float(decades[table.mean(axis=0).argmax()])
     low, high = (float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
-    sd = float(drawn.std(ddof=1)) * math.sqrt(seeds)
-    return Analysed(Estimate(value, min(low, value), max(high, value), sd, seeds), "decades")
+    half, sd = math.log10(rates[1] / rates[0]) / 2, float(drawn.std(ddof=1)) * math.sqrt(seeds)
+    return Analysed(Estimate(value, min(low, value) - half, max(high, value) + half, sd, seeds), "decades")
 
 
 def noise_slope(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:

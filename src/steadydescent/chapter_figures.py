@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from steadydescent import plots
 from steadydescent.figures import figure
@@ -17,8 +18,11 @@ from steadydescent.plots import Line
 
 def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) -> None:
     """The rows of an experiment's claims that share a unit, with intervals and margins; `claims` picks some by id."""
-    rows = pd.DataFrame([row for row in rows_shown(experiment) if row["ci_low"] is not None and row["unit"] == unit])
-    rows = rows[rows.id.isin(claims)] if claims else rows
+    wanted = [row for row in rows_shown(experiment) if row["ci_low"] is not None and row["unit"] == unit]
+    rows = pd.DataFrame([row for row in wanted if not claims or row["id"] in claims])
+    if rows.empty:
+        not_run(name)
+        return
     rows = rows.assign(label=rows.title + " · " + rows.task + " · " + rows.condition)
     best, worst = rows.loc[rows.estimate.idxmax()], rows.loc[rows.estimate.idxmin()]
     what = "times as good" if best.null else unit
@@ -31,6 +35,17 @@ def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) 
                 f"intervals, grey the margin inside which a difference is too small to care about: "
                 f"{_counted(rows.verdict)}.",
     )  # fmt: skip
+
+
+def not_run(name: str) -> None:
+    """A figure in place of one whose results this profile did not make."""
+
+    def draw(ax: Axes) -> None:
+        ax.text(0.5, 0.5, "not run in this profile", ha="center", va="center")
+        ax.set_axis_off()
+
+    text = "These results were not made in this profile."
+    figure(name, draw, data=pd.DataFrame({"rows": []}), alt=text, caption=text, size=(6.8, 1.2))
 
 
 def _counted(words: pd.Series) -> str:
@@ -47,7 +62,10 @@ def rates(
     arms: Sequence[str] = (),
 ) -> None:
     """A measure against the learning rate on one task, a panel a condition, a line an arm."""
-    found = shown(experiment)[task]
+    found = shown(experiment).get(task)
+    if found is None or not set(conditions) <= set(found.evidence.plan.conditions):
+        not_run(name)
+        return
     evidence = found.evidence
     measure = measure or main_measure(evidence.plan)
     conditions = list(conditions or evidence.plan.conditions)
@@ -75,8 +93,15 @@ def rates(
 
 def along(name: str, experiment: str, task: str, lines: Sequence[tuple[str, str]], by: str = "") -> None:
     """Curves along training on one task: (condition, arm) each at the rate that tuning chose, last weights."""
-    found = shown(experiment)[task]
+    found = shown(experiment).get(task)
+    if found is None:
+        not_run(name)
+        return
     evidence, measure = found.evidence, main_measure(found.evidence.plan)
+    lines = [(c, arm) for c, arm in lines if c in evidence.plan.conditions and arm in evidence.plan.arms_in(c)]
+    if not lines:
+        not_run(name)
+        return
     drawn = []
     for condition, arm in lines:
         chosen = evidence.candidates(condition, arm, measure, by or None).chosen

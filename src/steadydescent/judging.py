@@ -103,9 +103,10 @@ class Evidence:
         return self.plan.tune_by[0] if wanted == "accuracy" else wanted
 
     def best_of(self, condition: str, arms: Iterable[str], measure: str, tuned_by: str | None = None) -> Candidates:
-        """The candidates of several arms together: their best."""
+        """The candidates of several arms together: their best. Each keeps the name it was asked by, `last@linear`."""
+        arms = list(arms)
         parts = [self.candidates(*place(arm, condition), measure, tuned_by) for arm in arms]
-        labels = [label for part in parts for label in part.labels]
+        labels = [label._replace(arm=arm) for arm, part in zip(arms, parts, strict=True) for label in part.labels]
         scores = Scores(*(np.concatenate(columns, axis=1) for columns in zip(*(p.scores for p in parts), strict=True)))
         return Candidates(labels, scores)
 
@@ -135,7 +136,7 @@ class Evidence:
 def sides(contrast: Contrast, evidence: Evidence, condition: str) -> tuple[Candidates, Candidates]:
     """The candidates on both sides of a contrast."""
     against = evidence.best_of(condition, contrast.against, contrast.measure, contrast.tuned_by)
-    arm = evidence.candidates(*place(contrast.arm, condition), contrast.measure, contrast.tuned_by)
+    arm = evidence.best_of(condition, [contrast.arm], contrast.measure, contrast.tuned_by)
     if isinstance(contrast.rate, float):
         return arm.only(math.isclose(label.lr, contrast.rate, rel_tol=1e-3) for label in arm.labels), against
     return (_at_rates_of(against, arm, contrast.factor), against) if contrast.rate == "against" else (arm, against)
@@ -188,18 +189,17 @@ def judge(cell: Cell, evidence: Evidence, receipt: dict[str, Any], k: int) -> di
     word = verdict(found.low, found.high, margin, contrast.rule)
     shown = (found.value, found.low, found.high)
     value, low, high = (math.exp(x) for x in shown) if ratio else shown
-    where = {c.arm: place(name, cell.condition)[0] for c in chosen for name in (contrast.arm, *contrast.against)
-             if place(name, cell.condition)[1] == c.arm}  # fmt: skip
+    where = lambda candidate: (*place(candidate.arm, cell.condition), candidate.lr)
     return cell.labels | {
         "verdict": "inconclusive" if receipt["profile"] == "smoke" else word,
         "estimate": value, "ci_low": low, "ci_high": high, "unit": unit, "null": 1.0 if ratio else 0.0,
         "level": at, "n_seeds": found.n, "profile": receipt["profile"], "result": receipt["result"],
-        "diverged": sum(evidence.diverged(where[arm], arm, lr) for arm, lr in {(c.arm, c.lr) for c in chosen}),
+        "diverged": sum(evidence.diverged(*rate) for rate in {where(c) for c in chosen}),
         # the formula supposes a true zero; seeds that were not enough are never said to be
         "seeds_needed": max(found.n + 1, seeds_needed(found.sd, margin, k)) if word == "inconclusive" else None,
         "networks": evidence.networks(contrast, cell.condition),
         "rates": {c.arm: c.lr for c in chosen}, "readouts": {c.arm: c.readout for c in chosen},
-        "on_edge": any(evidence.on_edge(where[c.arm], c.arm, c.lr) for c in chosen), "tests": [],
+        "on_edge": any(evidence.on_edge(*where(c)) for c in chosen), "tests": [],
     }  # fmt: skip
 
 

@@ -103,6 +103,12 @@ class Run(BaseModel):
             self.rates()
         return self
 
+    def __copy__(self) -> "Run":
+        """A copy without the key, which `model_copy` would else hand on to another run."""
+        copied = super().__copy__()
+        copied.__dict__.pop("key", None)
+        return copied
+
     @property
     def epoch(self) -> int:
         """Updates an epoch: how often the batch size goes into the training set."""

@@ -130,9 +130,10 @@ def _check(options: dict[str, str | int | float], most: int) -> None:
     for name, allowed in (("norm", KINDS), ("features", FEATURES)):
         if str(options.get(name, next(iter(allowed)))) not in allowed:
             raise ValueError(f"{name} must be one of {sorted(allowed)}, got {options[name]!r}")
-    if type(examples := options.get("examples", 0)) is not int or not 0 <= examples <= most:
+    examples, wrong = options.get("examples", 0), options.get("wrong_labels", 0)
+    if isinstance(examples, bool) or not (isinstance(examples, int) and 0 <= examples <= most):
         raise ValueError(f"examples must be a whole number from 1 to {most}, or 0 for all, got {examples!r}")
-    if type(wrong := options.get("wrong_labels", 0)) not in (int, float) or not 0 <= wrong < 1:
+    if isinstance(wrong, bool) or not (isinstance(wrong, int | float) and 0 <= wrong < 1):
         raise ValueError(f"wrong_labels must be a share, at least 0 and below 1, got {wrong!r}")
 
 

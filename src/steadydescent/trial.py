@@ -155,22 +155,20 @@ class Trial:
         parts = [kept[kept.run.isin(tables.runs[tables.runs.test].run)], *self.extra]
         if self.plan.size.curve_points != 1:
             parts.append(measures.derived(tables, self.plan.target, self._by_loss))
-        for condition in self.plan.conditions:
-            parts.append(self._at_equal_loss(tables, condition))
-        parts.append(measures.churned(tables))
+        parts += [self._at_equal_loss(tables), measures.churned(tables)]
         found = pd.concat([part for part in parts if len(part)], ignore_index=True)
         return found.assign(step=found.step.astype("Int64") if "step" in found else pd.NA).drop_duplicates(
             ["run", "readout", "measure", "step"]
         )
 
-    def _at_equal_loss(self, tables: Tables, condition: str) -> pd.DataFrame:
-        """Accuracy where the training loss has fallen to what the slowest arm reaches at the rate that suits it."""
-        report = tables.runs[tables.runs.test]
-        arms = [self.plan.trajectory(condition, arm).of(report) for arm in self.plan.arms_in(condition)]
-        mine = tables.measures[tables.measures.run.isin(pd.concat(arms).run)]
-        ends = mine[mine.measure == "training-loss"].sort_values("step").groupby("run").value.last()
-        if ends.empty:
+    def _at_equal_loss(self, tables: Tables) -> pd.DataFrame:
+        """Accuracy where the training loss has fallen to what the slowest arm of any condition reaches at its best."""
+        report, mine = tables.runs[tables.runs.test], tables.measures[tables.measures.measure == "training-loss"]
+        if mine.empty:
             return pd.DataFrame()
+        ends = mine.sort_values("step").groupby("run").value.last()
+        places = [(condition, arm) for condition in self.plan.conditions for arm in self.plan.arms_in(condition)]
+        arms = [self.plan.trajectory(*where).of(report) for where in places]
         level = max(arm.assign(end=arm.run.map(ends)).groupby("lr").end.mean().min() for arm in arms)
         return measures.accuracy_at_loss(tables._replace(measures=mine), float(level))
 
