@@ -166,7 +166,9 @@ def test_report_run_and_tuning_run_end_with_the_same_validation_scores():
 @pytest.mark.parametrize("task", sorted(SURFACES))
 def test_height_of_a_surface_is_its_function_of_each_replicas_weights(task):
     base = {"task": task, "optimizer": "sgd", "schedule": "constant", "batch_size": 3, "steps": 13, "test": True}
-    runs = [Run(**base, lr=lr, seed=s, readouts=("last", "tail-50"), curve_points=3) for lr, s in ((0.01, 1), (0.02, 5))]
+    runs = [
+        Run(**base, lr=lr, seed=s, readouts=("last", "tail-50"), curve_points=3) for lr, s in ((0.01, 1), (0.02, 5))
+    ]
     stack, surface = trained(runs), find(task).build()
     finals = stack.history.finals.set_index(["run", "split", "readout"]).loss
     for place, one in enumerate(runs):
@@ -189,7 +191,9 @@ def test_ramp_that_diverges_is_still_a_range_test_and_its_neighbour_never_feels_
     assert 1 < diverged[0] < STEPS and diverged.isna()[1]
     losses = measured(stack, "loss")
     assert losses.step.tolist() == list(range(1, STEPS + 1))
-    assert np.isfinite(losses.value.iloc[: diverged[0] - 1]).all() and not math.isfinite(losses.value.iloc[diverged[0] - 1])
+    assert np.isfinite(losses.value.iloc[: diverged[0] - 1]).all() and not math.isfinite(
+        losses.value.iloc[diverged[0] - 1]
+    )
     assert np.array_equal(measured(stack, "loss", 1).value, measured(apart, "loss").value)
     for name, suggest in SUGGESTIONS.items():
         rate = suggest(wild.rates(), losses.value.to_numpy())

@@ -91,7 +91,9 @@ def test_only_the_sweep_starts_the_engine():
     assert users <= {"sweep", "study", "probes"}
     tree = ast.parse((PACKAGE / "probes.py").read_text())
     run = [node for block in tree.body if not isinstance(block, ast.If) for node in ast.walk(block)]
-    assert "steadydescent.engine" not in {node.module for node in run if isinstance(node, ast.ImportFrom)}  # types alone
+    assert "steadydescent.engine" not in {
+        node.module for node in run if isinstance(node, ast.ImportFrom)
+    }  # types alone
 
 
 def test_no_module_is_named_utils():

@@ -80,7 +80,9 @@ def test_saved_stack_loads_back_equal(store):
     assert_same(loaded, saved)
     assert loaded.runs.diverged_at.isna().tolist() == [True, False, True]
     assert (len(loaded.measures), len(loaded.predictions)) == (9, 6)
-    assert str(loaded.measures.step.dtype) == "Int64" and loaded.measures.step.isna().tolist() == [False, True, True] * 3
+    assert (
+        str(loaded.measures.step.dtype) == "Int64" and loaded.measures.step.isna().tolist() == [False, True, True] * 3
+    )
     assert loaded.predictions.classes[0] == bytes([2, 255, 0])
     assert [{k: r[k] for k in ("device", "seconds")} for r in receipts] == [{"device": "a machine", "seconds": 1.25}]
 
@@ -187,9 +189,7 @@ def remove(path):
 
 
 # A receipt vouches for the tables and nothing for its own remarks, so an altered one is no damage as such.
-DAMAGES = [
-    (name, how) for name in FILES for how in (truncate, alter, empty, remove) if (name, how) != (RECEIPT, alter)
-]
+DAMAGES = [(name, how) for name in FILES for how in (truncate, alter, empty, remove) if (name, how) != (RECEIPT, alter)]
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)

@@ -277,6 +277,7 @@ class Plan(BaseModel):
         told, size, experiment = self.settings(condition, arm), self.size, self.experiment
         batch_size, most = size.batch_size or told.batch_size or 1, SPLIT_SIZES[find(self.task).source]["train"]
         steps = round(size.steps * told.steps)
+        steps = min(steps, max(1, size.examples // batch_size)) if size.examples else steps
         task = read(self.task)
         followed = report or "steps to target" in self.tune_by
         curve = (size.curve_points or experiment.curve_points) if followed else 1
@@ -284,8 +285,7 @@ class Plan(BaseModel):
             task=Setting(task.name, task.options | told.task).text(),
             optimizer=told.optimizer or "sgd", schedule=told.schedule or "constant",
             lr=self.rate(condition, arm, index), batch_size=min(batch_size, int(told.task.get("examples") or most)),
-            steps=min(steps, max(1, size.examples // batch_size)) if size.examples else steps, seed=seed,
-            readouts=self.readouts, curve_points=curve, test=report,
+            steps=steps, seed=seed, readouts=self.readouts, curve_points=min(curve, steps), test=report,
             shifts=size.shifts if report else (), probes=size.probes if report else (),
         )  # fmt: skip
 
