@@ -1,4 +1,4 @@
-"""Options of a task: fewer examples, wrong labels, badly scaled features; what they touch, and what they leave alone."""
+"""Options of a task: fewer examples, wrong labels, badly scaled features; what they touch and leave alone."""
 
 import pytest
 import torch

@@ -131,15 +131,16 @@ def check_verdict(word: str) -> str:
 def estimate_and_interval(row: dict, *, unit: bool = True) -> str:
     """Estimate of a claim's row with its interval: ``+0.42 pp (+0.10 to +0.74)``; a dash if there is none.
 
-    Differences are signed, ratios (``null`` 1) are not: ``1.31× (1.12 to 1.53)``.
+    Differences are signed, ratios (``null`` 1) are not: ``1.31× (1.12 to 1.53)``. Arithmetic has no interval and four
+    significant digits.
     """
     if row.get("estimate") is None:
         return DASH
-    shown = lambda value: number(value, f".{row.get('digits', digits_for(row))}f", signed=row.get("null", 0) == 0)
+    exact = row.get("ci_low") is None or row.get("ci_high") is None
+    spec = ".4g" if exact else f".{row.get('digits', digits_for(row))}f"
+    shown = lambda value: number(value, spec, signed=row.get("null", 0) == 0)
     text = shown(row["estimate"]) + (unit_after(row.get("unit") or "") if unit else "")
-    if row.get("ci_low") is None or row.get("ci_high") is None:
-        return text
-    return f"{text} ({shown(row['ci_low'])} to {shown(row['ci_high'])})"
+    return text if exact else f"{text} ({shown(row['ci_low'])} to {shown(row['ci_high'])})"
 
 
 def margin_text(row: dict) -> str:
