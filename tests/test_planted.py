@@ -1,15 +1,18 @@
 """Made-up runs have the truth and the noise that they state, and intervals hold that truth as often as they should."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+from steadydescent.paths import PUBLISHED
 from steadydescent.planted import (
     COMMON,
     PLACES,
     READOUT,
     RUN,
     SEED,
+    SIZES,
     WORLDS,
     World,
     _counted,

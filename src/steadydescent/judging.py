@@ -16,6 +16,9 @@ from steadydescent.results import Result
 from steadydescent.statistics import Estimate, Scores, level, seeds_needed, tuned, verdict
 from steadydescent.study import Plan, load_study
 
+SAME_RATE = 1.25
+"""Rates that differ by a smaller factor count as one; grids have no rates between their points."""
+
 
 class Candidate(NamedTuple):
     """What tuning chooses among."""
@@ -122,8 +125,16 @@ class Evidence:
         return int(runs[runs.test & (runs.lr == lr)].diverged_at.notna().sum())
 
     def holds(self, cell: Cell) -> bool:
-        """Whether the result has the measure; one from before it was taken has not."""
-        return cell.contrast.analysis is not None or not self._values(cell.contrast.measure).empty
+        """Whether the result has what the contrast needs: its measure, and the arm at the rate of the other side."""
+        contrast = cell.contrast
+        if contrast.analysis is not None:
+            return True
+        if self._values(contrast.measure).empty:
+            return False
+        if contrast.rate != "against":
+            return True
+        arm, against = (side.chosen.lr for side in sides(contrast, self, cell.condition))
+        return abs(math.log(arm / (against * contrast.factor))) < math.log(SAME_RATE)
 
     def networks(self, contrast: Contrast, condition: str) -> int:
         """How many networks a contrast rests on, those of tuning included."""

@@ -67,7 +67,9 @@ def result_text(findings: dict, reference: str) -> str | None:
         FindingsError: for a missing key, a missing part or a format that does not fit.
     """
     name, _, spec = reference.partition(":")
-    key, _, part = name.strip().partition("@")
+    name = name.strip()
+    whole = name in findings["results"] or "@" not in name  # a key may hold an @ of its own: sgd@linear
+    key, part = (name, "") if whole else name.rsplit("@", 1)
     item = findings["results"].get(key)
     if item is None:
         raise FindingsError(f"no result {key!r} in the findings")
