@@ -23,12 +23,13 @@ def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) 
     if rows.empty:
         not_run(name)
         return
-    rows = rows.assign(label=rows.title + " · " + rows.task + " · " + rows.condition)
+    rows = rows.assign(label=rows.title + "\n" + rows.task + ", " + rows.condition)
     best, worst = rows.loc[rows.estimate.idxmax()], rows.loc[rows.estimate.idxmin()]
     what = "times as good" if best.null else unit
     figure(
-        name, lambda ax: plots.differences(rows, ax), results=list(dict.fromkeys(rows.result)),
-        size=(8.4, 0.7 + 0.34 * len(rows)), data=rows.drop(columns=["rates", "readouts", "tests"]),
+        name, lambda ax: plots.differences(rows, ax).tick_params(axis="y", labelsize="small"),
+        results=list(dict.fromkeys(rows.result)),
+        size=(8.4, 0.8 + 0.5 * len(rows)), data=rows.drop(columns=["rates", "readouts", "tests"]),
         alt=f"{len(rows)} contrasts with intervals, from {worst.estimate:.3g} ({worst.label}) to {best.estimate:.3g} "
             f"{what} ({best.label}). Verdicts: {_counted(rows.verdict)}.",
         caption=f"What the claims say is on the right: points are estimates, bars {100 * rows.level.min():.2f} % "
