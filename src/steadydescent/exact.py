@@ -39,8 +39,8 @@ class Exact:
     """One number that bears on a claim, and the rule by which it does.
 
     `superiority`: the claim says that the estimate, taken in the claimed direction, is above 0; within ±margin there is
-    no difference. `equivalence`: it says that nothing differs, that |estimate| ≤ margin. `difference`: it says that
-    something does; the negation of equivalence. There is no interval: arithmetic has no seeds.
+    no difference. `equivalence`: it says that nothing differs, that the estimate is within ±margin. `difference`: it
+    says that something does; the negation of equivalence. There is no interval: arithmetic has no seeds.
 
     >>> Exact("t = 1", "gain", -3.0, 1.0, "%", "superiority").verdict
     'refuted'

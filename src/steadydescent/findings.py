@@ -80,8 +80,8 @@ def digits_for(row: dict[str, Any]) -> int:
     return 2 if smallest >= 0.05 else 3 if smallest >= 0.005 else 4
 
 
-def _contrast(found: Estimate, unit: str = " pp") -> dict[str, Any]:
-    return _number(found.value, unit, 2, low=found.low, high=found.high, signed=True)
+def _contrast(found: Estimate, unit: str) -> dict[str, Any]:
+    return _number(found.value, unit, 2 if unit else 4, low=found.low, high=found.high, signed=True)
 
 
 def _numbers(evidence: Evidence, prefix: str) -> dict[str, dict[str, Any]]:
@@ -135,12 +135,14 @@ def _chosen_scores(evidence: Evidence, condition: str, arm: str, measure: str, s
 
 def _of_pair(evidence: Evidence, places: list[tuple[str, str]], name: str) -> dict[str, dict[str, Any]]:
     """Their difference as tuned, and at the rate that suits the second, so that nothing else differs."""
-    arm, against = (evidence.candidates(*where, main_measure(evidence.plan)) for where in places)
-    out = {f"{name}/tuned": _contrast(tuned(arm.scores, against.scores, 0.95))}
+    main = main_measure(evidence.plan)
+    unit = "" if main == "height" else " pp"
+    arm, against = (evidence.candidates(*where, main) for where in places)
+    out = {f"{name}/tuned": _contrast(tuned(arm.scores, against.scores, 0.95), unit)}
     lr = against.chosen.lr
     if lr in {label.lr for label in arm.labels}:
         ours, theirs = (side.only(label.lr == lr for label in side.labels).scores for side in (arm, against))
-        out[f"{name}/same-rate"] = _contrast(tuned(ours, theirs, 0.95))
+        out[f"{name}/same-rate"] = _contrast(tuned(ours, theirs, 0.95), unit)
     return out
 
 

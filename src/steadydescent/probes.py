@@ -103,11 +103,11 @@ def gradient_noise(stack: "Stack") -> dict[str, Tensor]:
     - `gradient-noise/<n>`: √tr cov(g_n), the root of the total variance of the gradient of n examples drawn with
       replacement, estimated from 16 minibatches (8 of 512, 4 of 1 024 examples, which would cost more than all others
       together). Without batch norm it is √(tr Σ/n), Σ that of a single example.
-    - `noise-trace`, `gradient-square`: tr Σ and |G|² by the unbiased estimators from two batch sizes b < B
-      (mccandlish2018empirical, appendix A.1), here 32 and 1 024, each |g|² a mean over the minibatches:
-      |G|² = (B·|g_B|² − b·|g_b|²)/(B − b), tr Σ = (|g_b|² − |g_B|²)/(1/b − 1/B).
-    - `noise-scale`: tr Σ/|G|², their simple noise scale, in examples. Where noise drowns the gradient the estimate of
-      |G|² may come out near zero or below: average the two parts over seeds before dividing.
+    - `noise-trace`, `gradient-square`: tr Σ and ‖G‖² by the unbiased estimators from two batch sizes b < B
+      (mccandlish2018empirical, appendix A.1), here 32 and 1 024, each ‖g‖² a mean over the minibatches:
+      ‖G‖² = (B·‖g_B‖² − b·‖g_b‖²)/(B − b), tr Σ = (‖g_b‖² − ‖g_B‖²)/(1/b − 1/B).
+    - `noise-scale`: tr Σ/‖G‖², their simple noise scale, in examples. Where noise drowns the gradient the estimate of
+      ‖G‖² may come out near zero or below: average the two parts over seeds before dividing.
 
     A size that a network's batch norm does not take is nan: n = 1, and for ghosts what they do not divide. With batch
     norm a gradient's expectation depends on n, so there the last three describe the two sizes, not one Σ.
@@ -156,11 +156,11 @@ def internal_shift(stack: "Stack") -> dict[str, Tensor]:
     SGD and averaged gradients, α/(1−μ), summed over the updates to come, for heavy-ball and Nesterov momentum. So
     conventions that give the same training give the same measures. Weight decay is left out.
 
-    - `input-shift`: mean over units of |Δmean|/std of what enters a hidden layer, mean over these layers, Δ by one
+    - `input-shift`: mean over units of ‖Δmean‖/std of what enters a hidden layer, mean over these layers, Δ by one
       step on a batch of the run's own size; `input-shift-drift`: the same Δ since this probe last saw the stack, or
       since the start. Units that never varied before have no scale and are left out. A hidden layer is every linear
       or convolutional one after the first; units are the channels of a convolution.
-    - `gradient-shift`: |G_i − G'_i|/|G_i|, G_i the gradient of layer i's weights and G'_i the same once all
+    - `gradient-shift`: ‖G_i − G'_i‖/‖G_i‖, G_i the gradient of layer i's weights and G'_i the same once all
       parameters below it have made their step (santurkar2018how, definition 2.1, there without the denominator), and
       `gradient-cosine` between the two; means over hidden layers.
     - `loss-variation`: the range of the loss at steps of 0.5 to 4 times r along the gradient, and
@@ -234,7 +234,7 @@ def _input_moments(flat: Flat, theta: Tensor, buffers: Tensor, noise: Tensor, x:
 
 
 def _shift(before: Moments, after: Moments) -> float:
-    """Mean over layers of the mean over units of |Δmean|/std; nan without hidden layers."""
+    """Mean over layers of the mean over units of ‖Δmean‖/std; nan without hidden layers."""
     pairs = zip(before, after, strict=True)
     layers = [((mean - moved).abs() / std)[std > 0].mean() for (std, mean), (_, moved) in pairs]
     return _mean(layers)
