@@ -250,11 +250,11 @@ def test_arm_against_itself_and_others_is_never_better_than_their_best(tmp_path)
             assert all(row["estimate"] <= 1e-9 for row in rows) and {row["verdict"] for row in rows} == {word}
 
 
-@pytest.mark.parametrize(("factor", "lost"), [(1.0, 10), (0.5, 20), (2.0, 0), (4.0, 0), (1.3, 10), (0.75, 10)])
+@pytest.mark.parametrize(("factor", "lost"), [(1.0, 10), (0.5, 20), (2.0, 0), (4.0, 0), (1.2, 10), (0.85, 10)])
 def test_rate_of_the_other_side_times_a_factor(tmp_path, factor, lost):
     """The EMA's best rate is 0.2 and the last weights' 0.1; at the latter's, times a factor, the EMA loses.
 
-    Between grid points, and beyond the last that was run, the nearest stands in.
+    Between grid points the nearest stands in, if it is near.
     """
 
     def how(run, readout, split):
@@ -264,6 +264,13 @@ def test_rate_of_the_other_side_times_a_factor(tmp_path, factor, lost):
     with asked(tmp_path, {"rate": "against", "factor": factor}, {"label": "tuned"}):
         rows = rows_of(how)
     assert rows[0]["estimate"] == pytest.approx(30 - lost) and rows[-1]["estimate"] == pytest.approx(30)
+
+
+def test_contrast_at_a_rate_that_was_not_run_is_no_row(tmp_path):
+    """A grid has factors of 2: at 1.4 times the other side's rate there is nothing to compare."""
+    with asked(tmp_path, {"rate": "against", "factor": 1.4}, {"label": "tuned"}):
+        rows = rows_of(lambda run, readout, split: 0.6 - 0.1 * abs(np.log2(run.lr / 0.1)))
+    assert [row["condition"] for row in rows] == ["constant, tuned", "linear, tuned"]
 
 
 def test_an_arm_at_the_rate_of_the_other_is_chosen_as_the_other_is(tmp_path):
