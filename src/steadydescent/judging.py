@@ -96,8 +96,9 @@ class Evidence:
         report = self.report(condition, arm, measure)
         both = [column for column in tuning.columns if column in set(report.columns)]
         labels = [Candidate(lr, readout, arm) for lr, readout in both]
-        # results from before report runs kept validation scores have no rows of them
-        parts = (table.reindex(columns=both).to_numpy(float) for table in (tuning, report, validation))
+        parts = [table.reindex(columns=both).to_numpy(float) for table in (tuning, report, validation)]
+        if np.isnan(parts[2]).any():  # some runs are from before report runs kept validation scores: use none
+            parts[2] = parts[2][:0]
         return Candidates(labels, Scores(*parts))
 
     def tuned_by(self, measure: str) -> str:
