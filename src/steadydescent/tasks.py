@@ -66,7 +66,7 @@ def badly_scaled(x: Tensor) -> Tensor:
     The scales are spread evenly in log and dealt out in a fixed order, so that neighbours differ.
 
     >>> badly_scaled(torch.zeros(4)).tolist()
-    [0.1..., 2.15..., 0.46..., 10.0]
+    [0.1..., 10.0, 2.15..., 0.46...]
     """
     count = x.shape[-1]
     order = torch.arange(count) * SHUFFLE % count if count % SHUFFLE else torch.arange(count)

@@ -59,7 +59,6 @@ SPLIT_RULE = (
 )
 
 
-@cache  # looking a package's version up takes a millisecond, and every run asks
 def identity() -> str:
     """SHA-256 of the pairs, the encoding and the split rule; reads the pairs once a process (a third of a second)."""
     description = {

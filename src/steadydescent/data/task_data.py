@@ -85,7 +85,7 @@ def wrong_labels(labels: Tensor, share: float, seed: int, classes: int = 10) -> 
     """Labels `[M]` of which each is, with probability `share`, another class, each other one equally likely.
 
     >>> (wrong_labels(torch.zeros(1000, dtype=torch.int64), 0.2, seed=0) > 0).float().mean().item()
-    0.1...
+    0.2...
     """
     generator = torch.Generator().manual_seed(seed)
     changed = torch.rand(len(labels), generator=generator) < share

@@ -1,6 +1,7 @@
 """Normalisation: of inputs, of activations by batch, ghost, layer and group, and statistics estimated afresh."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -39,12 +40,14 @@ KINDS: dict[str, Callable[[int], nn.Module]] = {
     "batch": BatchNorm,
     "ghost": lambda channels: GhostBatchNorm(channels, GHOST),
     "noisy-batch": NoisyBatchNorm,
+    "mildly-noisy-batch": partial(NoisyBatchNorm, shift=0.2, scale=1.1, spread=0.04),
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "group": lambda channels: nn.GroupNorm(_groups(channels), channels),
 }
 """Kind → normaliser of activations [B, C, …]. Layer and group norm are torch's own (ba2016layer, wu2018group); layer
-norm over all axes but the first is group norm with one group, with γ and β by channel."""
-ABSORBS_BIAS = {"batch", "ghost", "noisy-batch"}
+norm over all axes but the first is group norm with one group, with γ and β by channel. Mildly noisy batch norm has 0.4
+times the noise."""
+ABSORBS_BIAS = {"batch", "ghost", "noisy-batch", "mildly-noisy-batch"}
 """Kinds that take each channel's mean over examples away, so that a bias before them does nothing."""
 
 
