@@ -1,5 +1,7 @@
 """What the tests share: skipping, by name, what this machine lacks."""
 
+import os
+
 import hypothesis
 import pytest
 import torch
@@ -10,6 +12,9 @@ from steadydescent.paths import DATA
 # No deadline: this machine may be busy. The same examples each time: a failure can be run again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("steady")
+
+if os.environ.get("PYTEST_XDIST_WORKER"):  # test processes share the cores
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

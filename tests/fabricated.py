@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from steadydescent import claims, study
+from steadydescent import claims
 from steadydescent.measures import derived
 from steadydescent.results import Result, Tables, write_folder
 from steadydescent.runs import Run
-from steadydescent.study import Plan
+from steadydescent.study import Plan, experiment, load_study
 from steadydescent.tasks import find
 from steadydescent.trial import quantiles
 
@@ -115,14 +115,14 @@ def write_result(folder: Path, made: Result, profile: str, name: str) -> None:
 def experiments_from(folder: Path) -> Iterator[None]:
     """The study and the claims as files in `folder` state them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "EXPERIMENTS", folder)
+        patch.setattr(experiment, "EXPERIMENTS", folder)
         patch.setattr(claims, "EXPERIMENTS", folder)
-        study.load_study.cache_clear()
+        load_study.cache_clear()
         claims.load_claims.cache_clear()
         try:
             yield
         finally:
-            study.load_study.cache_clear()
+            load_study.cache_clear()
             claims.load_claims.cache_clear()
 
 

@@ -1,5 +1,7 @@
 """Contrasts that are no difference of two tuned arms, each against a truth that was planted."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -192,6 +194,7 @@ def quadratic(optimizer: str = "sgd", **size) -> Plan:
     return plan_of(arms, "noisy-quadratic", runs=runs)
 
 
+@cache
 def height(lr: float, readout: str, optimizer: str = "sgd") -> float:
     """The expected loss at the end, by the formula and weights written out."""
     weights = None if readout == "last" else [0.0] * 30 + [1 / k for k in range(1, 11)]

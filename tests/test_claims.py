@@ -118,10 +118,10 @@ def test_arm_may_name_its_own_condition():
 
 
 def test_places_are_where_a_contrast_looks():
-    contrast = Contrast(arm="a@other", against=("b", "c@third"), minus="fourth", margins={TASK: 1.0})
-    looked = contrast.places("own")
-    assert looked[:3] == [("other", "a"), ("own", "b"), ("third", "c")]
-    assert ("fourth", "b") in looked and len(looked) == 6
+    contrast = Contrast(arm="a@other", against=("b", "c@third"), margins={TASK: 1.0})
+    assert contrast.places("own") == [("other", "a"), ("own", "b"), ("third", "c")]
+    contrast = Contrast(arm="a", against=("b", "c"), minus="fourth", margins={TASK: 1.0})
+    assert contrast.places("own") == [(condition, arm) for condition in ("own", "fourth") for arm in "abc"]
     assert Contrast(arm="a", against="b", margins={TASK: 1.0}).places("own") == [("own", "a"), ("own", "b")]
 
 
@@ -159,6 +159,8 @@ def toy_with(folder, size: dict, *told: dict) -> None:
         ({"arms": ["last", "tail"]}, {}, 0),
         ({"arms": ["last", "ema"]}, {"against": ["last", "tail"]}, 0),
         ({}, {"measure": "churn"}, 0),
+        ({"curve_points": 5}, {"measure": "validation accuracy at 10 %"}, 0),
+        ({"curve_points": 10}, {"measure": "validation accuracy at 10 %"}, 2),
         ({"probes": ["predictions"]}, {"measure": "churn"}, 2),
         ({}, {"measure": "drop under covariate shift"}, 0),
         ({"shifts": ["scale(severity=4)"]}, {"measure": "drop under covariate shift"}, 2),
@@ -241,6 +243,14 @@ def test_bad_value_in_a_claim_is_refused_by_name_with_what_is_allowed(toy, chang
         ({"rate": "best"}, "rate.*'tuned' or 'against'.*'best'"),
         ({"rate": 0.0}, "rate.*greater than 0.*0"),
         ({"factor": 0}, "factor.*greater than 0.*0"),
+        ({"factor": 2}, "factor multiplies the rate of the other side: say rate: against, got 'tuned'"),
+        ({"minus": "linear"}, "claim 'ema-wins': minus must be another condition than 'linear'"),
+        ({"minus": "linear", "arm": "ema@constant"}, "minus='linear' takes both arms.*name none.*got 'ema@constant'"),
+        ({"minus": "linear", "against": "last@constant"}, "minus='linear' takes both arms.*'last@constant'"),
+        ({"minus": "linear", "rate": "against"}, "minus='linear' takes both arms.*at rate against"),
+        ({"analysis": "magic"}, r"analysis must be one of \['closed form'.*, got 'magic'"),
+        ({"analysis": "noise slope", "better": False}, "'noise slope' says itself what it compares: leave out better"),
+        ({"analysis": "noise slope", "rate": 0.1}, "'noise slope' says itself .* leave out better, rate"),
         ({"colour": "red"}, "colour.*Extra inputs are not permitted"),
     ],
 )

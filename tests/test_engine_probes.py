@@ -71,7 +71,7 @@ def test_probes_change_no_bit_of_the_training_nor_of_what_is_scored(probed):
     plain = trained([one.model_copy(update={"probes": ()}) for one in probed.wanted], width=3)
     for one, other in zip(plain.carry[:2], probed.carry[:2], strict=True):
         assert torch.equal(one, other)
-    assert torch.equal(torch.stack(plain.losses), torch.stack(probed.losses))
+    assert torch.equal(torch.cat(plain.losses), torch.cat(probed.losses))
     for name in ("finals", "curves"):
         one, other = (getattr(stack.history, name).drop(columns="run") for stack in (plain, probed))
         assert one.equals(other)
@@ -94,7 +94,7 @@ def test_losses_are_those_of_every_minibatch_and_their_tail_the_last_quarter(pro
     for place in (0, 1):
         rows = measured(probed, "loss", place)
         assert rows.step.tolist() == list(range(1, STEPS + 1))
-        losses = torch.stack(probed.losses)[:, place].double().numpy()
+        losses = torch.cat(probed.losses)[:, place].double().numpy()
         assert np.array_equal(rows.value, losses)
         tail = losses[-(STEPS // 4) :]
         assert measured(probed, "tail-loss-mean", place).value.item() == pytest.approx(tail.mean())

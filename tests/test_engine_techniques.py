@@ -161,8 +161,8 @@ def test_losses_along_the_way_are_those_of_the_minibatches():
     batch = loaded.train[0][next(epochs(4_000, 23, stream_seed("mnist1d", 5, "order")))]
     x = ((loaded.pool[batch] - loaded.mean[0]) / loaded.std[0]).float()
     first = torch.nn.functional.cross_entropy(model(x), loaded.labels[batch]).item()
-    assert torch.stack(stack.losses).shape == (STEPS, 1)
-    assert stack.losses[0].item() == pytest.approx(first, rel=1e-5)
+    assert torch.cat(stack.losses).shape == (STEPS, 1)
+    assert stack.losses[0][0].item() == pytest.approx(first, rel=1e-5)
 
 
 def test_names_transformer_trains_in_the_engine_as_alone():
@@ -247,7 +247,7 @@ def test_range_test_in_the_engine_is_the_one_in_a_loop_of_ones_own():
     """A run under the `ramp` schedule and its minibatch losses are a range test, many of them in one stack."""
     low, high = 1e-3, 1.0
     runs = [run(schedule=f"ramp(low={low}, high={high})", lr=1.0, seed=seed, readouts=LAST) for seed in (5, 2)]
-    losses = torch.stack(trained(runs).losses)[:, 0].double().numpy()
+    losses = torch.cat(trained(runs).losses)[:, 0].double().numpy()
     one, loaded = runs[0], data.load("mnist1d", [5], DATA)
     model = initial_model(one.task, stream_seed("mnist1d", 5, "weights"))
     batches = epochs(4_000, one.batch_size, stream_seed("mnist1d", 5, "order"))

@@ -60,12 +60,6 @@ def test_height_is_a_surfaces_loss():
     assert of(made, "height") == {(s, r): pytest.approx(-0.1 * s) for s in range(3) for r in ("last", "ema-10")}
 
 
-def test_diverged_runs_count_a_hundred_and_others_nothing():
-    wanted = runs()
-    made = tables(wanted, diverged=[wanted[1].key])
-    assert of(made, "diverged") == {(s, r): 100.0 * (s == 1) for s in range(3) for r in ("last", "ema-10")}
-
-
 def test_measures_of_shifts_are_means_over_the_shifts_of_a_kind():
     """Two covariate shifts, one of them also with statistics taken anew; a prior and a concept shift."""
     made = tables(runs(shifts=SHIFTS), splits)
@@ -221,14 +215,25 @@ def test_ratios_have_a_factor_as_unit_and_differences_none():
 
 
 def test_what_a_run_measures_follows_from_its_probes_and_shifts():
-    assert measured("accuracy", (), ()) and measured("steps to target", (), ())
-    assert measured("churn", ("predictions",), ()) and not measured("churn", ("orbit",), ())
-    assert measured("drop under prior shift", (), SHIFTS) and not measured("drop under prior shift", (), SHIFTS[:3])
-    assert measured("drop under covariate shift, re-estimated", (), SHIFTS)
-    assert not measured("drop under covariate shift, re-estimated", (), SHIFTS[:2])
+    has = lambda name, probes=(), shifts=(), points=10: measured(name, probes, shifts, points)
+    assert has("accuracy") and has("steps to target")
+    assert has("churn", ("predictions",)) and not has("churn", ("orbit",))
+    assert has("drop under prior shift", (), SHIFTS) and not has("drop under prior shift", (), SHIFTS[:3])
+    assert has("drop under covariate shift, re-estimated", (), SHIFTS)
+    assert not has("drop under covariate shift, re-estimated", (), SHIFTS[:2])
+    for points, early in ((5, {20}), (10, {10, 20, 50}), (20, {5, 10, 20, 50}), (2, {50}), (40, {5, 10, 20, 50})):
+        assert {share for share in measures.EARLY if has(f"validation accuracy at {share} %", points=points)} == early
+
+
+@pytest.mark.parametrize("points", [2, 5, 10, 20, 40])
+def test_curve_has_the_early_measures_that_a_plan_says_it_has(points):
+    run = a_run(curve_points=points, readouts=("last", "ema-10"))
+    found = set(derived(tables([run]), None, by_loss=False).measure)
+    names = {f"validation accuracy at {share} %" for share in measures.EARLY}
+    assert found == {name for name in names if measured(name, (), (), points)}
 
 
 def test_every_probed_measure_says_which_probe_it_needs():
     """Without any probe or shift, what is left needs nothing but final scores, curves and losses."""
-    plain = {name for name in MEASURES if measured(name, (), ())}
-    assert plain == set(measures._FINALS) | {"diverged", "steps to target", "examples to target", "spread of the loss"}
+    plain = {name for name in MEASURES if measured(name, (), (), 10)}
+    assert plain == set(measures._FINALS) | {"steps to target", "examples to target", "spread of the loss"}

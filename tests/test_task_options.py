@@ -133,9 +133,11 @@ def test_wrong_labels_do_not_depend_on_companions():
     company = trained([run(task=WRONG, seed=seed, readouts=LAST, steps=5) for seed in (5, 2, 1)])
     padded = trained([run(task=WRONG, seed=2, readouts=LAST, steps=5)], width=3)
     seat = int(company.lane[1])
-    assert torch.equal(alone.wrong[0], company.wrong[seat]) and torch.equal(alone.wrong[0], padded.wrong[0])
-    assert not torch.equal(alone.wrong[0], company.wrong[int(company.lane[0])])
-    assert 0.15 < (alone.wrong[0] != alone.labels[alone.data.train[0]]).double().mean() < 0.25
+    assert torch.equal(alone.train_labels[0], company.train_labels[seat]) and torch.equal(
+        alone.train_labels[0], padded.train_labels[0]
+    )
+    assert not torch.equal(alone.train_labels[0], company.train_labels[int(company.lane[0])])
+    assert 0.15 < (alone.train_labels[0] != alone.labels[alone.data.train[0]]).double().mean() < 0.25
 
 
 def test_only_the_training_loss_sees_wrong_labels():
@@ -163,7 +165,7 @@ def test_only_the_training_loss_sees_wrong_labels():
     model.load_state_dict(states[0])
     with torch.no_grad():
         first = torch.nn.functional.cross_entropy(model.train()(x[batch]), labels[batch]).item()
-    assert stack.losses[0].item() == pytest.approx(first, rel=1e-5)
+    assert stack.losses[0][0].item() == pytest.approx(first, rel=1e-5)
 
 
 def test_few_examples_train_as_a_plain_loop_on_them():
@@ -215,4 +217,4 @@ def test_badly_scaled_features_are_what_the_network_is_trained_and_evaluated_on(
         model[0].weight /= scales
         torch.testing.assert_close(model(badly_scaled(x)), expected, rtol=1e-4, atol=1e-5)
     plain = trained([run(readouts=LAST, steps=3)])
-    assert stack.losses[0].item() != pytest.approx(plain.losses[0].item(), rel=1e-3)
+    assert stack.losses[0][0].item() != pytest.approx(plain.losses[0][0].item(), rel=1e-3)

@@ -1,16 +1,14 @@
 """Tuning goes on past an optimum on the grid's edge, for every arm alike; reports surround the choices."""
 
-from contextlib import contextmanager
-
 import numpy as np
-import pandas as pd
 import pytest
 
-from fabricated import LAPTOP, SMALL_EXPERIMENT, a_run, experiments_from, tables, write_experiments
+from fabricated import experiments_from, tables, write_experiments
 from steadydescent import trial as module
 from steadydescent.results import Result, read_folder
-from steadydescent.study import EXTENSIONS, Plan, load_study
-from steadydescent.trial import Trial, quantiles, result_id
+from steadydescent.study import EXTENSIONS
+from steadydescent.trial import Trial, result_id
+from trials import places, start, study_with
 
 
 @pytest.fixture
@@ -19,45 +17,6 @@ def toy(tmp_path):
     write_experiments(tmp_path / "experiments")
     with experiments_from(tmp_path / "experiments"):
         yield tmp_path
-
-
-def peak_at(optimum: dict[str, float]):
-    """Accuracy that falls with the distance, in grid points, from each readout's best point; a little noise a seed."""
-
-    def score(run, readout: str, split: str) -> float:
-        place = np.log2(run.lr / 0.1)
-        best = optimum.get(f"{run.schedule}/{readout}", optimum.get(readout, optimum[""]))
-        return 0.7 - 0.02 * abs(place - best) + 1e-4 * (run.seed % 7) + (0.01 if split == "train" else 0)
-
-    return score
-
-
-def start(monkeypatch, toy, optimum: dict[str, float], profile: str = "laptop", **told) -> tuple[Trial, list]:
-    """A trial whose networks are not trained but scored at once; and the lists of runs that it asked for."""
-    asked, score = [], told.pop("score", peak_at(optimum))
-
-    def pretend(runs, store, device, journal, title):
-        asked.append(runs)
-        missing = [run for run in runs if run.key not in store.keys()]  # noqa: SIM118  a store is no dict
-        if missing:
-            store.save(tables(missing, score, **told), {"seconds": 2.0, "device": "2 cores"})
-
-    monkeypatch.setattr(module, "train", pretend)
-    return Trial("toy", "mnist1d-mlp", profile, "cpu", store=toy / "store"), asked
-
-
-@contextmanager
-def study_with(toy, size: dict | None = None, **fields):
-    """The small experiment with other fields, its laptop profile with another size."""
-    told = {"profiles": {"laptop": {"mnist1d-mlp": LAPTOP | (size or {})}}, "secondary": []} | fields
-    write_experiments(toy / "other", SMALL_EXPERIMENT | told, claims=[])
-    with experiments_from(toy / "other"):
-        yield
-
-
-def places(runs) -> list[int]:
-    """Grid points of runs, by rounding the logarithm of their rates."""
-    return sorted({round(np.log2(run.lr / 0.1)) for run in runs})
 
 
 def test_optimum_inside_the_grid_leaves_it_as_planned(toy, monkeypatch):
@@ -246,91 +205,11 @@ def test_each_way_of_tuning_has_its_choice_and_reports_around_it(toy, monkeypatc
         assert (steps[by_rate.map(fast)] == 10).all() and (steps[~by_rate.map(fast)] > 30).all()
 
 
-def test_range_tests_suggest_rates_from_their_losses(toy, monkeypatch):
-    """A loss that falls from 1e-3 to 1e-1 and then explodes; each rule's rate, seed by seed, is kept in the result."""
-
-    def losses(run):
-        if run.schedule.startswith("ramp"):
-            place = np.log10(run.rates())
-            loss = 2.3 - np.clip((place + 3) / 2, 0, 1) + 20.0 ** np.clip(place, 0, None) - 1
-            yield from (("", "loss", step, value) for step, value in enumerate(loss, start=1))
-        yield "", "tail-loss-sd", None, 0.5
-
-    with study_with(toy, size={"ramps": [60]}, arms={"last": {}}):
-        trial, _ = start(monkeypatch, toy, {"": 0}, probed=losses)
+def test_grid_does_not_grow_where_no_rate_arrives_at_the_target(toy, monkeypatch):
+    """All need the same number of updates; the accuracy in the end decides, and its best point is inside."""
+    by_steps = {"tune_by": ["accuracy", "steps to target"], "targets": {"mnist1d-mlp": 0.99}}
+    with study_with(toy, arms={"last": {}}, **by_steps):
+        trial, asked = start(monkeypatch, toy, {"": 1})
         trial.tune()
-        trial.report()
-        found = trial.range_tests()
-        assert set(found.measure) == {f"suggestion/{rule}" for rule in module.SUGGESTIONS}
-        assert len(found) == 5 * len(module.SUGGESTIONS)
-        middle = found[found.measure == "suggestion/middle"].value
-        assert middle.between(1e-3, 1e-1).all()
-        kept = read_folder(trial.save(toy / "results"), Result)[0]
-        assert set(found.run) <= set(kept.runs.run)
-        assert len(kept.measures[kept.measures.measure.str.startswith("suggestion/")]) == len(found)
-        assert "loss" not in set(kept.measures.measure)  # single losses stay in the store
-        shown = set(kept.measures[kept.measures.measure == "tail-loss-sd"].run)
-        assert shown == set(kept.runs[kept.runs.test].run)  # what is measured of tuning runs does too
-
-
-def test_time_of_sizes_is_kept_beside_the_runs(toy, monkeypatch):
-    times = pd.DataFrame({"batch_size": [31, 32, 33], "round": [0, 0, 0], "seconds_per_example": [2.0, 1.0, 2.0]})
-    gains = pd.DataFrame({"batch_size": [32], "round": [0], "gain": [50.0]})
-    monkeypatch.setattr(module, "time_per_example", lambda task, sizes, device: times)
-    monkeypatch.setattr(module, "power_of_two_gain", lambda found: gains)
-    with study_with(toy, size={"timed": [31, 32, 33]}):
-        trial, _ = start(monkeypatch, toy, {"": 0})
-        trial.tune()
-        trial.report()
-        assert trial.time_sizes() is times
-        kept = read_folder(trial.save(toy / "results"), Result)[0].measures
-        gain = kept[kept.measure == "power-of-two gain"]
-        assert gain[["readout", "step", "value"]].to_numpy().tolist() == [["32", 0, 50.0]]
-        assert sorted(kept[kept.measure == "seconds per example"].value) == [1.0, 2.0, 2.0]
-
-
-def test_accuracies_at_equal_loss_are_taken_at_one_loss_in_all_conditions(toy, monkeypatch):
-    """Training losses fall to 0.2 and to 0.6; both are read off at 0.6, the least that every arm reaches."""
-    end = {"constant": 0.2, "linear": 0.6}
-
-    def training_loss(run):
-        if run.test:
-            yield from (("last", "training-loss", step, 1 - (1 - end[run.schedule]) * step / 40) for step in (20, 40))
-
-    with study_with(toy, arms={"last": {}}, curve_points=2):
-        trial, _ = start(monkeypatch, toy, {}, score=lambda run, readout, split: 0.5, probed=training_loss)
-        grown = module.measures.accuracy_at_loss
-        levels = []
-        monkeypatch.setattr(module.measures, "accuracy_at_loss", lambda t, loss: levels.append(loss) or grown(t, loss))
-        trial.tune()
-        trial.report()
-        kept = read_folder(trial.save(toy / "results"), Result)[0]
-    assert levels and levels == pytest.approx([0.6] * len(levels))
-    found = kept.measures[kept.measures.measure == "accuracy at equal training loss"]
-    assert set(found.run) == set(kept.runs[kept.runs.test].run) and len(found) == kept.runs.test.sum()
-
-
-# ---- what is kept --------------------------------------------------------------------------------------------------
-
-
-def test_result_id_names_the_content_not_its_order(toy):
-    plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="smoke")
-    made = tables(plan.reporting("constant", "last", [0, 1]), peak_at({"": 0}))
-    first = Result(made.runs, made.finals, quantiles(made), made.measures)
-    shuffled = first._replace(finals=first.finals.sample(frac=1, random_state=0))
-    assert result_id("toy", "t", first) == result_id("toy", "t", shuffled)
-    other = first.finals.copy()
-    other.loc[3, "accuracy"] += 0.001
-    assert result_id("toy", "t", first) != result_id("toy", "t", first._replace(finals=other))
-    name, _, content = result_id("weight_averaging", "mnist1d-mlp", first).partition("@")
-    assert name == "weight-averaging/mnist1d-mlp" and len(content) == 8 and int(content, 16) >= 0
-
-
-def test_quantiles_are_those_over_seeds():
-    with_seed = lambda run, readout, split: run.seed / 10
-    changes = [{"schedule": schedule, "lr": lr} for schedule in ("constant", "linear") for lr in (0.1, 0.2)]
-    made = tables([a_run(seed=seed, curve_points=5, **change) for seed in range(3) for change in changes], with_seed)
-    found = quantiles(made)
-    assert len(found) == 4 * 2 * 5 and (found.seeds == 3).all()  # (schedule, rate) × readouts × points
-    for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9)):
-        assert found[name].to_numpy() == pytest.approx(np.quantile([0.0, 0.1, 0.2], share))
+        assert trial.choices["constant"]["last"] == [1, 1]
+        assert [places(runs) for runs in asked] == [[-2, -1, 0, 1, 2]] * 2

@@ -165,7 +165,9 @@ def test_numpys_whole_numbers_are_steps_and_weights_may_go_without_an_optimizer(
     assert load_checkpoint(path, network()) == 7
 
 
-@pytest.mark.parametrize("part", [3, None, {"a": 1}, [1.0], Shadow, np.random.default_rng(0)], ids=repr)
+@pytest.mark.parametrize(
+    "part", [3, None, {"a": 1}, [1.0], Shadow, np.random.default_rng(0)], ids=lambda p: type(p).__name__
+)
 def test_a_part_without_a_state_is_refused_by_name(path, part):
     sentence = r"part 'epoch' must have state_dict and load_state_dict, got "
     with pytest.raises(ValueError, match=sentence):

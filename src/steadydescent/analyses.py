@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 
 from steadydescent import regret
+from steadydescent.noisy_quadratic import expected_loss
+from steadydescent.optimizers import RULES
+from steadydescent.settings import read
 from steadydescent.statistics import DRAWS, Estimate, paired
+from steadydescent.surfaces import EIGENVALUES
+from steadydescent.weight_averaging import parse
 
 if TYPE_CHECKING:
     from steadydescent.claims import Contrast
@@ -132,18 +137,11 @@ def expected_height(evidence: Evidence, condition: str, arm: str, lr: float, rea
 
 def expected_curve(evidence: Evidence, condition: str, arm: str, lr: float, readout: str) -> np.ndarray:
     """The noisy quadratic's expected loss after every update of an arm's runs at this rate, `[T]`."""
-    from steadydescent import schedules
-    from steadydescent.noisy_quadratic import expected_loss
-    from steadydescent.settings import read
-    from steadydescent.surfaces import EIGENVALUES
-    from steadydescent.weight_averaging import parse
-
-    found, eigenvalues = evidence.plan.trajectory(condition, arm), np.array(EIGENVALUES)
-    (rule, hyper), (schedule, options) = read(found.optimizer), read(found.schedule)
-    rates = schedules.rates(schedule, lr, found.steps, **options)
-    beta = float(hyper.get("mu", hyper.get("beta", 0.9)))
-    weights = parse(readout, found.steps)[1]
-    return expected_loss(rule, rates, weights, eigenvalues, eigenvalues, 1.0, found.batch_size, beta)
+    (run,), eigenvalues = evidence.plan.tuning(condition, arm, [0])[:1], np.array(EIGENVALUES)
+    rule, options = read(run.optimizer)
+    hyper, rates = RULES[rule].checked(**options), run.model_copy(update={"lr": lr}).rates()
+    beta, weights = hyper.get("mu", hyper.get("beta", 0.0)), parse(readout, run.steps)[1]
+    return expected_loss(rule, rates, weights, eigenvalues, eigenvalues, 1.0, run.batch_size, beta)
 
 
 ANALYSES: dict[str, Callable[[Evidence, Contrast, str, float], Analysed]] = {

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from steadydescent import measures
+from steadydescent.analyses import ANALYSES
 from steadydescent.exact import EXACT
 from steadydescent.paths import EXPERIMENTS
 from steadydescent.statistics import Rule
@@ -41,6 +42,24 @@ class Contrast(Checked):
     label: str = ""
     analysis: str | None = None
     options: dict[str, str | int | float] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Contrast":
+        plain = self.rate == "tuned" and self.tuned_by is None and self.minus is None and self.better
+        if self.analysis not in (None, *ANALYSES):
+            raise ValueError(f"analysis must be one of {sorted(ANALYSES)}, got {self.analysis!r}")
+        if self.analysis and not plain:
+            raise ValueError(
+                f"analysis {self.analysis!r} says itself what it compares: leave out better, rate, tuned_by and minus"
+            )
+        if self.factor != 1 and self.rate != "against":
+            raise ValueError(f"factor multiplies the rate of the other side: say rate: against, got {self.rate!r}")
+        if self.minus and (self.rate != "tuned" or any("@" in name for name in (self.arm, *self.against))):
+            raise ValueError(
+                f"minus={self.minus!r} takes both arms to that condition, so they must be tuned and name none of their "
+                f"own; got {self.arm!r} against {self.against} at rate {self.rate}"
+            )
+        return self
 
     def named(self, condition: str) -> str:
         """The condition as a row states it."""
@@ -100,6 +119,8 @@ class Claim(Checked):
                     raise ValueError(
                         f"claim {self.id!r}: condition must be among {list(conditions)}, got {condition!r}"
                     )
+                if condition == contrast.minus == own:
+                    raise ValueError(f"claim {self.id!r}: minus must be another condition than {own!r}")
                 if arm not in arms:
                     raise ValueError(f"claim {self.id!r}: arm must be one of {sorted(arms)}, got {arm!r}")
         if not contrast.margins or set(contrast.margins) - set(tasks):
@@ -130,7 +151,7 @@ class Cell(NamedTuple):
     def in_profile(self, plan: Plan) -> bool:
         """Whether the plan trains what the row needs, and measures it."""
         contrast, size = self.contrast, plan.size
-        if not measures.measured(contrast.measure, size.probes, size.shifts):
+        if not measures.measured(contrast.measure, size.probes, size.shifts, plan.curve_points):
             return False
         if contrast.analysis == "range test" and contrast.options["updates"] not in size.ramps:
             return False

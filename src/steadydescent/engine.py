@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from steadydescent.blocks import RECORDED, Batches, Feed, one_by_one, recorded
 from steadydescent.data import load
 from steadydescent.data.task_data import first_examples, wrong_labels
 from steadydescent.evaluation import measure, measure_surface
@@ -38,6 +39,8 @@ MONITOR_EVERY = 4
 """A plateau schedule watches every fourth validation example; such a run is evaluated on the others."""
 PROBED = 3
 """At about so many points of the curve the costly probes look; all others look at every point."""
+LONGEST = 3 * RECORDED
+"""Updates between two signs of life."""
 STATISTICS_BATCH = 1_000
 """Examples a batch when batch-norm statistics are re-estimated."""
 
@@ -127,7 +130,7 @@ class Stack:
         points = self.first.curve_points
         self.curve_steps = [round(total * (i + 1) / points) for i in range(points)]
         marks = {int(i) + 1 for w in self.sparse.values() for i in np.flatnonzero(w)}
-        self.boundaries = sorted({*self.curve_steps, *marks, *self.observed, total})
+        self.boundaries = sorted({*self.curve_steps, *marks, *self.observed, *range(LONGEST, total, LONGEST), total})
 
     def _start(self) -> None:
         models = {run.seed: self.flat.pack(initial_weights(run.task, run.seed)) for run in self.runs}
@@ -143,47 +146,43 @@ class Stack:
         seeds = sorted({run.seed for run in self.runs})
         self.streams = [IndexStream(examples, size, stream(s, "order"), replacement=self.task.surface) for s in seeds]
         self.noise = [torch.Generator().manual_seed(stream(s, "noise")) for s in seeds]
-        self.wrong = [
-            wrong_labels(
-                self.labels[self.data.train[i].to(self.device)], self.task.wrong_labels, stream(s, "wrong-labels")
-            )
-            for i, s in enumerate(seeds if self.task.wrong_labels else [])
-        ]
+        self.train_rows = self.data.train.to(self.device)  # [S, M]
+        self.train_labels = self.labels[self.train_rows]  # [S, M, …], as they are trained on
+        if share := self.task.wrong_labels:
+            spoilt = lambda labels, seed: wrong_labels(labels, share, stream(seed, "wrong-labels"))
+            self.train_labels = torch.stack([spoilt(*pair) for pair in zip(self.train_labels, seeds, strict=True)])
+        plain = one_by_one(self.step, Feed(self.pool, self.lane.to(self.device), self.mean, self.std))
+        self.block = recorded(plain) if self.device == "cuda" else plain
         self.losses: list[Tensor] = []
         self.measures: list[pd.DataFrame] = []
 
     def advance(self, start: int, stop: int) -> None:
         """Make updates start + 1 … stop; `start` is where the last call stopped."""
-        to = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)
-        batches = torch.stack([stream.take(stop - start) for stream in self.streams])  # [S, chunk, B]
-        rows = torch.stack([self.data.train[s][batches[s]] for s in range(len(self.streams))])[self.lane]
-        rows = rows.transpose(0, 1).to(self.device)  # [chunk, R, B]
-        wrong = None  # labels [chunk, R, B] where some are wrong
-        if self.wrong:
-            wrong = torch.stack([labels[batches[s]] for s, labels in enumerate(self.wrong)])[self.lane].transpose(0, 1)
-        noise = self._draw_noise(stop - start)  # [chunk, R, N]
-        lr = to(self._rates(start, stop))[:, :, None]
-        weights = to(
-            np.array([w[start:stop] for w in self.dense.values()]).reshape(len(self.dense), stop - start)
-        ).T.contiguous()
-        steps = torch.arange(start + 1, stop + 1, device=self.device)
-        carry = self.carry
-        for i in range(stop - start):
-            x, y = self.pool[rows[i]], self.labels[rows[i]] if wrong is None else wrong[i]
-            arguments = (noise[i], x, y, self.mean, self.std, steps[i], lr[i], weights[i, :, None, None])
-            carry, loss = self.step(carry, *arguments)
-            self.losses.append(loss)
-        self.carry = carry
+        self.carry, losses = self.block(self.carry, self._batches(start, stop))
+        self.losses.append(losses)
         for name, schedule in self.sparse.items():
             if weight := float(schedule[stop - 1]):
                 theta, buffers = self.checkpoints[name]
-                self.checkpoints[name] = (mix(theta, carry.theta, weight), mix(buffers, carry.buffers, weight))
+                self.checkpoints[name] = (
+                    mix(theta, self.carry.theta, weight),
+                    mix(buffers, self.carry.buffers, weight),
+                )
 
-    def _draw_noise(self, steps: int) -> Tensor:
-        """Uniform draws on (−1, 1) for the layers that take noise, `[steps, R, N]`, the same however chunks are cut."""
-        draw = lambda generator: torch.stack([torch.rand(self.flat.draws, generator=generator) for _ in range(steps)])
-        draws = torch.stack([draw(generator) for generator in self.noise], 1)[:, self.lane]
-        return (2 * draws - 1).to(self.device)
+    def _batches(self, start: int, stop: int) -> Batches:
+        """What these updates take from outside; draws are the same however a run is cut into blocks."""
+        to = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)
+        chosen = torch.stack([stream.take(stop - start) for stream in self.streams]).to(self.device)  # [S, k, B]
+        seat = torch.arange(len(self.streams), device=self.device)[:, None, None]
+        pick = lambda table: table[seat, chosen].transpose(0, 1)  # [S, M, …] → [k, S, B, …]
+        noise = torch.stack(
+            [torch.rand(stop - start, self.flat.draws, generator=g) for g in self.noise], 1
+        )  # [k, S, N]
+        steps = torch.arange(start + 1, stop + 1, device=self.device)
+        weights = np.array([w[start:stop] for w in self.dense.values()]).reshape(len(self.dense), stop - start)
+        averaging = to(weights).T.contiguous()[:, :, None, None]
+        rates = to(self._rates(start, stop))[:, :, None]
+        noise = (2 * noise - 1).to(self.device)  # uniform on (−1, 1)
+        return Batches(pick(self.train_rows), pick(self.train_labels), noise, steps, rates, averaging)
 
     def _rates(self, start: int, stop: int) -> np.ndarray:
         """Learning rates of the updates start + 1 … stop, `[chunk, R]`."""
@@ -304,7 +303,7 @@ class Stack:
 
     def _watch_losses(self) -> None:
         """Mean and spread of the minibatch losses of the last quarter; all of them where a probe asks for it."""
-        losses = torch.stack(self.losses).double().cpu()  # [T, R]
+        losses = torch.cat(self.losses).double().cpu()  # [T, R]
         tail = losses[-max(2, len(losses) // 4) :]
         self._measure(tail.mean(0), "tail-loss-mean", None)
         self._measure(tail.std(0), "tail-loss-sd", None)

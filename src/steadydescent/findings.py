@@ -89,12 +89,12 @@ def _numbers(evidence: Evidence, prefix: str) -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
     plan = evidence.plan
     for condition in plan.conditions:
-        for arm in plan.arms_in(condition):
+        for arm in (arm for arm in plan.arms_in(condition) if evidence.reported(condition, arm)):
             out |= _of_arm(evidence, condition, arm, f"{prefix}/{condition}/{arm}")
     for pair in plan.experiment.secondary:
         for condition in plan.conditions if "@" not in "".join(pair) else ("",):
             places = [place(name, condition) for name in pair]
-            if all(c in plan.conditions and a in plan.arms_in(c) for c, a in places):
+            if all(c in plan.conditions and a in plan.arms_in(c) and evidence.reported(c, a) for c, a in places):
                 name = f"{prefix}/{condition}/{pair[0]}-{pair[1]}" if condition else f"{prefix}/{pair[0]}-{pair[1]}"
                 out |= _of_pair(evidence, places, name)
     return out

@@ -18,6 +18,8 @@ from steadydescent.study import Plan, load_study
 
 SAME_RATE = 1.25
 """Rates that differ by a smaller factor count as one; grids have no rates between their points."""
+TIE, LOST = 1e-6, 1e3
+"""Updates that an accuracy of 1, or a height, weighs where rates are chosen by updates to a target: it settles ties."""
 
 
 class Candidate(NamedTuple):
@@ -58,34 +60,43 @@ class Evidence:
 
     @cached_property
     def _tuning(self) -> pd.DataFrame:
-        """What rates are chosen by, on validation data, larger better: columns run, readout, accuracy, loss, …"""
+        """What rates are chosen by, on validation data, larger better: columns run, readout, accuracy, loss, …
+
+        Where no rate arrives at the target, all need the same number of updates; the accuracy at the end, or a height,
+        then decides, and a run that diverged is the worst.
+        """
         finals = self.result.finals[self.result.finals.split == "validation"]
         table = finals.assign(loss=-finals.loss)[["run", "readout", "accuracy", "loss"]]
         steps = self.result.measures[self.result.measures.measure == "steps to target"]
-        return table.merge(
-            steps.assign(**{"steps to target": -steps.value})[["run", "readout", "steps to target"]], "left"
-        )
+        table = table.merge(steps[["run", "readout", "value"]], "left")
+        lost = table.run.isin(self.result.runs[self.result.runs.diverged_at.notna()].run)
+        ends = table.accuracy.fillna(table.loss).where(~lost, -LOST)
+        return table.assign(**{"steps to target": TIE * ends - table.value}).drop(columns="value")
 
     def _runs(self, condition: str, arm: str) -> pd.DataFrame:
         """The runs of an arm."""
         found = self.plan.trajectory(condition, arm).of(self.result.runs)
-        if found.empty or not found.test.any():
+        if not found.test.any():
             raise ValueError(f"the result holds no report runs of {arm!r} under {condition!r}")
         return found
+
+    def reported(self, condition: str, arm: str) -> bool:
+        """Whether the result has report runs of an arm; one from before the study asked for it has not."""
+        return bool(self.plan.trajectory(condition, arm).of(self.result.runs).test.any())
 
     def _tuning_scores(self, condition: str, arm: str, tuned_by: str, report: bool = False) -> pd.DataFrame:
         """Tuning (or report) seeds × candidates (rate, readout): what rates are chosen by, larger better."""
         runs = self.runs(condition, arm)
         merged = runs[runs.test == report][["run", "lr", "seed"]].merge(self._tuning, on="run")
         merged = merged[merged.readout.isin(self.plan.arms[arm].readouts)]
-        return merged.pivot(index="seed", columns=["lr", "readout"], values=tuned_by)
+        return merged.pivot(index="seed", columns=["lr", "readout"], values=tuned_by).sort_index(axis=1)
 
     def _report_scores(self, condition: str, arm: str, measure: str) -> pd.DataFrame:
         """Report seeds × candidates (rate, readout) in the measure's unit, at the rates that report seeds ran."""
         runs = self.runs(condition, arm)
         merged = runs[runs.test][["run", "lr", "seed"]].merge(self._values(measure), on="run")
         merged = merged[merged.readout.isin(self.plan.arms[arm].readouts)]
-        return merged.pivot(index="seed", columns=["lr", "readout"], values="value")
+        return merged.pivot(index="seed", columns=["lr", "readout"], values="value").sort_index(axis=1)
 
     def _candidates(
         self, condition: str, arm: str, measure: str = "accuracy", tuned_by: str | None = None
@@ -95,6 +106,8 @@ class Evidence:
         tuning, validation = (self.tuning(condition, arm, by, report) for report in (False, True))
         report = self.report(condition, arm, measure)
         both = [column for column in tuning.columns if column in set(report.columns)]
+        if not both:
+            raise ValueError(f"{arm!r} has no scores in {measure!r} under {condition!r}")
         labels = [Candidate(lr, readout, arm) for lr, readout in both]
         parts = [table.reindex(columns=both).to_numpy(float) for table in (tuning, report, validation)]
         if np.isnan(parts[2]).any():  # some runs are from before report runs kept validation scores: use none
@@ -126,8 +139,10 @@ class Evidence:
         return int(runs[runs.test & (runs.lr == lr)].diverged_at.notna().sum())
 
     def holds(self, cell: Cell) -> bool:
-        """Whether the result has what the contrast needs: its measure, and the arm at the rate of the other side."""
+        """Whether the result has what the contrast needs: arms, measure, and the arm at the rate of the other side."""
         contrast = cell.contrast
+        if not all(self.reported(*where) for where in contrast.places(cell.condition)):
+            return False
         if contrast.analysis is not None:
             return True
         if self._values(contrast.measure).empty:
@@ -165,13 +180,25 @@ def _at_rates_of(chooser: Candidates, arm: Candidates, factor: float) -> Candida
     return Candidates(labels, chooser.scores._replace(report=arm.scores.report[:, nearest]))
 
 
+def choices(contrast: Contrast, evidence: Evidence, condition: str) -> dict[str, Candidate]:
+    """What tuning chose on both sides, by the arm's name; of one arm at two rates the second is `against …`."""
+    arm, against = (side.chosen for side in sides(contrast, evidence, condition))
+    twice = against.arm == arm.arm and against != arm
+    found = {arm.arm: arm, f"against {arm.arm}" if twice else against.arm: against}
+    if contrast.minus is None:
+        return found
+    there = choices(contrast.model_copy(update={"minus": None}), evidence, contrast.minus)
+    return found | {f"{name}@{contrast.minus}": c._replace(arm=f"{c.arm}@{contrast.minus}")
+                    for name, c in there.items()}  # fmt: skip
+
+
 def estimate(contrast: Contrast, evidence: Evidence, condition: str, at: float) -> Estimate:
     """The contrast's interval at a level, above 0 as the source claims; of ratios the logarithm."""
     found = _between(contrast, evidence, condition, at)
     if contrast.minus is None:
         return found
     other = _between(contrast, evidence, contrast.minus, at)
-    # half-widths add in squares as if the two were independent: seeds in common make them smaller, not larger
+    # half-widths add in squares as if the two were independent; what seeds have in common is not made use of
     half = math.hypot(found.high - found.value, other.high - other.value)
     value = found.value - other.value
     return Estimate(value, value - half, value + half, math.hypot(found.sd, other.sd), found.n)
@@ -192,26 +219,27 @@ def judge(cell: Cell, evidence: Evidence, receipt: dict[str, Any], k: int) -> di
     contrast, at = cell.contrast, level(k)
     if contrast.analysis:
         analysed = ANALYSES[contrast.analysis](evidence, contrast, cell.condition, at)
-        found, unit, ratio, chosen = analysed.estimate, analysed.unit, analysed.ratio, []
+        found, unit, ratio, chosen = analysed.estimate, analysed.unit, analysed.ratio, {}
     else:
         measure = measures.find(contrast.measure)
         found, unit, ratio = estimate(contrast, evidence, cell.condition, at), measure.unit, measure.ratio
-        chosen = [side.chosen for side in sides(contrast, evidence, cell.condition)]
+        chosen = choices(contrast, evidence, cell.condition)
     margin = math.log(contrast.margins[cell.task]) if ratio else contrast.margins[cell.task]
     word = verdict(found.low, found.high, margin, contrast.rule)
     shown = (found.value, found.low, found.high)
     value, low, high = (math.exp(x) for x in shown) if ratio else shown
-    where = lambda candidate: (*place(candidate.arm, cell.condition), candidate.lr)
+    rates = [(*place(candidate.arm, cell.condition), candidate.lr) for candidate in chosen.values()]
     return cell.labels | {
         "verdict": "inconclusive" if receipt["profile"] == "smoke" else word,
         "estimate": value, "ci_low": low, "ci_high": high, "unit": unit, "null": 1.0 if ratio else 0.0,
         "level": at, "n_seeds": found.n, "profile": receipt["profile"], "result": receipt["result"],
-        "diverged": sum(evidence.diverged(*rate) for rate in {where(c) for c in chosen}),
+        "diverged": sum(evidence.diverged(*rate) for rate in rates),
         # the formula supposes a true zero; seeds that were not enough are never said to be
         "seeds_needed": max(found.n + 1, seeds_needed(found.sd, margin, k)) if word == "inconclusive" else None,
         "networks": evidence.networks(contrast, cell.condition),
-        "rates": {c.arm: c.lr for c in chosen}, "readouts": {c.arm: c.readout for c in chosen},
-        "on_edge": any(evidence.on_edge(*where(c)) for c in chosen), "tests": [],
+        "rates": {name: c.lr for name, c in chosen.items()},
+        "readouts": {name: c.readout for name, c in chosen.items()},
+        "on_edge": any(evidence.on_edge(*rate) for rate in rates), "tests": [],
     }  # fmt: skip
 
 

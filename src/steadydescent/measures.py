@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,11 @@ import pandas as pd
 from steadydescent.probes import churn
 from steadydescent.results import Result, Tables
 from steadydescent.settings import read
+from steadydescent.statistics import Statistic
+from steadydescent.study import Plan
 
-Statistic = Literal["mean", "log mean", "log sd"]
+EARLY = (5, 10, 20, 50)
+"""Percent of a run after which averages are looked at, where its curve has a point there."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,6 @@ MEASURES = {
         replace(_POINTS, name="training accuracy"),
         replace(_POINTS, name="calibration error", higher=False),
         replace(_POINTS, name="churn", higher=False),
-        replace(_POINTS, name="diverged", higher=False),
         replace(_POINTS, name="accuracy at equal training loss"),
         Measure("seed spread", "×", higher=False, statistic="log sd", scale=100),
         Measure("loss", "nats", higher=False),
@@ -55,7 +57,6 @@ MEASURES = {
         Measure("spread of the loss", "×", higher=False, statistic="log mean"),
         Measure("shift of layer inputs", "×", higher=False, statistic="log mean"),
         Measure("shift of gradients", "×", higher=False, statistic="log mean"),
-        Measure("variation of the loss", "×", higher=False, statistic="log mean"),
     )
 }
 _FINALS = {
@@ -71,19 +72,17 @@ _PROBED = {
     "spread of the loss": "tail-loss-sd",
     "shift of layer inputs": "input-shift",
     "shift of gradients": "gradient-shift",
-    "variation of the loss": "loss-variation",
 }
 _NEEDS = {
     "shift of layer inputs": "internal-shift",
     "shift of gradients": "internal-shift",
-    "variation of the loss": "internal-shift",
     "accuracy at equal training loss": "training-loss",
     "distance to the tail mean": "orbit",
     "churn": "predictions",
     "slope": "gradient-noise",
 }
 _SHIFTED = re.compile(r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift(?P<anew>, re-estimated)?")
-_EARLY = re.compile(r"validation accuracy at (?P<percent>\d+) %")
+_EARLY = re.compile(rf"validation accuracy at (?P<percent>{'|'.join(map(str, EARLY))}) %")
 
 
 def find(name: str) -> Measure:
@@ -101,8 +100,10 @@ def find(name: str) -> Measure:
     return MEASURES[name]
 
 
-def measured(name: str, probes: Sequence[str], shifts: Sequence[str]) -> bool:
-    """Whether report runs with these probes and shifts have the measure."""
+def measured(name: str, probes: Sequence[str], shifts: Sequence[str], curve_points: int) -> bool:
+    """Whether report runs with these probes, shifts and points along training have the measure."""
+    if match := _EARLY.fullmatch(name):
+        return int(match["percent"]) * curve_points % 100 == 0
     if match := _SHIFTED.fullmatch(name):
         return any(_kind(shift) == (match["kind"], bool(match["anew"])) for shift in shifts)
     return name not in _NEEDS or _NEEDS[name] in probes
@@ -114,9 +115,6 @@ def values(result: Result, name: str) -> pd.DataFrame:
     if name in _FINALS:
         split, column = _FINALS[name]
         found = result.finals[result.finals.split == split].rename(columns={column: "value"})
-    elif name == "diverged":
-        lost = result.runs.set_index("run").diverged_at.notna().astype(float)
-        found = result.finals[result.finals.split == "test"].assign(value=lambda f: f.run.map(lost))
     elif match := _SHIFTED.fullmatch(name):
         found = _shifted(result.finals, match["kind"], bool(match["anew"]), drop=match["what"] == "drop")
     else:
@@ -143,6 +141,16 @@ def _kind(split: str) -> tuple[str, bool]:
     return name if name in ("prior", "concept") else "covariate", options.get("statistics") == "reestimated"
 
 
+def kept(tables: Tables, plan: Plan, extra: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
+    """What a result keeps: what probes found on report runs, what follows from curves and predictions, and `extra`."""
+    report = tables.runs[tables.runs.test].run
+    probed = tables.measures[tables.measures.run.isin(report) & (tables.measures.measure != "loss")]
+    parts = [probed, *extra, derived(tables, plan.target, "loss" in plan.tune_by)]
+    parts += [at_equal_loss(tables, plan), churned(tables)]
+    found = pd.concat([part for part in parts if len(part)] or [table()], ignore_index=True)
+    return found.drop_duplicates(["run", "readout", "measure", "step"])
+
+
 def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame:
     """Measures of runs that follow from their curves: steps and examples to a target, and accuracy on the way."""
     curves = tables.curves.sort_values("step")
@@ -157,13 +165,17 @@ def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame
                 (run, readout, "steps to target", needed),
                 (run, readout, "examples to target", needed * batch_size),
             ]
-        if str(readout).startswith("ema"):
-            shares = (100 * curve.step / steps).round()
-            near = curve[shares.isin((5, 10, 20, 50))]
+        if str(readout).startswith("ema") and not by_loss:
+            near = curve[(100 * curve.step / steps).round().isin(EARLY)]
             rows += [(run, readout, f"validation accuracy at {round(100 * step / steps)} %", accuracy)
                      for step, accuracy in zip(near.step, near.accuracy, strict=True)]  # fmt: skip
+    return table(rows)
+
+
+def table(rows: Sequence[tuple[Any, ...]] = ()) -> pd.DataFrame:
+    """Measures at the end of runs as rows of a result: run, readout, measure, value; they belong to no step."""
     found = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
-    return found.assign(step=pd.array([None] * len(found), "Int64"))
+    return found.assign(step=pd.array([None] * len(found), "Int64")).astype({"value": float})
 
 
 def first_reached(steps: np.ndarray, values: np.ndarray, target: float, below: bool, total: int) -> float:
@@ -182,6 +194,18 @@ def first_reached(steps: np.ndarray, values: np.ndarray, target: float, below: b
     return float(steps[i - 1] + share * (steps[i] - steps[i - 1]))
 
 
+def at_equal_loss(tables: Tables, plan: Plan) -> pd.DataFrame:
+    """Accuracy where the training loss has fallen to what the slowest arm of any condition reaches at its best."""
+    report, training = tables.runs[tables.runs.test], tables.measures[tables.measures.measure == "training-loss"]
+    if training.empty:
+        return table()
+    ends = training.sort_values("step").groupby("run").value.last()
+    places = [(condition, arm) for condition in plan.conditions for arm in plan.arms_in(condition)]
+    arms = [plan.trajectory(*where).of(report) for where in places]
+    level = max(arm.assign(end=arm.run.map(ends)).groupby("lr").end.mean().min() for arm in arms)
+    return accuracy_at_loss(tables, float(level))
+
+
 def accuracy_at_loss(tables: Tables, loss: float) -> pd.DataFrame:
     """Validation accuracy where a run's training loss first falls to a level; the last one if it never does."""
     training = tables.measures[tables.measures.measure == "training-loss"]
@@ -192,8 +216,7 @@ def accuracy_at_loss(tables: Tables, loss: float) -> pd.DataFrame:
         when = first_reached(part.step.to_numpy(float), part.value.to_numpy(), loss, below=True, total=total)
         accuracy = curves[run]
         rows.append((run, "last", "accuracy at equal training loss", np.interp(when, accuracy.index, accuracy)))
-    found = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
-    return found.assign(step=pd.array([None] * len(found), "Int64"))
+    return table(rows)
 
 
 def churned(tables: Tables) -> pd.DataFrame:
@@ -206,5 +229,4 @@ def churned(tables: Tables) -> pd.DataFrame:
         classes = list(part.classes)
         for i, run in enumerate(part.run):
             rows.append((run, readout, "churn", churn(classes[i], classes[(i + 1) % len(classes)])))
-    found = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
-    return found.assign(step=pd.array([None] * len(found), "Int64"))
+    return table(rows)

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from tqdm import tqdm
 
-from steadydescent.statistics import Array, Scores, level, paired, tuned, verdict
+from steadydescent.statistics import Array, Scores, level, paired, student, tuned, verdict
 
 SEED, RUN, READOUT = 1.0, 0.5, 0.2  # sd in pp: of what all runs of a seed share, of a run, of its readout
 COMMON = 0.7  # the share of a run's variance that its validation and test scores have in common
@@ -163,7 +162,7 @@ def _counted(
     value: Array, error: Array, report: int, truth: float, k: int, effects: Sequence[float]
 ) -> dict[str, float]:
     """What intervals at the level of one of k contrasts get right."""
-    half = stats.t.ppf((1 + level(k)) / 2, report - 1) * error
+    half = student(level(k), report - 1) * error
     inside = lambda point: float((np.abs(value - point) <= half).mean())
     words = lambda effect: [verdict(v + effect - h, v + effect + h, MARGIN) for v, h in zip(value, half, strict=True)]
     null, n = words(0.0), len(value)

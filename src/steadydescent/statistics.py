@@ -55,7 +55,7 @@ def paired(differences: Array, level: float) -> Estimate:
     if n < 2:
         raise ValueError(f"an interval needs at least 2 seeds, got {n}")
     mean, sd = float(differences.mean()), float(differences.std(ddof=1))
-    half = _student(level, n - 1) * sd / math.sqrt(n)
+    half = student(level, n - 1) * sd / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, sd, n)
 
 
@@ -92,7 +92,7 @@ def tuned(
     if len(arm.validation):
         part = choice[tuning:]
         variance += _product(part, part) + max(0.0, 2 * _product(own, part))
-    half = _student(level, report - 1) * math.sqrt(variance)
+    half = student(level, report - 1) * math.sqrt(variance)
     return Estimate(value, value - half, value + half, math.sqrt(report * variance), report)
 
 
@@ -102,7 +102,7 @@ def _product(pulls: Array, others: Array) -> float:
 
 
 @cache
-def _student(level: float, freedom: int) -> float:
+def student(level: float, freedom: int) -> float:
     """The quantile that Student's t leaves outside ± it with probability 1 − level."""
     return float(stats.t.ppf((1 + level) / 2, freedom))
 

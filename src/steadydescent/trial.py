@@ -45,7 +45,7 @@ class Trial:
             half = self.plan.half(condition)
             low, high = -half, half
             while True:
-                found = self._tuned(condition, range(low, high + 1))
+                evidence = self._tuned(condition, range(low, high + 1))
                 edges = {i for indices in self.choices[condition].values() for i in indices}
                 grown = (low - (low in edges and low > -half - EXTENSIONS),
                          high + (high in edges and high < half + EXTENSIONS))  # fmt: skip
@@ -53,22 +53,24 @@ class Trial:
                     break
                 low, high = grown
             self.tuned[condition] = range(low, high + 1)
-            tables.append(found)
+            tables.append(self._scores(condition, evidence))
         return pd.concat(tables, ignore_index=True)
 
-    def _tuned(self, condition: str, indices: range) -> pd.DataFrame:
-        """Train these grid points of every arm and choose; the mean scores of every candidate."""
-        runs = {
-            run.key: run for arm in self.plan.arms_in(condition) for run in self.plan.tuning(condition, arm, indices)
-        }
-        tables = self._train(list(runs.values()), f"{self.plan.task}, {condition}, tuning")
-        evidence = self._evidence(tables)
-        parts = []
+    def _tuned(self, condition: str, indices: range) -> "TuningEvidence":
+        """Train these grid points of every arm and choose."""
+        asked = [run for arm, *_ in self.plan.sharing(condition) for run in self.plan.tuning(condition, arm, indices)]
+        evidence = self._evidence(self._train(asked, f"{self.plan.task}, {condition}, tuning"))
         self.choices[condition] = {}
         for arm in self.plan.arms_in(condition):
             rates = [self.plan.rate(condition, arm, i) for i in indices]
             chosen = [evidence.tuning(condition, arm, by).mean().idxmax()[0] for by in self.plan.tune_by]
             self.choices[condition][arm] = [indices[rates.index(lr)] for lr in chosen]
+        return evidence
+
+    def _scores(self, condition: str, evidence: "TuningEvidence") -> pd.DataFrame:
+        """The mean scores of every candidate under a condition."""
+        parts = []
+        for arm in self.plan.arms_in(condition):
             scores = {by: evidence.tuning(condition, arm, by).mean() for by in ("accuracy", "loss")}
             table = pd.DataFrame({name: s for name, s in scores.items() if len(s)}).reset_index()
             parts.append(table.assign(condition=condition, arm=arm))
@@ -76,31 +78,22 @@ class Trial:
 
     def _evidence(self, tables: Tables) -> "TuningEvidence":
         """What tuning may look at."""
-        found = measures.derived(tables, self.plan.target, self._by_loss)
+        found = measures.derived(tables, self.plan.target, "loss" in self.plan.tune_by)
         return TuningEvidence(Result(tables.runs, tables.finals, pd.DataFrame(), found), self.plan)
-
-    @property
-    def _by_loss(self) -> bool:
-        return "loss" in self.plan.tune_by
 
     def report(self) -> Tables:
         """Train the report runs: each arm's chosen rate and its two neighbours, or more, all report seeds."""
         for condition, choices in self.choices.items():
-            tuned = self.tuned[condition]
-            together = {i for chosen in choices.values() for i in chosen}
+            tuned, report = self.tuned[condition], self.plan.experiment.report
             runs: list[Run] = []
-            for arm, chosen in choices.items():
-                sharing = {i for other, own in choices.items() for i in own if self._same(condition, arm, other)}
-                wanted = together if self.plan.experiment.report == "all-arms" else sharing | set(chosen)
+            for arms in self.plan.sharing(condition):
+                wanted = {i for arm in (choices if report == "all-arms" else arms) for i in choices[arm]}
                 near = {i + step for i in wanted for step in (-1, 0, 1)} & set(tuned)
-                near |= set(self.plan.default_index(condition, arm, tuned))
-                indices = list(tuned) if self.plan.experiment.report == "everything" else sorted(near)
-                runs += self.plan.reporting(condition, arm, indices)
-            self._train(list({run.key: run for run in runs}.values()), f"{self.plan.task}, {condition}, reporting")
+                near |= {i for arm in arms for i in self.plan.default_index(condition, arm, tuned)}
+                indices = list(tuned) if report == "everything" else sorted(near)
+                runs += self.plan.reporting(condition, arms[0], indices)
+            self._train(runs, f"{self.plan.task}, {condition}, reporting")
         return self.store.load(list(self.runs))[0]
-
-    def _same(self, condition: str, arm: str, other: str) -> bool:
-        return self.plan.trajectory(condition, arm) == self.plan.trajectory(condition, other)
 
     def range_tests(self) -> pd.DataFrame:
         """Run the range tests; the rates that each rule suggests, columns run, readout, measure, step, value."""
@@ -113,8 +106,8 @@ class Trial:
                 for rule, suggest in SUGGESTIONS.items():
                     with suppress(ValueError):  # a loss that never falls suggests nothing
                         rate = suggest(run.rates(), losses.get_group(run.key).to_numpy())
-                        rows.append((run.key, "last", f"suggestion/{rule}", None, rate))
-        self.extra.append(pd.DataFrame(rows, columns=["run", "readout", "measure", "step", "value"]))
+                        rows.append((run.key, "last", f"suggestion/{rule}", rate))
+        self.extra.append(measures.table(rows))
         return self.extra[-1]
 
     def time_sizes(self) -> pd.DataFrame:
@@ -129,15 +122,16 @@ class Trial:
         return times
 
     def _train(self, runs: list[Run], title: str) -> Tables:
-        train(runs, self.store, self.device, self.journal, title)
-        self.runs |= {run.key: run for run in runs}
-        return self.store.load([run.key for run in runs])[0]
+        distinct = {run.key: run for run in runs}  # two arms may have a rate of the same run
+        train(list(distinct.values()), self.store, self.device, self.journal, title)
+        self.runs |= distinct
+        return self.store.load(list(distinct))[0]
 
     def save(self, root: Path = REPRODUCED) -> Path:
         """Write the result with its receipt and return its folder."""
         tables, receipts = self.store.load(list(self.runs))
         folder = root / self.plan.profile / self.plan.experiment.name / self.plan.task
-        result = Result(tables.runs, tables.finals, quantiles(tables), self._measures(tables))
+        result = Result(tables.runs, tables.finals, quantiles(tables), measures.kept(tables, self.plan, self.extra))
         note = summary(receipts, self.device) | {
             "result": result_id(self.plan.experiment.name, self.plan.task, result),
             "profile": self.plan.profile,
@@ -148,29 +142,6 @@ class Trial:
         }
         write_folder(folder, result, note, replace=True)
         return folder
-
-    def _measures(self, tables: Tables) -> pd.DataFrame:
-        """What probes found on report runs, and what follows from curves and predictions."""
-        kept = tables.measures[tables.measures.measure != "loss"]  # single losses stay in the store
-        parts = [kept[kept.run.isin(tables.runs[tables.runs.test].run)], *self.extra]
-        if self.plan.size.curve_points != 1:
-            parts.append(measures.derived(tables, self.plan.target, self._by_loss))
-        parts += [self._at_equal_loss(tables), measures.churned(tables)]
-        found = pd.concat([part for part in parts if len(part)], ignore_index=True)
-        return found.assign(step=found.step.astype("Int64") if "step" in found else pd.NA).drop_duplicates(
-            ["run", "readout", "measure", "step"]
-        )
-
-    def _at_equal_loss(self, tables: Tables) -> pd.DataFrame:
-        """Accuracy where the training loss has fallen to what the slowest arm of any condition reaches at its best."""
-        report, mine = tables.runs[tables.runs.test], tables.measures[tables.measures.measure == "training-loss"]
-        if mine.empty:
-            return pd.DataFrame()
-        ends = mine.sort_values("step").groupby("run").value.last()
-        places = [(condition, arm) for condition in self.plan.conditions for arm in self.plan.arms_in(condition)]
-        arms = [self.plan.trajectory(*where).of(report) for where in places]
-        level = max(arm.assign(end=arm.run.map(ends)).groupby("lr").end.mean().min() for arm in arms)
-        return measures.accuracy_at_loss(tables._replace(measures=mine), float(level))
 
 
 class TuningEvidence(Evidence):

@@ -1,0 +1,36 @@
+"""The study: what `experiments/study.yml` says, as checked data, and the runs it asks for."""
+
+from steadydescent.study.experiment import (
+    FIRST_TUNING_SEED,
+    PROFILES,
+    Arm,
+    Checked,
+    Condition,
+    Experiment,
+    Grid,
+    Parameters,
+    Settings,
+    Size,
+    load_study,
+)
+from steadydescent.study.plan import EXTENSIONS, RAMP, Plan, Trajectory, left_out, plans
+
+__all__ = [
+    "EXTENSIONS",
+    "FIRST_TUNING_SEED",
+    "PROFILES",
+    "RAMP",
+    "Arm",
+    "Checked",
+    "Condition",
+    "Experiment",
+    "Grid",
+    "Parameters",
+    "Plan",
+    "Settings",
+    "Size",
+    "Trajectory",
+    "left_out",
+    "load_study",
+    "plans",
+]
