@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from fabricated import a_run, tables
 from steadydescent import measures
@@ -180,23 +181,43 @@ def test_accuracy_at_loss_is_read_where_the_training_loss_falls_to_it():
 # ---- churn ---------------------------------------------------------------------------------------------------------
 
 
-def test_churn_is_the_share_on_which_a_seed_and_the_next_disagree():
-    """Round the seeds: 0 to 1, 1 to 2, 2 to 0; each settings and readout for itself."""
+def test_churn_is_the_share_on_which_two_seeds_disagree():
+    """A seed's part in the mean over all pairs; each settings and readout for itself."""
     classes = {0: [1, 2, 3, 4], 1: [1, 2, 3, 5], 2: [9, 9, 9, 5]}
     wanted = [a_run(seed=seed, lr=lr) for lr in (0.1, 0.2) for seed in (2, 0, 1)]
     made = tables(wanted, predicted=lambda run, readout: bytes(classes[run.seed] if run.lr == 0.1 else [7] * 4))
     found = churned(made).merge(made.runs[["run", "seed", "lr"]], on="run")
     assert len(found) == 2 * 2 * 3
     for row in found.itertuples():
-        assert row.value == ({0: 0.25, 1: 0.75, 2: 1.0}[row.seed] if row.lr == 0.1 else 0.0)
+        by_hand = {0: 1.25 - 2 / 3, 1: 1.0 - 2 / 3, 2: 1.75 - 2 / 3}[row.seed]  # d01, d12, d02 = 1/4, 3/4, 1
+        assert row.value == pytest.approx(by_hand if row.lr == 0.1 else 0.0)
+    assert found[found.lr == 0.1].value.mean() == pytest.approx((0.25 + 0.75 + 1.0) / 3)
     made = made._replace(measures=churned(made))
-    assert set(values(kept(made), "churn").value) == {0.0, 25.0, 75.0, 100.0}
+    assert values(kept(made), "churn").value.max() == pytest.approx(100 * (1.75 - 2 / 3))
+
+
+def test_the_interval_of_churn_covers_its_mean_though_pairs_share_seeds():
+    """Seeds of differing rates of error; pairs alone would give too narrow an interval."""
+    generator, inside, trials, n = np.random.default_rng(0), 0, 200, 24
+    wanted = [a_run(seed=seed) for seed in range(n)]
+    rates = lambda count: generator.choice([0.1, 0.3], count)
+    wrong = lambda count: generator.random((count, 200)) < rates(count)[:, None]
+    many = wrong(3_000)
+    share = many.mean(1)  # two seeds disagree where one alone is wrong; 200 examples, independent
+    truth = 2 * share.mean() * (1 - share.mean())
+    for _ in range(trials):
+        classes = wrong(n).astype(np.uint8)
+        made = tables(wanted, predicted=lambda run, readout, c=classes: c[run.seed].tobytes())
+        found = churned(made).groupby("readout").value.apply(list).iloc[0]
+        low, high = stats.t.interval(0.95, n - 1, np.mean(found), stats.sem(found))
+        inside += low <= truth <= high
+    assert 0.89 < inside / trials < 0.985  # a ring of pairs taken as independent: 0.85
 
 
 def test_diverged_networks_agree_with_none():
     made = tables(runs(), predicted=lambda run, readout: bytes([LOST] * 5 if run.seed == 1 else [3] * 5))
     by_seed = churned(made).merge(made.runs[["run", "seed"]], on="run").groupby("seed").value.mean()
-    assert by_seed.tolist() == [1.0, 1.0, 0.0]
+    assert by_seed.tolist() == pytest.approx([1 / 3, 4 / 3, 1 / 3])  # 1 and 1 of the pairs with it, 0 of the other
 
 
 # ---- names ---------------------------------------------------------------------------------------------------------
