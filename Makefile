@@ -2,6 +2,7 @@
 PROFILE ?= laptop
 DEVICE ?= auto
 ONLY ?=
+WORKERS ?=
 SOURCE ?= published
 PYTHON ?= python3
 # An extra pip index. On Linux pip takes PyTorch's CUDA build, several GB; CPU wheels are far smaller:
@@ -18,17 +19,17 @@ WHAT := --profile '$(PROFILE)' --device '$(DEVICE)' $(ONE)
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
-	@echo 'Settings, after the target: PROFILE=smoke|laptop|desk|full DEVICE=auto|cpu|cuda ONLY=experiment[/task] PYTHON=python3.12'
+	@echo 'Settings, after the target: PROFILE=smoke|laptop|desk|full DEVICE=auto|cpu|cuda ONLY=experiment[/task] WORKERS=4 PYTHON=python3.12'
 	@echo 'On Linux without a GPU: TORCH_INDEX=https://download.pytorch.org/whl/cpu spares several GB at the first call.'
 
-reproduce: .venv/ready ## Train what is missing, judge the claims, build the book (PROFILE, DEVICE, ONLY)
-	@$(STEADY) reproduce $(WHAT)
+reproduce: .venv/ready ## Train what is missing, judge the claims, build the book (PROFILE, DEVICE, ONLY, WORKERS)
+	@$(STEADY) reproduce $(WHAT) $(if $(WORKERS),--workers '$(WORKERS)')
 
 test: .venv/ready ## Run the tests
-	@$(BIN)/python -m pytest -q -m 'not slow'
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 -m 'not slow'
 
 test-all: .venv/ready ## Run the tests, the slow ones too
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8
 
 book: .venv/ready ## Build the book from published results (SOURCE=reproduced PROFILE=…: from yours)
 	@$(STEADY) book --source '$(SOURCE)' --profile '$(PROFILE)'
@@ -45,8 +46,8 @@ claims: .venv/ready ## Show the verdicts (SOURCE=reproduced PROFILE=…: yours)
 verify: .venv/ready ## Compare your results with the published ones; fail when a published verdict flips (PROFILE)
 	@$(STEADY) verify --profile '$(PROFILE)'
 
-bench: .venv/ready ## Time the engine side by side with the loops people write
-	@$(STEADY) bench
+bench: .venv/ready ## Time the engine side by side with what people would otherwise use (DEVICE, ONLY=case, SAVE=1)
+	@$(STEADY) bench --device '$(DEVICE)' $(ONE) $(if $(SAVE),--save)
 
 publish: .venv/ready ## Make your results the published ones (PROFILE, ONLY)
 	@$(STEADY) publish --profile '$(PROFILE)' $(ONE)

@@ -1,192 +1,104 @@
-"""Training with one EMA, side by side in one run: our stack, a good single-model loop, and the loop people write.
+"""Training with one EMA: the engine against the loops people write, P0 to P3, in replica-updates a second."""
 
-Repetitions are interleaved (A B C A B C …), so that a noisy machine slows all alike; ratios are taken
-within a repetition. Compiling and warming up are timed apart. Every contender then trains the same
-number of updates from scratch, and the losses are shown: nobody wins by doing less.
-"""
-
-import statistics
-import time
-from collections.abc import Callable
-from copy import deepcopy
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
-from scipy.stats import quantile_test
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from ours import OurStack, plan
+from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop, choices
+from processes import Processes
+from rounds import Contender, Local, compare
+from steadydescent.stepping import numerics
 
-from steadydescent import data
-from steadydescent.engine import Stack, initial_weights
-from steadydescent.minibatches import IndexStream
-from steadydescent.paths import DATA
-from steadydescent.runs import Run, stream_seed
-from steadydescent.stepping import can_compile, numerics
-from steadydescent.sweep import stack_plans
-from steadydescent.tasks import find
-
-LR, BATCH, WINDOW = 0.08, 100, 100
-BETA = 1 - 1 / WINDOW
-CHECKED_UPDATES = 400
+TASKS = ("mnist1d-mlp", "mnist1d-cnn", "fashion-mnist-mlp", "fashion-mnist-cnn", "names-transformer")
+BLOCK = {"cpu": 1, "cuda": 32}
+"""The engine is timed over multiples of so many updates: on a GPU the length of a recorded block."""
+MOST_PROCESSES = {"cpu": 1_000, "cuda": 16}
+"""P2 on a GPU: more processes than this share one GPU no better and take minutes to start."""
 
 
-class Single:
-    """One network on data in memory: what both single-model loops share."""
-
-    def __init__(self, task: str, seed: int = 0) -> None:
-        source = find(task).source
-        loaded = data.load(source, [seed], DATA)
-        standard = lambda rows: (loaded.pool[rows] - loaded.mean[0]) / loaded.std[0]
-        self.x, self.y = standard(loaded.train[0]), loaded.labels[loaded.train[0]]
-        self.held_out = (standard(loaded.validation[0]), loaded.labels[loaded.validation[0]])
-        self.order = IndexStream(len(self.x), BATCH, stream_seed(source, seed, "order"))
-        self.model = initial_weights(task, seed)
-        self.average = deepcopy(self.model)
-
-    def loss(self) -> float:
-        """Validation cross-entropy of the last weights."""
-        with torch.no_grad():
-            return nn.functional.cross_entropy(self.model.eval()(self.held_out[0]), self.held_out[1]).item()
+SECONDS = {"cpu": 1.0, "cuda": 0.4}
+"""Seconds a measurement unless told otherwise."""
 
 
-class DataLoaderLoop(Single):
-    """P0: DataLoader, nn.Module, torch.optim, an EMA over the state dict; one seed after another."""
+@dataclass(frozen=True)
+class Settings:
+    """How long to measure: seconds a measurement, and rounds.
 
-    def __init__(self, task: str) -> None:
-        super().__init__(task)
-        self.loader = DataLoader(TensorDataset(self.x, self.y), BATCH, shuffle=True, drop_last=True)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), LR, momentum=0.9)
-        self.batches = iter(self.loader)
+    `checked` are the updates after which losses are compared, `width` is that of the stack; 0 means the task's own.
+    """
 
-    def advance(self, updates: int) -> int:
-        self.model.train()
-        for _ in range(updates):
-            try:
-                x, y = next(self.batches)
-            except StopIteration:
-                self.batches = iter(self.loader)
-                x, y = next(self.batches)
-            self.optimizer.zero_grad()
-            nn.functional.cross_entropy(self.model(x), y).backward()
-            self.optimizer.step()
-            with torch.no_grad():
-                for average, value in zip(
-                    self.average.state_dict().values(), self.model.state_dict().values(), strict=True
-                ):
-                    average.copy_(BETA * average + (1 - BETA) * value)
-        return updates
+    seconds: float = 1.0
+    rounds: int = 7
+    checked: int = 0
+    width: int = 0
+
+    def updates_checked(self, task: str) -> int:
+        """Fewer where rounding soon shows: a whole background of one shade crosses a ReLU at once."""
+        return self.checked or {"mnist1d-mlp": 192, "fashion-mnist-cnn": 16, "names-transformer": 32}.get(task, 64)
 
 
-class InMemoryLoop(Single):
-    """An eager loop over one model: data in memory, foreach optimiser, EMA by one foreach lerp."""
-
-    def __init__(self, task: str, threads: int) -> None:
-        super().__init__(task)
-        self.threads = threads
-        self.optimizer = torch.optim.SGD(self.model.parameters(), LR, momentum=0.9, foreach=True)
-        self.weights = [p.data for p in self.model.parameters()]
-        self.averages = [p.data for p in self.average.parameters()]
-
-    def advance(self, updates: int) -> int:
-        torch.set_num_threads(self.threads)
-        self.model.train()
-        for rows in self.order.take(updates):
-            self.optimizer.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(self.model(self.x[rows]), self.y[rows]).backward()
-            self.optimizer.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(self.averages, self.weights, 1 - BETA)
-        return updates
+TOLERANCE = 0.01
+"""Losses after the same updates may differ by rounding, which grows along training: 1 %, relative."""
 
 
-class OurStack:
-    """The engine: a stack at the planned width, compiled where it can be, one EMA."""
-
-    def __init__(self, task: str, updates: int = 10**6) -> None:
-        plan = stack_plans()["cpu"][task]
-        self.threads = plan.threads
-        window = f"ema-{100 * WINDOW / updates:g}"
-        runs = [
-            Run(task=task, optimizer="momentum", schedule="constant", lr=LR, batch_size=BATCH, steps=updates, seed=seed,
-                readouts=("last", window)) for seed in range(plan.width)
-        ]  # fmt: skip
-        self.stack, self.done = Stack(runs, DATA, compile=can_compile("cpu") is None), 0
-
-    def advance(self, updates: int) -> int:
-        torch.set_num_threads(self.threads)
-        with torch.no_grad():
-            self.stack.advance(self.done, self.done + updates)
-        self.done += updates
-        return updates * len(self.stack.runs)
-
-    def loss(self) -> float:
-        """Validation cross-entropy of the first replica, seed 0 as in the other loops."""
-        stack = self.stack
-        stack.done = self.done
-        return float(stack.evaluate(stack.readouts[0], stack.look(stack.validation)).loss[0])
+def trained(name: str, loop: Any, device: str, checked: int, threads: int, block: int = 1) -> Local:
+    """A training loop as a contender; its units are updates."""
+    return Local(name, loop.advance, device, threads=threads, checked=checked, block=block, score=loop.loss)
 
 
-def rate(contender: Any, seconds: float) -> float:
-    """Replica-steps a second over about `seconds`."""
-    began, done = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        done += contender.advance(20)
-    return done / (time.perf_counter() - began)
+def best_choice(task: str, device: str, seconds: float) -> tuple[Choice, str]:
+    """The single-model loop that is fastest here, and the rates of all that were tried."""
+    rates: dict[Choice, float] = {}
+    for choice in choices(device, tuple(sorted({1, os.cpu_count() or 1}))):
+        tried = Local("", InMemoryLoop(task, device, choice).advance, device, threads=choice.threads, checked=3)
+        tried.prepare(seconds)
+        rates[choice] = max(tried.rate() for _ in range(3))
+    told = "; ".join(f"{choice}: {rate:.0f}/s" for choice, rate in rates.items())
+    return max(rates, key=rates.__getitem__), f"tried {told}"
 
 
-def best_threads(task: str, seconds: float) -> InMemoryLoop:
-    """The in-memory loop at the thread count that suits it best on this machine."""
-    loops = [InMemoryLoop(task, threads) for threads in sorted({1, torch.get_num_threads()})]
-    return max(loops, key=lambda loop: rate(loop, seconds))
-
-
-def checked_loss(build: Callable[[], Any]) -> float:
-    """Validation loss after the same number of updates from scratch."""
-    contender = build()
-    contender.advance(CHECKED_UPDATES)
-    return contender.loss()
-
-
-def compare_loops(seconds: float, rounds: int, task: str = "mnist1d-mlp") -> list[dict[str, Any]]:
-    """One row a peer: rates, their ratio with a 95 % interval of the median, and the losses that were checked."""
+def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """Our stack against P0 to P3: a row a peer."""
+    width, threads = settings.width or plan(task, device).width, plan(task, device).threads
+    checked = settings.updates_checked(task)
+    entrant = partial(trained, device=device, checked=checked)
     with numerics():
-        ours, peer0, peer1 = OurStack(task), DataLoaderLoop(task), best_threads(task, seconds)
-        began = time.perf_counter()
-        ours.advance(3)
-        warm_up = time.perf_counter() - began
-        contenders = {
-            "ours": ours,
-            "P0 DataLoader loop": peer0,
-            f"P1 eager in-memory loop, {peer1.threads} threads": peer1,
+        choice, told = best_choice(task, device, settings.seconds / 3)
+        many = Choice(1, choice.optimizer, choice.compiled)
+        count = min(os.cpu_count() or 1, MOST_PROCESSES[device])
+        names = {
+            "P0": "P0 DataLoader loop",
+            "P1": f"P1 best single-model loop: {choice}",
+            "P2": f"P2 {count} processes at once: {many}",
+            "P3": f"P3 torch.func ensemble of {width}, eager",
         }
-        for contender in contenders.values():  # caches and allocators settle before anything counts
-            rate(contender, seconds)
-        rates: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(rounds):
-            for name, contender in contenders.items():
-                rates[name].append(rate(contender, seconds))
-        losses = [
-            checked_loss(build)
-            for build in (
-                lambda: OurStack(task, CHECKED_UPDATES),
-                lambda: DataLoaderLoop(task),
-                lambda: InMemoryLoop(task, peer1.threads),
-            )
-        ]
-    return [
-        _row(task, name, rates["ours"], found, warm_up, losses[0], loss)
-        for (name, found), loss in zip(list(rates.items())[1:], losses[1:], strict=True)
-    ]
+        with closing(Processes(names["P2"], task, device, many, count, checked)) as processes:
+            contenders: list[Contender] = [
+                entrant("ours", OurStack(task, device, width=width), threads=threads, block=BLOCK[device]),
+                entrant(names["P0"], DataLoaderLoop(task, device), threads=choice.threads),
+                entrant(names["P1"], InMemoryLoop(task, device, choice), threads=choice.threads),
+                processes,
+                entrant(names["P3"], Ensemble(task, device, width), threads=threads),
+            ]
+            return compare(
+                f"train {task}, one EMA", device, "replica-updates/s", contenders, settings.rounds, settings.seconds,
+                tolerance=TOLERANCE, notes={names["P1"]: told},
+            )  # fmt: skip
 
 
-def _row(
-    task: str, peer: str, ours: list[float], theirs: list[float], warm_up: float, our_loss: float, their_loss: float
-) -> dict[str, Any]:
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    interval = quantile_test(ratios, p=0.5).confidence_interval(0.95)
-    return {
-        "case": f"train {task}, one EMA", "device": "cpu", "peer_name": peer,
-        "ours": round(statistics.median(ours)), "peer": round(statistics.median(theirs)),
-        "ratio": statistics.median(ratios), "ratio_low": float(interval.low), "ratio_high": float(interval.high),
-        "compile_seconds": round(warm_up, 1), "our_loss": our_loss, "peer_loss": their_loss, "rounds": len(ratios),
-    }  # fmt: skip
+def averages_cost(task: str, device: str, settings: Settings, averages: int) -> list[dict[str, Any]]:
+    """Time of an update that keeps so many averages against one that keeps none."""
+    threads = plan(task, device).threads
+    stack = partial(OurStack, task, device, width=settings.width)
+    entrant = partial(trained, device=device, checked=32, threads=threads, block=BLOCK[device])
+    named = {1: "one EMA added to a step", 5: "five averages added to a step"}[averages]
+    with numerics(threads):
+        contenders = [entrant("ours", stack(averages)), entrant("the same step without an average", stack(0))]
+        times = 1000.0 * (settings.width or plan(task, device).width)
+        return compare(
+            f"{named}, {task}", device, "ms/update", contenders, settings.rounds, settings.seconds,
+            times=times, tolerance=TOLERANCE,
+        )  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+import time
 
 import click
 from rich.console import Console
@@ -14,6 +15,9 @@ PROFILE = click.option(
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.", envvar="DEVICE")
 ONLY = click.option("--only", default="", help="One experiment, or experiment/task.", envvar="ONLY")
+WORKERS = click.option(
+    "--workers", default="", help="Train in so many processes, on GPUs one each; needs Dask.", envvar="WORKERS"
+)
 SOURCE = click.option("--source", default="published", show_default=True, help="published, or reproduced (yours).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 
@@ -103,18 +107,21 @@ def plan(profile: str, device: str, only: str, as_json: bool) -> None:
 @PROFILE
 @DEVICE
 @ONLY
+@WORKERS
 @click.option("--book/--no-book", default=True, help="Build the book from the results at the end.")
-def reproduce(profile: str, device: str, only: str, book: bool) -> None:
+def reproduce(profile: str, device: str, only: str, workers: str, book: bool) -> None:
     """Plan, fetch data, train what is missing, judge the claims, and build the book."""
     from steadydescent.reproduce import build_book, run_study, say_cost
     from steadydescent.reproduce import costs as costs_of
     from steadydescent.sweep import pick_device
+    from steadydescent.sweep import workers as ready
 
     device = pick_device(device)
     rows = costs_of(profile, device, only)
     show(rows, False, f"Profile {profile} on {device}")
     say_cost(rows, profile, device)
-    run_study(profile, device, only)
+    with ready(device, workers):
+        run_study(profile, device, only)
     _verdicts("reproduced", profile, False)
     if book:
         click.echo(f"The book with your results: {build_book('reproduced', profile)}")
@@ -124,12 +131,15 @@ def reproduce(profile: str, device: str, only: str, book: bool) -> None:
 @PROFILE
 @DEVICE
 @ONLY
-def run(profile: str, device: str, only: str) -> None:
+@WORKERS
+def run(profile: str, device: str, only: str, workers: str) -> None:
     """Train what is missing, without the book."""
     from steadydescent.reproduce import run_study
     from steadydescent.sweep import pick_device
+    from steadydescent.sweep import workers as ready
 
-    run_study(profile, pick_device(device), only)
+    with ready(pick_device(device), workers):
+        run_study(profile, pick_device(device), only)
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:
@@ -228,17 +238,34 @@ def fetch(source: str) -> None:
 
 
 @main.command()
+@DEVICE
 @JSON
-@click.option("--seconds", default=2.0, show_default=True, help="Seconds a case and repetition.")
-@click.option("--rounds", default=7, show_default=True, help="Interleaved repetitions.")
-def bench(as_json: bool, seconds: float, rounds: int) -> None:
-    """Time the engine side by side with the loops people write, interleaved in one run."""
+@click.option("--only", default="", help="Cases whose name holds this, or matches it as a glob.")
+@click.option("--with", "also", default="", help="Cases that take minutes: reproduce, book, or both with a comma.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds a measurement; 1 on a CPU, 0.4 on a GPU unless given.",
+)
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(min=2), help="Interleaved repetitions.")
+@click.option("--save", is_flag=True, help="Keep rows and a receipt in results/published, where the book reads them.")
+def bench(device: str, as_json: bool, only: str, also: str, seconds: float | None, rounds: int, save: bool) -> None:
+    """Time the engine side by side with what people would otherwise use, interleaved in one run."""
     from steadydescent.paths import ROOT
+    from steadydescent.sweep import pick_device
 
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from training import compare_loops
+    import suite
+    from training import SECONDS, Settings
 
-    show(compare_loops(seconds, rounds), as_json, "Training with one EMA, replica-steps per second")
+    began = time.monotonic()
+    suite.chosen(only, also)  # refuses before anything is measured
+    device = pick_device(device)
+    rows = suite.measured(only, also, device, Settings(seconds or SECONDS[device], rounds), dict(os.environ))
+    if save:
+        path = suite.save(rows, device, (time.monotonic() - began) / 60)
+        click.echo(f"saved {path}", err=True)
+    show(rows if as_json else suite.brief(rows), as_json, f"Side by side on {device}")
 
 
 @main.command()

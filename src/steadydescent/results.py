@@ -142,6 +142,7 @@ class Store:
     def __init__(self, root: Path, warn: Callable[[str], None] = print) -> None:
         self.root, self.warn = root, warn
         self._checked: dict[Path, tuple[Tables, dict[str, Any]]] = {}
+        self._keys: dict[Path, frozenset[str]] = {}  # asked for before every stack
 
     def _folders(self) -> Iterable[Path]:
         return sorted(self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f]*"))
@@ -151,6 +152,7 @@ class Store:
         if folder not in self._checked:
             try:
                 self._checked[folder] = read_folder(folder, Tables)
+                self._keys[folder] = frozenset(self._checked[folder][0].runs.run)
             except ValueError as error:
                 self._set_aside(folder)
                 self.warn(f"set aside and to be computed again: {error}")
@@ -166,7 +168,7 @@ class Store:
 
     def keys(self) -> set[str]:
         """Keys of all finished runs, files verified."""
-        return {key for folder in self._folders() if (found := self._read(folder)) for key in found[0].runs.run}
+        return set().union(*(self._keys[folder] for folder in self._folders() if self._read(folder)))
 
     def lock(self, keys: Sequence[str]) -> FileLock:
         """A lock on a stack of runs; it goes with the process that holds it."""

@@ -1,10 +1,14 @@
 """From runs to stored results: which runs make a stack, what that costs, and training what is missing."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 import yaml
@@ -65,37 +69,81 @@ def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:
 def train(runs: Sequence[Run], store: Store, device: str, journal: Journal, title: str = "training") -> None:
     """Train what the store does not hold yet, stack by stack; what is finished stays finished.
 
-    Two processes may work on the same list: each stack is locked while it is trained.
+    Here, one stack after another, or on the workers that `WORKERS` or `DASK_SCHEDULER_ADDRESS` name. Two processes
+    may work on the same list: each stack is locked while it is trained.
     """
     have, todo = store.keys(), stacks(runs, device)
     left = [stack for stack in todo if any(run.key not in have for run in stack)]
     count = lambda part: sum(run.steps for stack in part for run in stack)
     journal.tell(start=title, total=count(todo), initial=count(todo) - count(left))
-    for stack in left:
-        with store.lock([run.key for run in stack]):
-            have = store.keys()  # another process may have trained it meanwhile
-            missing = [run for run in stack if run.key not in have]
-            journal.tell(done=sum(run.steps for run in stack) - sum(run.steps for run in missing))
-            if missing:
-                _train_stack(missing, store, device, journal)
+    if left and _workers_wanted():
+        with workers(device):
+            _cluster().train_stacks(left, store, device, journal)
+    elif left:
+        _train_here(left, store, device, journal)
     journal.tell(end=title)
 
 
+def _workers_wanted() -> bool:
+    return bool(os.environ.get("WORKERS") or os.environ.get("DASK_SCHEDULER_ADDRESS"))
+
+
+def workers(device: str, count: str = "") -> AbstractContextManager:
+    """Workers for all that is trained inside: so many, or those that the environment names, or none if it names none.
+
+    Raises ValueError or RuntimeError with a sentence when they cannot be had.
+    """
+    return _cluster().crew(device, count) if count or _workers_wanted() else nullcontext()
+
+
+def _cluster() -> ModuleType:
+    try:
+        from steadydescent import cluster
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"WORKERS and DASK_SCHEDULER_ADDRESS need Dask, and {error.name!r} is not installed; "
+            "run pip install 'steadydescent[cluster]', or leave both out to train in this process"
+        ) from None
+    return cluster
+
+
+def _train_here(todo: list[list[Run]], store: Store, device: str, journal: Journal) -> None:
+    for stack in todo:
+        with store.lock([run.key for run in stack]):
+            if missing := still_missing(stack, store, journal):
+                _train_stack(missing, store, device, journal)
+
+
+def still_missing(stack: list[Run], store: Store, journal: Journal) -> list[Run]:
+    """Runs of a locked stack that are to be trained; another process may have trained it meanwhile."""
+    have = store.keys()
+    missing = [run for run in stack if run.key not in have]
+    journal.tell(done=sum(run.steps for run in stack) - sum(run.steps for run in missing))
+    return missing
+
+
 def _train_stack(runs: list[Run], store: Store, device: str, journal: Journal) -> None:
+    store.save(*trained(runs, device, journal.tell))
+
+
+def trained(
+    runs: list[Run], device: str, tell: Callable[..., None], threads: int | None = None
+) -> tuple[Tables, dict[str, Any]]:
+    """A stack's tables and receipt, trained as its plan says, on a CPU with at most so many threads."""
     from steadydescent.engine import Stack
     from steadydescent.stepping import can_compile, numerics
 
     plan = stack_plans()[device][base(runs[0].task)]
     wanted = runs[0].steps >= plan.compile_from
     if wanted and (obstacle := can_compile(device)):
-        journal.tell(note=f"{obstacle}: the engine runs eager, which is slower; install g++ and Python's headers")
+        tell(note=f"{obstacle}: the engine runs eager, which is slower; install g++ and Python's headers")
     compiled = wanted and obstacle is None
-    with numerics(plan.threads):
+    with numerics(min(plan.threads, threads or plan.threads)):
         stack = Stack(runs, DATA, device, compiled, width=plan.width if compiled else 0)
-        history = stack.train(tick=lambda steps: journal.tell(done=steps))
+        history = stack.train(tick=lambda steps: tell(done=steps))
         note = receipt(device, seconds=history.seconds, width=len(runs), compiled=compiled, data=stack.data.checksum)
     tables = (history.runs, history.finals, history.curves, history.measures, history.predictions)
-    store.save(Tables(*tables), note)
+    return Tables(*tables), note
 
 
 def summary(receipts: Sequence[dict], device: str) -> dict:

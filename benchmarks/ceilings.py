@@ -1,0 +1,161 @@
+"""What this machine can do at most: a large product, the step's bare matrix products, a copy; and our share of it.
+
+Axes: R replicas, B batch, P parameters.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ours import OurStack, plan
+from peers import BATCH, BETA, LR, MOMENTUM
+from rounds import Local, compare, repeated
+from steadydescent.optimizers import RULES
+from steadydescent.stepping import can_compile, numerics
+from steadydescent.tasks import find
+from steadydescent.weight_averaging import mix
+from training import BLOCK, Settings, trained
+
+SIDE = 1024
+COPIED = {"cpu": 2**25, "cuda": 2**28}
+"""Numbers in the tensors that are copied and updated: far more than any cache holds."""
+
+
+class BareProducts:
+    """The matrix products of one update of R perceptrons and nothing else, into memory that is there already.
+
+    For each layer of `sizes` [in, …, out]: x·Wᵀ + b, then the gradient of W, and that of x but for the first layer,
+    whose input needs none.
+    """
+
+    def __init__(self, sizes: list[int], width: int, batch: int, device: str) -> None:
+        draw = lambda *shape: torch.randn(width, *shape, device=device)
+        self.sizes, self.width, self.batch = sizes, width, batch
+        self.x = [draw(batch, size) for size in sizes]
+        self.weight = [draw(o, i) for i, o in pairwise(sizes)]
+        self.bias = [draw(1, o) for o in sizes[1:]]
+        self.into_weight = [torch.empty_like(weight) for weight in self.weight]
+        self.into_x = [torch.empty_like(x) for x in self.x]
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions of one update of all replicas."""
+        products = [i * o * (2 if layer == 0 else 3) for layer, (i, o) in enumerate(pairwise(self.sizes))]
+        return 2 * self.width * self.batch * sum(products)
+
+    def batched(self) -> None:
+        """Each product for all replicas at once."""
+        for layer, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+            x, dy = self.x[layer], self.x[layer + 1]
+            torch.baddbmm(bias, x, weight.transpose(1, 2), out=self.into_x[layer + 1])
+            torch.bmm(dy.transpose(1, 2), x, out=self.into_weight[layer])
+            if layer:
+                torch.bmm(dy, weight, out=self.into_x[layer])
+
+    def one_by_one(self) -> None:
+        """Each product for one replica after another."""
+        for layer, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+            for r in range(self.width):
+                x, dy = self.x[layer][r], self.x[layer + 1][r]
+                torch.addmm(bias[r], x, weight[r].t(), out=self.into_x[layer + 1][r])
+                torch.mm(dy.t(), x, out=self.into_weight[layer][r])
+                if layer:
+                    torch.mm(dy, weight[r], out=self.into_x[layer][r])
+
+
+def linear_sizes(task: str) -> list[int]:
+    """Widths of a perceptron's layers, input and output included.
+
+    >>> linear_sizes("mnist1d-mlp")
+    [40, 100, 100, 10]
+    """
+    layers = [module for module in find(task).build() if isinstance(module, nn.Linear)]  # type: ignore[attr-defined]
+    return [layers[0].in_features, *(layer.out_features for layer in layers)]
+
+
+def products_of(task: str, device: str, settings: Settings) -> BareProducts:
+    """The bare products of a task's step at the width used."""
+    return BareProducts(linear_sizes(task), settings.width or plan(task, device).width, BATCH, device)
+
+
+@torch.no_grad()
+def better_way(products: BareProducts, device: str, threads: int, seconds: float) -> Callable[[], None]:
+    """The faster of the two ways to make the products."""
+    ways = [products.batched, products.one_by_one]
+    tried = [Local("", repeated(way), device, threads=threads) for way in ways]
+    for contender in tried:
+        contender.prepare(seconds)
+    rates = [max(contender.rate() for _ in range(3)) for contender in tried]
+    return ways[rates.index(max(rates))]
+
+
+@torch.no_grad()
+def product_ceiling(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """GFLOP/s of the step's bare products against a product of two 1024×1024 matrices."""
+    products, threads = products_of(task, device, settings), plan(task, device).threads
+    a, b, c = (torch.randn(SIDE, SIDE, device=device) for _ in range(3))
+    with numerics(threads):
+        way = better_way(products, device, threads, settings.seconds / 3)
+        contenders = [
+            Local(f"bare products, {way.__name__}", repeated(way, products.operations / 1e9), device, threads=threads),
+            Local(
+                f"{SIDE}×{SIDE} product, float32", repeated(lambda: torch.mm(a, b, out=c), 2 * SIDE**3 / 1e9), device,
+                threads=threads,
+            ),
+        ]  # fmt: skip
+        return compare(
+            f"bare products, {task}", device, "GFLOP/s", contenders, settings.rounds, settings.seconds / 2,
+            notes={contenders[1].name: f"{way.__name__.replace('_', ' ')}, {products.width} replicas"},
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def step_against_products(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """Time of an update of the whole stack with one EMA against that of its bare matrix products."""
+    products, threads = products_of(task, device, settings), plan(task, device).threads
+    with numerics(threads):
+        way = better_way(products, device, threads, settings.seconds / 3)
+        stack = OurStack(task, device, width=settings.width)
+        contenders = [
+            trained("ours", stack, device, settings.updates_checked(task), threads, BLOCK[device]),
+            Local(
+                f"bare products, {way.__name__.replace('_', ' ')}", repeated(way, products.width), device,
+                threads=threads,
+            ),
+        ]  # fmt: skip
+        return compare(
+            f"step against its bare matrix products, {task}", device, "ms/update", contenders,
+            settings.rounds, settings.seconds, times=1000.0 * products.width,
+        )  # fmt: skip
+
+
+def update_and_average(theta: Tensor, grad: Tensor, velocity: Tensor, average: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Momentum and one EMA on `[R, P]`: reads four tensors, writes three."""
+    t = torch.tensor(2, device=theta.device)
+    lr = torch.full((len(theta), 1), LR, device=theta.device)
+    theta, (velocity,) = RULES["momentum"].update(theta, grad, (velocity,), t, lr, **MOMENTUM_HYPER)
+    return theta, velocity, mix(average[None], theta, torch.full((1, 1, 1), 1 - BETA, device=theta.device))[0]
+
+
+MOMENTUM_HYPER = RULES["momentum"].checked(mu=MOMENTUM)
+MOVED = 7
+"""Tensors that an update with one EMA reads or writes."""
+
+
+@torch.no_grad()
+def bandwidth(device: str, settings: Settings) -> list[dict[str, Any]]:
+    """GB/s that the update with one EMA moves, against a plain copy."""
+    count = COPIED[device] if settings.width == 0 else 2**16 * settings.width
+    source, target, velocity, average = (torch.randn(64, count // 64, device=device) for _ in range(4))
+    work = torch.compile(update_and_average, dynamic=False) if can_compile(device) is None else update_and_average
+    size = source.nbytes / 1e9
+    with numerics():
+        contenders = [
+            Local("ours", repeated(lambda: work(source, target, velocity, average), MOVED * size), device),
+            Local("copy", repeated(lambda: target.copy_(source), 2 * size), device),
+        ]
+        found = compare("update and EMA", device, "GB/s", contenders, settings.rounds, settings.seconds / 2)
+    return [{**line, "peer_name": "copy bandwidth"} for line in found]

@@ -1,0 +1,52 @@
+"""The engine as a contender: a stack at the planned width, compiled where it can be."""
+
+import torch
+
+from peers import BATCH, BLOCK, HELD_OUT, LR, WINDOW
+from steadydescent.engine import Stack
+from steadydescent.paths import DATA
+from steadydescent.runs import Run
+from steadydescent.stepping import can_compile
+from steadydescent.sweep import StackPlan, stack_plans
+
+UPDATES = 30_000
+"""Length of the runs that are timed; a stack that reaches it starts anew."""
+WINDOWS = (WINDOW, 50, 200, 400, 800)
+"""Windows of the averages, in updates."""
+
+
+def plan(task: str, device: str) -> StackPlan:
+    """The measured width and threads of a task."""
+    return stack_plans()[device][task]
+
+
+class OurStack:
+    """R replicas, seeds 0 … R − 1, constant rate, momentum, and the first `averages` windows of `WINDOWS`."""
+
+    def __init__(self, task: str, device: str, averages: int = 1, width: int = 0) -> None:
+        readouts = ("last", *(f"ema-{100 * window / UPDATES:g}" for window in WINDOWS[:averages]))
+        settings = {"task": task, "optimizer": "momentum", "schedule": "constant", "lr": LR, "batch_size": BATCH}
+        seeds = range(width or plan(task, device).width)
+        self.runs = [Run.model_validate({**settings, "steps": UPDATES, "seed": s, "readouts": readouts}) for s in seeds]
+        self.device = device
+        self._start()
+
+    def _start(self) -> None:
+        self.stack = Stack(self.runs, DATA, self.device, compile=can_compile(self.device) is None)
+        self.done = 0
+
+    def advance(self, updates: int) -> int:
+        for left in range(updates, 0, -BLOCK):
+            if self.done + min(left, BLOCK) > UPDATES:
+                self._start()
+            with torch.no_grad():
+                self.stack.advance(self.done, self.done + min(left, BLOCK))
+            self.done += min(left, BLOCK)
+        return updates * len(self.runs)
+
+    def loss(self) -> float:
+        """Held-out loss of the first replica's last weights."""
+        self.stack.done = self.done
+        look = self.stack.look(self.stack.validation[:, :HELD_OUT])
+        with torch.no_grad():
+            return float(self.stack.evaluate(self.stack.readouts[0], look).loss[0])

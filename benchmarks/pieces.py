@@ -1,0 +1,117 @@
+"""Parts one by one: the EMA module and the optimisers against those that people would otherwise pick."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rounds import Local, compare, repeated
+from steadydescent import optimizers
+from steadydescent.engine import initial_weights
+from steadydescent.stepping import numerics
+from steadydescent.torchvision_shim import import_torchvision
+from steadydescent.weight_averaging import EMA
+from training import Settings
+
+BETA, CHECKED = 0.99, 20
+EXACT = 1e-4
+"""Means of averages or weights after the same updates may differ by rounding alone, relative."""
+MODELS = ("names-transformer", "resnet18")
+OPTIMIZERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "SGD with momentum": (optimizers.Momentum, torch.optim.SGD, {"momentum": 0.9}),
+    "Adam": (optimizers.Adam, torch.optim.Adam, {}),
+    "AdamW": (optimizers.AdamW, torch.optim.AdamW, {}),
+}
+"""Name → our class, torch's, and what torch's needs to do the same."""
+
+
+def model(name: str, device: str) -> nn.Module:
+    """Many small tensors, a small Transformer; or few large ones, a ResNet-18."""
+    if name != "resnet18":
+        return initial_weights(name, 0).to(device)
+    resnet18 = import_torchvision().models.resnet18
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return resnet18(weights=None).to(device)
+
+
+def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Module], Any]]]:
+    """Four averages with one decay from the first weights on: the averaged module, and what updates it."""
+    import_torchvision()  # timm imports it
+    from ema_pytorch import EMA as EmaPytorch  # type: ignore[import-untyped] # noqa: N811
+    from timm.utils.model_ema import ModelEmaV3
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    ours = EMA(network, BETA)
+    timm = ModelEmaV3(network, decay=BETA, foreach=True)
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(BETA), use_buffers=True)
+    whole = {"min_value": BETA, "update_after_step": 0, "update_every": 1}  # no ramp, and every update counts
+    lucid = EmaPytorch(network, beta=BETA, use_foreach=True, **whole)
+    return {
+        "ours": (ours.module, ours.update),
+        "timm ModelEmaV3, foreach": (timm.module, timm.update),
+        "torch AveragedModel, get_ema_multi_avg_fn": (averaged.module, averaged.update_parameters),
+        "ema-pytorch, foreach": (lucid.ema_model, lambda _: lucid.update()),
+    }
+
+
+@torch.no_grad()
+def ema_update(name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """Updates of the average a second; after the same updates the averages' mean absolute weights are compared."""
+    network = model(name, device)
+    found = averagers(network)
+    for _, update in found.values():  # torch's and ema-pytorch's first update copies
+        update(network)
+    for parameter in network.parameters():
+        parameter.mul_(1.5)
+    with numerics():
+        contenders = [
+            Local(
+                peer, repeated(partial(update, network)), device, checked=CHECKED,
+                score=partial(magnitude, list(module.parameters())),
+            )
+            for peer, (module, update) in found.items()
+        ]  # fmt: skip
+        return compare(
+            f"EMA update, {name}", device, "updates/s", contenders, settings.rounds, settings.seconds / 2,
+            tolerance=EXACT,
+        )  # fmt: skip
+
+
+def magnitude(tensors: Sequence[Tensor]) -> float:
+    """Mean of the absolute values: equal for averages or weights that went the same way."""
+    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    return flat.double().abs().mean().item()
+
+
+def optimizer_step(rule: str, name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """Steps a second on fixed gradients; the weights are compared after the same steps."""
+    first, (ours, torchs, needed) = model(name, device), OPTIMIZERS[rule]
+    generator = torch.Generator(device).manual_seed(0)
+    slopes = [torch.randn(p.shape, generator=generator, device=device) for p in first.parameters()]
+    made = {
+        "ours": lambda params: ours(params, lr=1e-4),
+        f"torch {torchs.__name__}, foreach": lambda params: torchs(params, lr=1e-4, foreach=True, **needed),
+        f"torch {torchs.__name__}, fused": lambda params: torchs(params, lr=1e-4, fused=True, **needed),
+    }
+    with numerics():
+        contenders = []
+        for peer, make in made.items():
+            params = _with_gradients(first, slopes)
+            step, score = make(params).step, partial(magnitude, params)
+            contenders.append(Local(peer, repeated(step), device, checked=CHECKED, score=score))
+        return compare(
+            f"optimizer step, {rule}, {name}", device, "steps/s", contenders, settings.rounds, settings.seconds / 2,
+            tolerance=EXACT,
+        )  # fmt: skip
+
+
+def _with_gradients(network: nn.Module, slopes: list[Tensor]) -> list[nn.Parameter]:
+    """Copies of a network's parameters, each with its gradient."""
+    params = list(deepcopy(network).parameters())
+    for param, slope in zip(params, slopes, strict=True):
+        param.grad = slope.clone()
+    return params

@@ -1,0 +1,195 @@
+"""Stacks on the workers of a Dask cluster: processes of this machine, its GPUs, or the nodes of a whole cluster.
+
+`WORKERS=4` starts that many processes here, on GPUs one a worker. `DASK_SCHEDULER_ADDRESS=tcp://host:8786` takes any
+scheduler's workers, such as those that dask-cuda or dask-jobqueue started. The command hands every free worker one
+stack and writes what comes back into the store itself. A worker needs no folder in common with it, only this package
+and the data, which each worker makes or fetches like any other process; a stack's rows are some hundred kB. What a
+worker had in hand when it was lost goes to another, and nothing else does.
+
+Dask sends its messages unencrypted unless told otherwise and trusts whoever reaches its scheduler: keep it in a
+network of your own.
+"""
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from concurrent import futures
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from dask.system import CPU_COUNT
+from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, Worker, get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+from filelock import FileLock, Timeout
+
+from steadydescent.progress import Journal
+from steadydescent.results import Store, Tables
+from steadydescent.runs import Run
+from steadydescent.sweep import pick_device, still_missing, trained
+
+ADDRESS = "DASK_SCHEDULER_ADDRESS"
+CONNECT_SECONDS = 5
+POLL_SECONDS = 1.0
+"""How often stacks that another runner holds, and the number of workers, are looked at again."""
+RETRIES = 2
+"""A stack that fails is tried so many times more, elsewhere if it can be."""
+
+
+class OneStack(WorkerPlugin):
+    """A worker trains one stack at a time, with as many of its threads as the stack's plan has use for."""
+
+    name = "steadydescent-stack"
+
+    async def setup(self, worker: Worker) -> None:
+        await worker.set_resources(**{self.name: 1})
+
+
+@contextmanager
+def crew(device: str, count: str = "") -> Iterator[str]:
+    """The address of a scheduler that answers; workers started here, `count` or `WORKERS`, live as long as the block.
+
+    Inside, `DASK_SCHEDULER_ADDRESS` names the scheduler and `WORKERS` is gone, so that notebooks started inside
+    share the workers.
+    """
+    address, count = os.environ.get(ADDRESS), count or os.environ.get("WORKERS", "")
+    if address and count:
+        raise ValueError(f"WORKERS={count} starts workers here and {ADDRESS}={address} names others; set one of them")
+    if address:
+        with _client(address):
+            yield address
+        return
+    with local_cluster(_whole(count), device) as cluster:
+        before = os.environ.pop("WORKERS", "")
+        os.environ[ADDRESS] = cluster.scheduler_address
+        try:
+            yield cluster.scheduler_address
+        finally:
+            del os.environ[ADDRESS]
+            os.environ["WORKERS"] = before
+
+
+def _whole(count: str) -> int:
+    if not (count.isascii() and count.isdigit() and int(count) > 0):
+        raise ValueError(f"WORKERS must be a whole number from 1 on, got {count!r}; leave it out for none")
+    return int(count)
+
+
+def local_cluster(workers: int, device: str, threads: int = 0) -> SpecCluster:
+    """Worker processes on this machine: each sees a GPU of its own, or has `threads` (0: its share of the cores)."""
+    options: list[dict[str, Any]] = [{"nthreads": threads or max(1, CPU_COUNT // workers)}] * workers
+    if device == "cuda":
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]
+        if workers > len(gpus):
+            raise ValueError(f"WORKERS must be at most {len(gpus)}, one a GPU, got {workers}")
+        options = [{"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": gpu}} for gpu in gpus[:workers]]
+    # without a memory limit: Dask would pause and kill workers for tensors that it cannot spill
+    usual = {"memory_limit": 0, "silence_logs": logging.WARNING}
+    spec = {i: {"cls": Nanny, "options": usual | option} for i, option in enumerate(options)}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}}
+    return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
+
+
+def _client(address: str) -> Client:
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"no Dask scheduler answers at {ADDRESS}={address} ({str(error).splitlines()[0]}); "
+            "start one with `dask scheduler`, or unset it to train in this process"
+        ) from None
+
+
+def train_stacks(todo: list[list[Run]], store: Store, device: str, journal: Journal) -> None:
+    """Train stacks on the workers of the scheduler that the environment names; each is stored as soon as it is back.
+
+    As many stacks are out as there are workers. Those that another runner holds are left for last. Whatever ends
+    this early, Ctrl-C too, costs the stacks that are out and no other.
+    """
+    left, out, told = deque(todo), dict[Future, tuple[list[Run], FileLock]](), set[str]()
+
+    def tell(note: str) -> None:
+        if note not in told:
+            journal.tell(note=note)
+        told.add(note)
+
+    with _client(os.environ[ADDRESS]) as client:
+        client.register_plugin(OneStack())
+        executor = client.get_executor(pure=False, retries=RETRIES, resources={OneStack.name: 1})
+        try:
+            while left or out:
+                if not (workers := len(client.nthreads())):
+                    tell(f"there is no worker at {os.environ[ADDRESS]} yet; waiting for one")
+                while len(out) < max(1, workers) and (taken := _take(left, store, journal)):
+                    out[executor.submit(train_stack, [run.model_dump(mode="json") for run in taken[0]], device)] = taken
+                for future in _back(out):
+                    missing, lock = out[future]
+                    for note in _store(future, missing, store):
+                        tell(note)
+                    journal.tell(done=sum(run.steps for run in missing))
+                    del out[future]
+                    lock.release()
+        finally:
+            executor.shutdown(wait=False)
+            for _, lock in out.values():
+                lock.release()
+
+
+def _take(left: deque[list[Run]], store: Store, journal: Journal) -> tuple[list[Run], FileLock] | None:
+    """The next stack that nobody else is training, less what is stored, and its lock; None when there is none now."""
+    for _ in range(len(left)):
+        stack = left.popleft()
+        lock = store.lock([run.key for run in stack])
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            left.append(stack)
+            continue
+        if missing := still_missing(stack, store, journal):
+            return missing, lock
+        lock.release()
+    return None
+
+
+def _back(out: Collection[Future]) -> list[Future]:
+    """Stacks that are back, failures last; waits a moment for the first, and for other runners when nothing is out."""
+    if not out:
+        time.sleep(POLL_SECONDS)
+    done = futures.wait(out, POLL_SECONDS, futures.FIRST_COMPLETED).done
+    return sorted(done, key=lambda future: future.cancelled() or future.exception() is not None)
+
+
+def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
+    """Store a stack that came back; what its worker had to say."""
+    try:
+        tables, receipt, notes = future.result()
+    except KilledWorker as error:
+        raise RuntimeError(
+            f"a stack of {len(runs)} × {runs[0].task} went down with {error.allowed_failures + 1} workers, one after "
+            "another, perhaps for want of memory; what is finished is kept"
+        ) from error
+    except futures.CancelledError as error:
+        raise RuntimeError(
+            f"the scheduler at {os.environ[ADDRESS]} is lost; what is finished is kept, run it again"
+        ) from error
+    if set(tables.runs.run) != {run.key for run in runs}:
+        raise RuntimeError(
+            f"a worker has another version of steadydescent, {receipt['commit']}; install this one on every worker"
+        )
+    store.save(tables, receipt | {"command": os.environ.get("STEADY_COMMAND", receipt["command"])})
+    return notes
+
+
+def train_stack(runs: list[dict[str, Any]], device: str) -> tuple[Tables, dict[str, Any], list[str]]:
+    """On a worker: tables, receipt and notes of a stack given as plain data, so that keys are this installation's."""
+    notes: list[str] = []
+
+    def tell(note: str = "", **_: object) -> None:
+        notes.extend([note] if note else [])
+
+    threads = get_worker().state.nthreads
+    return *trained([Run(**run) for run in runs], pick_device(device), tell, threads), notes

@@ -1,0 +1,264 @@
+"""On a real local cluster: the rows are those of one process, a killed worker costs what it had in hand, no more."""
+
+import os
+import signal
+import sys
+from collections import Counter
+from concurrent.futures import Future
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("distributed", reason="Dask is not installed: pip install 'steadydescent[cluster]'")
+
+from distributed import Client, KilledWorker
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from fabricated import tables
+from steadydescent import cli, cluster, reproduce, sweep
+from steadydescent.results import Store, Tables
+from steadydescent.runs import Run
+
+NOWHERE = "tcp://127.0.0.1:9"  # the discard port: nobody answers
+
+
+@pytest.fixture(scope="module")
+def machine():
+    """Two worker processes, and how often the scheduler handed out each stack."""
+    with cluster.local_cluster(2, "cpu") as local, Client(local, set_as_default=False) as client:
+        watch = Handed()
+        local.scheduler.add_plugin(watch)
+        pids = client.run(os.getpid)
+        threads = min(2, *client.nthreads().values())
+        yield SimpleNamespace(scheduler=local.scheduler, handed=watch.out, pids=pids, client=client, threads=threads)
+
+
+class Handed(SchedulerPlugin):
+    """Counts how often each stack went to a worker."""
+
+    name = "handed"
+
+    def __init__(self) -> None:
+        self.out = Counter[str]()
+
+    def transition(self, key, start, finish, *args, **kwargs) -> None:
+        if finish == "processing" and "train_stack" in str(key):
+            self.out[key] += 1
+
+
+@pytest.fixture
+def there(machine, monkeypatch):
+    """Stacks of three, as many threads here as there, and the address of the workers in the environment."""
+    plans = {task: replace(plan, width=3, threads=machine.threads) for task, plan in sweep.stack_plans()["cpu"].items()}
+    monkeypatch.setattr(sweep, "stack_plans", lambda: {"cpu": plans})
+    monkeypatch.delenv("WORKERS", raising=False)
+    monkeypatch.setenv(cluster.ADDRESS, machine.scheduler.address)
+    machine.handed.clear()
+    return machine
+
+
+class Told:
+    """A journal that keeps what it is told, and may act on it."""
+
+    def __init__(self, act=lambda event: None) -> None:
+        self.events, self.act = [], act
+
+    def tell(self, **event) -> None:
+        self.events.append(event)
+        self.act(event)
+
+    @property
+    def done(self) -> int:
+        return sum(event.get("done", 0) for event in self.events)
+
+
+def run(steps: int, seed: int, task: str = "saddle", **more) -> Run:
+    usual = {"task": task, "optimizer": "momentum", "schedule": "linear", "lr": 0.02, "batch_size": 1}
+    settings = {"steps": steps, "seed": seed, "readouts": ("last", "ema-30"), "curve_points": 2, "test": True}
+    return Run(**usual | settings | more)
+
+
+def rows_of_one_process(runs, tmp_path, monkeypatch) -> Tables:
+    store = Store(tmp_path / "alone")
+    with monkeypatch.context() as quiet:
+        quiet.delenv(cluster.ADDRESS)
+        sweep.train(runs, store, "cpu", Told())
+    return store.load([run.key for run in runs])[0]
+
+
+def same(found: Tables, expected: Tables) -> bool:
+    return all(one.equals(other) for one, other in zip(found, expected, strict=True)) and len(found.finals) > 0
+
+
+def test_rows_are_those_of_one_process_to_the_bit(there, tmp_path, monkeypatch):
+    perceptron = {"task": "mnist1d-mlp", "batch_size": 50, "lr": 0.05, "probes": ("predictions",)}
+    runs = [run(17, seed, **perceptron) for seed in range(2)] + [run(11, seed) for seed in range(5)]
+    runs += [run(7, 0, lr=1e30)]  # diverges
+    store, journal = Store(tmp_path / "store"), Told()
+    sweep.train(runs, store, "cpu", journal)
+    found, receipts = store.load([run.key for run in runs])
+    assert same(found, rows_of_one_process(runs, tmp_path, monkeypatch))
+    assert found.runs.diverged_at.notna().sum() == 1 and len(found.predictions) > 0
+    assert {receipt["threads"] for receipt in receipts} == {there.threads}
+    assert journal.done == journal.events[0]["total"] and "end" in journal.events[-1]
+    assert sorted(there.handed.values()) == [1] * 4
+
+    sweep.train(runs, store, "cpu", journal)
+    assert sum(there.handed.values()) == 4  # nothing was left to do
+
+
+def test_killed_worker_costs_the_stack_it_had_in_hand_and_no_row(there, tmp_path, monkeypatch):
+    runs = [run(steps, seed) for steps in (20, 200, 210, 220) for seed in range(2)]
+    lost = []
+
+    def kill_the_busy_one(event) -> None:
+        busy = [state for state in there.scheduler.workers.values() if state.processing]
+        if event.get("done") and not lost and busy:
+            lost.extend(state.key for state in busy[0].processing)
+            os.kill(there.pids[busy[0].address], signal.SIGKILL)
+
+    store = Store(tmp_path / "store")
+    sweep.train(runs, store, "cpu", Told(kill_the_busy_one))
+    assert len(lost) == 1, "was to be killed with a stack in hand"
+    assert {key: times for key, times in there.handed.items() if times > 1} == {lost[0]: 2}
+    assert len(there.handed) == 4
+    assert same(store.load([run.key for run in runs])[0], rows_of_one_process(runs, tmp_path, monkeypatch))
+
+
+def test_interruption_keeps_finished_stacks_and_lets_go_of_all_locks(there, tmp_path):
+    runs = [run(steps, seed) for steps in (10, 150, 160, 170) for seed in range(2)]
+    store = Store(tmp_path / "store")
+
+    def interrupt(event) -> None:
+        if event.get("done"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        sweep.train(runs, store, "cpu", Told(interrupt))
+    assert 0 < len(store.keys()) < len(runs)
+    for stack in sweep.stacks(runs, "cpu"):
+        with store.lock([run.key for run in stack]).acquire(timeout=0):
+            assert stopped.traceback  # keeps all frames, so that no lock goes with its garbage
+
+
+def test_stack_that_another_runner_trains_is_waited_for_and_not_trained_again(there, tmp_path):
+    mine, theirs = [run(13, 0)], [run(12, 0)]  # theirs would come first
+    store = Store(tmp_path / "store")
+    lock = store.lock([theirs[0].key])
+    lock.acquire()
+
+    def other_runner_finishes(event) -> None:
+        if event.get("done") and lock.is_locked:
+            Store(tmp_path / "store").save(tables(theirs), {})
+            lock.release()
+
+    sweep.train(mine + theirs, store, "cpu", Told(other_runner_finishes))
+    assert len(there.handed) == 1 and store.keys() == {run.key for run in mine + theirs}
+
+
+def test_failure_is_tried_again_and_then_told_here(there, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "RETRIES", 1)
+    too_large = run(8, 1, task="mnist1d-mlp", batch_size=5_000)  # there are 4 000 examples
+    with pytest.raises(ValueError, match="5000"):
+        sweep.train([too_large], Store(tmp_path / "store"), "cpu", Told())
+    assert list(there.handed.values()) == [2]
+
+
+def failing(error: BaseException | None, result=None) -> Future:
+    future: Future = Future()
+    future.set_exception(error) if error else future.set_result(result)
+    return future
+
+
+def test_stack_that_kills_every_worker_is_named(there, tmp_path):
+    killed = KilledWorker("train_stack-1", None, 3)
+    with pytest.raises(RuntimeError, match=r"a stack of 1 × saddle went down with 4 workers.*what is finished is kept"):
+        cluster._store(failing(killed), [run(5, 0)], Store(tmp_path))
+
+
+def test_rows_of_another_version_are_refused(there, tmp_path):
+    returned = (Tables(*tables([run(5, 1)])), {"commit": "0123456789ab"}, [])
+    with pytest.raises(RuntimeError, match="another version of steadydescent, 0123456789ab"):
+        cluster._store(failing(None, returned), [run(5, 0)], Store(tmp_path))
+    assert not Store(tmp_path).keys()
+
+
+# ---- what is asked for, and what cannot be had ---------------------------------------------------------------------
+
+
+def asked(monkeypatch, workers: str = "", address: str = "") -> None:
+    for name, value in (("WORKERS", workers), (cluster.ADDRESS, address)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5", "²"])
+def test_number_of_workers_must_be_one(monkeypatch, workers):
+    asked(monkeypatch, workers)
+    with (
+        pytest.raises(ValueError, match=rf"WORKERS must be a whole number from 1 on, got '{workers}'"),
+        sweep.workers("cpu"),
+    ):
+        pass
+
+
+def test_workers_here_and_elsewhere_are_one_too_many(monkeypatch):
+    asked(monkeypatch, "2", NOWHERE)
+    with pytest.raises(ValueError, match="set one of them"):
+        sweep.workers("cpu").__enter__()
+
+
+@pytest.mark.parametrize("address", [NOWHERE, "tcp://", "ftp://somewhere:1", "no-such-host.invalid:8786"])
+def test_scheduler_that_does_not_answer_is_a_sentence(monkeypatch, address):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    asked(monkeypatch, address=address)
+    with (
+        pytest.raises(RuntimeError, match=f"no Dask scheduler answers at DASK_SCHEDULER_ADDRESS={address}"),
+        sweep.workers("cpu"),
+    ):
+        pass
+
+
+def test_without_dask_the_error_says_what_to_install(monkeypatch):
+    asked(monkeypatch, "2")
+    monkeypatch.delitem(sys.modules, "steadydescent.cluster")
+    monkeypatch.delattr("steadydescent.cluster")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'steadydescent\[cluster\]'"):
+        sweep.workers("cpu")
+
+
+def test_nobody_who_asks_for_no_workers_needs_dask(monkeypatch):
+    asked(monkeypatch)
+    monkeypatch.setattr(sweep, "_cluster", None)
+    with sweep.workers("cpu"):
+        pass
+
+
+def test_every_worker_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with cluster.local_cluster(2, "cuda") as local, Client(local, set_as_default=False) as client:
+        assert sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == ["3", "5"]
+        assert set(client.nthreads().values()) == {1}
+    with pytest.raises(ValueError, match="WORKERS must be at most 2, one a GPU, got 3"):
+        cluster.local_cluster(3, "cuda")
+
+
+def test_command_starts_its_workers_once_for_all_notebooks(monkeypatch):
+    asked(monkeypatch)
+    found = {}
+
+    def pretend(profile, device, only) -> None:
+        found.update(workers=os.environ.get("WORKERS"), address=os.environ[cluster.ADDRESS])
+        with Client(found["address"], timeout=5, set_as_default=False) as client:
+            found["threads"] = list(client.nthreads().values())
+
+    monkeypatch.setattr(reproduce, "run_study", pretend)
+    done = CliRunner().invoke(cli.main, ["run", "--device", "cpu", "--workers", "1"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert found["workers"] is None and found["threads"] == [cluster.CPU_COUNT]
+    assert cluster.ADDRESS not in os.environ
+
+    refused = CliRunner().invoke(cli.main, ["run", "--device", "cpu"], env={"WORKERS": "none"})
+    assert refused.exit_code == 1 and "WORKERS must be a whole number" in refused.output
