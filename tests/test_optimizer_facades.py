@@ -25,20 +25,6 @@ def test_facade_equals_torchs_optimizer_at_every_step(name, hyper):
         assert_same(ours, theirs, **EXACT)
 
 
-@pytest.mark.parametrize("name", FACADES)
-def test_facade_takes_its_rules_steps_to_the_bit(name):
-    (ours,) = parameters(shapes=[(3, 11)])
-    optimizer, theta = FACADES[name]([ours], 0.03, weight_decay=0.1), ours.detach().clone()
-    state = RULES[name].init(theta)
-    for step in range(1, 41):
-        walk(optimizer, [ours], [step])
-        theta, state = RULES[name].update(theta, ours.grad, state, step, 0.03, weight_decay=0.1)
-        assert_same([ours], [theta])
-    kept = optimizer.state[ours]
-    assert kept["step"] == 40 and set(kept) == {"step", *optimizer.state_names}
-    assert_same([kept[key] for key in optimizer.state_names], state)
-
-
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "adamw"])
 def test_default_rate_is_torchs(name):
     theirs = {"rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]

@@ -57,18 +57,19 @@ def test_result_is_what_its_id_says(found):
 def test_runs_are_those_that_the_study_asks_for(found):
     """Settings, rates on the grid or its extensions, and seeds of tuning, reports and range tests."""
     plan, runs = plan_of(found), found[3].runs
-    columns = [*Trajectory._fields, "lr", "test", "seed"]
-    asked = set()
+    columns = [*Trajectory._fields, "lr", "test"]
+    row = lambda run: tuple(run.row[c] for c in columns)
+    asked = {row(run) for length in plan.size.ramps for run in plan.range_tests(length)}
     for condition in plan.conditions:
         half = plan.half(condition) + EXTENSIONS
         for arm in plan.arms_in(condition):
-            near = range(-half, half + 1)
-            asked |= {tuple(run.row[c] for c in columns) for run in plan.tuning(condition, arm, near)}
-            asked |= {tuple(run.row[c] for c in columns) for run in plan.reporting(condition, arm, near)}
-    asked |= {tuple(run.row[c] for c in columns) for length in plan.size.ramps for run in plan.range_tests(length)}
-    there = set(runs[columns].itertuples(index=False, name=None))
-    assert len(there) == len(runs)
-    assert not there - asked
+            for index in range(-half, half + 1):
+                asked |= {row(plan._run(condition, arm, index, 0, report)) for report in (False, True)}
+    assert not set(runs[columns].itertuples(index=False, name=None)) - asked
+    assert not runs.duplicated([*columns, "seed"]).any()
+    on_report_seeds = runs.test | runs.schedule.str.startswith("ramp")
+    assert set(runs[on_report_seeds].seed) == set(range(plan.size.report))
+    assert set(runs[~on_report_seeds].seed) == set(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + plan.size.tuning))
 
 
 @every_result

@@ -1,0 +1,102 @@
+"""The optimisers through torch's fused kernels: what the rules say, and the rules themselves where no kernel fits."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from facade_training import FACADES, assert_same, every_facade, feed, parameters, walk
+from steadydescent.optimizers import RULES, Adam, Momentum, facades, fused
+from torch_twins import EXACT
+
+BIT = {"rtol": 0, "atol": 0}
+
+
+def assert_follows_its_rule(name, ours, steps=40, strided_grad=False, tolerance=EXACT, **hyper):
+    optimizer, theta = FACADES[name]([ours], 0.03, **hyper), ours.detach().clone()
+    state = RULES[name].init(theta)
+    for step in range(1, steps + 1):
+        feed([ours], step)
+        if strided_grad:
+            ours.grad = ours.grad.t().contiguous().t()
+        grad = ours.grad.clone()
+        optimizer.step()
+        theta, state = RULES[name].update(theta, grad, state, step, 0.03, **hyper)
+        assert_same([ours], [theta], **tolerance)
+        assert torch.equal(ours.grad, grad)
+    kept = optimizer.state[ours]
+    assert kept["step"] == steps and set(kept) == {"step", *optimizer.state_names}
+    assert_same([kept[key] for key in optimizer.state_names], state, **tolerance)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", FACADES)
+def test_kernels_take_their_rules_steps(name, weight_decay, monkeypatch):
+    calls = []
+    counted = lambda *given, **hyper: calls.append(given) or fused.update_in_place(*given, **hyper)
+    monkeypatch.setattr(facades, "update_in_place", counted)
+    assert_follows_its_rule(name, *parameters(shapes=[(3, 11)]), weight_decay=weight_decay)
+    assert len(calls) == 40
+
+
+@pytest.mark.parametrize("name", FACADES)
+def test_tensors_that_are_not_contiguous_take_their_rules_steps_to_the_bit(name):
+    """The kernels would pair their elements in the order of memory."""
+    (plain,) = parameters(shapes=[(11, 3)])
+    assert_follows_its_rule(name, nn.Parameter(plain.detach().t()), tolerance=BIT, weight_decay=0.1)
+    assert_follows_its_rule(name, plain, strided_grad=True, tolerance=BIT, weight_decay=0.1)
+
+
+@pytest.mark.parametrize(("name", "memory"), [("momentum", "mu"), ("nesterov", "mu"), ("averaged-momentum", "beta")])
+def test_without_memory_the_velocity_is_the_gradient(name, memory):
+    """torch's SGD would leave it as it was, which shows as soon as the memory is raised."""
+    assert_follows_its_rule(name, *parameters(shapes=[(3, 11)]), tolerance=BIT, **{memory: 0.0})
+
+
+@every_facade
+def test_autograd_sees_the_update(facade):
+    """A backward pass through weights that have changed since is refused; after torch's fused step it would run."""
+    params = parameters()
+    loss = (params[0] ** 2).sum()
+    walk(facade(params, 0.1), params, [0])
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        loss.backward()
+
+
+@every_facade
+def test_a_loaded_state_is_a_copy(facade):
+    """Updates are in place: two that go on from one state would move each other's."""
+    ours, theirs = parameters(), parameters()
+    optimizer, other = facade(ours, 0.1), facade(theirs, 0.1)
+    walk(other, theirs, range(3))
+    state = copy.deepcopy(other.state_dict())
+    optimizer.load_state_dict(other.state_dict())
+    walk(optimizer, ours, range(5))
+    for number, kept in state["state"].items():
+        now = other.state[theirs[number]]
+        assert_same([kept[name] for name in other.state_names], [now[name] for name in other.state_names])
+
+
+def test_parameters_of_several_dtypes_and_steps_share_a_group():
+    mixed = [*parameters(torch.float64), *parameters(torch.float32), *parameters(torch.bfloat16)]
+    alone = [nn.Parameter(param.detach().clone()) for param in mixed]
+    together, apart = Adam(mixed, 0.01), [Adam([param], 0.01) for param in alone]
+    for step in range(7):
+        feed(mixed, step)
+        feed(alone, step)
+        late = 2 * (step % 3)
+        mixed[late].grad = alone[late].grad = None
+        together.step()
+        for optimizer in apart:
+            optimizer.step()
+        assert_same(mixed, alone)
+    assert [together.state[param]["step"] for param in mixed] == [4, 7, 5, 7, 5, 7]
+
+
+def test_a_rate_or_a_device_that_kernels_do_not_take_is_left_to_the_rule():
+    assert fused.fit(parameters(), parameters())
+    assert not fused.fit(parameters(), parameters(torch.float32))
+    assert not fused.fit([torch.ones(3, device="meta")])
+    assert not fused.is_fused(Momentum.rule.update, 0.1, {"mu": 0.0})
+    assert not fused.is_fused(lambda theta: theta, 0.1, {})
