@@ -1,6 +1,6 @@
 """The update rules as torch optimisers, to drop into any training script: `RuleOptimizer` says what they do."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from steadydescent.checks import check_size
+from steadydescent.optimizers.fused import fit, is_fused, update_in_place
 from steadydescent.optimizers.rules import RULES, Rule
 
 _OTHERS = {"alpha", "betas", "dampening", "momentum"}.union(*(rule.hyper for rule in RULES.values()))
@@ -29,9 +30,12 @@ class RuleOptimizer(torch.optim.Optimizer):
     shapes, is refused by `load_state_dict` before anything changes. Left out: `maximize` (negate the loss), `foreach`,
     `fused`, `capturable`, `differentiable`.
 
+    - Dense parameters on a CPU or a CUDA device are updated by torch's fused kernels, equal to the rule to rounding
+      (`optimizers.fused`); all others, and momentum with a memory of 0, by the rule itself, one after another.
     - State of each parameter: `step`, the number of its updates (an int), and for each of `state_names` one tensor of
-      its shape, dtype and device. In bfloat16, as in torch, 0.999·s rounds back to s, so that β₂ = 0.999 never
-      forgets: keep parameters in float32 and let autocast do the rest.
+      its shape, dtype and device, changed in place: to keep a `state_dict` while training goes on, copy it deeply.
+      In bfloat16, as in torch, 0.999·s rounds back to s, so that β₂ = 0.999 never forgets: keep parameters in float32
+      and let autocast do the rest.
     - Hyper-parameters go by our names (`mu`, `beta1`, ...), which `OneCycleLR` and `CyclicLR` do not know. With
       `cycle_momentum=False` they work; without it they refuse.
     - No class is called gradient descent: it is `SGD` when the batch is the whole training set.
@@ -73,6 +77,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for param, kept in state["state"].items():
             if isinstance(param, Tensor) and kept:  # torch lets other entries through
                 self._check_state(param, kept)
+                kept.update({name: kept[name].clone() for name in self.state_names})  # shared with no other optimiser
         super().__setstate__(state)
 
     def _check_state(self, param: Tensor, kept: dict[str, Any]) -> None:
@@ -118,29 +123,47 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for param, grad, group in list(self._with_gradients()):
+        for (number, *_), params in self._alike().items():
+            self._update(params, self.param_groups[number])
+        return loss
+
+    def _alike(self) -> dict[tuple[Any, ...], list[Tensor]]:
+        """Parameters with a gradient, one update further, by group and by what a kernel wants to be the same."""
+        alike: dict[tuple[Any, ...], list[Tensor]] = {}
+        for number, param in list(self._with_gradients()):
             state = self.state[param]
             if not state:
                 state.update(step=0, **dict(zip(self.state_names, self.rule.init(param), strict=True)))
             state["step"] += 1
-            hyper = {name: group[name] for name in self.rule.hyper}
-            before = tuple(state[name] for name in self.state_names)
-            theta, after = self.rule.update(param, grad, before, state["step"], group["lr"], **hyper)
+            key = (number, state["step"], param.dtype, param.device, param.is_contiguous())
+            alike.setdefault(key, []).append(param)
+        return alike
+
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Update parameters that are alike: by a kernel all at once, or by the rule one after another."""
+        rule, lr, hyper = self.rule.update, group["lr"], {name: group[name] for name in self.rule.hyper}
+        states = [self.state[param] for param in params]
+        grads, step = [grad for param in params if (grad := param.grad) is not None], states[0]["step"]
+        columns = [[state[name] for state in states] for name in self.state_names]
+        if is_fused(rule, lr, hyper) and fit(params, grads, *columns):
+            update_in_place(rule, params, grads, columns, step, lr, **hyper)
+            return
+        for param, grad, state in zip(params, grads, states, strict=True):
+            theta, after = rule(param, grad, tuple(state[name] for name in self.state_names), step, lr, **hyper)
             param.copy_(theta)
             state.update(zip(self.state_names, after, strict=True))
-        return loss
 
-    def _with_gradients(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
+    def _with_gradients(self) -> Iterator[tuple[int, Tensor]]:
+        """Each parameter that has a gradient, with the number of its group."""
         for number, group in enumerate(self.param_groups):
-            names: Iterable[str] = group.get("param_names") or map(str, range(len(group["params"])))
-            for name, param in zip(names, group["params"], strict=True):
+            for place, param in enumerate(group["params"]):
                 if (grad := param.grad) is None:
                     continue
                 if grad.layout != torch.strided or grad.is_complex():
                     kind = "complex" if grad.is_complex() else "sparse"
-                    who = f"parameter {name} of group {number}"
+                    who = f"parameter {(group.get('param_names') or range(place + 1))[place]} of group {number}"
                     raise ValueError(f"{type(self).__name__} needs dense real gradients; that of {who} is {kind}")
-                yield param, grad, group
+                yield number, param
 
 
 def _checked_rate(lr: float | Tensor) -> float | Tensor:

@@ -16,6 +16,7 @@ from steadydescent.weight_averaging.named_tensors import (
     check_alike,
     copied,
     kept_dtype,
+    live_tensors,
     mix_in,
     named_tensors,
     overwrite,
@@ -89,7 +90,6 @@ class EMA(nn.Module):
         self._swapped = False
         self.eval()
 
-    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Mix the model's weights in; its names and shapes must be those of the average.
 
@@ -100,7 +100,6 @@ class EMA(nn.Module):
         self._mix_in(model, weight_at(self.mixing, self.updates + 1))
         self.updates += 1
 
-    @torch.no_grad()
     def set(self, model: nn.Module) -> None:
         """Start afresh from the model's weights, as if made now: the next update is the first. Raises as `update`."""
         self._mix_in(model, 1.0)
@@ -108,7 +107,7 @@ class EMA(nn.Module):
 
     def _mix_in(self, model: nn.Module, weight: float) -> None:
         self._refuse_if_swapped()
-        mix_in(named_tensors(self.module), named_tensors(model), weight, self._averaged)
+        mix_in(live_tensors(self.module), live_tensors(model), weight, self._averaged)
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[nn.Module]:

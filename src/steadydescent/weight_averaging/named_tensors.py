@@ -6,8 +6,6 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from steadydescent.weight_averaging.readouts import mix
-
 Tensors = dict[str, Tensor]
 WRAPPERS = ("_orig_mod.", "module.", "module._orig_mod.")
 """What `torch.compile`, `DistributedDataParallel`, and the second around the first put before a model's names."""
@@ -18,9 +16,34 @@ def named_tensors(module: nn.Module) -> Tensors:
 
     Buffers that are no part of the module's state, such as the noise of its next batch, are left alone.
     """
-    state = module.state_dict(keep_vars=True).keys()
-    buffers = ((name, buffer) for name, buffer in module.named_buffers() if name in state)
-    return {name: tensor.detach() for name, tensor in chain(module.named_parameters(), buffers)}
+    return {name: tensor.detach() for name, tensor in live_tensors(module).items()}
+
+
+def live_tensors(module: nn.Module) -> Tensors:
+    """`named_tensors` as the module itself holds them, for an update: all in one walk, where torch takes three."""
+    parameters: Tensors = {}
+    buffers: Tensors = {}
+    seen: set[int] = set()
+    _collect(module, "", parameters, buffers, seen)
+    return parameters | buffers
+
+
+def _collect(module: nn.Module, prefix: str, parameters: Tensors, buffers: Tensors, seen: set[int]) -> None:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    for found, kept, left_out in (
+        (module._parameters, parameters, ()),
+        (module._buffers, buffers, module._non_persistent_buffers_set),
+    ):
+        for name, tensor in found.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                if name not in left_out:
+                    kept[prefix + name] = tensor
+    for name, child in module._modules.items():
+        if child is not None:
+            _collect(child, f"{prefix}{name}.", parameters, buffers, seen)
 
 
 def all_tensors(module: nn.Module) -> Tensors:
@@ -63,13 +86,23 @@ def kept_dtype(tensor: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+@torch.no_grad()
 def mix_in(averages: Tensors, values: Tensors, weight: float, averaged: Collection[str]) -> None:
-    """a ← a + w·(θ − a) in place for the names in `averaged`, a ← θ for the others; all names and shapes must fit."""
+    """a ← a + w·(θ − a) in place for the names in `averaged`, a ← θ for the others; all names and shapes must fit.
+
+    As `readouts.mix`, but without a tensor between: by torch's `lerp`, for all tensors of a dtype and device at once.
+    """
     check_alike(averages, values)
+    together: dict[tuple[torch.dtype, torch.device], list[tuple[Tensor, Tensor]]] = {}
     for name, average in averages.items():
-        value = values[name].to(average.device, average.dtype)
-        whole = weight == 1 or name not in averaged  # a + 1·(θ − a) would round
-        average.copy_(value if whole else mix(average, value, weight))
+        if weight == 1 or name not in averaged:  # a + 1·(θ − a) would round
+            average.copy_(values[name])
+        else:
+            alike = average.dtype, average.device
+            together.setdefault(alike, []).append((average, values[name].to(average.device, average.dtype)))
+    for pairs in together.values():
+        ours, theirs = zip(*pairs, strict=True)
+        torch._foreach_lerp_(ours, theirs, float(weight))
 
 
 def overwrite(targets: Tensors, values: Tensors) -> None:

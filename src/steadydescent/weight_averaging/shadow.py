@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from steadydescent.checks import check_count
@@ -16,6 +15,7 @@ from steadydescent.weight_averaging.named_tensors import (
     check_alike,
     copied,
     kept_dtype,
+    live_tensors,
     mix_in,
     named_tensors,
     overwrite,
@@ -75,7 +75,6 @@ class Shadow:
         self.shadow = {name: tensor.to(kept_dtype(tensor), copy=True) for name, tensor in weights.items()}
         self.updates = 0
 
-    @torch.no_grad()
     def update(self) -> None:
         """Mix the model's weights into the shadow; call it after each optimiser step.
 
@@ -85,7 +84,7 @@ class Shadow:
         """
         self._refuse_if_applied("update")
         self._refuse_if_unregistered()
-        mix_in(self.shadow, named_tensors(self.model), weight_at(self.mixing, self.updates + 1), self._averaged)
+        mix_in(self.shadow, live_tensors(self.model), weight_at(self.mixing, self.updates + 1), self._averaged)
         self.updates += 1
 
     def apply_shadow(self) -> None:
