@@ -100,6 +100,17 @@ def test_a_recording_keeps_what_it_was_given(wanted):
     assert same(tree_leaves(first), before) and isinstance(batches, Batches)
 
 
+@pytest.mark.parametrize("readouts", [("last",), ("last", "ema-10"), ("last", "ema-10", "ema-30")])
+def test_what_an_update_takes_has_the_same_strides_whatever_the_length(readouts):
+    """A compiled step is compiled again for other strides."""
+    fields = {"task": "mnist1d-mlp", "optimizer": "sgd", "schedule": "constant", "lr": 0.1, "batch_size": 20, "seed": 0}
+    one = Run(steps=99, readouts=readouts, **fields)
+    made = Stack([one], DATA, compile=False)
+    taken = [made._batches(0, length) for length in (1, 5, 96)]
+    strides = [[part[0].stride() for part in (batches.steps, batches.lr, batches.weights)] for batches in taken]
+    assert strides[0] == strides[1] == strides[2]
+
+
 @pytest.mark.gpu
 def test_a_cuda_graph_makes_the_same_updates(caplog):
     one, other = (Stack(stack().wanted, DATA, "cuda", compile=False) for _ in range(2))

@@ -178,11 +178,13 @@ class Stack:
             [torch.rand(stop - start, self.flat.draws, generator=g) for g in self.noise], 1
         )  # [k, S, N]
         steps = torch.arange(start + 1, stop + 1, device=self.device)
-        weights = np.array([w[start:stop] for w in self.dense.values()]).reshape(len(self.dense), stop - start)
-        averaging = to(weights).T.contiguous()[:, :, None, None]
+        averaging = np.zeros((stop - start, len(self.dense)))  # filled, not transposed: strides decide about compiling
+        for k, weight in enumerate(self.dense.values()):
+            averaging[:, k] = weight[start:stop]
         rates = to(self._rates(start, stop))[:, :, None]
+        weights = to(averaging)[:, :, None, None]
         noise = (2 * noise - 1).to(self.device)  # uniform on (−1, 1)
-        return Batches(pick(self.train_rows), pick(self.train_labels), noise, steps, rates, averaging)
+        return Batches(pick(self.train_rows), pick(self.train_labels), noise, steps, rates, weights)
 
     def _rates(self, start: int, stop: int) -> np.ndarray:
         """Learning rates of the updates start + 1 … stop, `[chunk, R]`."""
