@@ -40,6 +40,7 @@ def book(tmp_path: Path) -> Book:
         ("networks:,", "1,234"),
         ("best", "ema-10"),
         ("absent", None),
+        ("absent@ci", None),
     ],
 )
 def test_a_result_reads_as_a_reader_expects(reference, text):

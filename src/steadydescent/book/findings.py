@@ -73,6 +73,8 @@ def result_text(findings: dict, reference: str) -> str | None:
     item = findings["results"].get(key)
     if item is None:
         raise FindingsError(f"no result {key!r} in the findings")
+    if item.get("value", 0) is None:
+        return None
     names = ("low", "high") if part == "ci" else (part or "value",)
     for wanted in names:
         if wanted not in item:
