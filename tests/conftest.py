@@ -32,3 +32,13 @@ def _needs(request):
         request.getfixturevalue("fashion_mnist")
     if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no GPU here")
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """The small experiment in place of the study."""
+    from fabricated import experiments_from, write_experiments
+
+    write_experiments(tmp_path / "experiments")
+    with experiments_from(tmp_path / "experiments"):
+        yield tmp_path

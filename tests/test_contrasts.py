@@ -3,18 +3,10 @@
 import numpy as np
 import pytest
 
-from fabricated import experiments_from, result, write_experiments
+from fabricated import result
 from judged import NOTE, TASK, asked, noise, rows_of, score, steep, toy_plan
 from steadydescent.claims import cells
 from steadydescent.judging import Evidence, estimate, judge_all, sides
-
-
-@pytest.fixture
-def toy(tmp_path):
-    write_experiments(tmp_path / "experiments")
-    with experiments_from(tmp_path / "experiments"):
-        yield tmp_path
-
 
 # ---- where an arm stands -------------------------------------------------------------------------------------------
 

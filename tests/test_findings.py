@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fabricated import experiments_from, result, write_experiments
+from fabricated import result
 from fabricated import write_result as keep
 from judged import NOTE, TASK, asked, row_by_hand, rows_of, score, steep, table_by_hand, toy_plan
 from steadydescent import findings, judging
@@ -16,14 +16,6 @@ from steadydescent.exact import EXACT
 from steadydescent.judging import all_rows, exact_rows, judge_all
 from steadydescent.statistics import overall
 from steadydescent.study import load_study
-
-
-@pytest.fixture
-def toy(tmp_path):
-    write_experiments(tmp_path / "experiments")
-    with experiments_from(tmp_path / "experiments"):
-        yield tmp_path
-
 
 # ---- rows that arithmetic decides, or nothing yet ------------------------------------------------------------------
 

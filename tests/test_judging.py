@@ -6,19 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fabricated import experiments_from, receipt, result, write_experiments
+from fabricated import receipt, result
 from judged import ARMS, NOTE, TASK, asked, planted, row_by_hand, rows_of, score, steep, table_by_hand, toy_plan
 from steadydescent.claims import Contrast
 from steadydescent.judging import Evidence, judge_all
 from steadydescent.plots import rate_table, sweep_table
-
-
-@pytest.fixture
-def toy(tmp_path):
-    write_experiments(tmp_path / "experiments")
-    with experiments_from(tmp_path / "experiments"):
-        yield tmp_path
-
 
 # ---- rows ---------------------------------------------------------------------------------------------------------
 

@@ -3,20 +3,12 @@
 import numpy as np
 import pytest
 
-from fabricated import experiments_from, tables, write_experiments
+from fabricated import tables
 from steadydescent import trial as module
 from steadydescent.results import Result, read_folder
 from steadydescent.study import EXTENSIONS
 from steadydescent.trial import Trial, result_id
 from trials import places, start, study_with
-
-
-@pytest.fixture
-def toy(tmp_path):
-    """The small experiment in place of the study."""
-    write_experiments(tmp_path / "experiments")
-    with experiments_from(tmp_path / "experiments"):
-        yield tmp_path
 
 
 def test_optimum_inside_the_grid_leaves_it_as_planned(toy, monkeypatch):

@@ -4,22 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fabricated import a_run, experiments_from, tables, write_experiments
+from fabricated import a_run, tables
 from steadydescent import measures
 from steadydescent import trial as module
 from steadydescent.results import Result, read_folder
 from steadydescent.study import Plan, load_study
 from steadydescent.trial import quantiles, result_id
 from trials import peak_at, start, study_with
-
-
-@pytest.fixture
-def toy(tmp_path):
-    """The small experiment in place of the study."""
-    write_experiments(tmp_path / "experiments")
-    with experiments_from(tmp_path / "experiments"):
-        yield tmp_path
-
 
 # ---- measures --------------------------------------------------------------------------------------------------------
 
