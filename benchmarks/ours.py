@@ -21,12 +21,12 @@ def plan(task: str, device: str) -> StackPlan:
 
 
 class OurStack:
-    """R replicas, seeds 0 … R − 1, constant rate, momentum, and the first `averages` windows of `WINDOWS`."""
+    """R replicas, seeds from `first` on, constant rate, momentum, and the first `averages` windows of `WINDOWS`."""
 
-    def __init__(self, task: str, device: str, averages: int = 1, width: int = 0) -> None:
+    def __init__(self, task: str, device: str, averages: int = 1, width: int = 0, first: int = 0) -> None:
         readouts = ("last", *(f"ema-{100 * window / UPDATES:g}" for window in WINDOWS[:averages]))
         settings = {"task": task, "optimizer": "momentum", "schedule": "constant", "lr": LR, "batch_size": BATCH}
-        seeds = range(width or plan(task, device).width)
+        seeds = range(first, first + (width or plan(task, device).width))
         self.runs = [Run.model_validate({**settings, "steps": UPDATES, "seed": s, "readouts": readouts}) for s in seeds]
         self.device = device
         self._start()

@@ -139,8 +139,12 @@ class Choice:
     compiled: bool
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread" + "s" * (self.threads > 1)
-        return f"{'compiled' if self.compiled else 'eager'}, {self.optimizer}, {threads}"
+        return f"{'compiled' if self.compiled else 'eager'}, {self.optimizer}, {threads_in_words(self.threads)}"
+
+
+def threads_in_words(count: int) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} thread" + "s" * (count > 1)
 
 
 class InMemoryLoop(Single):

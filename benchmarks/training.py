@@ -1,24 +1,23 @@
 """Training with one EMA: the engine against the loops people write, P0 to P3, in replica-updates a second."""
 
 import os
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ours import OurStack, plan
-from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop, choices
+from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop, choices, threads_in_words
 from processes import Processes
 from rounds import Contender, Local, compare
 from steadydescent.stepping import numerics
+from steadydescent.sweep import processes
 
 TASKS = ("mnist1d-mlp", "mnist1d-cnn", "fashion-mnist-mlp", "fashion-mnist-cnn", "names-transformer")
 BLOCK = {"cpu": 1, "cuda": 32}
 """The engine is timed over multiples of so many updates: on a GPU the length of a recorded block."""
 MOST_PROCESSES = {"cpu": 1_000, "cuda": 16}
 """P2 on a GPU: more processes than this share one GPU no better and take minutes to start."""
-
-
 SECONDS = {"cpu": 1.0, "cuda": 0.4}
 """Seconds a measurement unless told otherwise."""
 
@@ -49,44 +48,66 @@ def trained(name: str, loop: Any, device: str, checked: int, threads: int, block
     return Local(name, loop.advance, device, threads=threads, checked=checked, block=block, score=loop.loss)
 
 
-def best_choice(task: str, device: str, seconds: float) -> tuple[Choice, str]:
-    """The single-model loop that is fastest here, and the rates of all that were tried."""
-    rates: dict[Choice, float] = {}
-    for choice in choices(device, tuple(sorted({1, os.cpu_count() or 1}))):
-        tried = Local("", InMemoryLoop(task, device, choice).advance, device, threads=choice.threads, checked=3)
-        tried.prepare(seconds)
-        rates[choice] = max(tried.rate() for _ in range(3))
+def fastest(tried: dict[Any, Local], seconds: float) -> tuple[Any, str]:
+    """Which of several contenders is fastest here, and the rates of all."""
+    rates = {}
+    for choice, contender in tried.items():
+        contender.prepare(seconds)
+        rates[choice] = max(contender.rate() for _ in range(3))
     told = "; ".join(f"{choice}: {rate:.0f}/s" for choice, rate in rates.items())
     return max(rates, key=rates.__getitem__), f"tried {told}"
 
 
+def best_choice(task: str, device: str, seconds: float) -> tuple[Choice, str]:
+    """The single-model loop that is fastest here."""
+    loop = lambda choice: InMemoryLoop(task, device, choice).advance
+    tried = choices(device, thread_counts())
+    return fastest({c: Local("", loop(c), device, threads=c.threads, checked=3) for c in tried}, seconds)
+
+
+def thread_counts() -> tuple[int, ...]:
+    """One thread and all."""
+    return tuple(sorted({1, os.cpu_count() or 1}))
+
+
+def side_by_side(task: str, device: str, width: int) -> list[tuple]:
+    """Arguments of `OurStack` for each process that `make reproduce` trains in on this machine."""
+    count = processes(device, "auto") if device == "cpu" else 1
+    return [(task, device, 1, width, i * width) for i in range(count)]
+
+
 def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Our stack against P0 to P3: a row a peer."""
+    """Our stacks against P0 to P3: a row a peer. On a CPU ours are as many processes as `make reproduce` has here."""
     width, threads = settings.width or plan(task, device).width, plan(task, device).threads
-    checked = settings.updates_checked(task)
+    checked, stacks = settings.updates_checked(task), side_by_side(task, device, width)
     entrant = partial(trained, device=device, checked=checked)
-    with numerics():
+    with numerics(), ExitStack() as running:
         choice, told = best_choice(task, device, settings.seconds / 3)
         many = Choice(1, choice.optimizer, choice.compiled)
         count = min(os.cpu_count() or 1, MOST_PROCESSES[device])
+        ensemble = Ensemble(task, device, width)
+        tried = {n: Local("", ensemble.advance, device, threads=n, checked=1) for n in thread_counts()}
+        best, told_threads = fastest(tried, settings.seconds / 3)
         names = {
             "P0": "P0 DataLoader loop",
             "P1": f"P1 best single-model loop: {choice}",
             "P2": f"P2 {count} processes at once: {many}",
-            "P3": f"P3 torch.func ensemble of {width}, eager",
+            "P3": f"P3 torch.func ensemble of {width}, eager, {threads_in_words(best)}",
         }
-        with closing(Processes(names["P2"], task, device, many, count, checked)) as processes:
-            contenders: list[Contender] = [
-                entrant("ours", OurStack(task, device, width=width), threads=threads, block=BLOCK[device]),
-                entrant(names["P0"], DataLoaderLoop(task, device), threads=choice.threads),
-                entrant(names["P1"], InMemoryLoop(task, device, choice), threads=choice.threads),
-                processes,
-                entrant(names["P3"], Ensemble(task, device, width), threads=threads),
-            ]
-            return compare(
-                f"train {task}, one EMA", device, "replica-updates/s", contenders, settings.rounds, settings.seconds,
-                tolerance=TOLERANCE, notes={names["P1"]: told},
-            )  # fmt: skip
+        at_once = lambda name, build, of: running.enter_context(closing(Processes(name, build, of, checked)))
+        one = lambda: entrant("ours", OurStack(*stacks[0]), threads=threads, block=BLOCK[device])
+        contenders: list[Contender] = [
+            one() if len(stacks) == 1 else at_once("ours", OurStack, stacks),
+            entrant(names["P0"], DataLoaderLoop(task, device), threads=choice.threads),
+            entrant(names["P1"], InMemoryLoop(task, device, choice), threads=choice.threads),
+            at_once(names["P2"], InMemoryLoop, [(task, device, many, seed) for seed in range(count)]),
+            entrant(names["P3"], Ensemble(task, device, width), threads=best),
+        ]
+        ours = f"ours: {len(stacks)} at once, each {width} networks on {threads_in_words(1 if stacks[1:] else threads)}"
+        return compare(
+            f"train {task}, one EMA", device, "replica-updates/s", contenders, settings.rounds, settings.seconds,
+            tolerance=TOLERANCE, notes={names["P0"]: ours, names["P1"]: told, names["P3"]: told_threads},
+        )  # fmt: skip
 
 
 def averages_cost(task: str, device: str, settings: Settings, averages: int) -> list[dict[str, Any]]:

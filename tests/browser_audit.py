@@ -3,7 +3,8 @@
     python tests/browser_audit.py _build/html --shots screenshots
 
 Fails (exit status 1) on a foreign request, a failed request, a message of the console, a chart or a formula that was
-not drawn, a page wider than its window, and an accessibility finding that axe-core calls serious or critical.
+not drawn, a page wider than its window, an accessibility finding that axe-core calls serious or critical, and a
+permanent address that leads nowhere.
 Screenshots are taken in light and dark, on a wide screen and at 390 pixels. axe-core comes from ``npm ci`` in web/npm;
 without it the accessibility check is skipped, and said to be.
 """
@@ -13,9 +14,12 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
+import multiprocessing
+import re
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -41,6 +45,7 @@ VIEWS = {  # name: width, height, colour scheme
     "phone-dark": (390, 844, "dark"),
 }
 REDIRECTS = ("claims/", "results/", "figures/")
+REFRESH = re.compile(r'<meta http-equiv="refresh" content="0; url=(?P<url>[^"]+)">')
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -115,7 +120,7 @@ def audit_view(browser: Browser, base: str, pages: list[str], view: str, shots: 
         findings: list[str] = []
         page = context.new_page()
         watch(page, findings)
-        page.goto(f"{base}/{name}", wait_until="networkidle")
+        page.goto(f"{base}/{name}", wait_until="load")
         settle(page, findings)
         findings += overflow(page)
         if shots is not None:
@@ -129,37 +134,58 @@ def audit_view(browser: Browser, base: str, pages: list[str], view: str, shots: 
     return bad
 
 
-def audit_redirects(browser: Browser, base: str, pages: list[str]) -> dict[str, list[str]]:
+def audit_redirects(root: Path, names: list[str]) -> dict[str, list[str]]:
     """Permanent addresses must lead to an element that exists."""
     bad = {}
-    for name in pages:
-        findings: list[str] = []
-        page = browser.new_page()
-        watch(page, findings)
-        page.goto(f"{base}/{name}")
-        page.wait_for_url("**/*#*", wait_until="networkidle")
-        anchor = urlparse(page.url).fragment
-        if page.locator(f"[id='{anchor}']").count() != 1:
-            findings.append(f"leads to {page.url}, where no element has that id")
-        page.close()
-        if findings:
-            bad[name] = sorted(set(findings))
+    for name in names:
+        found = REFRESH.search((root / name).read_text(encoding="utf-8"))
+        target = urlparse(found["url"]) if found else urlparse("")
+        page = (root / name).parent / target.path
+        if not (target.fragment and page.is_file() and f'id="{target.fragment}"' in page.read_text(encoding="utf-8")):
+            bad[name] = [f"leads to {target.geturl() or 'nowhere'}, where no element has that id"]
+    return bad
+
+
+def follow(browser: Browser, base: str, name: str) -> dict[str, list[str]]:
+    """A permanent address in the browser itself."""
+    findings: list[str] = []
+    page = browser.new_page()
+    watch(page, findings)
+    page.goto(f"{base}/{name}")
+    page.wait_for_url("**/*#*", wait_until="load")
+    page.close()
+    return {name: findings} if findings else {}
+
+
+def look(root: Path, pages: list[str], addresses: list[str], view: str, shots: Path | None) -> dict[str, list[str]]:
+    """In a browser of its own: all pages in one view, and these permanent addresses."""
+    with sync_playwright() as playwright, served(root) as base:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        bad = audit_view(browser, base, pages, view, shots)
+        for name in addresses:
+            bad |= follow(browser, base, name)
+        browser.close()
     return bad
 
 
 def audit(root: Path, shots: Path | None, views: list[str]) -> dict[str, list[str]]:
-    """Findings of the whole book, page by page."""
+    """Findings of the whole book, page by page; two views at a time.
+
+    Pages of source code are all alike: the shortest and the longest stand for them.
+    """
     names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.html"))]
     names = [name for name in names if not name.startswith("_static/")]
-    pages = [name for name in names if not name.startswith(REDIRECTS)]
-    bad = {}
-    with sync_playwright() as playwright, served(root) as base:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for view in views:
-            bad |= audit_view(browser, base, pages, view, shots)
-        bad |= audit_redirects(browser, base, [name for name in names if name.startswith(REDIRECTS)])
-        browser.close()
-    print(f"{len(pages)} pages in {len(views)} views, {len(names) - len(pages)} permanent addresses")
+    size = lambda name: (root / name).stat().st_size
+    sources = sorted((name for name in names if name.startswith("_modules/")), key=size)
+    pages = [name for name in names if not name.startswith(REDIRECTS) and name not in sources[1:-1]]
+    addresses = [name for name in names if name.startswith(REDIRECTS)]
+    bad = audit_redirects(root, addresses)
+    one_of_each = [next(name for name in addresses if name.startswith(kind)) for kind in REDIRECTS]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(look, root, pages, one_of_each if view == views[0] else [], view, shots) for view in views]
+        for job in jobs:
+            bad |= job.result()
+    print(f"{len(pages)} pages in {len(views)} views, {len(addresses)} permanent addresses")
     return bad
 
 

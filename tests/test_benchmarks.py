@@ -16,6 +16,7 @@ import peers
 import report
 import rounds
 import suite
+import training
 from ceilings import BareProducts
 from commands import sweep_share
 from ours import OurStack
@@ -166,7 +167,7 @@ def test_an_exhausted_stack_starts_anew(eager, monkeypatch):
 @pytest.mark.slow
 def test_processes_train_one_seed_each_and_say_what_fails():
     with numerics(1):
-        processes = Processes("P2", "mnist1d-mlp", "cpu", EAGER, count=2, checked=5)
+        processes = Processes("P2", InMemoryLoop, [("mnist1d-mlp", "cpu", EAGER, seed) for seed in (0, 1)], checked=5)
         processes.prepare(0.01)
         alone = InMemoryLoop("mnist1d-mlp", "cpu", EAGER)
         alone.advance(5)
@@ -174,6 +175,21 @@ def test_processes_train_one_seed_each_and_say_what_fails():
         with pytest.raises(RuntimeError, match=r"a process of 'P2' failed: .*TypeError"):
             processes._ask("nonsense")
         processes.close()
+
+
+@pytest.mark.slow
+def test_two_processes_of_stacks_count_the_updates_of_all_their_networks(eager):
+    with numerics(1):
+        stacks = Processes("ours", OurStack, [("mnist1d-mlp", "cpu", 1, 3, first) for first in (0, 3)], checked=2)
+        assert [work for work, _ in stacks._ask(4)] == [12, 12]
+        stacks.close()
+
+
+def test_stacks_side_by_side_hold_different_seeds(monkeypatch):
+    monkeypatch.setattr(training, "processes", lambda device, asked: 3)
+    stacks = [OurStack(*given) for given in training.side_by_side("mnist1d-mlp", "cpu", 2)]
+    assert [run.seed for stack in stacks for run in stack.runs] == list(range(6))
+    assert len(training.side_by_side("mnist1d-mlp", "cuda", 2)) == 1
 
 
 def test_averagers_agree_after_the_same_updates():

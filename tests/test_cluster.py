@@ -1,5 +1,6 @@
 """On a real local cluster: the rows are those of one process, a killed worker costs what it had in hand, no more."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'steadydescent[cluster]'")
@@ -111,18 +113,20 @@ def test_rows_are_those_of_one_process_to_the_bit(there, tmp_path, monkeypatch):
 
 def test_killed_worker_costs_the_stack_it_had_in_hand_and_no_row(there, tmp_path, monkeypatch):
     runs = [run(steps, seed) for steps in (20, 200, 210, 220) for seed in range(2)]
-    lost = []
+    lost, held = [], []
 
     def kill_the_busy_one(event) -> None:
         busy = [state for state in there.scheduler.workers.values() if state.processing]
         if event.get("done") and not lost and busy:
             lost.extend(state.key for state in busy[0].processing)
+            held.extend(state.key for state in busy[0].has_what)  # finished there and perhaps not fetched yet
             os.kill(there.pids[busy[0].address], signal.SIGKILL)
 
     store = Store(tmp_path / "store")
     sweep.train(runs, store, "cpu", Told(kill_the_busy_one))
     assert len(lost) == 1, "was to be killed with a stack in hand"
-    assert {key: times for key, times in there.handed.items() if times > 1} == {lost[0]: 2}
+    again = {key for key, times in there.handed.items() if times > 1}
+    assert set(lost) <= again <= {*lost, *held} and max(there.handed.values()) == 2
     assert len(there.handed) == 4
     assert same(store.load([run.key for run in runs])[0], rows_of_one_process(runs, tmp_path, monkeypatch))
 
@@ -197,7 +201,7 @@ def asked(monkeypatch, workers: str = "", address: str = "") -> None:
 def test_number_of_workers_must_be_one(monkeypatch, workers):
     asked(monkeypatch, workers)
     with (
-        pytest.raises(ValueError, match=rf"WORKERS must be a whole number from 1 on, got '{workers}'"),
+        pytest.raises(ValueError, match=rf"WORKERS must be auto or a whole number from 1 on, got '{workers}'"),
         sweep.workers("cpu"),
     ):
         pass
@@ -225,15 +229,38 @@ def test_without_dask_the_error_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "steadydescent.cluster")
     monkeypatch.delattr("steadydescent.cluster")
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'steadydescent\[cluster\]'"):
-        sweep.workers("cpu")
-
-
-def test_nobody_who_asks_for_no_workers_needs_dask(monkeypatch):
-    asked(monkeypatch)
-    monkeypatch.setattr(sweep, "_cluster", None)
-    with sweep.workers("cpu"):
+    with pytest.raises(RuntimeError, match=r"pip install 'steadydescent\[cluster\]'"), sweep.workers("cpu"):
         pass
+
+
+@pytest.mark.parametrize("wanted", ["", "1"])
+def test_nobody_who_asks_for_no_workers_needs_dask(monkeypatch, wanted):
+    asked(monkeypatch, wanted)
+    monkeypatch.setattr(sweep, "_cluster", None)
+    with sweep.workers("cpu") as address:
+        assert address is None
+
+
+def test_auto_is_as_many_processes_as_there_is_room_for(monkeypatch):
+    asked(monkeypatch)
+    monkeypatch.setattr(cluster, "CPU_COUNT", 8)
+    widest = max(plan.memory for plan in sweep.stack_plans()["cpu"].values())
+    for fit in (1, 3, 100):
+        monkeypatch.setattr(cluster, "MEMORY_LIMIT", (cluster.OWN_GIB + fit * widest + 0.01) * 2**30)
+        assert sweep.processes("cpu", "auto") == min(8, fit)
+    monkeypatch.setattr(cluster, "MEMORY_LIMIT", 2**28)
+    assert sweep.processes("cpu", "auto") == 1
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert sweep.processes("cuda", "auto") == 3
+
+
+def test_auto_is_one_process_without_dask_and_with_workers_elsewhere(monkeypatch):
+    monkeypatch.setattr(cluster, "CPU_COUNT", 8)
+    asked(monkeypatch, address=NOWHERE)
+    assert sweep.processes("cpu", "auto") == 1
+    asked(monkeypatch)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert sweep.processes("cpu", "auto") == 1
 
 
 def test_every_worker_has_a_gpu_of_its_own(monkeypatch):
@@ -255,10 +282,10 @@ def test_command_starts_its_workers_once_for_all_notebooks(monkeypatch):
             found["threads"] = list(client.nthreads().values())
 
     monkeypatch.setattr(reproduce, "run_study", pretend)
-    done = CliRunner().invoke(cli.main, ["run", "--device", "cpu", "--workers", "1"], catch_exceptions=False)
+    done = CliRunner().invoke(cli.main, ["run", "--device", "cpu", "--workers", "2"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert found["workers"] is None and found["threads"] == [cluster.CPU_COUNT]
+    assert found["workers"] is None and found["threads"] == [max(1, cluster.CPU_COUNT // 2)] * 2
     assert cluster.ADDRESS not in os.environ
 
     refused = CliRunner().invoke(cli.main, ["run", "--device", "cpu"], env={"WORKERS": "none"})
-    assert refused.exit_code == 1 and "WORKERS must be a whole number" in refused.output
+    assert refused.exit_code == 1 and "WORKERS must be auto or a whole number" in refused.output

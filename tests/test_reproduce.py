@@ -102,6 +102,7 @@ def home(tmp_path, monkeypatch):
     """The small study in a folder of its own, where results are read and written."""
     write_experiments(tmp_path / "experiments")
     places = {"ROOT": tmp_path, "RESULTS": tmp_path / "results", "GENERATED": tmp_path / "generated"}
+    places |= {"EXPERIMENTS": tmp_path / "experiments"}
     places |= {"PUBLISHED": tmp_path / "results/published", "REPRODUCED": tmp_path / "results/reproduced"}
     for module in (findings, reproduce):
         for name, place in places.items():
@@ -162,6 +163,70 @@ def test_notebook_that_leaves_a_damaged_result_is_no_success(home, monkeypatch):
     monkeypatch.setattr(papermill, "execute_notebook", run)
     with pytest.raises(ValueError, match=r"finals\.parquet has SHA-256"):
         reproduce.run_notebook(toy_plan(), "cpu")
+
+
+def test_notebook_is_run_again_only_when_its_result_code_or_parameters_have_changed(home, monkeypatch):
+    ran = []
+
+    def run(*_, parameters, **__):
+        ran.append(parameters["profile"])
+        keep(home, "reproduced", {"constant": float(len(ran)), "linear": 0.0}, profile=parameters["profile"])
+
+    def again(profile: str = "laptop") -> int:
+        ran.clear()
+        reproduce.run_notebook(toy_plan(profile), "cpu")
+        return len(ran)
+
+    monkeypatch.setattr(papermill, "execute_notebook", run)
+    result = home / "results/reproduced/laptop/toy" / TASK
+    (code := home / "src" / "some.py").parent.mkdir()
+    assert [again(), again(), again("smoke"), again()] == [1, 0, 1, 0]
+    code.write_text("new = True")
+    assert [again(), again()] == [1, 0]
+    (home / "experiments" / "toy.ipynb").write_text("{}")
+    assert [again(), again()] == [1, 0]
+    (result / "receipt.json").write_text((result / "receipt.json").read_text() + " ")
+    assert [again(), again()] == [1, 0]
+    shutil.rmtree(result)
+    assert [again(), again()] == [1, 0]
+    monkeypatch.setattr(reproduce, "packages", lambda: {"torch": "0"})
+    assert [again(), again()] == [1, 0]
+
+
+def test_book_is_built_again_only_when_something_it_shows_has_changed(home, monkeypatch):
+    built = []
+
+    def build(*words):
+        if "sphinx" in words and "config" not in words:
+            built.append(words)
+            (html / "index.html").parent.mkdir(parents=True, exist_ok=True)
+            (html / "index.html").write_text("")
+        return len(built) == fails
+
+    html, fails = home / "_build" / "html", 2
+    monkeypatch.setattr(reproduce, "HTML", html)
+    monkeypatch.setattr(reproduce, "_quietly", build)
+    keep(home, "published", {"constant": 0.0, "linear": 0.0})
+    keep(home, "reproduced", {"constant": 0.0, "linear": 0.0})
+
+    def again(source: str = "published") -> int:
+        built.clear()
+        assert reproduce.build_book(source, "laptop") == html / "index.html"
+        return len(built)
+
+    assert [again(), again()] == [1, 0]
+    (home / "page.md").write_text("# A page")
+    assert [again(), again()] == [1, 0]
+    assert [again("reproduced"), again("reproduced"), again()] == [1, 0, 1]
+    keep(home, "published", {"constant": 0.1, "linear": 0.0})
+    assert [again(), again()] == [1, 0]
+    shutil.rmtree(html)
+    assert [again(), again()] == [1, 0]
+    (home / "page.md").write_text("# A page with a warning")
+    built.append(())
+    with pytest.raises(RuntimeError, match="warnings fail the build"):
+        reproduce.build_book("published")
+    assert again() == 1  # a book that failed is no book
 
 
 def test_study_fetches_each_source_once_and_runs_what_only_asks_for(home, monkeypatch):
@@ -302,6 +367,14 @@ def test_bill_names_networks_time_memory_disk_and_what_is_left_out(capsys):
     ):
         assert word in said
     assert "PROFILE=full" not in said
+
+
+def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory(capsys):
+    row = {"networks": 5, "minutes": 30.0, "memory_gib": 1.5, "disk_mb": 1.0}
+    reproduce.say_cost([row], "full", "cpu")
+    assert "30 minutes of training in one process" in (alone := capsys.readouterr().out) and "1.5 GiB" in alone
+    reproduce.say_cost([row], "full", "cpu", processes=2)
+    assert "15 minutes of training in 2 processes" in (both := capsys.readouterr().out) and "3 GiB" in both
 
 
 def test_bill_on_a_gpu_says_what_full_would_take(capsys):

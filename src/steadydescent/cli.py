@@ -16,8 +16,9 @@ PROFILE = click.option(
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.", envvar="DEVICE")
 ONLY = click.option("--only", default="", help="One experiment, or experiment/task.", envvar="ONLY")
 WORKERS = click.option(
-    "--workers", default="", help="Train in so many processes, on GPUs one each; needs Dask.", envvar="WORKERS"
-)
+    "--workers", default="auto", show_default=True, envvar="WORKERS",
+    help="Processes to train in: 1, more (with Dask), or auto: a core each with room in memory, or a GPU each.",
+)  # fmt: skip
 SOURCE = click.option("--source", default="published", show_default=True, help="published, or reproduced (yours).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 
@@ -91,16 +92,18 @@ def verdict_rows(rows: list[dict]) -> list[dict]:
 @PROFILE
 @DEVICE
 @ONLY
+@WORKERS
 @JSON
-def plan(profile: str, device: str, only: str, as_json: bool) -> None:
-    """What a profile will train and cost: networks, minutes, memory, disk. Trains nothing."""
+def plan(profile: str, device: str, only: str, workers: str, as_json: bool) -> None:
+    """What a profile will train and cost: networks, minutes of one process, memory, disk. Trains nothing."""
     from steadydescent.reproduce import costs, say_cost
-    from steadydescent.sweep import pick_device
+    from steadydescent.sweep import pick_device, processes
 
-    rows = costs(profile, pick_device(device), only)
-    show(rows, as_json, f"Profile {profile} on {pick_device(device)}")
+    device = pick_device(device)
+    rows = costs(profile, device, only)
+    show(rows, as_json, f"Profile {profile} on {device}")
     if not as_json:
-        say_cost(rows, profile, pick_device(device))
+        say_cost(rows, profile, device, processes(device, workers))
 
 
 @main.command()
@@ -113,13 +116,13 @@ def reproduce(profile: str, device: str, only: str, workers: str, book: bool) ->
     """Plan, fetch data, train what is missing, judge the claims, and build the book."""
     from steadydescent.reproduce import build_book, run_study, say_cost
     from steadydescent.reproduce import costs as costs_of
-    from steadydescent.sweep import pick_device
+    from steadydescent.sweep import pick_device, processes
     from steadydescent.sweep import workers as ready
 
     device = pick_device(device)
     rows = costs_of(profile, device, only)
     show(rows, False, f"Profile {profile} on {device}")
-    say_cost(rows, profile, device)
+    say_cost(rows, profile, device, processes(device, workers))
     with ready(device, workers):
         run_study(profile, device, only)
     _verdicts("reproduced", profile, False)

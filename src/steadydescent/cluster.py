@@ -24,6 +24,7 @@ import torch
 from dask.system import CPU_COUNT
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.system import MEMORY_LIMIT
 from filelock import FileLock, Timeout
 
 from steadydescent.progress import Journal
@@ -35,6 +36,8 @@ ADDRESS = "DASK_SCHEDULER_ADDRESS"
 CONNECT_SECONDS = 5
 POLL_SECONDS = 1.0
 """How often stacks that another runner holds, and the number of workers, are looked at again."""
+OWN_GIB = 1.5
+"""Memory that the command and a notebook's kernel take themselves."""
 RETRIES = 2
 """A stack that fails is tried so many times more, elsewhere if it can be."""
 
@@ -49,20 +52,17 @@ class OneStack(WorkerPlugin):
 
 
 @contextmanager
-def crew(device: str, count: str = "") -> Iterator[str]:
-    """The address of a scheduler that answers; workers started here, `count` or `WORKERS`, live as long as the block.
+def crew(device: str, count: int) -> Iterator[str]:
+    """The address of a scheduler that answers: the one that the environment names, or one here with `count` workers.
 
-    Inside, `DASK_SCHEDULER_ADDRESS` names the scheduler and `WORKERS` is gone, so that notebooks started inside
-    share the workers.
+    Workers started here live as long as the block. Inside, `DASK_SCHEDULER_ADDRESS` names the scheduler and `WORKERS`
+    is gone, so that notebooks started inside share the workers.
     """
-    address, count = os.environ.get(ADDRESS), count or os.environ.get("WORKERS", "")
-    if address and count:
-        raise ValueError(f"WORKERS={count} starts workers here and {ADDRESS}={address} names others; set one of them")
-    if address:
+    if address := os.environ.get(ADDRESS):
         with _client(address):
             yield address
         return
-    with local_cluster(_whole(count), device) as cluster:
+    with local_cluster(count, device) as cluster:
         before = os.environ.pop("WORKERS", "")
         os.environ[ADDRESS] = cluster.scheduler_address
         try:
@@ -72,10 +72,11 @@ def crew(device: str, count: str = "") -> Iterator[str]:
             os.environ["WORKERS"] = before
 
 
-def _whole(count: str) -> int:
-    if not (count.isascii() and count.isdigit() and int(count) > 0):
-        raise ValueError(f"WORKERS must be a whole number from 1 on, got {count!r}; leave it out for none")
-    return int(count)
+def room(device: str, memory: float) -> int:
+    """Workers that this machine has room for: a core and so many GiB each beside the command's own, or a GPU each."""
+    if device == "cuda":
+        return torch.cuda.device_count()
+    return max(1, min(CPU_COUNT, int((MEMORY_LIMIT / 2**30 - OWN_GIB) / memory)))
 
 
 def local_cluster(workers: int, device: str, threads: int = 0) -> SpecCluster:

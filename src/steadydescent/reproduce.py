@@ -14,11 +14,18 @@ from steadydescent.claims import contrasts
 from steadydescent.findings import findings, folder, results, rows, verdict_table, write
 from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
 from steadydescent.progress import followed
+from steadydescent.provenance import packages
 from steadydescent.results import Result, read_folder, write_folder
 from steadydescent.study import Parameters, Plan, left_out, plans
 from steadydescent.tasks import find
+from steadydescent.up_to_date import digest, remember, unchanged
 
 HTML = ROOT / "_build" / "html"
+BOOK_IS_MADE_FROM = (
+    "_config.yml", "_toc.yml", "*.md", "*.bib", "chapters", "experiments", "web", "src", "benchmarks",
+    "results/published",
+)  # fmt: skip
+"""What the book is built from, besides one's own results when it shows these."""
 
 
 def costs(profile: str, device: str, only: str = "") -> list[dict]:
@@ -26,13 +33,15 @@ def costs(profile: str, device: str, only: str = "") -> list[dict]:
     return [plan.cost(device) for plan in plans(profile, only)]
 
 
-def say_cost(rows: list[dict], profile: str, device: str) -> None:
-    """The bill in a sentence, and what the profile leaves out."""
+def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) -> None:
+    """The bill in a sentence, for so many processes that train, and what the profile leaves out."""
     networks, minutes = sum(row["networks"] for row in rows), sum(row["minutes"] for row in rows)
-    memory, disk = max(row["memory_gib"] for row in rows), sum(row["disk_mb"] for row in rows)
+    memory, disk = processes * max(row["memory_gib"] for row in rows), sum(row["disk_mb"] for row in rows)
+    where = f"{processes} processes" if processes > 1 else "one process"
     click.echo(
-        f"About {networks} networks, {max(1, round(minutes))} minutes on the machine these rates were measured on, "
-        f"{memory:g} GiB of memory, {disk:.0f} MB of disk. Kill it at any time; the next run goes on where it was."
+        f"About {networks} networks, {max(1, round(minutes / processes))} minutes of training in {where} on the "
+        f"machine these rates were measured on, {memory:g} GiB of memory, {disk:.0f} MB of disk. "
+        "Kill it at any time; the next run goes on where it was."
     )
     if missing := left_out(profile):
         click.echo(f"Profile {profile} leaves out: {', '.join(missing)}.")
@@ -53,16 +62,31 @@ def run_study(profile: str, device: str, only: str = "") -> None:
 
 
 def run_notebook(plan: Plan, device: str) -> Path:
-    """Run one experiment's notebook on one task; only a verified result file counts as success."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
+    """Run one experiment's notebook on one task; only a verified result file counts as success.
 
+    Nothing is run when the result at hand was made by this notebook, code, packages and profile.
+    """
     given = Parameters(experiment=plan.experiment.name, task=plan.task, profile=plan.profile, device=device)
     place = REPRODUCED / plan.profile / plan.experiment.name / plan.task
     output = REPRODUCED / plan.profile / "notebooks" / f"{plan.experiment.name}-{plan.task}.ipynb"
+    made_from = lambda: digest([ROOT / "src", EXPERIMENTS, place], given, packages())
+    if unchanged(note := output.with_suffix(".made-from"), made_from()):
+        click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
+        return place
+    click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
+    _execute(plan, given, output, place)
+    read_folder(place, Result)
+    remember(note, made_from())
+    return place
+
+
+def _execute(plan: Plan, given: Parameters, output: Path, place: Path) -> None:
+    """Have papermill run the notebook into `output`, followed on the terminal; it must write a result to `place`."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
     output.parent.mkdir(parents=True, exist_ok=True)
     before = _stamp(place)
-    click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
     with followed(output.with_suffix(".jsonl")):
         try:
             papermill.execute_notebook(
@@ -77,8 +101,6 @@ def run_notebook(plan: Plan, device: str) -> Path:
             ) from error
     if _stamp(place) == before:
         raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
-    read_folder(place, Result)
-    return place
 
 
 def _stamp(place: Path) -> int:
@@ -144,7 +166,15 @@ def with_verdicts(readme: str) -> str:
 
 
 def build_book(source: str, profile: str | None = None) -> Path:
-    """Build the book from published or reproduced results on a clean tree; warnings fail the build."""
+    """Build the book from published or reproduced results on a clean tree; warnings fail the build.
+
+    Nothing is built when the book at hand was made from the same.
+    """
+    home = folder(source, profile)
+    sources = [path for pattern in BOOK_IS_MADE_FROM for path in ROOT.glob(pattern)]
+    made_from = digest([*sources, *home.glob("*/*/*")], source, profile, packages())
+    if unchanged(note := HTML.parent / "made-from", made_from) and (HTML / "index.html").exists():
+        return HTML / "index.html"
     found = findings(source, profile)  # refuses before the old book is gone
     for old in (ROOT / "_build", GENERATED):
         shutil.rmtree(old, ignore_errors=True)
@@ -154,6 +184,7 @@ def build_book(source: str, profile: str | None = None) -> Path:
     sphinx = ("-m", "sphinx", "-q", "-W", "-n", "--keep-going", "-j", "2", "-b", "html", ".", str(HTML))
     if _quietly(sys.executable, *sphinx):
         raise RuntimeError("the book has warnings, and warnings fail the build; they are above")
+    remember(note, made_from)
     return HTML / "index.html"
 
 

@@ -1,8 +1,9 @@
 """From runs to stored results: which runs make a stack, what that costs, and training what is missing."""
 
+import importlib.util
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -76,24 +77,50 @@ def train(runs: Sequence[Run], store: Store, device: str, journal: Journal, titl
     left = [stack for stack in todo if any(run.key not in have for run in stack)]
     count = lambda part: sum(run.steps for stack in part for run in stack)
     journal.tell(start=title, total=count(todo), initial=count(todo) - count(left))
-    if left and _workers_wanted():
-        with workers(device):
-            _cluster().train_stacks(left, store, device, journal)
-    elif left:
-        _train_here(left, store, device, journal)
+    with workers(device) if left else nullcontext() as address:
+        (_cluster().train_stacks if address else _train_here)(left, store, device, journal)
     journal.tell(end=title)
 
 
-def _workers_wanted() -> bool:
-    return bool(os.environ.get("WORKERS") or os.environ.get("DASK_SCHEDULER_ADDRESS"))
+def processes(device: str, asked: str) -> int:
+    """How many processes of this machine train: 1 unless asked for more, by `auto` as many as it has room for.
 
+    Room is a core each and memory for the widest stack, or a GPU each. Without Dask, or with workers elsewhere that
+    `DASK_SCHEDULER_ADDRESS` names, `auto` is 1.
 
-def workers(device: str, count: str = "") -> AbstractContextManager:
-    """Workers for all that is trained inside: so many, or those that the environment names, or none if it names none.
-
-    Raises ValueError or RuntimeError with a sentence when they cannot be had.
+    Raises:
+        ValueError: for anything but `auto`, a whole number from 1 on, or nothing.
     """
-    return _cluster().crew(device, count) if count or _workers_wanted() else nullcontext()
+    if asked != "auto":
+        if asked and not (asked.isascii() and asked.isdigit() and int(asked) > 0):
+            raise ValueError(
+                f"WORKERS must be auto or a whole number from 1 on, got {asked!r}; 1 is this process alone"
+            )
+        return int(asked or 1)
+    if os.environ.get("DASK_SCHEDULER_ADDRESS") or importlib.util.find_spec("distributed") is None:
+        return 1
+    return _cluster().room(device, max(plan.memory for plan in stack_plans()[device].values()))
+
+
+@contextmanager
+def workers(device: str, asked: str = "") -> Iterator[str | None]:
+    """Workers for all that is trained inside; the address of their scheduler, or None: this process trains.
+
+    Workers are so many processes of this machine as asked for, or as `WORKERS` says, or those of the scheduler that
+    `DASK_SCHEDULER_ADDRESS` names.
+
+    Raises:
+        ValueError: for a number that is none, or for workers here and elsewhere.
+        RuntimeError: when they cannot be had, with a sentence.
+    """
+    asked, elsewhere = asked or os.environ.get("WORKERS", ""), os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if elsewhere and asked not in ("", "auto"):
+        raise ValueError(
+            f"WORKERS={asked} starts workers here and DASK_SCHEDULER_ADDRESS={elsewhere} names others; set one of them"
+        )
+    count = processes(device, asked)
+    with _cluster().crew(device, count) if elsewhere or count > 1 else nullcontext() as address:
+        yield address
 
 
 def _cluster() -> ModuleType:
@@ -102,7 +129,7 @@ def _cluster() -> ModuleType:
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"WORKERS and DASK_SCHEDULER_ADDRESS need Dask, and {error.name!r} is not installed; "
-            "run pip install 'steadydescent[cluster]', or leave both out to train in this process"
+            "run pip install 'steadydescent[cluster]', or set WORKERS=1 to train in this process"
         ) from None
     return cluster
 
