@@ -137,7 +137,7 @@ def more_stored(device: str) -> Iterator[dict[str, Any]]:
     """Seconds to store a stack, and to look through a store that holds more and more of them."""
     with tempfile.TemporaryDirectory() as folder:
         runs = networks(sweep.stack_plans()[device][TASK].width, 10)
-        tables, note = sweep.trained(runs, device, QUIET.tell)
+        tables, note = sweep.trained(runs, device, QUIET.tell, compiled=True)
         store, saving = Store(Path(folder)), []
         for stored in range(1, STORED[-1] + 1):
             renamed = Tables(*(table.assign(run=f"{stored:03d}" + table.run) for table in tables))

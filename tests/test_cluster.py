@@ -1,5 +1,6 @@
 """On a real local cluster: the rows are those of one process, a killed worker costs what it had in hand, no more."""
 
+import gc
 import importlib.util
 import os
 import signal
@@ -213,6 +214,14 @@ def test_workers_here_and_elsewhere_are_one_too_many(monkeypatch):
         sweep.workers("cpu").__enter__()
 
 
+@pytest.fixture
+def no_client_left():
+    """A client that found no scheduler closes when it is collected; while the next one is made that would hang."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.usefixtures("no_client_left")
 @pytest.mark.parametrize("address", [NOWHERE, "tcp://", "ftp://somewhere:1", "no-such-host.invalid:8786"])
 def test_scheduler_that_does_not_answer_is_a_sentence(monkeypatch, address):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
@@ -276,12 +285,14 @@ def test_command_starts_its_workers_once_for_all_notebooks(monkeypatch):
     asked(monkeypatch)
     found = {}
 
-    def pretend(profile, device, only) -> None:
+    def pretend(todo, device) -> None:
         found.update(workers=os.environ.get("WORKERS"), address=os.environ[cluster.ADDRESS])
         with Client(found["address"], timeout=5, set_as_default=False) as client:
             found["threads"] = list(client.nthreads().values())
 
-    monkeypatch.setattr(reproduce, "run_study", pretend)
+    monkeypatch.setattr(reproduce, "_two_at_a_time", pretend)
+    monkeypatch.setattr(reproduce, "unchanged", lambda note, made_from: False)
+    monkeypatch.setattr(reproduce.data, "fetch", lambda *_: None)
     done = CliRunner().invoke(cli.main, ["run", "--device", "cpu", "--workers", "2"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert found["workers"] is None and found["threads"] == [max(1, cluster.CPU_COUNT // 2)] * 2

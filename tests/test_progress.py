@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from steadydescent import progress
-from steadydescent.progress import VARIABLE, Journal, View, followed
+from steadydescent.progress import VARIABLE, Journal, View, followed, told_to
 
 
 class Terminal(io.StringIO):
@@ -84,7 +84,8 @@ def test_all_that_another_process_tells_is_shown_in_order(tmp_path, shown):
         "from steadydescent.progress import Journal; journal = Journal(); "
         "[journal.tell(done=i) for i in range(500)]; journal.tell(note='ö\\n')"
     )
-    with followed(tmp_path / "logs" / "run.jsonl"):
+    journal = tmp_path / "logs" / "run.jsonl"
+    with followed(journal), told_to(journal):
         subprocess.run([sys.executable, "-c", code], check=True)
     assert shown == [{"done": i} for i in range(500)] + [{"note": "ö\n"}]
 
@@ -102,17 +103,24 @@ def test_line_written_in_two_pieces_is_shown_once_whole(tmp_path, shown):
 
 def test_journal_of_an_earlier_run_is_not_shown_again(tmp_path, shown):
     (tmp_path / "run.jsonl").write_text('{"note": "yesterday"}\n')
-    with followed(tmp_path / "run.jsonl"):
+    with followed(tmp_path / "run.jsonl"), told_to(tmp_path / "run.jsonl"):
         Journal().tell(note="today")
     assert shown == [{"note": "today"}]
+
+
+def test_bars_of_two_journals_are_told_apart_by_their_prefix(tmp_path, shown):
+    with followed(tmp_path / "run.jsonl", "Optimisers, "), told_to(tmp_path / "run.jsonl"):
+        Journal().tell(start="saddle", total=3)
+        Journal().tell(end="saddle")
+    assert shown == [{"start": "Optimisers, saddle", "total": 3}, {"end": "saddle"}]
 
 
 @pytest.mark.parametrize("before", [None, "elsewhere.jsonl"])
 def test_environment_is_as_before_even_after_an_error(tmp_path, monkeypatch, before):
     monkeypatch.delenv(VARIABLE, raising=False) if before is None else monkeypatch.setenv(VARIABLE, before)
-    with pytest.raises(ZeroDivisionError), followed(tmp_path / "run.jsonl"):
+    with pytest.raises(ZeroDivisionError), told_to(tmp_path / "run.jsonl"):
         divmod(1, 0)
     assert os.environ.get(VARIABLE) == before
-    with followed(tmp_path / "run.jsonl"):
+    with told_to(tmp_path / "run.jsonl"):
         assert os.environ[VARIABLE] == str(tmp_path / "run.jsonl")
     assert os.environ.get(VARIABLE) == before

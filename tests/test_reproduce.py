@@ -174,10 +174,11 @@ def test_notebook_is_run_again_only_when_its_result_code_or_parameters_have_chan
 
     def again(profile: str = "laptop") -> int:
         ran.clear()
-        reproduce.run_notebook(toy_plan(profile), "cpu")
+        reproduce.run_study(profile, "cpu", f"toy/{TASK}", asked="1")
         return len(ran)
 
     monkeypatch.setattr(papermill, "execute_notebook", run)
+    monkeypatch.setattr(reproduce.data, "fetch", lambda *_: None)
     result = home / "results/reproduced/laptop/toy" / TASK
     (code := home / "src" / "some.py").parent.mkdir()
     assert [again(), again(), again("smoke"), again()] == [1, 0, 1, 0]

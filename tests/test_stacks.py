@@ -1,6 +1,7 @@
 """Stacks hold every run once; what is missing is trained, and nothing else."""
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -55,7 +56,7 @@ def bench(tmp_path, monkeypatch):
     """A store, a journal's events, and the stacks that were trained: nothing real."""
     found = SimpleNamespace(store=Store(tmp_path / "store"), events=[], trained=[])
 
-    def pretend(runs, store, device, journal):
+    def pretend(runs, store, device, journal, compiled):
         found.trained.append([run.seed for run in runs])
         journal.tell(done=sum(run.steps for run in runs))
         store.save(tables(runs), {})
@@ -82,6 +83,14 @@ def test_added_seeds_alone_are_trained(bench):
     train(seeds(range(3)), bench.store, "cpu", bench.journal)
     train(seeds(range(5)), bench.store, "cpu", bench.journal)
     assert bench.trained == [[0, 1, 2], [3, 4]]
+
+
+def test_steps_are_compiled_where_all_stacks_of_a_shape_make_enough_updates(monkeypatch):
+    plans = {"mnist1d-mlp": replace(stack_plans()["cpu"]["mnist1d-mlp"], width=2, compile_from=30)}
+    monkeypatch.setattr(sweep, "stack_plans", lambda: {"cpu": plans})
+    few = [a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)]  # two stacks, 22 updates
+    many = [a_run(seed=seed, steps=10, curve_points=2) for seed in range(5)]  # three stacks, 30 updates
+    assert sweep.worth_compiling(sweep.stacks(few + many, "cpu"), "cpu") == {many[0].shape} != {few[0].shape}
 
 
 def test_what_another_runner_trained_meanwhile_is_not_trained_again(bench, monkeypatch):

@@ -117,14 +117,12 @@ def reproduce(profile: str, device: str, only: str, workers: str, book: bool) ->
     from steadydescent.reproduce import build_book, run_study, say_cost
     from steadydescent.reproduce import costs as costs_of
     from steadydescent.sweep import pick_device, processes
-    from steadydescent.sweep import workers as ready
 
     device = pick_device(device)
     rows = costs_of(profile, device, only)
     show(rows, False, f"Profile {profile} on {device}")
     say_cost(rows, profile, device, processes(device, workers))
-    with ready(device, workers):
-        run_study(profile, device, only)
+    run_study(profile, device, only, workers)
     _verdicts("reproduced", profile, False)
     if book:
         click.echo(f"The book with your results: {build_book('reproduced', profile)}")
@@ -139,10 +137,8 @@ def run(profile: str, device: str, only: str, workers: str) -> None:
     """Train what is missing, without the book."""
     from steadydescent.reproduce import run_study
     from steadydescent.sweep import pick_device
-    from steadydescent.sweep import workers as ready
 
-    with ready(pick_device(device), workers):
-        run_study(profile, pick_device(device), only)
+    run_study(profile, pick_device(device), only, workers)
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:

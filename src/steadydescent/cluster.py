@@ -36,8 +36,8 @@ ADDRESS = "DASK_SCHEDULER_ADDRESS"
 CONNECT_SECONDS = 5
 POLL_SECONDS = 1.0
 """How often stacks that another runner holds, and the number of workers, are looked at again."""
-OWN_GIB = 1.5
-"""Memory that the command and a notebook's kernel take themselves."""
+OWN_GIB = 2.5
+"""Memory that the command and the kernels of two notebooks take themselves."""
 RETRIES = 2
 """A stack that fails is tried so many times more, elsewhere if it can be."""
 
@@ -105,9 +105,12 @@ def _client(address: str) -> Client:
         ) from None
 
 
-def train_stacks(todo: list[list[Run]], store: Store, device: str, journal: Journal) -> None:
+def train_stacks(
+    todo: list[list[Run]], store: Store, device: str, journal: Journal, compiled: Collection[tuple] = ()
+) -> None:
     """Train stacks on the workers of the scheduler that the environment names; each is stored as soon as it is back.
 
+    Steps of the shapes in `compiled` are compiled.
     As many stacks are out as there are workers. Those that another runner holds are left for last. Whatever ends
     this early, Ctrl-C too, costs the stacks that are out and no other.
     """
@@ -126,7 +129,8 @@ def train_stacks(todo: list[list[Run]], store: Store, device: str, journal: Jour
                 if not (workers := len(client.nthreads())):
                     tell(f"there is no worker at {os.environ[ADDRESS]} yet; waiting for one")
                 while len(out) < max(1, workers) and (taken := _take(left, store, journal)):
-                    out[executor.submit(train_stack, [run.model_dump(mode="json") for run in taken[0]], device)] = taken
+                    plain, wanted = [run.model_dump(mode="json") for run in taken[0]], taken[0][0].shape in compiled
+                    out[executor.submit(train_stack, plain, device, wanted)] = taken
                 for future in _back(out):
                     missing, lock = out[future]
                     for note in _store(future, missing, store):
@@ -185,7 +189,7 @@ def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
     return notes
 
 
-def train_stack(runs: list[dict[str, Any]], device: str) -> tuple[Tables, dict[str, Any], list[str]]:
+def train_stack(runs: list[dict[str, Any]], device: str, compiled: bool) -> tuple[Tables, dict[str, Any], list[str]]:
     """On a worker: tables, receipt and notes of a stack given as plain data, so that keys are this installation's."""
     notes: list[str] = []
 
@@ -193,4 +197,4 @@ def train_stack(runs: list[dict[str, Any]], device: str) -> tuple[Tables, dict[s
         notes.extend([note] if note else [])
 
     threads = get_worker().state.nthreads
-    return *trained([Run(**run) for run in runs], pick_device(device), tell, threads), notes
+    return *trained([Run(**run) for run in runs], pick_device(device), tell, compiled, threads), notes

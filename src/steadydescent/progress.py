@@ -86,31 +86,40 @@ class View:
 
 
 @contextmanager
-def followed(journal: Path) -> Iterator[None]:
-    """Show what is written to `journal` until the block ends."""
+def followed(journal: Path, prefix: str = "") -> Iterator[None]:
+    """Show what is written to `journal` until the block ends, with `prefix` before the name of what is done."""
     journal.parent.mkdir(parents=True, exist_ok=True)
     journal.write_text("")
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(journal)
     stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(journal, stop), daemon=True)
+    thread = threading.Thread(target=_follow, args=(journal, prefix, stop), daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def told_to(journal: Path) -> Iterator[None]:
+    """Processes started meanwhile tell their progress to `journal`."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(journal)
+    try:
+        yield
+    finally:
         os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
 
 
-def _follow(journal: Path, stop: threading.Event) -> None:
+def _follow(journal: Path, prefix: str, stop: threading.Event) -> None:
     view, rest = View(sys.stderr), ""
     with journal.open() as stream:
         while True:
             ending = stop.is_set()  # looked at before reading, so that nothing written earlier is missed
             *lines, rest = (rest + stream.read()).split("\n")
             for line in lines:
-                view.show(json.loads(line))
+                event = json.loads(line)
+                view.show(event | {"start": prefix + event["start"]} if "start" in event else event)
             if ending:
                 view.close()
                 return

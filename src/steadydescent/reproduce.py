@@ -2,9 +2,13 @@
 
 import functools
 import http.server
+import multiprocessing
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -13,10 +17,11 @@ from steadydescent import data
 from steadydescent.claims import contrasts
 from steadydescent.findings import findings, folder, results, rows, verdict_table, write
 from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
-from steadydescent.progress import followed
+from steadydescent.progress import followed, told_to
 from steadydescent.provenance import packages
 from steadydescent.results import Result, read_folder, write_folder
 from steadydescent.study import Parameters, Plan, left_out, plans
+from steadydescent.sweep import workers
 from steadydescent.tasks import find
 from steadydescent.up_to_date import digest, remember, unchanged
 
@@ -52,46 +57,87 @@ def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) ->
         )
 
 
-def run_study(profile: str, device: str, only: str = "") -> None:
-    """Fetch the data and run every notebook of the profile, one after another."""
-    todo = plans(profile, only)
+def run_study(profile: str, device: str, only: str = "", asked: str = "") -> None:
+    """Fetch the data and run the notebooks of the profile that are not up to date; `asked` processes train.
+
+    Where several train, two notebooks run at a time: while one is judged the other's networks keep all busy.
+    """
+    todo = []
+    for plan in plans(profile, only):
+        if unchanged(_note(plan), _made_from(plan, device)):
+            click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
+        else:
+            todo.append(plan)
     for source in sorted({find(plan.task).source for plan in todo}):
         data.fetch(source, DATA, click.echo)
-    for plan in todo:
-        run_notebook(plan, device)
+    with workers(device, asked) if todo else nullcontext() as address:
+        if address is None:
+            for plan in todo:
+                run_notebook(plan, device)
+        else:
+            _two_at_a_time(todo, device)
 
 
-def run_notebook(plan: Plan, device: str) -> Path:
-    """Run one experiment's notebook on one task; only a verified result file counts as success.
+def _two_at_a_time(todo: list[Plan], device: str) -> None:
+    """Notebooks in processes of their own, because the environment that a kernel starts with is a process's."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as kernels, ThreadPoolExecutor(2) as pool:
+        elsewhere = lambda *given: kernels.submit(_execute, *given).result()
+        running = [pool.submit(run_notebook, plan, device, elsewhere) for plan in todo]
+        try:
+            for notebook in as_completed(running):
+                notebook.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    Nothing is run when the result at hand was made by this notebook, code, packages and profile.
-    """
-    given = Parameters(experiment=plan.experiment.name, task=plan.task, profile=plan.profile, device=device)
-    place = REPRODUCED / plan.profile / plan.experiment.name / plan.task
-    output = REPRODUCED / plan.profile / "notebooks" / f"{plan.experiment.name}-{plan.task}.ipynb"
-    made_from = lambda: digest([ROOT / "src", EXPERIMENTS, place], given, packages())
-    if unchanged(note := output.with_suffix(".made-from"), made_from()):
-        click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
-        return place
+
+def run_notebook(plan: Plan, device: str, execute: Callable[[Plan, str], None] | None = None) -> Path:
+    """Run one experiment's notebook on one task; only a verified result file counts as success."""
+    place, output = _place(plan), _output(plan)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    before = _stamp(place)
     click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
-    _execute(plan, given, output, place)
+    with followed(output.with_suffix(".jsonl"), f"{plan.experiment.title}, "):
+        (execute or _execute)(plan, device)
+    if _stamp(place) == before:
+        raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
     read_folder(place, Result)
-    remember(note, made_from())
+    remember(_note(plan), _made_from(plan, device))
     return place
 
 
-def _execute(plan: Plan, given: Parameters, output: Path, place: Path) -> None:
-    """Have papermill run the notebook into `output`, followed on the terminal; it must write a result to `place`."""
+def _place(plan: Plan) -> Path:
+    return REPRODUCED / plan.profile / plan.experiment.name / plan.task
+
+
+def _output(plan: Plan) -> Path:
+    return REPRODUCED / plan.profile / "notebooks" / f"{plan.experiment.name}-{plan.task}.ipynb"
+
+
+def _note(plan: Plan) -> Path:
+    return _output(plan).with_suffix(".made-from")
+
+
+def _made_from(plan: Plan, device: str) -> str:
+    """Digest of what a result depends on, and of the result itself: code, notebooks, packages, parameters."""
+    return digest([ROOT / "src", EXPERIMENTS, _place(plan)], _parameters(plan, device), packages())
+
+
+def _parameters(plan: Plan, device: str) -> Parameters:
+    return Parameters(experiment=plan.experiment.name, task=plan.task, profile=plan.profile, device=device)
+
+
+def _execute(plan: Plan, device: str) -> None:
+    """Have papermill run the notebook, which tells its progress to the journal beside its output."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    before = _stamp(place)
-    with followed(output.with_suffix(".jsonl")):
+    output = _output(plan)
+    with told_to(output.with_suffix(".jsonl")):
         try:
             papermill.execute_notebook(
-                EXPERIMENTS / plan.experiment.notebook, output, parameters=given.model_dump(), kernel_name="python3",
-                progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=ERROR"],
+                EXPERIMENTS / plan.experiment.notebook, output, parameters=_parameters(plan, device).model_dump(),
+                kernel_name="python3", progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=ERROR"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise RuntimeError(f"a cell of {output} failed with {error.ename}: {error.evalue}") from error
@@ -99,8 +145,6 @@ def _execute(plan: Plan, given: Parameters, output: Path, place: Path) -> None:
             raise RuntimeError(
                 f"the kernel of {output} died, perhaps for want of memory; what is finished is kept, run it again"
             ) from error
-    if _stamp(place) == before:
-        raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
 
 
 def _stamp(place: Path) -> int:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ from steadydescent.tasks import base
 class StackPlan:
     """How a task's runs are stacked on a kind of device, and what that was measured to reach.
 
-    The step is compiled for runs of at least `compile_from` updates. `rate` is replica-steps/s with the study's
-    readouts, `evaluation` examples × readouts a second, `memory` GiB at this width.
+    The step is compiled where a sweep's stacks of one shape make at least `compile_from` updates together. `rate` is
+    replica-steps/s with the study's readouts, `evaluation` examples × readouts a second, `memory` GiB at this width.
     """
 
     width: int
@@ -77,9 +78,21 @@ def train(runs: Sequence[Run], store: Store, device: str, journal: Journal, titl
     left = [stack for stack in todo if any(run.key not in have for run in stack)]
     count = lambda part: sum(run.steps for stack in part for run in stack)
     journal.tell(start=title, total=count(todo), initial=count(todo) - count(left))
+    compiled = worth_compiling(todo, device)
     with workers(device) if left else nullcontext() as address:
-        (_cluster().train_stacks if address else _train_here)(left, store, device, journal)
+        (_cluster().train_stacks if address else _train_here)(left, store, device, journal, compiled)
     journal.tell(end=title)
+
+
+def worth_compiling(todo: list[list[Run]], device: str) -> set[tuple]:
+    """Shapes of which these stacks make so many updates that compiling the step pays.
+
+    It depends on the list alone, as the cut does: not on what is done already, nor on the number of workers.
+    """
+    updates = Counter[tuple]()
+    for stack in todo:
+        updates[stack[0].shape] += stack[0].steps
+    return {shape for shape, made in updates.items() if made >= stack_plans()[device][base(shape[0])].compile_from}
 
 
 def processes(device: str, asked: str) -> int:
@@ -134,11 +147,11 @@ def _cluster() -> ModuleType:
     return cluster
 
 
-def _train_here(todo: list[list[Run]], store: Store, device: str, journal: Journal) -> None:
+def _train_here(todo: list[list[Run]], store: Store, device: str, journal: Journal, compiled: set[tuple]) -> None:
     for stack in todo:
         with store.lock([run.key for run in stack]):
             if missing := still_missing(stack, store, journal):
-                _train_stack(missing, store, device, journal)
+                _train_stack(missing, store, device, journal, stack[0].shape in compiled)
 
 
 def still_missing(stack: list[Run], store: Store, journal: Journal) -> list[Run]:
@@ -149,22 +162,21 @@ def still_missing(stack: list[Run], store: Store, journal: Journal) -> list[Run]
     return missing
 
 
-def _train_stack(runs: list[Run], store: Store, device: str, journal: Journal) -> None:
-    store.save(*trained(runs, device, journal.tell))
+def _train_stack(runs: list[Run], store: Store, device: str, journal: Journal, compiled: bool) -> None:
+    store.save(*trained(runs, device, journal.tell, compiled))
 
 
 def trained(
-    runs: list[Run], device: str, tell: Callable[..., None], threads: int | None = None
+    runs: list[Run], device: str, tell: Callable[..., None], compiled: bool, threads: int | None = None
 ) -> tuple[Tables, dict[str, Any]]:
     """A stack's tables and receipt, trained as its plan says, on a CPU with at most so many threads."""
     from steadydescent.engine import Stack
     from steadydescent.stepping import can_compile, numerics
 
     plan = stack_plans()[device][base(runs[0].task)]
-    wanted = runs[0].steps >= plan.compile_from
-    if wanted and (obstacle := can_compile(device)):
+    if compiled and (obstacle := can_compile(device)):
         tell(note=f"{obstacle}: the engine runs eager, which is slower; install g++ and Python's headers")
-    compiled = wanted and obstacle is None
+        compiled = False
     with numerics(min(plan.threads, threads or plan.threads)):
         stack = Stack(runs, DATA, device, compiled, width=plan.width if compiled else 0)
         history = stack.train(tick=lambda steps: tell(done=steps))
