@@ -47,6 +47,13 @@ def test_a_result_reads_as_a_reader_expects(reference, text):
     assert fd.result_text(toy_findings(), reference) == text
 
 
+def test_a_number_that_ones_own_results_lack_reads_as_not_run_and_not_as_a_slip(book):
+    own = toy_findings() | {"origin": toy_findings()["origin"] | {"source": "reproduced"}}
+    assert fd.result_text(own, "no/such/key@ci") is None
+    with pytest.raises(fd.FindingsError, match="no result 'no/such/key"):
+        fd.result_text(toy_findings(), "no/such/key@ci")
+
+
 def test_numbers_verdicts_and_claims_are_rendered(book):
     page = book.accept("Gain {result}`gain@ci`, best {result}`best`, {verdict}`toy-claim/toy-task/constant`.")
     assert f"Gain {MINUS}0.10 to +0.50{SPACE}pp , best ema-10 , Supported ." in words(page)

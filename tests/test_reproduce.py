@@ -230,6 +230,16 @@ def test_book_is_built_again_only_when_something_it_shows_has_changed(home, monk
     assert again() == 1  # a book that failed is no book
 
 
+def test_verdicts_are_computed_again_only_when_what_they_rest_on_has_changed(home, monkeypatch):
+    keep(home, "published", {"constant": 0.0, "linear": 0.0})
+    asked, rows = [], findings.rows
+    monkeypatch.setattr(findings, "rows", lambda root: asked.append(root) or rows(root))
+    first = findings.rows_kept("published", None)
+    assert findings.rows_kept("published", None) == first and len(asked) == 1
+    keep(home, "published", {"constant": 0.3, "linear": 0.0})
+    assert findings.rows_kept("published", None) != first and len(asked) == 2
+
+
 def test_study_fetches_each_source_once_and_runs_what_only_asks_for(home, monkeypatch):
     fetched, ran = [], []
     monkeypatch.setattr(reproduce.data, "fetch", lambda source, *_: fetched.append(source))

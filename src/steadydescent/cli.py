@@ -142,9 +142,9 @@ def run(profile: str, device: str, only: str, workers: str) -> None:
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:
-    from steadydescent.findings import folder, rows
+    from steadydescent.findings import rows_kept
 
-    found = rows(folder(source, profile))
+    found = rows_kept(source, profile)
     if not any(row["result"] for row in found) and not as_json:
         raise FileNotFoundError(f"no {source} results" + (f" of profile {profile}" if source == "reproduced" else ""))
     show(found if as_json else verdict_rows(found), as_json, f"Verdicts, {source} results")

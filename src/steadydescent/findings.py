@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from steadydescent.claims import load_claims, place
-from steadydescent.judging import Candidates, Evidence, all_rows, judge_all
-from steadydescent.paths import GENERATED, PUBLISHED, REPRODUCED, ROOT
+from steadydescent.files import write_atomically
+from steadydescent.judging import Candidates, Evidence, all_rows, evidence_of, judge_all, judged
+from steadydescent.paths import EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, ROOT
+from steadydescent.provenance import packages
 from steadydescent.results import Result, read_folder
 from steadydescent.statistics import Estimate, overall, paired, tuned
 from steadydescent.study import PROFILES, Plan, load_study
+from steadydescent.up_to_date import digest, remember, unchanged
 
 
 def folder(source: str, profile: str | None) -> Path:
@@ -37,31 +40,42 @@ def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]
 
 def rows(root: Path) -> list[dict[str, Any]]:
     """Every claim's rows: from the results below `root`, from arithmetic, and those that were not run."""
-    judged = [row for name, task, _, result, receipt in results(root) for row in judge_all(name, result, receipt, task)]
-    return all_rows(judged)
+    told = [row for name, task, _, result, receipt in results(root) for row in judge_all(name, result, receipt, task)]
+    return all_rows(told)
+
+
+def rows_kept(source: str, profile: str | None) -> list[dict[str, Any]]:
+    """`rows`, kept beside one's own results as long as nothing they rest on changes."""
+    root = folder(source, profile)
+    sources = [ROOT / "src", ROOT / "tests", EXPERIMENTS, *root.glob("*/*/*")]
+    made_from = digest(sources, packages())
+    kept, note = (REPRODUCED / f"verdicts-{source}-{profile}.{kind}" for kind in ("json", "made-from"))
+    if unchanged(note, made_from) and kept.exists():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    found = json.loads(json.dumps(rows(root), default=float))
+    write_atomically(kept, json.dumps(found).encode())
+    remember(note, made_from)
+    return found
 
 
 def findings(source: str, profile: str | None = None) -> dict[str, Any]:
     """What the book reads: origin, results, claims with their rows, files (see `steadydescent.book`)."""
     root = folder(source, profile)
     numbers: dict[str, dict[str, Any]] = {}
-    files, receipts, judged = {}, [], []
+    files, receipts, told = {}, [], []
     for name, task, home, result, receipt in results(root):
         receipts.append(receipt)
         files[receipt["result"]] = _files(home, receipt)
-        plan = Plan(experiment=load_study()[name], task=task, profile=receipt["profile"])
-        numbers |= _numbers(Evidence(result, plan), f"{name}/{task}") | _design(f"{name}/{task}", receipt)
-        judged += judge_all(name, result, receipt, task)
+        evidence = evidence_of(name, result, receipt, task)
+        numbers |= _numbers(evidence, f"{name}/{task}") | _design(f"{name}/{task}", receipt)
+        told += judged(evidence, receipt)
     if not receipts:
         raise FileNotFoundError(f"no results in {root}; run `make reproduce` first, or build the published book")
-    found = all_rows(judged)
+    found = all_rows(told)
     for row in found:
         if row["estimate"] is not None:
             numbers[f"claim/{row['id']}/{row['task']}/{row['condition']}"] = _of_row(row)
     numbers |= _totals(receipts)
-    if source == "reproduced" and any(results(PUBLISHED)):  # what the prose quotes and this profile did not run
-        missing = set(findings("published")["results"]) - set(numbers)
-        numbers |= {key: {"value": None} for key in missing}
     return {"origin": _origin(source, receipts), "results": numbers, "claims": _claims(found), "files": files}
 
 
@@ -245,8 +259,7 @@ def shown(experiment: str) -> dict[str, Shown]:
     found = {}
     for home in [p.parent for p in places if p.parent.parent.name == experiment]:
         result, receipt = read_folder(home, Result)
-        plan = Plan(experiment=load_study()[experiment], task=home.name, profile=receipt["profile"])
-        found[home.name] = Shown(Evidence(result, plan), receipt)
+        found[home.name] = Shown(evidence_of(experiment, result, receipt, home.name), receipt)
     return found
 
 

@@ -245,9 +245,19 @@ def judge(cell: Cell, evidence: Evidence, receipt: dict[str, Any], k: int) -> di
 
 def judge_all(experiment: str, result: Result, receipt: dict[str, Any], task: str) -> list[dict[str, Any]]:
     """Rows of every claim that an experiment decides, on one task, as far as the result's profile went."""
-    plan = Plan(experiment=load_study()[experiment], task=task, profile=receipt["profile"])
-    evidence, k = Evidence(result, plan), contrasts(experiment, receipt["profile"])
-    mine = [cell for cell in cells(experiment) if cell.task == task and cell.in_profile(plan) and evidence.holds(cell)]
+    return judged(evidence_of(experiment, result, receipt, task), receipt)
+
+
+def evidence_of(experiment: str, result: Result, receipt: dict[str, Any], task: str) -> Evidence:
+    """A result beside the plan that it was made by."""
+    return Evidence(result, Plan(experiment=load_study()[experiment], task=task, profile=receipt["profile"]))
+
+
+def judged(evidence: Evidence, receipt: dict[str, Any]) -> list[dict[str, Any]]:
+    """`judge_all` of evidence at hand."""
+    plan = evidence.plan
+    k = contrasts(plan.experiment.name, plan.profile)
+    mine = [c for c in cells(plan.experiment.name) if c.task == plan.task and c.in_profile(plan) and evidence.holds(c)]
     return [judge(cell, evidence, receipt, k) for cell in mine]
 
 

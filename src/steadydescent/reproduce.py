@@ -27,7 +27,7 @@ from steadydescent.up_to_date import digest, remember, unchanged
 
 HTML = ROOT / "_build" / "html"
 BOOK_IS_MADE_FROM = (
-    "_config.yml", "_toc.yml", "*.md", "*.bib", "chapters", "experiments", "web", "src", "benchmarks",
+    "_config.yml", "_toc.yml", "*.md", "*.bib", "chapters", "experiments", "web", "src", "tests", "benchmarks",
     "results/published",
 )  # fmt: skip
 """What the book is built from, besides one's own results when it shows these."""
