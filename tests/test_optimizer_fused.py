@@ -30,14 +30,24 @@ def assert_follows_its_rule(name, ours, steps=40, strided_grad=False, tolerance=
     assert_same([kept[key] for key in optimizer.state_names], state, **tolerance)
 
 
+@pytest.mark.parametrize("little", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", FACADES)
-def test_kernels_take_their_rules_steps(name, weight_decay, monkeypatch):
+def test_kernels_take_their_rules_steps(name, weight_decay, little, monkeypatch):
     calls = []
+    monkeypatch.setattr(fused, "wakes_threads_for_little", lambda params: little)
     counted = lambda *given, **hyper: calls.append(given) or fused.update_in_place(*given, **hyper)
     monkeypatch.setattr(facades, "update_in_place", counted)
     assert_follows_its_rule(name, *parameters(shapes=[(3, 11)]), weight_decay=weight_decay)
     assert len(calls) == 40
+
+
+def test_several_threads_are_not_woken_for_small_tensors(monkeypatch):
+    small, large = [torch.zeros(fused.GRAIN - 1)] * 3, [torch.zeros(2 * fused.GRAIN), torch.zeros(3)]
+    for threads, woken in ((1, False), (2, True)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
+        assert fused.wakes_threads_for_little(small) is woken and not fused.wakes_threads_for_little(large)
+    assert not fused.wakes_threads_for_little([tensor.to("meta") for tensor in small])
 
 
 @pytest.mark.parametrize("name", FACADES)

@@ -72,7 +72,7 @@ class View:
                 total=event["total"], initial=event.get("initial", 0), desc=event["start"], file=self.stream,
                 unit="step", unit_scale=True, dynamic_ncols=self.interactive, smoothing=0.1, leave=True,
                 mininterval=0.2 if self.interactive else LOG_EVERY, miniters=1, ascii=not self.interactive,
-                bar_format=BAR,
+                bar_format=BAR, position=None if self.interactive else 0,  # in a log nothing moves the cursor
             )  # fmt: skip
         if "done" in event and self.bar is not None:
             self.bar.update(event["done"])
