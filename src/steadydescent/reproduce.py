@@ -64,7 +64,7 @@ def run_study(profile: str, device: str, only: str = "", asked: str = "") -> Non
     """
     todo = []
     for plan in plans(profile, only):
-        if unchanged(_note(plan), _made_from(plan, device)):
+        if unchanged(_note(plan), _inputs(plan, device) + _digest_of_result(plan)):
             click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
         else:
             todo.append(plan)
@@ -95,14 +95,14 @@ def run_notebook(plan: Plan, device: str, execute: Callable[[Plan, str], None] |
     """Run one experiment's notebook on one task; only a verified result file counts as success."""
     place, output = _place(plan), _output(plan)
     output.parent.mkdir(parents=True, exist_ok=True)
-    before = _stamp(place)
+    before, inputs = _stamp(place), _inputs(plan, device)
     click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
     with followed(output.with_suffix(".jsonl"), f"{plan.experiment.title}, "):
         (execute or _execute)(plan, device)
     if _stamp(place) == before:
         raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
     read_folder(place, Result)
-    remember(_note(plan), _made_from(plan, device))
+    remember(_note(plan), inputs + _digest_of_result(plan))
     return place
 
 
@@ -118,9 +118,14 @@ def _note(plan: Plan) -> Path:
     return _output(plan).with_suffix(".made-from")
 
 
-def _made_from(plan: Plan, device: str) -> str:
-    """Digest of what a result depends on, and of the result itself: code, notebooks, packages, parameters."""
-    return digest([ROOT / "src", EXPERIMENTS, _place(plan)], _parameters(plan, device), packages())
+def _inputs(plan: Plan, device: str) -> str:
+    """Digest of what a result depends on: code, notebooks, packages, parameters."""
+    return digest([ROOT / "src", EXPERIMENTS], _parameters(plan, device), packages())
+
+
+def _digest_of_result(plan: Plan) -> str:
+    """Digest of the result at hand."""
+    return digest([_place(plan)])
 
 
 def _parameters(plan: Plan, device: str) -> Parameters:
