@@ -81,6 +81,25 @@ def test_identities_are_known_without_drawing_and_change_with_what_decides_the_d
 # ---- MNIST-1D --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"scale_coeff": 1.9}, {"max_translation": list(range(5, 53))}, {"corr_noise_scale": 1.4, "shear_scale": 3.0},
+     {"padding": [40, 60], "iid_noise_scale": 0.2}],
+)  # fmt: skip
+def test_signals_are_those_of_the_packages_own_transform_bit_for_bit(change):
+    from mnist1d.data import get_templates
+    from mnist1d.transform import transform
+    from mnist1d.utils import ObjectView, set_seed
+
+    templates, arguments, labels = get_templates(), ObjectView(mnist1d.ARGUMENTS | change), np.repeat(range(10), 7)
+    with mnist1d._global_random_states_kept():
+        set_seed(11)
+        slow = [transform(templates["x"][label], templates["t"], arguments)[0] for label in labels]
+        order = np.random.permutation(70)
+    signals, found = mnist1d.draw(11, 70, change)
+    assert np.array_equal(signals, np.stack(slow)[order]) and np.array_equal(found, labels[order])
+
+
 @pytest.mark.parametrize(("seed", "count"), [(0, 130), (42, 70), (mnist1d.TEST_SEED, 110)])
 def test_raw_draws_centred_and_scaled_are_make_dataset_bit_for_bit(seed, count):
     from mnist1d.data import get_dataset_args, make_dataset

@@ -12,7 +12,7 @@ from steadydescent.engine import Stack, initial_weights
 from steadydescent.models import image_convnet
 from steadydescent.paths import DATA
 from steadydescent.runs import NUMERICS_VERSION, Run
-from steadydescent.stepping import COMPILED_STEPS, Flat, can_compile, compiled, numerics
+from steadydescent.stepping import COMPILED_STEPS, Flat, can_compile, numerics, prepared
 from steadydescent.tasks import find
 
 READOUTS = ("last", "ema-10", "ema-30", "ema-start-30", "ema-ramp", "tail-25", "checkpoints-2", "checkpoints-5")
@@ -175,7 +175,7 @@ def test_golden_losses_hold_for_this_numerics_version():
 
 def test_a_process_may_hold_more_compiled_steps_than_dynamo_allows_by_default():
     """All steps share their code object; past the limit Dynamo refuses, or gives up in silence."""
-    compiled("mnist1d-mlp", "sgd", 23, True)
+    prepared("mnist1d-mlp", "sgd", 23, True)
     limits = (torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit)
     assert set(limits) == {COMPILED_STEPS} and COMPILED_STEPS > 8
 

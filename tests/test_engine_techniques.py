@@ -10,7 +10,8 @@ from torch.optim.swa_utils import update_bn
 
 from oracles import OPTIMIZERS, epochs, readout, stream_seed
 from steadydescent import data
-from steadydescent.dataset_shift import shifted_concept, shifted_prior
+from steadydescent.data.mnist1d import TEST_SEED
+from steadydescent.dataset_shift import shifted_concept, shifted_prior, shifted_signals
 from steadydescent.engine import MONITOR_EVERY, STATISTICS_BATCH, TRAIN_EXAMPLES, Stack
 from steadydescent.lr_search import coarse_to_fine, range_test, rate_step, steepest
 from steadydescent.noisy_quadratic import expected_loss
@@ -309,9 +310,32 @@ def test_statistics_of_shifted_pictures_can_be_taken_from_them():
     assert frozen + 0.1 < reestimated <= finals["test"] + 0.02
 
 
+def test_statistics_can_be_taken_from_a_few_inputs_at_a_time():
+    """Each batch is normalised by its own moments: the training mode of torch's batch norm, batch after batch."""
+    shifts = (
+        "scale(severity=3, statistics=reestimated, batch=10)",
+        "scale(severity=3, statistics=reestimated, batch=2000)",
+    )
+    stack = trained([run(task='mnist1d-mlp(norm="batch")', test=True, shifts=shifts, readouts=LAST, lr=0.1)])
+    finals = stack.history.finals.set_index("split").accuracy
+    after = shifted_signals("scale", 3, seed=TEST_SEED, count=20_000)
+    x = (after.x - stack.mean[0].cpu()) / stack.std[0].cpu()
+    module = stack.flat.module.train()
+    torch.nn.utils.vector_to_parameters(stack.carry.theta[0], module.parameters())
+    for shift, size in zip(stack.first.shifts, (10, 2000), strict=True):
+        guesses = torch.cat([module(part).argmax(1) for part in x.split(size)])
+        expected = (guesses == after.y).double().mean().item()
+        assert finals[f"test/{shift}"] == pytest.approx(expected, abs=2e-4)
+    few, many = (finals[f"test/{shift}"] for shift in stack.first.shifts)
+    assert few + 0.02 < many  # moments of ten inputs are noise
+
+
 @pytest.mark.parametrize(
     ("task", "shift", "sentence"),
     [
+        ("mnist1d-mlp", "shear(severity=1, batch=10)", "add statistics=reestimated"),
+        ("mnist1d-mlp", "shear(severity=1, statistics=reestimated, batch=1)", "batch must divide 2000"),
+        ("mnist1d-mlp", "shear(severity=1, statistics=reestimated, batch=30)", "batch must divide 2000"),
         ("mnist1d-mlp", "contrast(severity=1)", "shift must be one of .* for mnist1d data, got 'contrast'"),
         ("mnist1d-mlp", "shear(severity=6)", "severity must be a whole number from 0 to 5, got 6"),
         ("mnist1d-mlp", "shear", "severity must be a whole number from 0 to 5, got None"),

@@ -198,14 +198,22 @@ def test_profile_may_leave_out_conditions_and_arms():
     plan = varied(size={"conditions": ["linear"], "arms": ["tail", "last"]})
     assert plan.conditions == ("linear",) and set(plan.arms) == {"tail", "last"}
     assert {run.schedule for run in plan.expected} == {"linear"}
-    assert set(plan.readouts) == {"last", "tail-25"}
+    assert set(plan.readouts("linear")) == {"last", "tail-25"}
 
 
 def test_readouts_are_those_of_the_arms_and_those_shown_besides_each_once():
     plan = varied(readouts=["last", "ema-2"])
-    assert sorted(plan.readouts) == sorted(
+    assert sorted(plan.readouts("constant")) == sorted(
         ["last", "ema-2", "ema-10", "ema-30", "ema-ramp", "tail-25", "checkpoints-2"]
     )
+
+
+def test_arms_of_batch_norm_statistics_are_there_where_networks_have_batch_norm():
+    arms = {"ema": {"readouts": ["ema-10"]}, "copied": {"readouts": ["ema-10/copied", "ema-30/copied"]}}
+    plan = varied({"none": {}, "normed": {"task": {"norm": "batch"}}}, arms)
+    assert plan.arms_in("none") == ["ema"] and plan.arms_in("normed") == ["ema", "copied"]
+    assert plan.readouts("none") == ("ema-10",)
+    assert plan.readouts("normed") == ("ema-10", "ema-10/copied", "ema-30/copied")
 
 
 def test_runs_are_found_again_in_a_table_by_their_trajectory():

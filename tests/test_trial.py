@@ -16,7 +16,7 @@ def test_optimum_inside_the_grid_leaves_it_as_planned(toy, monkeypatch):
     table = trial.tune()
     assert [places(runs) for runs in asked] == [[-2, -1, 0, 1, 2]] * 2
     assert trial.choices["constant"] == {"last": [0], "ema": [1], "checkpoints": [0], "tail": [-1], "ramp": [0]}
-    assert len(table) == 2 * 5 * len(trial.plan.readouts)
+    assert len(table) == 2 * 5 * len(trial.plan.readouts("constant"))
     assert (table.accuracy > 0.6).all()
 
 

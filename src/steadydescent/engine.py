@@ -27,7 +27,7 @@ from steadydescent.runs import Run, stream_seed
 from steadydescent.schedules import Plateau
 from steadydescent.settings import read
 from steadydescent.shifts import Look, reestimates, shifted_test
-from steadydescent.stepping import Carry, Flat, compiled
+from steadydescent.stepping import Carry, Flat, prepared
 from steadydescent.tasks import find, initial_model
 from steadydescent.weight_averaging import Readout, mix, parse
 
@@ -91,7 +91,7 @@ class Stack:
         self.wanted, self.device, self.first = list(runs), device, runs[0]
         self.runs = self.wanted + [runs[-1]] * (width - len(runs))
         self.task = find(self.first.task)
-        self.flat, self.step = compiled(self.first.task, self.first.optimizer, self.first.batch_size, compile)
+        self.flat, self.step = prepared(self.first.task, self.first.optimizer, self.first.batch_size, compile)
         seeds = sorted({run.seed for run in runs})
         self.lane = torch.tensor([seeds.index(run.seed) for run in self.runs])  # [R] → the seed's place in the data
         self.data = first_examples(load(self.task.source, seeds, root), self.task.examples)
@@ -211,6 +211,18 @@ class Stack:
             found = [self._each(forward, theta, self.carry.buffers, look.pool, part) for part in parts]
         return torch.stack(found).mean(0)
 
+    def _batch_by_batch(self, size: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Outputs of one replica whose batch norm has the statistics of each `size` inputs, as in training."""
+        flat = Flat(self.flat.module, size)
+
+        def outputs(theta: Tensor, buffers: Tensor, x: Tensor) -> Tensor:
+            batches = x.unflatten(0, (-1, size))
+            still, each = theta.new_zeros(flat.draws), buffers.expand(len(batches), -1)
+            of_batch = lambda buffers, batch: flat.forward(theta, buffers, still, batch)[0]
+            return vmap(of_batch)(each, batches).flatten(0, 1)
+
+        return outputs
+
     def _averaged(self, readout: Readout) -> tuple[Tensor, Tensor]:
         if readout.source == "last":
             return self.carry.theta, self.carry.buffers
@@ -228,16 +240,20 @@ class Stack:
         rows = rows.to(self.device)
         return Look(self.pool, rows, self.labels[rows])
 
-    def evaluate(self, readout: Readout, look: Look, reestimate: bool = False) -> pd.DataFrame:
-        """One row a replica; with `reestimate`, batch norm takes its statistics from the examples looked at."""
+    def evaluate(self, readout: Readout, look: Look, reestimate: int | None = None) -> pd.DataFrame:
+        """One row a replica; with `reestimate`, batch norm takes its statistics from the examples looked at.
+
+        0: from all of them; otherwise from each so many, as they come.
+        """
         diverged = self.carry.survived < self.done
         theta, buffers = self.weights(readout)
         if self.task.surface:
             draws = look.pool[look.rows[:, :1]]
             height, start = (vmap(self.flat.outputs)(*w, draws)[:, 0] for w in ((theta, buffers), self.start))
             return measure_surface(height, start, diverged)
-        buffers = self._reestimated(theta, look) if reestimate else buffers
-        forward = lambda rows: self._each(self.flat.outputs, theta, buffers, look.pool, rows)
+        outputs = self._batch_by_batch(reestimate) if reestimate else self.flat.outputs
+        buffers = self._reestimated(theta, look) if reestimate == 0 else buffers
+        forward = lambda rows: self._each(outputs, theta, buffers, look.pool, rows)
         return measure(forward, look.rows, look.targets, diverged)
 
     def _each(

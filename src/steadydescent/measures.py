@@ -14,6 +14,8 @@ from steadydescent.settings import read
 from steadydescent.statistics import Statistic
 from steadydescent.study import Plan
 
+SEVERITY = 3
+"""Claims about shifted test data are about this one."""
 EARLY = (5, 10, 20, 50)
 """Percent of a run after which averages are looked at, where its curve has a point there."""
 
@@ -128,7 +130,7 @@ def values(result: Result, name: str) -> pd.DataFrame:
 
 
 def _shifted(finals: pd.DataFrame, kind: str, anew: bool, drop: bool) -> pd.DataFrame:
-    """Mean accuracy over the shifted test sets of a kind, or how far it lies below that on the test set."""
+    """Mean accuracy over a kind's shifted test sets that claims are about, or how far it lies below the test set's."""
     splits = [split for split in finals.split.unique() if split.startswith("test/") and _kind(split) == (kind, anew)]
     mean = finals[finals.split.isin(splits)].groupby(["run", "readout"]).accuracy.mean()
     if drop:
@@ -136,8 +138,14 @@ def _shifted(finals: pd.DataFrame, kind: str, anew: bool, drop: bool) -> pd.Data
     return mean.dropna().rename("value").reset_index()
 
 
-def _kind(split: str) -> tuple[str, bool]:
+def _kind(split: str) -> tuple[str, bool] | None:
+    """The kind of a shift that claims are about, and whether statistics are re-estimated; None for any other.
+
+    Other severities, and statistics of a few inputs at a time, are shown and bear no verdict.
+    """
     name, options = read(split.removeprefix("test/"))
+    if options["severity"] != SEVERITY or "batch" in options:
+        return None
     return name if name in ("prior", "concept") else "covariate", options.get("statistics") == "reestimated"
 
 

@@ -19,7 +19,8 @@ from steadydescent.dataset_shift import (
     shifted_prior,
     shifted_signals,
 )
-from steadydescent.settings import read
+from steadydescent.evaluation import CHUNK
+from steadydescent.settings import Setting, read
 from steadydescent.tasks import Task
 
 KNOBS = {"mnist1d": set(SIGNAL_KNOBS), "fashion-mnist": set(IMAGE_KNOBS)}
@@ -40,7 +41,8 @@ def canonical(text: str, task: Task) -> str:
     """The one way to write a shift of a task's test set.
 
     Covariate shifts go by their knob, the others are `prior` and `concept`. `severity` is 0 to 5; `statistics` says
-    whether batch norm keeps the training data's (`frozen`, unless given) or takes those of the shifted inputs.
+    whether batch norm keeps the training data's (`frozen`, unless given) or takes those of the shifted inputs: of all
+    of them, or with `batch` of each so many that come together.
 
     Raises:
         ValueError: for a shift that the task's data do not have, or an option outside its range.
@@ -49,19 +51,29 @@ def canonical(text: str, task: Task) -> str:
     allowed = sorted(KNOBS.get(task.source, set()) | ({"prior", "concept"} if task.source in KNOBS else set()))
     if setting.name not in allowed:
         raise ValueError(f"shift must be one of {allowed} for {task.source} data, got {setting.name!r}")
-    if unknown := sorted(set(setting.options) - {"severity", "statistics"}):
-        raise ValueError(f"shift {text!r} has no option {unknown}; allowed are severity and statistics")
+    if unknown := sorted(set(setting.options) - {"severity", "statistics", "batch"}):
+        raise ValueError(f"shift {text!r} has no option {unknown}; allowed are severity, statistics and batch")
     severity, statistics = setting.options.get("severity"), setting.options.get("statistics", "frozen")
     if not isinstance(severity, int) or isinstance(severity, bool) or severity not in SEVERITIES:
         raise ValueError(f"severity must be a whole number from 0 to {SEVERITIES[-1]}, got {severity!r} in {text!r}")
     if statistics not in STATISTICS:
         raise ValueError(f"statistics must be one of {STATISTICS}, got {statistics!r} in {text!r}")
+    _check_batch(setting, text)
     return setting.text({"statistics": "frozen"})
 
 
-def reestimates(text: str) -> bool:
-    """Whether batch norm takes its statistics from the shifted inputs."""
-    return read(text).options.get("statistics") == "reestimated"
+def _check_batch(setting: Setting, text: str) -> None:
+    batch = setting.options.get("batch", CHUNK)
+    if "batch" in setting.options and setting.options.get("statistics") != "reestimated":
+        raise ValueError(f"batch says where re-estimated statistics come from; add statistics=reestimated to {text!r}")
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 2 or CHUNK % batch:
+        raise ValueError(f"batch must divide {CHUNK} and be at least 2, got {batch!r} in {text!r}")
+
+
+def reestimates(text: str) -> int | None:
+    """How many shifted inputs batch norm takes its statistics from at a time; 0: from all, None: from none."""
+    options = read(text).options
+    return int(options.get("batch", 0)) if options.get("statistics") == "reestimated" else None
 
 
 def shifted_test(text: str, task: Task, data: TaskData, streams: Sequence[int]) -> Look:

@@ -1,4 +1,4 @@
-"""One update of a stack of replicas as a pure function of tensors, eager or compiled.
+"""One update of a stack of replicas as a pure function of tensors, traced or compiled.
 
 Axes: R replicas, B batch, P parameters, Q buffer entries, K averaged readouts, N noise draws, D inputs.
 """
@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 from steadydescent.normalization import noise_shapes
 from steadydescent.optimizers import RULES, State
@@ -125,14 +127,33 @@ def can_compile(device: str) -> str | None:
     return None
 
 
+def traced(step: Step) -> Step:
+    """The same step as one flat list of tensor operations, recorded at its first call for each shape of its inputs.
+
+    The same operations on the same numbers, so the same bits; what goes is the way through vmap, autograd and the
+    module, a third of an update of small networks.
+    """
+    recorded: dict[tuple, Step] = {}
+
+    def replay(*inputs: Carry | Tensor) -> tuple[Carry, Tensor]:
+        kind = tuple((t.shape, t.dtype, t.device) for t in tree_leaves(inputs))
+        if kind not in recorded:
+            recorded[kind] = make_fx(step)(*inputs)
+        return recorded[kind](*inputs)
+
+    return replay
+
+
 @cache
-def compiled(task: str, optimizer: str, batch_size: int, compile: bool) -> tuple[Flat, Step]:
-    """The step of a task under an optimiser, made once; compiled if asked for."""
+def prepared(task: str, optimizer: str, batch_size: int, compile: bool) -> tuple[Flat, Step]:
+    """The step of a task under an optimiser, made once; compiled if asked for, else traced."""
     flat = Flat(find(task).build(), batch_size)
     step = make_step(flat, find(task), optimizer)
+    if not compile:
+        return flat, traced(step)
     # all steps share their code, which Dynamo would else refuse to compile for more than 8 tasks and rules
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = COMPILED_STEPS
-    return flat, torch.compile(step, fullgraph=True, dynamic=False) if compile else step
+    return flat, torch.compile(step, fullgraph=True, dynamic=False)
 
 
 @contextmanager

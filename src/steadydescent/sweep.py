@@ -175,7 +175,7 @@ def trained(
 
     plan = stack_plans()[device][base(runs[0].task)]
     if compiled and (obstacle := can_compile(device)):
-        tell(note=f"{obstacle}: the engine runs eager, which is slower; install g++ and Python's headers")
+        tell(note=f"{obstacle}: training steps are not compiled, which is slower; install g++ and Python's headers")
         compiled = False
     with numerics(min(plan.threads, threads or plan.threads)):
         stack = Stack(runs, DATA, device, compiled, width=plan.width if compiled else 0)

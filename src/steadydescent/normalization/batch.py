@@ -89,13 +89,19 @@ class BatchNorm(nn.Module):
     def _batch_statistics(self, z: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of the batch; moves the running statistics towards them."""
         count = _values(z.numel() // z.shape[1], z)
-        var, mean = torch.var_mean(z, axes, correction=0)
+        var, mean = _var_mean(z, axes)
         self._remember(mean.detach(), var.detach() * count / (count - 1))
         return mean, var
 
     def _remember(self, mean: Tensor, unbiased: Tensor) -> None:
         self.running_mean.copy_(ewa(self.running_mean, mean, 1 - self.momentum))
         self.running_var.copy_(ewa(self.running_var, unbiased, 1 - self.momentum))
+
+
+def _var_mean(z: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
+    """Biased variance and mean; torch's own `var_mean` goes value by value on a CPU, several times as slow."""
+    mean = z.mean(axes, keepdim=True)
+    return (z - mean).square().mean(axes), mean.squeeze(axes)
 
 
 class GhostBatchNorm(BatchNorm):
@@ -134,7 +140,7 @@ class GhostBatchNorm(BatchNorm):
         parts = z.unflatten(0, (-1, self.ghost))  # [G, ghost, C, …]
         axes = [axis for axis in range(parts.dim()) if axis not in (0, 2)]
         count = _values(self.ghost * z[0, 0].numel(), z, f" in ghosts of ghost = {self.ghost}")
-        var, mean = torch.var_mean(parts, axes, correction=0)  # [G, C]
+        var, mean = _var_mean(parts, axes)  # [G, C]
         self._remember(mean.detach().mean(0), var.detach().mean(0) * count / (count - 1))
         across = [len(mean), 1, -1] + [1] * (z.dim() - 2)
         scale = self.weight * torch.rsqrt(var + self.eps)

@@ -73,17 +73,30 @@ class Plan(BaseModel):
     def arms(self) -> dict[str, Arm]:
         return {name: self.experiment.arms[name] for name in self.size.arms or self.experiment.arms}
 
-    @property
-    def readouts(self) -> tuple[str, ...]:
-        """Every run's readouts: those of the arms, and those that are shown besides."""
-        return tuple(
-            dict.fromkeys([*self.experiment.readouts, *(r for arm in self.arms.values() for r in arm.readouts)])
-        )
+    def readouts(self, condition: str) -> tuple[str, ...]:
+        """The readouts of every run under a condition: those of its arms, and those that are shown besides."""
+        ours = [readout for arm in self.arms_in(condition) for readout in self.arms[arm].readouts]
+        return tuple(dict.fromkeys([*self.experiment.readouts, *ours]))
 
     def arms_in(self, condition: str) -> list[str]:
-        """The arms that are compared under a condition."""
+        """The arms that are compared under a condition.
+
+        An arm that is told from others by its batch-norm statistics alone is none where networks have no such norm.
+        """
         only = self.experiment.conditions[condition].arms
-        return [arm for arm in self.arms if only is None or arm in only]
+        named = [arm for arm in self.arms if only is None or arm in only]
+        return [arm for arm in named if not self._needs_batch_norm(arm) or "batch" in self._norm(condition, arm)]
+
+    def _needs_batch_norm(self, arm: str) -> bool:
+        return all("/" in readout for readout in self.arms[arm].readouts)
+
+    def _norm(self, condition: str, arm: str) -> str:
+        return find(self._task(self.settings(condition, arm))).norm or ""
+
+    def _task(self, told: Settings) -> str:
+        """The task with the options that these settings add."""
+        task = read(self.task)
+        return Setting(task.name, task.options | told.task).text()
 
     def half(self, condition: str) -> int:
         """Points of a condition's grid on either side of its centre."""
@@ -124,14 +137,13 @@ class Plan(BaseModel):
         batch_size, most = size.batch_size or told.batch_size or 1, SPLIT_SIZES[find(self.task).source]["train"]
         steps = round(size.steps * told.steps)
         steps = min(steps, max(1, size.examples // batch_size)) if size.examples else steps
-        task = read(self.task)
         followed = report or "steps to target" in self.tune_by
         curve = self.curve_points if followed else 1
         return Run(
-            task=Setting(task.name, task.options | told.task).text(),
+            task=self._task(told),
             optimizer=told.optimizer or "sgd", schedule=told.schedule or "constant",
             lr=self.rate(condition, arm, index), batch_size=min(batch_size, int(told.task.get("examples") or most)),
-            steps=steps, seed=seed, readouts=self.readouts, curve_points=min(curve, steps), test=report,
+            steps=steps, seed=seed, readouts=self.readouts(condition), curve_points=min(curve, steps), test=report,
             shifts=size.shifts if report else (), probes=size.probes if report else (),
         )  # fmt: skip
 
