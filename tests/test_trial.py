@@ -30,7 +30,7 @@ def test_grid_grows_until_the_optimum_of_one_arm_is_inside_it(toy, monkeypatch, 
         assert (trial.tuned[schedule][0], trial.tuned[schedule][-1]) == tuple(grid)
         last = [runs for runs in asked if runs[0].schedule == schedule][-1]
         assert places(last) == list(range(grid[0], grid[1] + 1))
-        assert {run.readouts for run in last} == {trial.plan.readouts}
+        assert {run.readouts for run in last} == {trial.plan.readouts(schedule)}
 
 
 def test_grid_grows_on_both_sides_and_for_one_condition_alone(toy, monkeypatch):
