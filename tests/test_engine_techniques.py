@@ -18,6 +18,7 @@ from steadydescent.noisy_quadratic import expected_loss
 from steadydescent.normalization import noise_shapes
 from steadydescent.paths import DATA
 from steadydescent.runs import Run
+from steadydescent.shifts import Look, shifted_test
 from steadydescent.stepping import numerics
 from steadydescent.surfaces import EIGENVALUES
 from steadydescent.tasks import find, initial_model
@@ -328,6 +329,22 @@ def test_statistics_can_be_taken_from_a_few_inputs_at_a_time():
         assert finals[f"test/{shift}"] == pytest.approx(expected, abs=2e-4)
     few, many = (finals[f"test/{shift}"] for shift in stack.first.shifts)
     assert few + 0.02 < many  # moments of ten inputs are noise
+
+
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_without_batch_norm_statistics_taken_anew_change_nothing(norm):
+    shifts = ("scale(severity=3)", "scale(severity=3, statistics=reestimated)", "shear(severity=3)",
+              "scale(severity=3, statistics=reestimated, batch=10)")  # fmt: skip
+    made = trained([run(task=f'mnist1d-mlp(norm="{norm}")', test=True, shifts=shifts, seed=seed) for seed in (1, 2)])
+    tables = {
+        split: part.drop(columns="split").reset_index(drop=True) for split, part in made.history.finals.groupby("split")
+    }
+    plain, anew, other, few = (tables[f"test/{shift}"] for shift in made.first.shifts)
+    assert plain.equals(anew) and plain.equals(few) and not plain.equals(other)
+    look = Look(*shifted_test(shifts[1], made.task, made.data, [1, 2]))
+    assert (
+        made.evaluate(made.readouts[0], look, 0).accuracy.tolist() == plain[plain.readout == "last"].accuracy.tolist()
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from steadydescent.planted import (
     WORLDS,
     World,
     _counted,
-    _runs,
     hill,
     replicate,
+    runs_of,
     simulate,
     trials,
 )
@@ -29,14 +29,14 @@ from steadydescent.statistics import paired, tuned
 def test_scores_have_the_stated_means_and_the_best_rates_score_alike(name):
     world, n = WORLDS[name], 4_000
     assert world.arm.max() == world.against.max() == 0
-    arm, against = _runs(world, n, 5, np.random.default_rng(1))
+    arm, against = runs_of(world, n, 5, np.random.default_rng(1))
     for found, mean in ((arm, world.arm), (against, world.against)):
         error = found.std(axis=(1, 2)) / np.sqrt(n)  # seeds of a replication share nothing, so this is generous
         assert (np.abs(found.mean(axis=(1, 2)) - mean) < 5 * error).all()
 
 
 def test_noise_is_as_large_and_as_common_as_stated():
-    validation, test = _runs(WORLDS["alike"], 30_000, 2, np.random.default_rng(2))[0][:, :, 0, 4, 0]
+    validation, test = runs_of(WORLDS["alike"], 30_000, 2, np.random.default_rng(2))[0][:, :, 0, 4, 0]
     variance, own = SEED**2 + RUN**2 + READOUT**2, (1 - COMMON) * (RUN**2 + READOUT**2)
     assert (np.var(validation), np.var(test)) == pytest.approx((variance, variance), rel=0.04)
     assert np.var(validation - test) == pytest.approx(2 * own, rel=0.04)
@@ -45,7 +45,7 @@ def test_noise_is_as_large_and_as_common_as_stated():
 def test_runs_are_paired_by_seed_and_readouts_by_run():
     """What a difference between arms keeps of the noise: two runs' and two readouts', or two readouts' alone."""
     for name, kept in (("alike", 2 * (RUN**2 + READOUT**2)), ("readouts", 2 * READOUT**2)):
-        arm, against = _runs(WORLDS[name], 20_000, 2, np.random.default_rng(3))
+        arm, against = runs_of(WORLDS[name], 20_000, 2, np.random.default_rng(3))
         assert np.var(arm[1, :, 0, 4, 0] - against[1, :, 0, 4, 0]) == pytest.approx(kept, rel=0.05)
 
 

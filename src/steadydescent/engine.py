@@ -26,7 +26,7 @@ from steadydescent.probes import PROBES, predicted_classes
 from steadydescent.runs import Run, stream_seed
 from steadydescent.schedules import Plateau
 from steadydescent.settings import read
-from steadydescent.shifts import Look, reestimates, shifted_test
+from steadydescent.shifts import Look, frozen, reestimates, shifted_test
 from steadydescent.stepping import Carry, Flat, prepared
 from steadydescent.tasks import find, initial_model
 from steadydescent.weight_averaging import Readout, mix, parse
@@ -362,13 +362,15 @@ class Stack:
             for split, part in rows.items()
             for readout in self.readouts
         ]
+        scores: dict[str, list[pd.DataFrame]] = {}
         for shift in self.first.shifts:
-            streams = [stream_seed(self.task.source, run.seed, f"shift/{read(shift).name}") for run in self.runs]
-            look = Look(*(part.to(self.device) for part in shifted_test(shift, self.task, self.data, streams)))
-            finals += [
-                self._rows(self.evaluate(readout, look, reestimates(shift)), readout, split=f"test/{shift}")
-                for readout in self.readouts
-            ]
+            how = shift if self.flat.buffers else frozen(shift)  # without batch norm nothing can be taken anew
+            if how not in scores:
+                streams = [stream_seed(self.task.source, run.seed, f"shift/{read(shift).name}") for run in self.runs]
+                look = Look(*(part.to(self.device) for part in shifted_test(shift, self.task, self.data, streams)))
+                scores[how] = [self.evaluate(readout, look, reestimates(how)) for readout in self.readouts]
+            pairs = zip(scores[how], self.readouts, strict=True)
+            finals += [self._rows(table, readout, split=f"test/{shift}") for table, readout in pairs]
         return finals
 
     def _rows(self, measures: pd.DataFrame, readout: Readout, **columns: Any) -> pd.DataFrame:

@@ -8,7 +8,7 @@ Axes: N replications, S seeds, G rates, C readouts.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,18 @@ class World(NamedTuple):
     against: Array
     one_trajectory: bool = False  # arms are readouts of the same runs
     crashes_from: int = len(PLACES)  # runs at this rate's index and above may crash
+    runs_apart: bool = False  # the candidates of `against` at a rate are runs of their own: several arms, not readouts
+
+
+class Reading(NamedTuple):
+    """How runs are read: what rates are chosen by, larger better, what is reported, and of which split (0, 1)."""
+
+    choose: Callable[[Array], Array] = lambda scores: scores  # validation scores
+    report: Callable[[Array], Array] = lambda scores: scores
+    split: int = 1  # of test data; 0: of validation data, as updates to a target are
+
+
+PLAIN = Reading()
 
 
 def hill(best: float, cost: float, flat: float = 0.0) -> Array:
@@ -120,27 +132,35 @@ def replicate(
 
 
 def trials(
-    world: World, tuning: int, report: int, n: int, rng: np.random.Generator
+    world: World,
+    tuning: int,
+    report: int,
+    n: int,
+    rng: np.random.Generator,
+    reading: Reading = PLAIN,
+    truths: tuple[Array, Array] | None = None,
 ) -> Iterator[tuple[Scores, Scores, float]]:
     """The arms' scores in n replications, and the true difference of the candidates that tuning chose.
 
-    Report seeds ran the arms' chosen rates and their neighbours; the choice is made anew among these.
+    Report seeds ran the arms' chosen rates and their neighbours; the choice is made anew among these. `truths` `[G, C]`
+    of both arms stand in for their mean scores.
     """
-    means, readouts = (world.arm, world.against), (world.arm.shape[1], world.against.shape[1])
+    means, readouts = truths or (world.arm, world.against), (world.arm.shape[1], world.against.shape[1])
     for start in range(0, n, BATCH):
         size = min(BATCH, n - start)
-        tuned_on, reported = (_runs(world, size, seeds, rng) for seeds in (tuning, report))
+        tuned_on, reported = (runs_of(world, size, seeds, rng) for seeds in (tuning, report))
         for i in range(size):
-            validation = [arm[0, i] for arm in tuned_on]  # [S, G, C]
+            validation = [reading.choose(arm[0, i]) for arm in tuned_on]  # [S, G, C]
             chosen = [int(scores.mean(axis=0).argmax()) for scores in validation]
             places = {c // width + step for c, width in zip(chosen, readouts, strict=True) for step in (-1, 0, 1)}
             rates = sorted(places & set(range(len(PLACES))))
-            tables = [(scores, arm[1, i], arm[0, i]) for scores, arm in zip(validation, reported, strict=True)]
+            told = [(reading.report(arm[reading.split, i]), reading.choose(arm[0, i])) for arm in reported]
+            tables = [(scores, *both) for scores, both in zip(validation, told, strict=True)]
             arm, against = (Scores(*(t[:, rates].reshape(len(t), -1) for t in three)) for three in tables)
             yield arm, against, float(means[0].flat[chosen[0]] - means[1].flat[chosen[1]])
 
 
-def _runs(world: World, n: int, seeds: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def runs_of(world: World, n: int, seeds: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Validation and test scores of both arms, `[2, N, S, G, C]`."""
     rates = len(PLACES)
     risk = SHARE * (np.arange(rates) >= world.crashes_from)[:, None]
@@ -149,11 +169,11 @@ def _runs(world: World, n: int, seeds: int, rng: np.random.Generator) -> tuple[A
         both, own = rng.normal(size=(n, seeds, rates, readouts)), rng.normal(size=(2, n, seeds, rates, readouts))
         return sd * (COMMON**0.5 * both + (1 - COMMON) ** 0.5 * own)
 
-    def runs() -> Array:
-        return noise(RUN, 1) - CRASH * ((rng.random((n, seeds, rates, 1)) < risk) - risk)
+    def runs(apart: int = 1) -> Array:
+        return noise(RUN, apart) - CRASH * ((rng.random((n, seeds, rates, apart)) < risk) - risk)
 
     shared, of_arm = SEED * rng.normal(size=(n, seeds, 1, 1)), runs()
-    of_against = of_arm if world.one_trajectory else runs()
+    of_against = of_arm if world.one_trajectory else runs(world.against.shape[1] if world.runs_apart else 1)
     arm = world.arm + shared + of_arm + noise(READOUT, world.arm.shape[1])
     return arm, world.against + shared + of_against + noise(READOUT, world.against.shape[1])
 

@@ -70,6 +70,16 @@ def _check_batch(setting: Setting, text: str) -> None:
         raise ValueError(f"batch must divide {CHUNK} and be at least 2, got {batch!r} in {text!r}")
 
 
+def frozen(text: str) -> str:
+    """The same shift with the statistics of training.
+
+    >>> frozen('shear(batch=10, severity=3, statistics="reestimated")')
+    'shear(severity=3)'
+    """
+    setting = read(text)
+    return Setting(setting.name, {"severity": setting.options["severity"]}).text()
+
+
 def reestimates(text: str) -> int | None:
     """How many shifted inputs batch norm takes its statistics from at a time; 0: from all, None: from none."""
     options = read(text).options
