@@ -18,6 +18,7 @@ from steadydescent.regret import (
     regrets,
     searched,
 )
+from steadydescent.regret.sweep import estimate
 from steadydescent.statistics import paired
 from sweeps import DRAWS, RATES, RESAMPLES, certain, noisy, parabola
 
@@ -40,13 +41,32 @@ def test_oracle_is_chosen_by_tuning_seeds_and_scored_by_report_seeds():
     assert certain([0.1, 1, 10], [5, 7, 7]).best == 1
 
 
-def test_resampled_means_vary_as_much_as_the_bootstrap_says():
-    """Both tables: the variance of a resampled mean is the plug-in variance of a seed over the number of seeds."""
+def test_retuned_means_vary_as_much_as_the_bootstrap_says():
+    """The variance of a resampled mean is the plug-in variance of a seed over the number of seeds; reports stay."""
     sweep, generator = noisy(22, parabola(RATES)), rng(0)
-    again = [sweep.resampled(generator) for _ in range(2_003)]
-    for name in ("tuning", "report"):
-        table, means = getattr(sweep, name), [getattr(s, name).mean(axis=0) for s in again]
-        assert np.var(means, axis=0).mean() == pytest.approx(table.var(axis=0).mean() / len(table), rel=0.1)
+    again = [sweep.retuned(generator) for _ in range(2_003)]
+    means = [s.tuning.mean(axis=0) for s in again]
+    expected = sweep.tuning.var(axis=0).mean() / len(sweep.tuning)
+    assert np.var(means, axis=0).mean() == pytest.approx(expected, rel=0.1)
+    assert all(s.report is sweep.report for s in again)
+
+
+def test_shares_of_rates_give_their_mean_regret():
+    sweep, rates = noisy(23, parabola(RATES)), 10 ** rng(24).uniform(-6, 1, 501)
+    for shares, regret in ((sweep.shares, sweep.regret), (sweep.interpolated_shares, sweep.interpolated_regret)):
+        assert shares(rates).sum() == pytest.approx(1)
+        assert sweep.oracle - sweep.means @ shares(rates) == pytest.approx(regret(rates).mean())
+
+
+def test_an_interval_of_two_kinds_of_seeds_is_satterthwaites():
+    """One kind alone: Student's. Two alike: the degrees of freedom add up. Far apart: those of the larger part."""
+    half = lambda *parts: (estimate(1.0, parts, 0.95).high - 1.0) / math.sqrt(sum(v for v, _ in parts))
+    quantile = lambda freedom: stats.t.ppf(0.975, freedom)
+    assert half((0.3, 5), (0.0, 20)) == pytest.approx(quantile(4))
+    assert half((0.3, 8), (0.3, 8)) == pytest.approx(quantile(14))
+    assert quantile(19.2) < half((0.001, 4), (0.3, 20)) < quantile(19)
+    found = estimate(1.0, [(0.3, 5), (0.1, 20)], 0.95, certain=0.05)
+    assert found.n == 5 and found.sd == pytest.approx(math.sqrt(0.45 * 5))
 
 
 def test_nearest_rate_is_nearest_in_logarithm_and_the_end_beyond_the_ends():

@@ -25,7 +25,7 @@ UPDATES, LONGEST, POINTS = 400.0, 1_000.0, 4.0
 shorten the way to the target by a factor of e."""
 TRUTH_SEEDS = 50_000
 SIZES = ((20, 60), (10, 20), (5, 12))
-SWEEP_SIZES = ((8, 20), (4, 20))
+SWEEP_SIZES = ((20, 100), (8, 20), (4, 20), (3, 8))
 RATES = np.geomspace(1e-5, 1, 31)
 PLACES = np.arange(31.0)
 SWEEP = 62 - 0.15 * (PLACES - 23) ** 2 * np.where(PLACES > 23, 4, 1)
@@ -148,7 +148,7 @@ SEARCHES = {
 
 def simulate_searches(
     replications: int,
-    resamples: int = 300,
+    resamples: int = 200,
     draws: int = 500,
     sizes: Sequence[tuple[int, int]] = SWEEP_SIZES,
     seed: int = 0,

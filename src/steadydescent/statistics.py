@@ -102,7 +102,7 @@ def _product(pulls: Array, others: Array) -> float:
 
 
 @cache
-def student(level: float, freedom: int) -> float:
+def student(level: float, freedom: float) -> float:
     """The quantile that Student's t leaves outside ± it with probability 1 − level."""
     return float(stats.t.ppf((1 + level) / 2, freedom))
 

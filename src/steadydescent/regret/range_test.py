@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.checks import check_count
-from steadydescent.regret.sweep import RESAMPLES, Sweep, estimate, seeds_of
+from steadydescent.regret.sweep import RESAMPLES, Sweep, estimate, of_report, of_tuning, seeds_of
 from steadydescent.statistics import Estimate
 
 
@@ -38,20 +38,21 @@ def range_test_estimates(
 ) -> dict[tuple[Hashable, Hashable], Estimate]:
     """(rule, length) → the mean regret of its suggestions in pp, `suggestions` as in `range_test_regret`.
 
-    Seeds of the range test, report seeds and, for the oracle's choice, tuning seeds are resampled, independently.
-    The interval is made as in `contrast`; n is the smallest of the three numbers of seeds.
+    Seeds of the range test vary by what they suggest, report seeds by their scores; for the oracle's choice tuning
+    seeds are resampled. See `estimate` for the interval; n is the smallest of the three numbers of seeds.
 
     Raises:
         ValueError: for what `range_test_regret` refuses, fewer than 2 seeds of a kind, and a level outside (0, 1).
     """
-    found = {}
+    found, check = {}, check_count(resamples, "resamples", 2)
     for (rule, length), rows in range_test_regret(sweep, suggestions).groupby(["rule", "length"], dropna=False):
         rates, generator = rows.rate.to_numpy(dtype=np.float64), np.random.default_rng(seed)
-        n, again = min(seeds_of(sweep), len(rates)), np.empty(check_count(resamples, "resamples", 2))
-        if n < 2:
+        seeds_of(sweep)
+        if len(rates) < 2:
             raise ValueError(f"an interval needs at least 2 seeds, got 1 of rule {rule!r} and length {length}")
-        for i in range(resamples):
-            drawn = generator.choice(rates, len(rates))
-            again[i] = sweep.resampled(generator).interpolated_regret(drawn).mean()
-        found[rule, length] = estimate(rows.regret.mean(), again, n, level)
+        oracle = np.array([sweep.retuned(generator).oracle for _ in range(check)])
+        shares = np.eye(len(sweep.rates))[sweep.best] - sweep.interpolated_shares(rates)
+        suggested = (float(rows.regret.var(ddof=1)) / len(rates), len(rates))
+        parts = [of_tuning(sweep, oracle), of_report(sweep, shares), suggested]
+        found[rule, length] = estimate(rows.regret.mean(), parts, level)
     return found

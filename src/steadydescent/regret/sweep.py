@@ -1,6 +1,7 @@
 """A dense sweep of learning rates, and intervals from sweeps drawn anew."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from steadydescent.checks import check_fraction
 from steadydescent.statistics import Array, Estimate, student
 
 RESAMPLES = 1_000
-"""Sweeps drawn anew for an interval."""
+"""Draws of tuning seeds for an interval."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +74,44 @@ class Sweep:
         """Regret in pp between the sweep's rates, linear in log rate; beyond its ends, that of the end."""
         return self.oracle - np.interp(np.log(rates), np.log(self.rates), self.means)
 
-    def resampled(self, generator: np.random.Generator) -> "Sweep":
-        """The sweep with as many tuning and report seeds, drawn with replacement."""
-        again = lambda table: table[generator.integers(len(table), size=len(table))]
-        return Sweep(self.rates, again(self.tuning), again(self.report))
+    def retuned(self, generator: np.random.Generator) -> "Sweep":
+        """The sweep with as many tuning seeds, drawn with replacement."""
+        return Sweep(self.rates, self.tuning[generator.integers(len(self.tuning), size=len(self.tuning))], self.report)
+
+    def shares(self, rates: Array) -> Array:
+        """What part of these rates lies at each of the sweep's, the nearest, `[G]`."""
+        return np.bincount(self.nearest(rates), minlength=len(self.rates)) / len(rates)
+
+    def interpolated_shares(self, rates: Array) -> Array:
+        """The same where a rate between two counts to both, linear in log rate."""
+        return np.array([np.interp(np.log(rates), np.log(self.rates), one).mean() for one in np.eye(len(self.rates))])
 
 
-def estimate(value: float, again: Array, n: int, level: float, monte_carlo: float = 0.0) -> Estimate:
-    """Student's interval around `value`, its standard error from resampled values, widened by √(n/(n−1))."""
-    error = math.sqrt(again.var(ddof=1) * n / (n - 1) + monte_carlo)
-    half = student(check_fraction(level, "level"), n - 1) * error
+def estimate(value: float, parts: Sequence[tuple[float, int]], level: float, certain: float = 0.0) -> Estimate:
+    """Student's interval around `value` from the parts of its variance, each with the number of seeds behind it.
+
+    Tuning and report seeds share nothing, so variances add up. Degrees of freedom are Satterthwaite's,
+    (Σv)²/Σ(v²/(n−1)): with those of the smaller number of seeds, nominal 95 % intervals
+    held the truth in up to 100 % of simulated sweeps, with those of report seeds in 89 %. `certain` is a variance known
+    from very many draws. n, and the sd that so many seeds would average, are the smallest number of seeds'.
+    """
+    variances, seeds = np.array([v for v, _ in parts]), np.array([n for _, n in parts])
+    total, n = float(variances.sum()), int(seeds.min())
+    freedom = total**2 / float((variances**2 / (seeds - 1)).sum()) if total else n - 1
+    error = math.sqrt(total + certain)
+    half = student(check_fraction(level, "level"), freedom) * error
     return Estimate(float(value), float(value) - half, float(value) + half, error * math.sqrt(n), n)
+
+
+def of_report(sweep: Sweep, shares: Array) -> tuple[float, int]:
+    """The variance that report seeds give Σ share·mean over the sweep's rates, and their number."""
+    return float((sweep.report @ shares).var(ddof=1)) / len(sweep.report), len(sweep.report)
+
+
+def of_tuning(sweep: Sweep, again: Array) -> tuple[float, int]:
+    """The variance that tuning seeds give, from values with tuning seeds drawn anew, and their number."""
+    n = len(sweep.tuning)
+    return float(again.var(ddof=1)) * n / (n - 1), n
 
 
 def seeds_of(sweep: Sweep) -> int:
