@@ -245,8 +245,10 @@ def test_cost_counts_networks_steps_and_stacks_as_planned(plan, expected):
     cost, steps = cost_of(EVERY_PLAN.index(plan)), sum(run.steps for run in expected)
     assert (cost["networks"], cost["replica_steps"]) == (len(expected), steps)
     assert cost["stacks"] == len(stacks(expected, "cpu"))
-    work = sum(run.steps * max(0.3, run.batch_size / 100) for run in expected)
-    assert cost["minutes"] >= round(work / stack_plans()["cpu"][plan.task].rate / 60, 1)
+    least = (
+        sum(run.steps * (0.4 + 0.6 * run.batch_size / 100) for run in expected) / stack_plans()["cpu"][plan.task].rate
+    )
+    assert cost["minutes"] >= round(least / 60, 1)
     assert cost["memory_gib"] > 0 and cost["disk_mb"] > 0
 
 

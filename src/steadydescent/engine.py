@@ -75,8 +75,15 @@ def evaluated(run: Run, validation: int, test: int) -> int:
         validation = test = train = 1
     point = len(on_curves(run)) * min(CURVE_EXAMPLES, validation) if run.curve_points > 1 else 0
     point += train if "training-loss" in run.probes else 0
-    end = validation + (test * (1 + len(run.shifts)) + train if run.test else 0)
+    shifts = run.shifts if "batch" in (find(run.task).norm or "") else {frozen(shift) for shift in run.shifts}
+    end = validation + (test * (1 + len(shifts)) + train if run.test else 0)
     return run.curve_points * point + end * len(run.readouts)
+
+
+def looks(run: Run) -> int:
+    """How many times the costly probes look at a run."""
+    points = len(range(0, run.curve_points, max(1, run.curve_points // PROBED)))
+    return points * sum(probe in PROBES for probe in run.probes)
 
 
 class Stack:

@@ -44,13 +44,13 @@ def range_test_estimates(
     Raises:
         ValueError: for what `range_test_regret` refuses, fewer than 2 seeds of a kind, and a level outside (0, 1).
     """
-    found, check = {}, check_count(resamples, "resamples", 2)
+    found, draws = {}, check_count(resamples, "resamples", 2)
     for (rule, length), rows in range_test_regret(sweep, suggestions).groupby(["rule", "length"], dropna=False):
         rates, generator = rows.rate.to_numpy(dtype=np.float64), np.random.default_rng(seed)
         seeds_of(sweep)
         if len(rates) < 2:
             raise ValueError(f"an interval needs at least 2 seeds, got 1 of rule {rule!r} and length {length}")
-        oracle = np.array([sweep.retuned(generator).oracle for _ in range(check)])
+        oracle = np.array([sweep.retuned(generator).oracle for _ in range(draws)])
         shares = np.eye(len(sweep.rates))[sweep.best] - sweep.interpolated_shares(rates)
         suggested = (float(rows.regret.var(ddof=1)) / len(rates), len(rates))
         parts = [of_tuning(sweep, oracle), of_report(sweep, shares), suggested]

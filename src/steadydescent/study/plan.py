@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from steadydescent.data import SPLIT_SIZES
-from steadydescent.engine import evaluated
+from steadydescent.engine import evaluated, looks
 from steadydescent.runs import Run
 from steadydescent.settings import Setting, read
 from steadydescent.study.experiment import (
@@ -23,13 +23,17 @@ from steadydescent.study.experiment import (
     load_study,
 )
 from steadydescent.sweep import stack_plans, stacks
-from steadydescent.tasks import base, find
+from steadydescent.tasks import TASKS, base, find
 
 RAMP = (1e-5, 10.0)
 """Rates where a range test starts and ends."""
 EXTENSIONS = 4
 """How many points a grid may grow beyond an edge before the study says that the optimum lies there."""
 BYTES_PER_NETWORK = 8_000
+NORMED = 1.5
+"""A normalised network's update against that of one without."""
+START = 0.3
+"""Minutes that an experiment takes on a task besides: its kernel, its verdicts, compiling."""
 
 
 class Trajectory(NamedTuple):
@@ -198,15 +202,22 @@ class Plan(BaseModel):
         """Networks, replica-steps, minutes, memory and disk to expect, from the measured table of stack plans."""
         runs, plan = self.expected, stack_plans()[device][base(self.task)]
         steps = sum(run.steps for run in runs)
-        work = sum(run.steps * max(0.3, run.batch_size / 100) for run in runs)  # rates were measured at 100 or so
+        work = sum(run.steps * _effort(run) for run in runs)
         sizes = SPLIT_SIZES[find(self.task).source]
         looked_at = sum(evaluated(run, sizes["validation"], sizes["test"]) for run in runs)
+        probed = sum(looks(run) for run in runs)
         return {
             "experiment": self.experiment.name, "task": self.task, "profile": self.profile, "networks": len(runs),
             "replica_steps": steps, "stacks": len(stacks(runs, device)),
-            "minutes": round((work / plan.rate + looked_at / plan.evaluation) / 60, 1),
+            "minutes": round((work / plan.rate + looked_at / plan.evaluation + probed * plan.probe) / 60 + START, 1),
             "memory_gib": plan.memory, "disk_mb": round(len(runs) * BYTES_PER_NETWORK / 1e6, 1),
         }  # fmt: skip
+
+
+def _effort(run: Run) -> float:
+    """An update's time against one of a plain network on 100 examples, as measured from 1 to 512."""
+    normed = find(run.task).norm != TASKS[base(run.task)].norm
+    return (0.4 + 0.6 * run.batch_size / 100) * (NORMED if normed else 1)
 
 
 def _seeded(runs: Iterable[Run], seeds: range) -> list[Run]:
