@@ -35,6 +35,9 @@ def book(tmp_path: Path) -> Book:
         ("gain@ci:.1f", f"{MINUS}0.1 to +0.5{SPACE}pp"),
         ("loss", f"{MINUS}1.5"),
         ("loss:.2f", f"{MINUS}1.50"),
+        ("loss@size", "1.5"),
+        ("loss@size-ci:.2f", "1.00 to 2.00"),
+        ("gain@size", f"0.31{SPACE}pp"),
         ("zero", "0.00"),
         ("networks", "1234"),
         ("networks:,", "1,234"),
@@ -45,6 +48,11 @@ def book(tmp_path: Path) -> Book:
 )
 def test_a_result_reads_as_a_reader_expects(reference, text):
     assert fd.result_text(toy_findings(), reference) == text
+
+
+def test_what_lies_on_both_sides_of_zero_has_no_size():
+    with pytest.raises(fd.FindingsError, match="both sides of zero and has no size; quote gain@ci"):
+        fd.result_text(toy_findings(), "gain@size-ci")
 
 
 def test_a_number_that_ones_own_results_lack_reads_as_not_run_and_not_as_a_slip(book):

@@ -60,12 +60,15 @@ def _default_spec(item: dict, key: str) -> str:
 def result_text(findings: dict, reference: str) -> str | None:
     """Text of ``key``, ``key@low``, ``key@high`` or ``key@ci``, each with an optional ``:format``.
 
+    ``key@size`` and ``key@size-ci`` are the same without their sign, for prose that says which way in words.
+
     Returns:
         The text with its unit, or None for a result that this run did not make: its value is null, or one's own
         results do not have the key. The published ones must have every key that the prose quotes.
 
     Raises:
-        FindingsError: for a missing key, a missing part or a format that does not fit.
+        FindingsError: for a missing key, a missing part or a format that does not fit, and for the size of an interval
+            that lies on both sides of zero.
     """
     name, _, spec = reference.partition(":")
     name = name.strip()
@@ -78,7 +81,7 @@ def result_text(findings: dict, reference: str) -> str | None:
         raise FindingsError(f"no result {key!r} in the findings")
     if item.get("value", 0) is None:
         return None
-    names = ("low", "high") if part == "ci" else (part or "value",)
+    names = {"ci": ("low", "high"), "size-ci": ("low", "high"), "size": ("value",)}.get(part, (part or "value",))
     for wanted in names:
         if wanted not in item:
             raise FindingsError(f"result {key!r} has no {wanted!r}; it has {', '.join(sorted(item))}")
@@ -90,8 +93,12 @@ def result_text(findings: dict, reference: str) -> str | None:
         if spec:
             raise FindingsError(f"result {key!r} is the text {values[0]!r}, which takes no format {spec!r}")
         return values[0] + unit
-    spec = spec or _default_spec(item, key)
-    return " to ".join(number(value, spec, signed=item.get("signed", False)) for value in values) + unit
+    spec, signed = spec or _default_spec(item, key), item.get("signed", False)
+    if part.startswith("size"):
+        if min(values) < 0 < max(values):
+            raise FindingsError(f"result {key!r} lies on both sides of zero and has no size; quote {key}@ci")
+        values, signed = sorted(abs(value) for value in values), False
+    return " to ".join(number(value, spec, signed=signed) for value in values) + unit
 
 
 def unit_after(unit: str) -> str:

@@ -10,7 +10,10 @@ from .elements import badge, findings_of, warn
 
 
 class Result(SphinxRole):
-    """{result}`key`, `key@low`, `key@high` or `key@ci`, each with an optional format: {result}`key@ci:.1f`."""
+    """{result}`key`, `key@low`, `key@high`, `key@ci`, or without sign `key@size` and `key@size-ci`.
+
+    Each takes a format: {result}`key@ci:.1f`.
+    """
 
     def run(self):
         found = findings_of(self.env)
