@@ -28,8 +28,8 @@ class StackPlan:
     """How a task's runs are stacked on a kind of device, and what that was measured to reach.
 
     The step is compiled where a sweep's stacks of one shape make at least `compile_from` updates together. `rate` is
-    replica-steps/s with the study's readouts, `evaluation` examples × readouts a second, `probe` the seconds of one look of
-    a costly probe at one replica, `memory` GiB at this width.
+    replica-steps/s with the study's readouts, `evaluation` examples × readouts a second, `probe` the seconds of a
+    costly probe's look at one replica, `memory` GiB at this width.
     """
 
     width: int
