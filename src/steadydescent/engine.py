@@ -277,7 +277,8 @@ class Stack:
 
     def train(self, tick: Callable[[int], None] = lambda replica_steps: None) -> Histories:
         """Train to the end; `tick` is told of the replica-steps done, chunk by chunk."""
-        began, self.done, curves = time.perf_counter(), 0, []
+        began, self.done = time.perf_counter(), 0
+        curves: list[tuple[pd.DataFrame, str, int]] = []
         shown = [r for r in self.readouts if r.name in on_curves(self.first)] if self.first.curve_points > 1 else []
         with torch.no_grad():
             for stop in self.boundaries:
@@ -286,7 +287,7 @@ class Stack:
                 self.done = stop
                 if stop in self.curve_steps:
                     look = self.look(self.validation[:, :CURVE_EXAMPLES])
-                    curves += [self._rows(self.evaluate(r, look), r, step=stop) for r in shown]
+                    curves += [(self.evaluate(readout, look), readout.name, stop) for readout in shown]
                     self._probe()
                 if self.plateau and stop in self.observed:
                     seen = self.evaluate(Readout("last", "last"), self.look(self.monitor)).loss.to_numpy()
@@ -300,11 +301,10 @@ class Stack:
         table = pd.DataFrame(rows).assign(
             diverged_at=pd.array([s + 1 if s < steps else None for s in survived], "Int64")
         )
-        empty = pd.DataFrame(columns=["run", "readout", "step", "accuracy", "loss", "calibration_error"])
         return Histories(
             table,
             pd.concat(finals, ignore_index=True),
-            pd.concat(curves, ignore_index=True) if curves else empty,
+            self._curves(curves),
             pd.concat(self.measures, ignore_index=True),
             self._predictions(),
             time.perf_counter() - began,
@@ -379,6 +379,16 @@ class Stack:
             pairs = zip(scores[how], self.readouts, strict=True)
             finals += [self._rows(table, readout, split=f"test/{shift}") for table, readout in pairs]
         return finals
+
+    def _curves(self, points: list[tuple[pd.DataFrame, str, int]]) -> pd.DataFrame:
+        """What was measured of every replica at every point, keyed all at once: there may be thousands of points."""
+        if not points:
+            return pd.DataFrame(columns=["run", "readout", "step", "accuracy", "loss", "calibration_error"])
+        tables, names, steps = zip(*points, strict=True)
+        count = len(self.wanted)
+        whole = pd.concat([table.head(count) for table in tables], ignore_index=True)
+        keys = np.tile([run.key for run in self.wanted], len(points))
+        return whole.assign(readout=np.repeat(names, count), step=np.repeat(steps, count), run=keys)
 
     def _rows(self, measures: pd.DataFrame, readout: Readout, **columns: Any) -> pd.DataFrame:
         return self._keyed(measures, readout=readout.name, **columns)
