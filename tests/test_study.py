@@ -245,8 +245,18 @@ def test_an_arm_alone_expects_report_runs_around_its_choice_or_more(report, rate
 
 def test_default_rate_is_reported_at_the_nearest_grid_point():
     plan = varied(None, {"plain": {}, "adam": {"optimizer": "adam", "unit": 0.05, "default": 0.001}}, {"points": 9})
-    whole = range(-4, 5)
-    assert plan.default_index("constant", "plain", whole) == []
-    (index,) = plan.default_index("constant", "adam", whole)  # 0.005·2^−2 = 0.00125 is nearer than 0.000625
-    assert index == -2 and {run.lr for run in plan.expected if run.test and run.optimizer == "adam"} == {
+    whole = range(-4, 5)  # of 0.1·2^i
+    assert plan.besides("constant", "plain", whole, {}) == set()
+    assert plan.besides("constant", "adam", whole, {}) == {-2}  # 0.005·2^−2 = 0.00125 is nearer than 0.000625
+    assert {run.lr for run in plan.expected if run.test and run.optimizer == "adam"} == {
         0.0025, 0.005, 0.01, 0.00125}  # fmt: skip
+
+
+def test_rates_chosen_for_another_arm_are_reported_too():
+    """The other arm chose 0.1·2^1 and 0.1·2^3; of rates that start at four times as much the same ones are at −1, 1."""
+    plan = varied(None, {"plain": {}, "falling": {"schedule": "linear", "unit": 4, "at_rate_of": "plain"}})
+    chosen = {"plain": [1, 3], "falling": [0]}
+    assert plan.besides("constant", "falling", range(-4, 5), chosen) == {-1, 1}
+    assert plan.besides("constant", "plain", range(-4, 5), chosen) == set()
+    with pytest.raises(ValueError, match=r"at_rate_of of 'falling' must be one of .*, got 'absent'"):
+        varied(None, {"plain": {}, "falling": {"at_rate_of": "absent"}})

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from steadydescent.runs import Run, stream_seed
 from steadydescent.schedules import Plateau
 from steadydescent.settings import read
 from steadydescent.shifts import Look, frozen, reestimates, shifted_test
-from steadydescent.stepping import Carry, Flat, prepared
+from steadydescent.stepping import Carry, Flat, prepared, traced
 from steadydescent.tasks import find, initial_model
 from steadydescent.weight_averaging import Readout, mix, parse
 
@@ -43,6 +43,14 @@ LONGEST = 3 * RECORDED
 """Updates between two signs of life."""
 STATISTICS_BATCH = 1_000
 """Examples a batch when batch-norm statistics are re-estimated."""
+
+
+class Draws(NamedTuple):
+    """What k updates draw; the first axis is the update."""
+
+    rows: Tensor  # [k, S, B] of the pool
+    labels: Tensor  # [k, S, B, …]
+    noise: Tensor  # [k, S, N]
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,9 @@ class Stack:
         self._plan_rates()
         self._plan_readouts()
         self._start()
+        if self.task.surface:
+            draw = self.pool[:1].expand(len(self.runs), 1, -1)  # any will do: a height [R] is without noise
+            self.height = traced(lambda theta, buffers: vmap(self.flat.outputs)(theta, buffers, draw)[:, 0])
 
     def _plan_rates(self) -> None:
         """Rates of the whole run, or a plateau schedule that learns them from validation examples of its own."""
@@ -160,6 +171,7 @@ class Stack:
             self.train_labels = torch.stack([spoilt(*pair) for pair in zip(self.train_labels, seeds, strict=True)])
         plain = one_by_one(self.step, Feed(self.pool, self.lane.to(self.device), self.mean, self.std))
         self.block = recorded(plain) if self.device == "cuda" else plain
+        self.ahead = self._draw(0)
         self.losses: list[Tensor] = []
         self.measures: list[pd.DataFrame] = []
 
@@ -176,22 +188,31 @@ class Stack:
                 )
 
     def _batches(self, start: int, stop: int) -> Batches:
-        """What these updates take from outside; draws are the same however a run is cut into blocks."""
+        """What these updates take from outside."""
         to = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)
-        chosen = torch.stack([stream.take(stop - start) for stream in self.streams]).to(self.device)  # [S, k, B]
-        seat = torch.arange(len(self.streams), device=self.device)[:, None, None]
-        pick = lambda table: table[seat, chosen].transpose(0, 1)  # [S, M, …] → [k, S, B, …]
-        noise = torch.stack(
-            [torch.rand(stop - start, self.flat.draws, generator=g) for g in self.noise], 1
-        )  # [k, S, N]
         steps = torch.arange(start + 1, stop + 1, device=self.device)
         averaging = np.zeros((stop - start, len(self.dense)))  # filled, not transposed: strides decide about compiling
         for k, weight in enumerate(self.dense.values()):
             averaging[:, k] = weight[start:stop]
-        rates = to(self._rates(start, stop))[:, :, None]
-        weights = to(averaging)[:, :, None, None]
+        rates, weights = to(self._rates(start, stop))[:, :, None], to(averaging)[:, :, None, None]
+        return Batches(*self._drawn(stop - start), steps, rates, weights)
+
+    def _drawn(self, updates: int) -> Draws:
+        """The next minibatches and their noise; a look at every update does not draw one by one."""
+        if (short := updates - len(self.ahead.rows)) > 0:
+            more = self._draw(max(short, min(LONGEST, self.first.steps)))
+            self.ahead = Draws(*(torch.cat(parts) for parts in zip(self.ahead, more, strict=True)))
+        now, self.ahead = Draws(*(p[:updates] for p in self.ahead)), Draws(*(p[updates:] for p in self.ahead))
+        return now
+
+    def _draw(self, updates: int) -> Draws:
+        """Draws are the same however a run is cut into blocks."""
+        chosen = torch.stack([stream.take(updates) for stream in self.streams]).to(self.device)  # [S, k, B]
+        seat = torch.arange(len(self.streams), device=self.device)[:, None, None]
+        pick = lambda table: table[seat, chosen].transpose(0, 1)  # [S, M, …] → [k, S, B, …]
+        noise = torch.stack([torch.rand(updates, self.flat.draws, generator=g) for g in self.noise], 1)  # [k, S, N]
         noise = (2 * noise - 1).to(self.device)  # uniform on (−1, 1)
-        return Batches(pick(self.train_rows), pick(self.train_labels), noise, steps, rates, weights)
+        return Draws(pick(self.train_rows), pick(self.train_labels), noise)
 
     def _rates(self, start: int, stop: int) -> np.ndarray:
         """Learning rates of the updates start + 1 … stop, `[chunk, R]`."""
@@ -255,9 +276,7 @@ class Stack:
         diverged = self.carry.survived < self.done
         theta, buffers = self.weights(readout)
         if self.task.surface:
-            draws = look.pool[look.rows[:, :1]]
-            height, start = (vmap(self.flat.outputs)(*w, draws)[:, 0] for w in ((theta, buffers), self.start))
-            return measure_surface(height, start, diverged)
+            return measure_surface(self.height(theta, buffers), self.height(*self.start), diverged)
         outputs = self._batch_by_batch(reestimate) if reestimate else self.flat.outputs
         buffers = self._reestimated(theta, look) if reestimate == 0 else buffers
         forward = lambda rows: self._each(outputs, theta, buffers, look.pool, rows)

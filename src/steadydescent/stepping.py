@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,7 @@ class Carry(NamedTuple):
     survived: Tensor  # [R]
 
 
+Found = TypeVar("Found")
 Step = Callable[..., tuple[Carry, Tensor]]
 COMPILED_STEPS = 256
 """Compiled steps that one process may hold."""
@@ -127,18 +128,18 @@ def can_compile(device: str) -> str | None:
     return None
 
 
-def traced(step: Step) -> Step:
-    """The same step as one flat list of tensor operations, recorded at its first call for each shape of its inputs.
+def traced(function: Callable[..., Found]) -> Callable[..., Found]:
+    """The same function as one flat list of tensor operations, recorded at its first call for each shape of its inputs.
 
     The same operations on the same numbers, so the same bits; what goes is the way through vmap, autograd and the
     module, a third of an update of small networks.
     """
-    recorded: dict[tuple, Step] = {}
+    recorded: dict[tuple, Callable[..., Found]] = {}
 
-    def replay(*inputs: Carry | Tensor) -> tuple[Carry, Tensor]:
+    def replay(*inputs: Carry | Tensor) -> Found:
         kind = tuple((t.shape, t.dtype, t.device) for t in tree_leaves(inputs))
         if kind not in recorded:
-            recorded[kind] = make_fx(step)(*inputs)
+            recorded[kind] = make_fx(function)(*inputs)
         return recorded[kind](*inputs)
 
     return replay

@@ -89,7 +89,7 @@ class Trial:
             for arms in self.plan.sharing(condition):
                 wanted = {i for arm in (choices if report == "all-arms" else arms) for i in choices[arm]}
                 near = {i + step for i in wanted for step in (-1, 0, 1)} & set(tuned)
-                near |= {i for arm in arms for i in self.plan.default_index(condition, arm, tuned)}
+                near = near.union(*(self.plan.besides(condition, arm, tuned, choices) for arm in arms))
                 indices = list(tuned) if report == "everything" else sorted(near)
                 runs += self.plan.reporting(condition, arms[0], indices)
             self._train(runs, f"{self.plan.task}, {condition}, reporting")

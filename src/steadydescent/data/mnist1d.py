@@ -206,7 +206,12 @@ def _signals(templates: NDArray[np.float64], arguments: Mapping[str, Any]) -> ND
 
 def _interpolated(signal: NDArray[np.float64], points: int) -> NDArray[np.float64]:
     """A signal at so many points from its first to its last."""
-    return np.interp(np.linspace(0, 1, points), np.linspace(0, 1, len(signal)), signal)
+    return np.interp(_positions(points), _positions(len(signal)), signal)
+
+
+@cache
+def _positions(points: int) -> NDArray[np.float64]:
+    return np.linspace(0, 1, points)
 
 
 def read(part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

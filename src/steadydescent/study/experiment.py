@@ -71,10 +71,12 @@ class Settings(Checked):
 class Arm(Settings):
     """One of the things compared: settings of its own runs, and the readouts among which tuning chooses.
 
-    `default` is the rate that people use untuned; report seeds run it too (the nearest on the grid).
+    Report seeds also run the grid point nearest to `default`, the rate that people use untuned, and nearest to the rate
+    that was chosen for the arm `at_rate_of`.
     """
 
     default: Annotated[float, Field(gt=0)] | None = None
+    at_rate_of: str | None = None
     readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("last",)
 
 
@@ -135,6 +137,9 @@ class Experiment(Checked):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
+        for name, arm in self.arms.items():
+            if arm.at_rate_of not in (None, *self.arms):
+                raise ValueError(f"at_rate_of of {name!r} must be one of {list(self.arms)}, got {arm.at_rate_of!r}")
         for profile, tasks in self.profiles.items():
             if profile not in PROFILES:
                 raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")

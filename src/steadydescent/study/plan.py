@@ -1,7 +1,7 @@
 """The runs that an experiment asks for on one task in one profile, and what they cost."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,8 @@ from steadydescent.study.experiment import (
 from steadydescent.sweep import stack_plans, stacks
 from steadydescent.tasks import TASKS, base, find
 
+Choices = Mapping[str, Sequence[int]]
+"""Arm → the grid points that tuning chose."""
 RAMP = (1e-5, 10.0)
 """Rates where a range test starts and ends."""
 EXTENSIONS = 4
@@ -129,12 +131,14 @@ class Plan(BaseModel):
         """The arm's rate `index` steps above the centre of the grid, in its unit; four significant digits."""
         return float(f"{self.grid.rate(index) * self.settings(condition, arm).unit:.4g}")
 
-    def default_index(self, condition: str, arm: str, indices: Iterable[int]) -> list[int]:
-        """The grid point nearest to the rate that people use untuned, if the arm names one."""
-        wanted = self.arms[arm].default
-        if wanted is None:
-            return []
-        return [min(indices, key=lambda i: abs(math.log(self.rate(condition, arm, i) / wanted)))]
+    def besides(self, condition: str, arm: str, indices: Iterable[int], choices: Choices) -> set[int]:
+        """The grid points that report seeds run besides those around the arm's own choices."""
+        told = self.arms[arm]
+        other = told.at_rate_of if told.at_rate_of in self.arms_in(condition) else None
+        rates = [self.rate(condition, other, i) for i in choices[other]] if other else []
+        rates += [told.default] if told.default else []
+        grid = {i: math.log(self.rate(condition, arm, i)) for i in indices}
+        return {min(grid, key=lambda i: abs(grid[i] - math.log(rate))) for rate in rates}
 
     def _run(self, condition: str, arm: str, index: int, seed: int, report: bool) -> Run:
         told, size = self.settings(condition, arm), self.size
@@ -187,13 +191,13 @@ class Plan(BaseModel):
 
         Arms that share a trajectory choose different rates: about five together; an arm alone has three.
         """
-        runs = []
+        runs, centres = [], {arm: [0] for arm in self.arms}
         for condition in self.conditions:
             whole = range(-self.half(condition), self.half(condition) + 1)
             for arms in self.sharing(condition):
                 wide = 2 if len(arms) > 1 or self.experiment.report == "all-arms" else 1
                 near = {i for i in whole if abs(i) <= wide or self.experiment.report == "everything"}
-                near |= {i for arm in arms for i in self.default_index(condition, arm, whole)}
+                near = near.union(*(self.besides(condition, arm, whole, centres) for arm in arms))
                 runs += self.tuning(condition, arms[0], whole) + self.reporting(condition, arms[0], sorted(near))
         runs += [run for length in self.size.ramps for run in self.range_tests(length)]
         return list({run.key: run for run in runs}.values())
