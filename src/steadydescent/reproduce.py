@@ -142,7 +142,7 @@ def _execute(plan: Plan, device: str) -> None:
         try:
             papermill.execute_notebook(
                 EXPERIMENTS / plan.experiment.notebook, output, parameters=_parameters(plan, device).model_dump(),
-                kernel_name="python3", progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=ERROR"],
+                kernel_name="python3", progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=CRITICAL"],
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             raise RuntimeError(f"a cell of {output} failed with {error.ename}: {error.evalue}") from error
