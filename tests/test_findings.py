@@ -9,7 +9,7 @@ from scipy import stats
 
 from fabricated import result
 from fabricated import write_result as keep
-from judged import NOTE, TASK, asked, row_by_hand, rows_of, score, steep, table_by_hand, toy_plan
+from judged import ARMS, NOTE, TASK, asked, row_by_hand, rows_of, score, steep, table_by_hand, toy_plan
 from steadydescent import findings, judging
 from steadydescent.claims import cells, contrasts, load_claims, planned
 from steadydescent.exact import EXACT
@@ -44,6 +44,16 @@ def test_rows_that_were_not_run_never_vanish(monkeypatch):
     assert sorted((row["id"], row["task"], row["condition"]) for row in rows) == sorted(wanted)
     assert {row["verdict"] for row in rows} == {"not run"}
     assert all(row["estimate"] is None and row["margin"] > 0 for row in rows)
+
+
+def test_arm_that_the_result_was_made_without_is_not_judged(tmp_path):
+    """The study asks for another readout than when the result was made: its rows wait, the others stand."""
+    with asked(tmp_path, {"label": "a"}, {"arm": "checkpoints", "label": "b"}):
+        made = result(toy_plan(), score)
+        mine = set(ARMS["checkpoints"])
+        old = made._replace(finals=made.finals[~made.finals.readout.isin(mine)])
+        judged = [{row["condition"] for row in judge_all("toy", r, NOTE, TASK)} for r in (made, old)]
+    assert judged[0] - judged[1] == {"constant, b", "linear, b"} and judged[1] == {"constant, a", "linear, a"}
 
 
 def test_judged_rows_stand_among_those_not_run_in_the_order_of_the_claims(tmp_path):

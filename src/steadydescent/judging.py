@@ -82,7 +82,9 @@ class Evidence:
 
     def reported(self, condition: str, arm: str) -> bool:
         """Whether the result has report runs of an arm; one from before the study asked for it has not."""
-        return bool(self.plan.trajectory(condition, arm).of(self.result.runs).test.any())
+        runs = self.plan.trajectory(condition, arm).of(self.result.runs)
+        finals = self.result.finals[self.result.finals.run.isin(runs[runs.test].run)]
+        return bool(finals.readout.isin(self.plan.arms[arm].readouts).any())
 
     def _tuning_scores(self, condition: str, arm: str, tuned_by: str, report: bool = False) -> pd.DataFrame:
         """Tuning (or report) seeds × candidates (rate, readout): what rates are chosen by, larger better."""
