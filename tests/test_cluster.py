@@ -255,7 +255,7 @@ def test_auto_is_as_many_processes_as_there_is_room_for(monkeypatch):
     monkeypatch.setattr(cluster, "CPU_COUNT", 8)
     widest = max(plan.memory for plan in sweep.stack_plans()["cpu"].values())
     for fit in (1, 3, 100):
-        monkeypatch.setattr(cluster, "MEMORY_LIMIT", (cluster.OWN_GIB + fit * widest + 0.01) * 2**30)
+        monkeypatch.setattr(cluster, "MEMORY_LIMIT", (sweep.OWN_GIB + fit * widest + 0.01) * 2**30)
         assert sweep.processes("cpu", "auto") == min(8, fit)
     monkeypatch.setattr(cluster, "MEMORY_LIMIT", 2**28)
     assert sweep.processes("cpu", "auto") == 1

@@ -30,14 +30,12 @@ from filelock import FileLock, Timeout
 from steadydescent.progress import Journal
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
-from steadydescent.sweep import pick_device, still_missing, trained
+from steadydescent.sweep import OWN_GIB, pick_device, still_missing, trained
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 CONNECT_SECONDS = 5
 POLL_SECONDS = 1.0
 """How often stacks that another runner holds, and the number of workers, are looked at again."""
-OWN_GIB = 2.5
-"""Memory that the command and the kernels of two notebooks take themselves."""
 RETRIES = 2
 """A stack that fails is tried so many times more, elsewhere if it can be."""
 

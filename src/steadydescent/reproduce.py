@@ -21,7 +21,7 @@ from steadydescent.progress import followed, told_to
 from steadydescent.provenance import packages
 from steadydescent.results import Result, read_folder, write_folder
 from steadydescent.study import Parameters, Plan, left_out, plans
-from steadydescent.sweep import workers
+from steadydescent.sweep import OWN_GIB, workers
 from steadydescent.tasks import find
 from steadydescent.up_to_date import digest, remember, unchanged
 
@@ -42,6 +42,7 @@ def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) ->
     """The bill in a sentence, for so many processes that train, and what the profile leaves out."""
     networks, minutes = sum(row["networks"] for row in rows), sum(row["minutes"] for row in rows)
     memory, disk = processes * max(row["memory_gib"] for row in rows), sum(row["disk_mb"] for row in rows)
+    memory += OWN_GIB if processes > 1 else 0
     where = f"{processes} processes" if processes > 1 else "one process"
     click.echo(
         f"About {networks} networks, {max(1, round(minutes / processes))} minutes of training in {where} on the "

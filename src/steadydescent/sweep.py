@@ -22,6 +22,9 @@ from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
 from steadydescent.tasks import base
 
+OWN_GIB = 3.0
+"""Memory that the command and the kernels of two notebooks take beside the processes that train."""
+
 
 @dataclass(frozen=True)
 class StackPlan:
