@@ -31,6 +31,7 @@ BOOK_IS_MADE_FROM = (
     "results/published",
 )  # fmt: skip
 """What the book is built from, besides one's own results when it shows these."""
+KERNEL_NOTICES = ("Kernel is running over TCP", "KeyboardInterrupt caught in kernel")
 
 
 def costs(profile: str, device: str, only: str = "") -> list[dict]:
@@ -239,9 +240,9 @@ def build_book(source: str, profile: str | None = None) -> Path:
 
 
 def _quietly(*words: str) -> int:
-    """Run a command for what it says on standard error, less a notice that every notebook kernel prints."""
+    """Run a command for what it says on standard error, less what notebook kernels print as they start and end."""
     done = subprocess.run(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    lines = [line for line in done.stderr.splitlines() if "Kernel is running over TCP" not in line]
+    lines = [line for line in done.stderr.splitlines() if not any(notice in line for notice in KERNEL_NOTICES)]
     click.echo("\n".join(lines), err=True, nl=bool(lines))
     return done.returncode
 
