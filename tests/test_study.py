@@ -253,10 +253,11 @@ def test_default_rate_is_reported_at_the_nearest_grid_point():
 
 
 def test_rates_chosen_for_another_arm_are_reported_too():
-    """The other arm chose 0.1·2^1 and 0.1·2^3; of rates that start at four times as much the same ones are at −1, 1."""
+    """The other arm chose 0.1·2^1 and 0.1·2^4; these and their neighbours are at −2 … 0 and 1 … 3 of a grid that starts
+    at four times as much: another tuning might choose a neighbour."""
     plan = varied(None, {"plain": {}, "falling": {"schedule": "linear", "unit": 4, "at_rate_of": "plain"}})
-    chosen = {"plain": [1, 3], "falling": [0]}
-    assert plan.besides("constant", "falling", range(-4, 5), chosen) == {-1, 1}
+    chosen = {"plain": [1, 4], "falling": [0]}
+    assert plan.besides("constant", "falling", range(-4, 5), chosen) == {-2, -1, 0, 1, 2, 3}
     assert plan.besides("constant", "plain", range(-4, 5), chosen) == set()
     with pytest.raises(ValueError, match=r"at_rate_of of 'falling' must be one of .*, got 'absent'"):
         varied(None, {"plain": {}, "falling": {"at_rate_of": "absent"}})

@@ -135,7 +135,7 @@ class Plan(BaseModel):
         """The grid points that report seeds run besides those around the arm's own choices."""
         told = self.arms[arm]
         other = told.at_rate_of if told.at_rate_of in self.arms_in(condition) else None
-        rates = [self.rate(condition, other, i) for i in choices[other]] if other else []
+        rates = [self.rate(condition, other, i + step) for i in choices[other] for step in (-1, 0, 1)] if other else []
         rates += [told.default] if told.default else []
         grid = {i: math.log(self.rate(condition, arm, i)) for i in indices}
         return {min(grid, key=lambda i: abs(grid[i] - math.log(rate))) for rate in rates}
