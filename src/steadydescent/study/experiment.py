@@ -71,8 +71,8 @@ class Settings(Checked):
 class Arm(Settings):
     """One of the things compared: settings of its own runs, and the readouts among which tuning chooses.
 
-    Report seeds also run the grid point nearest to `default`, the rate that people use untuned, and those nearest to the
-    rate that was chosen for the arm `at_rate_of` and to its neighbours, which another tuning might choose.
+    Report seeds also run the grid point nearest to `default`, the rate that people use untuned, and those nearest to
+    the rate that was chosen for the arm `at_rate_of` and to its neighbours, which another tuning might choose.
     """
 
     default: Annotated[float, Field(gt=0)] | None = None
