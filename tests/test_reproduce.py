@@ -386,9 +386,8 @@ def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory_beside_the
     reproduce.say_cost([row], "full", "cpu")
     assert "30 minutes of training in one process" in (alone := capsys.readouterr().out) and "1.5 GiB" in alone
     reproduce.say_cost([row], "full", "cpu", processes=2)
-    assert (
-        "15 minutes of training in 2 processes" in (both := capsys.readouterr().out) and f" {3 + OWN_GIB:g} GiB" in both
-    )
+    both = capsys.readouterr().out
+    assert "15 minutes of training in 2 processes" in both and f" {3 + OWN_GIB:g} GiB" in both
 
 
 def test_bill_on_a_gpu_says_what_full_would_take(capsys):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from steadydescent.blocks import RECORDED, Batches, Feed, one_by_one, recorded
+from steadydescent.blocks import RECORDED, Batches, Draws, Feed, one_by_one, recorded
 from steadydescent.data import load
 from steadydescent.data.task_data import first_examples, wrong_labels
 from steadydescent.evaluation import measure, measure_surface
@@ -43,14 +43,6 @@ LONGEST = 3 * RECORDED
 """Updates between two signs of life."""
 STATISTICS_BATCH = 1_000
 """Examples a batch when batch-norm statistics are re-estimated."""
-
-
-class Draws(NamedTuple):
-    """What k updates draw; the first axis is the update."""
-
-    rows: Tensor  # [k, S, B] of the pool
-    labels: Tensor  # [k, S, B, …]
-    noise: Tensor  # [k, S, N]
 
 
 @dataclass(frozen=True)
@@ -120,6 +112,7 @@ class Stack:
         if self.task.surface:
             draw = self.pool[:1].expand(len(self.runs), 1, -1)  # any will do: a height [R] is without noise
             self.height = traced(lambda theta, buffers: vmap(self.flat.outputs)(theta, buffers, draw)[:, 0])
+            self.start_height = self.height(*self.start)
 
     def _plan_rates(self) -> None:
         """Rates of the whole run, or a plateau schedule that learns them from validation examples of its own."""
@@ -162,8 +155,8 @@ class Stack:
         examples, size = self.data.train.shape[1], self.first.batch_size
         stream = lambda seed, purpose: stream_seed(self.task.source, seed, purpose)
         seeds = sorted({run.seed for run in self.runs})
-        self.streams = [IndexStream(examples, size, stream(s, "order"), replacement=self.task.surface) for s in seeds]
-        self.noise = [torch.Generator().manual_seed(stream(s, "noise")) for s in seeds]
+        order = [IndexStream(examples, size, stream(s, "order"), replacement=self.task.surface) for s in seeds]
+        noise = [torch.Generator().manual_seed(stream(s, "noise")) for s in seeds]
         self.train_rows = self.data.train.to(self.device)  # [S, M]
         self.train_labels = self.labels[self.train_rows]  # [S, M, …], as they are trained on
         if share := self.task.wrong_labels:
@@ -171,7 +164,9 @@ class Stack:
             self.train_labels = torch.stack([spoilt(*pair) for pair in zip(self.train_labels, seeds, strict=True)])
         plain = one_by_one(self.step, Feed(self.pool, self.lane.to(self.device), self.mean, self.std))
         self.block = recorded(plain) if self.device == "cuda" else plain
-        self.ahead = self._draw(0)
+        self.draws = Draws(
+            order, noise, self.flat.draws, self.train_rows, self.train_labels, min(LONGEST, self.first.steps)
+        )
         self.losses: list[Tensor] = []
         self.measures: list[pd.DataFrame] = []
 
@@ -195,24 +190,8 @@ class Stack:
         for k, weight in enumerate(self.dense.values()):
             averaging[:, k] = weight[start:stop]
         rates, weights = to(self._rates(start, stop))[:, :, None], to(averaging)[:, :, None, None]
-        return Batches(*self._drawn(stop - start), steps, rates, weights)
-
-    def _drawn(self, updates: int) -> Draws:
-        """The next minibatches and their noise; a look at every update does not draw one by one."""
-        if (short := updates - len(self.ahead.rows)) > 0:
-            more = self._draw(max(short, min(LONGEST, self.first.steps)))
-            self.ahead = Draws(*(torch.cat(parts) for parts in zip(self.ahead, more, strict=True)))
-        now, self.ahead = Draws(*(p[:updates] for p in self.ahead)), Draws(*(p[updates:] for p in self.ahead))
-        return now
-
-    def _draw(self, updates: int) -> Draws:
-        """Draws are the same however a run is cut into blocks."""
-        chosen = torch.stack([stream.take(updates) for stream in self.streams]).to(self.device)  # [S, k, B]
-        seat = torch.arange(len(self.streams), device=self.device)[:, None, None]
-        pick = lambda table: table[seat, chosen].transpose(0, 1)  # [S, M, …] → [k, S, B, …]
-        noise = torch.stack([torch.rand(updates, self.flat.draws, generator=g) for g in self.noise], 1)  # [k, S, N]
-        noise = (2 * noise - 1).to(self.device)  # uniform on (−1, 1)
-        return Draws(pick(self.train_rows), pick(self.train_labels), noise)
+        rows, labels, noise = self.draws.take(stop - start)
+        return Batches(rows, labels, noise, steps, rates, weights)
 
     def _rates(self, start: int, stop: int) -> np.ndarray:
         """Learning rates of the updates start + 1 … stop, `[chunk, R]`."""
@@ -276,7 +255,7 @@ class Stack:
         diverged = self.carry.survived < self.done
         theta, buffers = self.weights(readout)
         if self.task.surface:
-            return measure_surface(self.height(theta, buffers), self.height(*self.start), diverged)
+            return measure_surface(self.height(theta, buffers), self.start_height, diverged)
         outputs = self._batch_by_batch(reestimate) if reestimate else self.flat.outputs
         buffers = self._reestimated(theta, look) if reestimate == 0 else buffers
         forward = lambda rows: self._each(outputs, theta, buffers, look.pool, rows)

@@ -17,6 +17,7 @@ from .paths import GENERATED, ROOT
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 # Ink and grid of each colour scheme, and line colours with at least 4.5:1 contrast to the page; charts.js has the same
 INK = {"light": ("#1c2430", "#d9dee5"), "dark": ("#e4e8ee", "#414a57")}
@@ -44,6 +45,14 @@ def style(mode: str) -> dict[str, Any]:
         "axes.prop_cycle": cycler(color=COLOURS[mode]), "figure.constrained_layout.use": True,
         "svg.fonttype": "path", "svg.hashsalt": "steady-descent",
     }  # fmt: skip
+
+
+def more_lines(ax: Axes) -> None:
+    """Lines after the sixth are dashed and start again with the first colour."""
+    from cycler import cycler
+    from matplotlib import rcParams
+
+    ax.set_prop_cycle(cycler(linestyle=["-", "--"]) * rcParams["axes.prop_cycle"])
 
 
 @contextmanager
