@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 
+from steadydescent import yaml_files
 from steadydescent.chapter_figures import not_run
 from steadydescent.figures import figure
 from steadydescent.paths import PUBLISHED, ROOT
@@ -31,7 +31,7 @@ def rows(device: str, folder: Path = PUBLISHED) -> pd.DataFrame:
 
 def targets(device: str) -> list[dict[str, Any]]:
     """The targets of a kind of device."""
-    return [target for target in yaml.safe_load(TARGETS.read_text()) if target["device"] == device]
+    return [target for target in yaml_files.read(TARGETS).content if target["device"] == device]
 
 
 def outcome(value: float, target: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from ceilings import bandwidth, product_ceiling, step_against_products
 from commands import book, importing, reproduce, sweep_share
 from pieces import MODELS, OPTIMIZERS, ema_update, optimizer_step
+from steadydescent.checks import check_choice
 from steadydescent.files import write_atomically
 from steadydescent.paths import PUBLISHED
 from steadydescent.provenance import receipt
@@ -50,12 +51,12 @@ def chosen(only: str = "", also: str = "") -> dict[str, Case]:
         ValueError: for a pattern that no case matches, or an unknown case on request; names what exists.
     """
     wanted = [name for name in also.split(",") if name]
-    if unknown := sorted(set(wanted) - set(ON_REQUEST)):
-        raise ValueError(f"no case on request is called {unknown}; there are {sorted(ON_REQUEST)}")
+    for name in wanted:
+        check_choice(name, sorted(ON_REQUEST), "a case on request")
     matches = lambda name: fnmatchcase(name.lower(), f"*{only.lower()}*")
     picked = {name: case for name, case in CASES.items() if matches(name)}
     if not picked:
-        raise ValueError(f"no case matches {only!r}; there are {list(CASES)}, and on request {sorted(ON_REQUEST)}")
+        check_choice(only, CASES, f"a case (on request: {sorted(ON_REQUEST)})")
     return ({} if wanted and not only else picked) | {name: ON_REQUEST[name] for name in wanted}
 
 

@@ -128,7 +128,7 @@ def experiments_from(folder: Path) -> Iterator[None]:
 
 SMALL_EXPERIMENT = {
     "title": "Toy", "question": "Does it?", "notebook": "toy.ipynb",
-    "runs": {"optimizer": "momentum", "batch_size": 100}, "curve_points": 2,
+    "runs": {"optimizer": "momentum", "schedule": "constant", "batch_size": 100}, "curve_points": 2,
     "conditions": {"constant": {"schedule": "constant"}, "linear": {"schedule": "linear"}},
     "arms": {"last": {"readouts": ["last"]}, "ema": {"readouts": ["ema-10", "ema-30"]},
              "checkpoints": {"readouts": ["checkpoints-2"]}, "tail": {"readouts": ["tail-25"]},
@@ -140,7 +140,9 @@ SMALL_EXPERIMENT = {
 }  # fmt: skip
 SMALL_CLAIM = {
     "id": "ema-wins", "title": "EMA wins", "source": ["somewhere"], "sentence": "It does.", "scope": "T", "test": "T.",
-    "experiment": "toy", "contrasts": [{"arm": "ema", "against": "last", "margins": {"mnist1d-mlp": 1.0}}],
+    "experiment": "toy",
+    "contrasts": [{"arm": "ema", "against": "last", "better": True, "measure": "accuracy", "rule": "superiority",
+                   "rate": "tuned", "margins": {"mnist1d-mlp": 1.0}}],
 }  # fmt: skip
 
 

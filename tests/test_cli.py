@@ -155,7 +155,7 @@ def test_cite_gives_one_entry_by_its_id_or_all(published):
     entry = steady("cite", f"toy/{TASK}@3f9c2a7e")
     assert entry == steady("cite") and entry.startswith(f"@misc{{steadydescent-toy-{TASK}-3f9c2a7e,")
     assert "year   = {2026}" in entry and entry.count("{") == entry.count("}")
-    assert "there are: ['toy/mnist1d-mlp@3f9c2a7e']" in steady("cite", "toy/other", code=1)
+    assert "must be one of ['toy/mnist1d-mlp@3f9c2a7e']" in steady("cite", "nothing", code=1)
 
 
 # ---- what a user can mend ------------------------------------------------------------------------------------------
@@ -164,23 +164,23 @@ def test_cite_gives_one_entry_by_its_id_or_all(published):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["plan", "--profile", "huge"], "profile must be one of ('smoke', 'laptop', 'desk', 'full'), got 'huge'"),
+        (["plan", "--profile", "huge"], "profile must be one of ['smoke', 'laptop', 'desk', 'full'], got 'huge'"),
         (["run", "--profile", "huge"], "profile must be one of"),
         (["reproduce", "--profile", "huge"], "profile must be one of"),
         (["verify", "--profile", "huge"], "profile must be one of"),
         (["claims", "--source", "reproduced", "--profile", "huge"], "profile must be one of"),
-        (["plan", "--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
+        (["plan", "--device", "tpu"], "device 'tpu' is unknown; did you mean 'cpu'? Known are ['auto', 'cpu', 'cuda']"),
         (["run", "--device", "cuda"], "torch finds no GPU; use DEVICE=cpu or DEVICE=auto"),
         (
             ["plan", "--only", "nothing"],
-            "only='nothing' matches nothing in profile 'laptop'; allowed: ['batch_size'",
+            "in profile 'laptop', only must be one of ['batch_size'",
         ),
-        (["run", "--only", "nothing"], "only='nothing' matches nothing"),
-        (["claims", "--source", "mine"], "source must be published or reproduced, got 'mine'"),
+        (["run", "--only", "nothing"], "only must be one of"),
+        (["claims", "--source", "mine"], "source must be one of ['published', 'reproduced'], got 'mine'"),
         (["publish", "--profile", "smoke"], "profile 'smoke' supports no claim and is not published"),
         (
             ["data", "fetch", "cifar"],
-            "source must be one of mnist1d, fashion-mnist, names, gaussian-2, gaussian-100; got 'cifar'",
+            "source must be one of ['mnist1d', 'fashion-mnist', 'names', 'gaussian-2', 'gaussian-100'], got 'cifar'",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

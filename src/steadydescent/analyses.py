@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from steadydescent import regret
+from steadydescent.checks import check_choice, check_count, check_positive
+from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.noisy_quadratic import expected_loss
 from steadydescent.optimizers import RULES
 from steadydescent.settings import read
@@ -153,3 +155,29 @@ ANALYSES: dict[str, Callable[[Evidence, Contrast, str, float], Analysed]] = {
     "faster size": faster_size,
     "closed form": closed_form,
 }
+OPTIONS: dict[str, dict[str, Sequence[str] | type]] = {
+    "search regret": {"method": list(regret.METHODS), "than": list(regret.METHODS), "trials": int},
+    "range test": {"suggestion": list(SUGGESTIONS), "updates": int},
+    "decades below": {"limit": float},
+}
+"""What an analysis must be told: one of some names, or a positive number of a kind."""
+
+
+def check_options(analysis: str | None, options: Mapping[str, object]) -> None:
+    """Refuse an option that an analysis does not have, that is missing, or that says what it cannot use.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    known = OPTIONS.get(analysis or "", {})
+    for name in options:
+        check_choice(name, known, f"an option of the analysis {analysis!r}")
+    for name, allowed in known.items():
+        if name not in options:
+            raise ValueError(f"the analysis {analysis!r} needs the option {name!r}, got {list(options)}")
+        if not isinstance(allowed, type):
+            check_choice(options[name], allowed, name)
+        elif allowed is int:
+            check_count(options[name], name)
+        else:
+            check_positive(options[name], name)

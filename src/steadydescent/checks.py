@@ -1,6 +1,8 @@
 """What an argument may be, said once: each check returns the value, or raises a ValueError that names it."""
 
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
@@ -62,3 +64,30 @@ def check_numpy_generator(value: Any, name: str = "generator") -> np.random.Gene
     if not isinstance(value, np.random.Generator):
         raise ValueError(f"{name} must be a numpy.random.Generator, got {value!r}; np.random.default_rng(0) makes one")
     return value
+
+
+def check_choice(value: Any, allowed: Iterable[str], name: str) -> str:
+    """One of the names that are allowed; a ValueError says the nearest first, for most are slips of the pen.
+
+    >>> check_choice("lapto", ["smoke", "laptop"], "profile")
+    Traceback (most recent call last):
+        ...
+    ValueError: profile 'lapto' is unknown; did you mean 'laptop'? Known are ['smoke', 'laptop']
+    """
+    known = list(allowed)
+    if isinstance(value, str) and value in known:
+        return value
+    if near := nearest(value, known):
+        raise ValueError(f"{name} {value!r} is unknown; did you mean {near!r}? Known are {known}")
+    raise ValueError(f"{name} must be one of {known}, got {value!r}")
+
+
+def nearest(value: Any, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one is nearest to, whatever its case, hyphens and underscores; None if none is."""
+    plain = {_letters(name): name for name in known}
+    found = get_close_matches(_letters(str(value)), plain, n=1)
+    return plain[found[0]] if found else None
+
+
+def _letters(name: str) -> str:
+    return name.casefold().replace("_", "-").replace(" ", "-")

@@ -4,19 +4,27 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from steadydescent import measures
-from steadydescent.analyses import ANALYSES
+from steadydescent import measures, yaml_files
+from steadydescent.analyses import ANALYSES, check_options
+from steadydescent.checks import check_choice
 from steadydescent.exact import EXACT
 from steadydescent.paths import EXPERIMENTS
 from steadydescent.statistics import Rule
-from steadydescent.study import PROFILES, Checked, Experiment, Plan, load_study, plans
+from steadydescent.study import PROFILES, Checked, Experiment, Names, Plan, load_study, plans
 
-Several = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else tuple(value))
-]
+
+def _several(value: object) -> object:
+    """One name as a list of one."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Several = Annotated[Names, BeforeValidator(_several)]
+DECISIVE = ("measure", "rule")
+"""What a contrast in the file must state: left out, it would be judged by another question."""
+OF_A_DIFFERENCE = ("better", "rate")
+"""And besides, where no analysis says itself what it compares."""
 
 
 class Contrast(Checked):
@@ -33,7 +41,7 @@ class Contrast(Checked):
     better: bool = True
     measure: str = "accuracy"
     margins: dict[str, Annotated[float, Field(gt=0)]]
-    conditions: tuple[str, ...] = ()
+    conditions: Names = ()
     rule: Rule = "superiority"
     rate: Literal["tuned", "against"] | Annotated[float, Field(gt=0)] = "tuned"
     factor: Annotated[float, Field(gt=0)] = 1.0
@@ -46,8 +54,11 @@ class Contrast(Checked):
     @model_validator(mode="after")
     def _consistent(self) -> "Contrast":
         plain = self.rate == "tuned" and self.tuned_by is None and self.minus is None and self.better
-        if self.analysis not in (None, *ANALYSES):
-            raise ValueError(f"analysis must be one of {sorted(ANALYSES)}, got {self.analysis!r}")
+        if self.analysis is not None:
+            check_choice(self.analysis, sorted(ANALYSES), "analysis")
+        check_options(self.analysis, self.options)
+        if self.analysis == "matching window" and len(self.against) != 2:
+            raise ValueError(f"the analysis 'matching window' needs two arms in against, got {list(self.against)}")
         if self.analysis and not plain:
             raise ValueError(
                 f"analysis {self.analysis!r} says itself what it compares: leave out better, rate, tuned_by and minus"
@@ -90,7 +101,7 @@ class Claim(Checked):
 
     id: str
     title: str
-    source: tuple[str, ...]
+    source: Annotated[Names, Field(min_length=1)]
     sentence: str
     scope: Literal["E", "S", "T", "E, T", "S, T"]
     test: str
@@ -101,8 +112,7 @@ class Claim(Checked):
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
         study = load_study()
-        if self.experiment not in study:
-            raise ValueError(f"claim {self.id!r}: experiment must be one of {sorted(study)}, got {self.experiment!r}")
+        check_choice(self.experiment, sorted(study), f"claim {self.id!r}: experiment")
         if ("E" in self.scope) != (self.id in EXACT):
             raise ValueError(f"claim {self.id!r} of scope {self.scope}: exact claims are {sorted(EXACT)}")
         if bool(self.contrasts) == (self.scope == "E"):
@@ -115,14 +125,10 @@ class Claim(Checked):
         arms, conditions, tasks = experiment.arms, experiment.conditions, experiment.rates
         for own in contrast.conditions or conditions:
             for condition, arm in contrast.places(own):
-                if condition not in conditions:
-                    raise ValueError(
-                        f"claim {self.id!r}: condition must be among {list(conditions)}, got {condition!r}"
-                    )
+                check_choice(condition, conditions, f"claim {self.id!r}: condition")
                 if condition == contrast.minus == own:
                     raise ValueError(f"claim {self.id!r}: minus must be another condition than {own!r}")
-                if arm not in arms:
-                    raise ValueError(f"claim {self.id!r}: arm must be one of {sorted(arms)}, got {arm!r}")
+                check_choice(arm, sorted(arms), f"claim {self.id!r}: arm")
         if not contrast.margins or set(contrast.margins) - set(tasks):
             given = contrast.margins or "none"
             raise ValueError(f"claim {self.id!r}: margins are for some of {sorted(tasks)}, got {given}")
@@ -163,9 +169,24 @@ class Cell(NamedTuple):
 
 @cache
 def load_claims() -> dict[str, Claim]:
-    """Claim id → claim, from `experiments/claims.yml`."""
-    claims = [Claim(**fields) for fields in yaml.safe_load((EXPERIMENTS / "claims.yml").read_text())]
-    return {claim.id: claim for claim in claims}
+    """Claim id → claim, from `experiments/claims.yml`; a ValueError names the line of what it should not say."""
+    file = yaml_files.read(EXPERIMENTS / "claims.yml")
+    if not isinstance(file.content, list):
+        raise file.error((), f"must be a list of claims, got {yaml_files.shown(file.content)}")
+    found: dict[str, Claim] = {}
+    for number, told in enumerate(file.content):
+        claim = file.model(Claim, (number,))
+        if claim.id in found:
+            raise file.error((number, "id"), f"{claim.id!r} is the id of an earlier claim")
+        for position, contrast in enumerate(told.get("contrasts") or ()):
+            for field in (*DECISIVE, *(() if contrast.get("analysis") else OF_A_DIFFERENCE)):
+                if field not in contrast:
+                    raise file.error(
+                        (number, "contrasts", position),
+                        f"claim {claim.id!r}: {field} is missing, and it decides the row",
+                    )
+        found[claim.id] = claim
+    return found
 
 
 def cells(experiment: str) -> Iterator[Cell]:
@@ -180,8 +201,8 @@ def cells(experiment: str) -> Iterator[Cell]:
 
 def planned(experiment: str, profile: str) -> list[Cell]:
     """The rows that a profile trains for: the primary contrasts of a chapter."""
-    if experiment not in load_study() or profile not in PROFILES:
-        raise ValueError(f"no experiment {experiment!r} or profile {profile!r}")
+    check_choice(experiment, load_study(), "experiment")
+    check_choice(profile, PROFILES, "profile")
     if not load_study()[experiment].profiles.get(profile):
         return []
     known = {plan.task: plan for plan in plans(profile, experiment)}

@@ -23,6 +23,15 @@ SOURCE = click.option("--source", default="published", show_default=True, help="
 JSON = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 
 
+class Seconds(click.FloatRange):
+    """A range that no NaN is in, which compares with nothing."""
+
+    def convert(self, value, param, ctx):
+        if (number := super().convert(value, param, ctx)) != number:
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
 class Friendly(click.Group):
     """Turns the errors that a user can mend into one sentence; anything else keeps its traceback."""
 
@@ -211,12 +220,13 @@ def publish(profile: str, only: str) -> None:
 @PROFILE
 def cite(result: str, source: str, profile: str) -> None:
     """BibTeX of one result, or of all. RESULT is an id such as weight-averaging/mnist1d-mlp@3f9c2a7e, or its start."""
+    from steadydescent.checks import check_choice
     from steadydescent.findings import bibtex, folder, results
 
     found = [receipt for *_, receipt in results(folder(source, profile))]
     chosen = [receipt for receipt in found if receipt["result"].startswith(result)]
     if not chosen:
-        raise ValueError(f"no {source} result {result!r}; there are: {[receipt['result'] for receipt in found]}")
+        check_choice(result, [receipt["result"] for receipt in found], f"the {source} result")
     click.echo("\n\n".join(bibtex(receipt) for receipt in chosen))
 
 
@@ -243,10 +253,10 @@ def fetch(source: str) -> None:
 @click.option("--with", "also", default="", help="Cases that take minutes: reproduce, book, or both with a comma.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds a measurement; 1 on a CPU, 0.4 on a GPU unless given.",
+    type=Seconds(min=0, max=600, min_open=True),
+    help="Seconds a measurement, at most 600; 1 on a CPU, 0.4 on a GPU unless given.",
 )
-@click.option("--rounds", default=7, show_default=True, type=click.IntRange(min=2), help="Interleaved repetitions.")
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(2, 100), help="Interleaved repetitions.")
 @click.option("--save", is_flag=True, help="Keep rows and a receipt in results/published, where the book reads them.")
 def bench(device: str, as_json: bool, only: str, also: str, seconds: float | None, rounds: int, save: bool) -> None:
     """Time the engine side by side with what people would otherwise use, interleaved in one run."""

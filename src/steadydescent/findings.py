@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from steadydescent.checks import check_choice
 from steadydescent.claims import load_claims, place
 from steadydescent.files import write_atomically
 from steadydescent.judging import Candidates, Evidence, all_rows, evidence_of, judge_all, judged
@@ -23,11 +24,8 @@ def folder(source: str, profile: str | None) -> Path:
     """The folder that holds results: what was published, or one's own of a profile."""
     if source == "published":
         return PUBLISHED
-    if source != "reproduced":
-        raise ValueError(f"source must be published or reproduced, got {source!r}")
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")
-    return REPRODUCED / profile
+    check_choice(source, ("published", "reproduced"), "source")
+    return REPRODUCED / check_choice(profile, PROFILES, "profile")
 
 
 def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from steadydescent.checks import check_choice
 from steadydescent.probes import churn
 from steadydescent.results import Result, Tables
 from steadydescent.settings import read
@@ -97,9 +98,7 @@ def find(name: str) -> Measure:
         return replace(_POINTS, name=name, higher=found["what"] == "accuracy")
     if _EARLY.fullmatch(name):
         return replace(_POINTS, name=name)
-    if name not in MEASURES:
-        raise ValueError(f"measure must be one of {sorted(MEASURES)}, or under a shift, or early, got {name!r}")
-    return MEASURES[name]
+    return MEASURES[check_choice(name, sorted(MEASURES), "a measure that is not under a shift, nor early,")]
 
 
 def measured(name: str, probes: Sequence[str], shifts: Sequence[str], curve_points: int) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from steadydescent import data, schedules, shifts, tasks
+from steadydescent.checks import check_choice
 from steadydescent.optimizers import RULES
 from steadydescent.settings import read
 from steadydescent.weight_averaging import parse
@@ -55,8 +56,7 @@ class Run(BaseModel):
     @classmethod
     def _optimizer(cls, value: str) -> str:
         setting = read(value)
-        if setting.name not in RULES:
-            raise ValueError(f"optimizer must be one of {sorted(RULES)}, got {setting.name!r}")
+        check_choice(setting.name, sorted(RULES), "optimizer")
         RULES[setting.name].checked(**setting.options)
         return setting.text(RULES[setting.name].hyper)
 
@@ -64,8 +64,7 @@ class Run(BaseModel):
     @classmethod
     def _schedule(cls, value: str) -> str:
         setting, known = read(value), [*schedules.SCHEDULES, "plateau"]
-        if setting.name not in known:
-            raise ValueError(f"schedule must be one of {sorted(known)}, got {setting.name!r}")
+        check_choice(setting.name, sorted(known), "schedule")
         usual = PLATEAU_OPTIONS if setting.name == "plateau" else schedules.options_of(setting.name)
         if unknown := sorted(set(setting.options) - set(usual)):
             raise ValueError(f"schedule {setting.name!r} has no option {unknown}; allowed are {list(usual)}")

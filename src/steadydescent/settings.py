@@ -2,10 +2,13 @@
 
 import ast
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+LONGEST = 2_000
+"""Characters of a setting: text that is longer, or nested deep, is no setting."""
 PATTERN = re.compile(r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)(\((?P<options>.*)\))?", re.DOTALL)
 
 
@@ -35,6 +38,8 @@ def read(text: str) -> Setting:
     Raises:
         ValueError: for text that is not of this form.
     """
+    if len(text) > LONGEST:
+        raise ValueError(f"a setting must have at most {LONGEST} characters, got {len(text)}: {text[:40]!r}…")
     found = PATTERN.fullmatch(text.strip())
     try:
         if found is None:
@@ -45,7 +50,7 @@ def read(text: str) -> Setting:
         options = {str(k.arg): _value(k.value) for k in call.keywords}
         if len(options) < len(call.keywords):
             raise ValueError("an option is given twice")
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deep
         raise ValueError(f"{text!r} is not of the form name or name(option=value, ...): {error}") from None
     return Setting(found["name"], options)
 
@@ -62,4 +67,7 @@ def _value(node: ast.expr) -> Any:
         return {"true": True, "false": False}.get(node.id, node.id)
     if isinstance(node, ast.List):
         return [_value(item) for item in node.elts]
-    return ast.literal_eval(node)
+    value = ast.literal_eval(node)
+    if isinstance(value, str) or (isinstance(value, int | float) and abs(value) < math.inf):
+        return value
+    raise ValueError(f"values are finite numbers, texts, true, false, or lists of them, got {value!r}")

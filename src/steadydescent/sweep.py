@@ -13,8 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import yaml
 
+from steadydescent import yaml_files
+from steadydescent.checks import check_choice
 from steadydescent.paths import DATA
 from steadydescent.progress import Journal
 from steadydescent.provenance import receipt
@@ -47,14 +48,13 @@ class StackPlan:
 @cache
 def stack_plans() -> dict[str, dict[str, StackPlan]]:
     """Device kind → task → plan, from the measured table `stack_plans.yml`."""
-    table = yaml.safe_load((Path(__file__).parent / "stack_plans.yml").read_text())
-    return {kind: {task: StackPlan(**row) for task, row in rows.items()} for kind, rows in table.items()}
+    file = yaml_files.read(Path(__file__).parent / "stack_plans.yml")
+    return {kind: {task: StackPlan(**row) for task, row in rows.items()} for kind, rows in file.content.items()}
 
 
 def pick_device(name: str = "auto") -> str:
     """`auto` → `cuda` where there is one, else `cpu`; a device that is not there is refused."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, got {name!r}")
+    check_choice(name, ("auto", "cpu", "cuda"), "device")
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for, but torch finds no GPU; use DEVICE=cpu or DEVICE=auto")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

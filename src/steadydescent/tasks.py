@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from steadydescent.checks import check_choice
 from steadydescent.data import SPLIT_SIZES
 from steadydescent.models import image_convnet, mlp, signal_convnet
 from steadydescent.normalization import KINDS
@@ -109,8 +110,7 @@ def canonical(text: str) -> str:
         ValueError: for an unknown task, an option that it does not have, or an unknown kind of normalisation.
     """
     setting = read(text)
-    if setting.name not in TASKS:
-        raise ValueError(f"task must be one of {sorted(TASKS)}, got {setting.name!r}")
+    check_choice(setting.name, sorted(TASKS), "task")
     usual = _options(TASKS[setting.name])
     if unknown := set(setting.options) - set(usual):
         raise ValueError(f"task {setting.name} has no option {sorted(unknown)}, got {text!r}; it has {sorted(usual)}")

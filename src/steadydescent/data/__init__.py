@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from steadydescent.checks import check_choice
 from steadydescent.data import fashion_mnist, mnist1d, names
 from steadydescent.data.fashion_mnist import DataUnavailable
 from steadydescent.data.gaussian import DRAWS, Gaussian
@@ -64,6 +65,4 @@ def fetch(source: str, root: Path, report: Report) -> Path:
 
 
 def _named(source: str) -> _Source:
-    if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
-    return SOURCES[source]
+    return SOURCES[check_choice(source, SOURCES, "source")]

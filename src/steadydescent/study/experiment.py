@@ -3,24 +3,36 @@
 from functools import cache
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from steadydescent import yaml_files
+from steadydescent.checks import check_choice
 from steadydescent.paths import EXPERIMENTS
-from steadydescent.tasks import TASKS, base
+from steadydescent.tasks import TASKS
+from steadydescent.yaml_files import unique
 
 FIRST_TUNING_SEED = 10_000
+MOST_POINTS = 201
 PROFILES = ("smoke", "laptop", "desk", "full")
-Count = Annotated[int, Field(ge=1)]
-CurvePoints = Annotated[int, Field(ge=2)]
+Count = Annotated[int, Field(ge=1, le=10**7)]
+CurvePoints = Annotated[int, Field(ge=2, le=100_000)]
+Factor = Annotated[float, Field(gt=0, le=1e6)]
 
 
 def _odd(points: int) -> int:
     if points < 3 or points % 2 == 0:
         raise ValueError(f"points must be odd and at least 3, so that a grid has a centre, got {points}")
+    if points > MOST_POINTS:
+        raise ValueError(f"points must be at most {MOST_POINTS}, got {points}")
     return points
 
 
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    unique(names, "a name in a list")
+    return names
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 Points = Annotated[int, AfterValidator(_odd)]
 
 
@@ -57,8 +69,8 @@ class Settings(Checked):
     schedule: str | None = None
     batch_size: Count | None = None
     task: dict[str, str | int | float] = {}
-    steps: Annotated[float, Field(gt=0)] = 1.0
-    unit: Annotated[float, Field(gt=0)] = 1.0
+    steps: Factor = 1.0
+    unit: Factor = 1.0
 
     def under(self, other: "Settings") -> "Settings":
         """These settings where `other` says nothing else; factors multiply, task options add up."""
@@ -77,13 +89,13 @@ class Arm(Settings):
 
     default: Annotated[float, Field(gt=0)] | None = None
     at_rate_of: str | None = None
-    readouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("last",)
+    readouts: Annotated[Names, Field(min_length=1)] = ("last",)
 
 
 class Condition(Settings):
     """What arms are compared under; some arms alone, or on a smaller grid, where it says so."""
 
-    arms: tuple[str, ...] | None = None
+    arms: Names | None = None
     points: Points | None = None
 
 
@@ -98,14 +110,14 @@ class Size(Checked):
     steps: Count
     batch_size: Count | None = None
     examples: Count | None = None
-    tuning: Annotated[int, Field(ge=2)]
+    tuning: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
     report: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
     points: Points | None = None
     curve_points: CurvePoints | None = None
-    conditions: tuple[str, ...] | None = None
-    arms: tuple[str, ...] | None = None
-    shifts: tuple[str, ...] = ()
-    probes: tuple[str, ...] = ()
+    conditions: Names | None = None
+    arms: Names | None = None
+    shifts: Names = ()
+    probes: Names = ()
     ramps: tuple[Count, ...] = ()
     timed: tuple[Count, ...] = ()
 
@@ -119,12 +131,12 @@ class Experiment(Checked):
     are shown besides those of the arms; `secondary` names pairs of arms whose difference is shown and bears no verdict.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
     title: str
     question: str
-    notebook: str
+    notebook: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.ipynb$", max_length=60)]
     runs: Settings
-    readouts: tuple[str, ...] = ()
+    readouts: Names = ()
     conditions: dict[str, Condition]
     arms: dict[str, Arm]
     curve_points: CurvePoints
@@ -138,20 +150,41 @@ class Experiment(Checked):
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
         for name, arm in self.arms.items():
-            if arm.at_rate_of not in (None, *self.arms):
-                raise ValueError(f"at_rate_of of {name!r} must be one of {list(self.arms)}, got {arm.at_rate_of!r}")
+            if arm.at_rate_of is not None:
+                check_choice(arm.at_rate_of, self.arms, f"at_rate_of of {name!r}")
+        for name, condition in self.conditions.items():
+            for arm_name in condition.arms or ():
+                check_choice(arm_name, self.arms, f"an arm of the condition {name!r}")
+        for task in self.rates:
+            check_choice(task, TASKS, "a task with rates")
+        for name in (name for pair in self.secondary for name in pair):
+            own, _, where = name.partition("@")
+            check_choice(own, self.arms, "an arm in secondary")
+            if where:
+                check_choice(where, self.conditions, "a condition in secondary")
         for profile, tasks in self.profiles.items():
-            if profile not in PROFILES:
-                raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")
-            if unknown := {task for task in tasks if task not in self.rates or base(task) not in TASKS}:
+            check_choice(profile, PROFILES, "profile")
+            for task, size in tasks.items():
+                self._check_size(size, f"{profile}/{task}")
+            if unknown := {task for task in tasks if task not in self.rates}:
                 raise ValueError(f"profile {profile!r} names {sorted(unknown)}, which have no rates or are no tasks")
-            for size in tasks.values():
-                for kind, known in (("conditions", self.conditions), ("arms", self.arms)):
-                    if unknown := set(getattr(size, kind) or ()) - set(known):
-                        raise ValueError(f"profile {profile!r} names {kind} {sorted(unknown)}; there are {list(known)}")
             if "steps to target" in self.tune_by and (without := sorted(set(tasks) - set(self.targets))):
                 raise ValueError(f"targets must state one for each task tuned by steps to target, not for {without}")
         return self
+
+    def _check_size(self, size: Size, where: str) -> None:
+        for name in size.conditions or ():
+            check_choice(name, self.conditions, f"a condition in {where}")
+        for name in size.arms or ():
+            check_choice(name, self.arms, f"an arm in {where}")
+        for name in size.conditions or self.conditions:
+            condition, arms = self.conditions[name], size.arms or tuple(self.arms)
+            for arm in (arm for arm in arms if arm in (condition.arms or self.arms)):
+                told = self.runs.under(condition).under(self.arms[arm])
+                told = told.under(Settings(batch_size=size.batch_size))
+                for field in ("optimizer", "schedule", "batch_size"):
+                    if getattr(told, field) is None:
+                        raise ValueError(f"{field} of {arm!r} under {name!r} in {where} is stated nowhere")
 
 
 class Parameters(Checked):
@@ -165,19 +198,21 @@ class Parameters(Checked):
     @model_validator(mode="after")
     def _known(self) -> "Parameters":
         study = load_study()
-        for name, value, allowed in (("experiment", self.experiment, study), ("profile", self.profile, PROFILES)):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {sorted(allowed)}, got {value!r}")
-        tasks = study[self.experiment].profiles.get(self.profile, {})
-        if self.task not in tasks:
-            raise ValueError(f"task must be one of {sorted(tasks)} in profile {self.profile!r}, got {self.task!r}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device must be auto, cpu or cuda, got {self.device!r}")
+        check_choice(self.experiment, study, "experiment")
+        check_choice(self.profile, PROFILES, "profile")
+        check_choice(self.task, study[self.experiment].profiles.get(self.profile, {}), f"task in {self.profile!r}")
+        check_choice(self.device, ("auto", "cpu", "cuda"), "device")
         return self
 
 
 @cache
 def load_study() -> dict[str, Experiment]:
-    """Experiment name → experiment, from `experiments/study.yml`."""
-    table = yaml.safe_load((EXPERIMENTS / "study.yml").read_text())
-    return {name: Experiment(name=name, **fields) for name, fields in table.items()}
+    """Experiment name → experiment, from `experiments/study.yml`.
+
+    Raises:
+        ValueError: for a file that says what it should not, with its line, what it says and what is allowed.
+    """
+    file = yaml_files.read(EXPERIMENTS / "study.yml")
+    if not isinstance(file.content, dict) or not file.content:
+        raise file.error((), f"must hold experiments by name, got {yaml_files.shown(file.content)}")
+    return {name: file.model(Experiment, (name,), name=name) for name in file.content}

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from steadydescent.checks import check_choice
 from steadydescent.data import SPLIT_SIZES
 from steadydescent.engine import evaluated, looks
+from steadydescent.paths import EXPERIMENTS
 from steadydescent.runs import Run
 from steadydescent.settings import Setting, read
 from steadydescent.study.experiment import (
@@ -142,14 +144,16 @@ class Plan(BaseModel):
 
     def _run(self, condition: str, arm: str, index: int, seed: int, report: bool) -> Run:
         told, size = self.settings(condition, arm), self.size
-        batch_size, most = size.batch_size or told.batch_size or 1, SPLIT_SIZES[find(self.task).source]["train"]
+        batch_size, most = size.batch_size or told.batch_size, SPLIT_SIZES[find(self.task).source]["train"]
+        if batch_size is None or told.optimizer is None or told.schedule is None:
+            raise ValueError(f"batch_size, optimizer and schedule must be stated, got {told}")
         steps = round(size.steps * told.steps)
         steps = min(steps, max(1, size.examples // batch_size)) if size.examples else steps
         followed = report or "steps to target" in self.tune_by
         curve = self.curve_points if followed else 1
         return Run(
             task=self._task(told),
-            optimizer=told.optimizer or "sgd", schedule=told.schedule or "constant",
+            optimizer=told.optimizer, schedule=told.schedule,
             lr=self.rate(condition, arm, index), batch_size=min(batch_size, int(told.task.get("examples") or most)),
             steps=steps, seed=seed, readouts=self.readouts(condition), curve_points=min(curve, steps), test=report,
             shifts=size.shifts if report else (), probes=size.probes if report else (),
@@ -184,6 +188,23 @@ class Plan(BaseModel):
         schedule = Setting("ramp", {"low": RAMP[0], "high": RAMP[1]}).text()
         told = {"schedule": schedule, "lr": 1.0, "steps": length, "probes": ("losses",), "curve_points": 1}
         return [Run(**run.model_dump() | told | {"seed": seed}) for seed in range(self.size.report)]
+
+    def check(self) -> None:
+        """See that every arm's runs can be made, before anything starts.
+
+        Raises:
+            ValueError: for a setting that a run refuses, with experiment, task, condition and arm.
+        """
+        for condition in self.conditions:
+            for arm in self.arms_in(condition):
+                try:
+                    self._run(condition, arm, 0, 0, report=True)
+                except ValueError as error:
+                    told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+                    raise ValueError(
+                        f"study.yml: {self.experiment.name}, {self.task} in {self.profile!r}, {arm!r} under "
+                        f"{condition!r}: {told.removeprefix('Value error, ')}"
+                    ) from None
 
     @property
     def expected(self) -> list[Run]:
@@ -231,8 +252,7 @@ def _seeded(runs: Iterable[Run], seeds: range) -> list[Run]:
 
 def plans(profile: str, only: str | None = None) -> list[Plan]:
     """What a profile runs; `only` keeps one experiment, or `experiment/task`."""
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {PROFILES}, got {profile!r}")
+    check_choice(profile, PROFILES, "profile")
     found = [
         Plan(experiment=experiment, task=task, profile=profile)
         for experiment in load_study().values()
@@ -240,10 +260,13 @@ def plans(profile: str, only: str | None = None) -> list[Plan]:
         if only in (None, "", experiment.name, f"{experiment.name}/{task}")
     ]
     if not found:
-        names = [f"{e.name}/{t}" for e in load_study().values() for t in e.profiles.get(profile, {})]
-        raise ValueError(
-            f"only={only!r} matches nothing in profile {profile!r}; allowed: {sorted(load_study())} or {names}"
-        )
+        tasks = {e.name: [f"{e.name}/{t}" for t in e.profiles.get(profile, {})] for e in load_study().values()}
+        known = [name for e, own in tasks.items() if own for name in (e, *own)]
+        if not known:
+            raise ValueError(f"{EXPERIMENTS / 'study.yml'} has no task in profile {profile!r}")
+        check_choice(only, known, f"in profile {profile!r}, only")
+    for plan in found:
+        plan.check()
     return found
 
 
