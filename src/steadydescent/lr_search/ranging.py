@@ -1,20 +1,20 @@
 """The range test: raise the rate at every mini-batch and watch the loss (smith2017cyclical; viblo-lr)."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from copy import deepcopy
 from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from steadydescent import schedules
 from steadydescent.averages import debias, ewa
-from steadydescent.checks import check_number, check_share
+from steadydescent.checks import check_number, check_positive, check_share
 from steadydescent.lr_search.random_search import Floats, check_draw
+from steadydescent.lr_search.restoring import check_optimizer
 
 
 def ramp(low: float, high: float, steps: int) -> Floats:
@@ -123,7 +123,13 @@ def _number(loss: float | Tensor) -> float:
 def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[float], float]:
     """A `step(rate)` for `range_test` from an optimiser and a function that returns the next mini-batch's loss.
 
-    The rate is that of the first parameter group; the other groups keep their ratio to it.
+    The rate is that of the first parameter group; the other groups keep their ratio to it. So do they with `set_rate`,
+    which is how to take a suggestion over: `optimizer.param_groups[0]["lr"] = …` would set one group and leave the
+    others where they were.
+
+    The optimiser must call the closure that it is given once it is asked to step, as torch's do and ours: the closure
+    computes loss and gradients. For one that does not, write the step by hand: `set_rate(optimizer, rate)`, then
+    `zero_grad`, loss, `backward`, `step`, and return the loss.
 
     >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
     >>> step = rate_step(torch.optim.SGD([weight], lr=1.0), lambda: weight.square().sum() / 2)
@@ -131,14 +137,18 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
     (2.0, 1.5)
 
     Raises:
-        ValueError: for what is no optimiser; if the first group's rate is 0, for then there is no ratio to keep; by the
-            step, if the loss is not one number to differentiate.
+        ValueError: for what is no optimiser, or one whose `step` takes no closure; if the first group's rate is 0, for
+            then there is no ratio to keep; by the step, if the loss is not one number to differentiate, or the
+            optimiser did not call the closure.
     """
-    _check_optimizer(optimizer)
-    base = float(optimizer.param_groups[0]["lr"])
-    if base == 0:
-        raise ValueError("the first parameter group's lr must not be 0: the other groups keep their ratio to it")
-    ratios = [float(group["lr"]) / base for group in optimizer.param_groups]
+    check_optimizer(optimizer)
+    ratios, by_hand = _ratios(optimizer), "write step(rate) with zero_grad, loss, backward and step by hand"
+    try:
+        inspect.signature(optimizer.step).bind(None)
+    except TypeError as error:
+        sentence = f"{type(optimizer).__name__}.step must take a closure, which computes the gradients; {by_hand}"
+        raise ValueError(sentence) from error
+    losses: list[float] = []
 
     def closure() -> float:
         optimizer.zero_grad()
@@ -148,62 +158,52 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
                 got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
                 raise ValueError(f"loss must return one number to differentiate, as a tensor, got {got}")
             value.backward()
-        return value.item()
+        losses.append(value.item())
+        return losses[-1]
 
     def step(rate: float) -> float:
-        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(ratio * rate)
-            else:
-                group["lr"] = ratio * rate
-        return optimizer.step(closure)
+        _set_rates(optimizer, ratios, rate)
+        losses.clear()
+        optimizer.zero_grad()  # one that ignores the closure must not step along old gradients
+        optimizer.step(closure)
+        if not losses:
+            raise ValueError(
+                f"{type(optimizer).__name__}.step must call its closure, which computes the gradients; {by_hand}"
+            )
+        return losses[0]  # the first: line searches ask for more
 
     return step
 
 
-@contextmanager
-def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Whatever is trained inside, model and optimiser leave as they came in, after an exception too.
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give the first parameter group this rate and the others theirs in the same ratio, as the range test does.
 
-    Restored are all that each `state_dict` holds, buffers that the model's leaves out, gradients, train or eval mode
-    of each module, and torch's random generators of the CPU and of the model's CUDA devices. Mini-batches that were
-    taken stay taken. It costs a second copy of weights and optimiser slots.
+    A rate that is a tensor is changed in place. Set it before a scheduler is made: that remembers the rates it finds.
 
-    >>> model = torch.nn.Linear(2, 1)
-    >>> optimizer, before = torch.optim.SGD(model.parameters(), lr=0.1), model.weight.clone()
-    >>> with restored(model, optimizer):
-    ...     _ = range_test(rate_step(optimizer, lambda: model(torch.ones(3, 2)).square().mean()), 1e-3, 1, 10)
-    >>> torch.equal(model.weight, before), optimizer.param_groups[0]["lr"]
-    (True, 0.1)
+    >>> first, second = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    >>> optimizer = torch.optim.SGD([{"params": first, "lr": 0.1}, {"params": second, "lr": 1.0}])
+    >>> set_rate(optimizer, 0.03)
+    >>> [round(group["lr"], 6) for group in optimizer.param_groups]
+    [0.03, 0.3]
 
     Raises:
-        ValueError: for what is no module or no optimiser, or if the optimiser trains parameters that are not the
-            model's, which would not be restored.
+        ValueError: for what is no optimiser, a rate that is not positive and finite, or if the first group's rate is 0.
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be an nn.Module, got {model!r}")
-    _check_optimizer(optimizer)
-    foreign = {p for group in optimizer.param_groups for p in group["params"]} - set(model.parameters())
-    if foreign:
-        raise ValueError(f"the optimiser must train the model's parameters alone, got {len(foreign)} that are not")
-    weights, slots = deepcopy(model.state_dict()), deepcopy(optimizer.state_dict())
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    gradients = [(p, None if p.grad is None else p.grad.clone()) for p in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
-        try:
-            yield
-        finally:
-            model.load_state_dict(weights)
-            optimizer.load_state_dict(slots)
-            for name, buffer in buffers.items():
-                model.get_buffer(name).copy_(buffer)
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-            for module, mode in modes:
-                module.training = mode
+    check_optimizer(optimizer)
+    _set_rates(optimizer, _ratios(optimizer), check_positive(rate, "rate"))
 
 
-def _check_optimizer(optimizer: object) -> None:
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ValueError(f"optimizer must be a torch.optim.Optimizer, got {optimizer!r}")
+def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The rate of each group over the first one's."""
+    base = float(optimizer.param_groups[0]["lr"])
+    if base == 0:
+        raise ValueError("the first parameter group's lr must not be 0: the other groups keep their ratio to it")
+    return [float(group["lr"]) / base for group in optimizer.param_groups]
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, ratios: list[float], rate: float) -> None:
+    for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(ratio * rate)
+        else:
+            group["lr"] = ratio * rate
