@@ -100,6 +100,12 @@ def raised(error):
         raised(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
         raised(RuntimeError("CUDA error: out of memory")),
         raised(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        raised(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+        raised(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-")),
+        raised(RuntimeError("Unable to find a valid cuDNN algorithm to run convolution")),
+        raised(RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)")),
+        raised(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")),
+        raised(RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes")),
     ],
 )
 def test_running_out_of_memory_is_known_by_its_errors(fail):
@@ -124,7 +130,7 @@ def test_largest_size_that_fits_is_found_with_few_tries(capacity, limit):
 
 
 def test_nothing_that_fits_is_an_error_of_memory():
-    with pytest.raises(MemoryError, match="not even a batch of 1 fits"):
+    with pytest.raises(MemoryError, match=r"not even a batch of 1 fits the memory: .*allocate"):
         largest_that_fits(allocator_error, 8)
     with pytest.raises(ValueError, match="limit must be a whole number of at least 1, got 0"):
         largest_that_fits(allocator_error, 0)

@@ -11,8 +11,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from steadydescent.checks import check_count, check_positive, check_size
 
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
-"""What plain RuntimeErrors of torch, its allocators and cuBLAS say when memory is short."""
+OUT_OF_MEMORY = (
+    *("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED"),
+    *("CUDNN_STATUS_NOT_SUPPORTED", "Unable to find a valid cuDNN algorithm"),
+)
+"""What plain RuntimeErrors of torch, its allocators, cuBLAS and cuDNN say when memory is short, in any case of letters.
+
+cuDNN has no word of its own for it; Hugging Face's accelerate takes the same for too little memory."""
 
 
 def activation_bytes(module: nn.Module, *inputs: Any) -> int:
@@ -95,28 +100,29 @@ def largest_that_fits(step: Callable[[int], object], limit: int, smallest: int =
     """
     smallest = check_count(smallest, "smallest")
     limit = check_count(limit, "limit", least=smallest)
-    if not _fits(step, smallest):
-        raise MemoryError(f"not even a batch of {smallest} fits the memory")
+    if reason := _refusal(step, smallest):
+        raise MemoryError(f"not even a batch of {smallest} fits the memory: {reason}")
     fits, fails = smallest, limit + 1
     while fails - fits > 1:
         size = min(2 * fits, limit) if fails > limit else (fits + fails) // 2
-        if _fits(step, size):
-            fits = size
-        else:
+        if _refusal(step, size):
             fails = size
+        else:
+            fits = size
     return fits
 
 
-def _fits(step: Callable[[int], object], size: int) -> bool:
+def _refusal(step: Callable[[int], object], size: int) -> str:
+    """What the error said that memory ran out with; empty if it did not."""
     try:
         step(size)
-        return True
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        if not any(words in str(error) for words in OUT_OF_MEMORY):
+        return ""
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        reason = str(error) or type(error).__name__
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(words.lower() in reason.lower() for words in OUT_OF_MEMORY):
             raise
     gc.collect()  # outside the handler: the error's traceback held the tensors of the step
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return False
+    return reason
