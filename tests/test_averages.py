@@ -256,3 +256,43 @@ def test_simple_average_refuses_by_name_and_stays_as_it_was():
     with pytest.raises(ValueError, match="window of the state must be 2, got 5"):
         average.load_state_dict(SimpleMovingAverage(5).state_dict())
     assert torch.equal(average.value, torch.ones(3)) and average.count == 1
+
+
+PRECISIONS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (3, 0), (16,), (33,), (3, 5)], ids=str)
+@pytest.mark.parametrize("length", [1, 3])
+def test_simple_average_of_every_precision_is_the_plain_mean_and_goes_on_from_its_state(dtype, shape, length):
+    values = [torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in range(8)]
+    average = SimpleMovingAverage(length)
+    for number, value in enumerate(values, start=1):
+        found = average.update(value.clone().requires_grad_())
+        expected = torch.stack(values[max(0, number - length) : number]).double().mean(0)
+        assert found.dtype == dtype and found.shape == shape and not found.requires_grad
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps)
+        resumed, whole = SimpleMovingAverage(length), SimpleMovingAverage(length)
+        resumed.load_state_dict(average.state_dict()), whole.load_state_dict(average.state_dict())
+        assert torch.equal(resumed.value, found) and resumed.state_dict()["mean"].dtype == dtype
+        assert torch.equal(resumed.update(value), whole.update(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(2, dtype=dtype) for dtype in (torch.int64, torch.bool, torch.complex64)]
+    + [torch.ones(2).to(torch.float8_e4m3fn)],
+    ids=lambda value: str(value.dtype),
+)
+def test_simple_average_refuses_what_has_no_mean_by_name(value):
+    average = SimpleMovingAverage(3)
+    with pytest.raises(ValueError, match=f"values must be floating-point, got {value.dtype}; 16 bits"):
+        average.update(value)
+    assert average.count == 0 and average.update(torch.ones(2)).tolist() == [1, 1]
+    for other in (torch.ones(3), torch.ones(2).double(), torch.ones(2, device="meta")):
+        with pytest.raises(ValueError, match=r"values must stay (\(2,\) of torch.float32|on cpu), got"):
+            average.update(other)
+    state = average.state_dict()
+    for broken in ({"mean": state["mean"].double()}, {"values": [1, 2]}, {"values": None}):
+        with pytest.raises(ValueError, match="the state of 1 values must hold the last 3 of them and their mean"):
+            average.load_state_dict({**state, **broken})

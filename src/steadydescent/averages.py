@@ -134,8 +134,8 @@ class SimpleMovingAverage:
         """Take in one value and return the mean, of the value's shape.
 
         Raises:
-            ValueError: for what is no number, or a tensor whose shape or dtype is not that of the values before, or not
-                floating-point.
+            ValueError: for what is no number, or a tensor whose shape, dtype or device is not that of the values
+                before, or not floating-point, or of 8 bits, in which nothing can be added.
         """
         new = value if isinstance(value, Tensor) else torch.tensor(check_number(value, "value"), dtype=torch.float64)
         values, mean = self._buffers_for(new)
@@ -151,8 +151,8 @@ class SimpleMovingAverage:
 
     def _buffers_for(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The ring `[k, …]` and the mean `[…]`, made at the first value, which every other must match."""
-        if not value.is_floating_point():
-            raise ValueError(f"values must be floating-point, got {value.dtype}")
+        if not value.is_floating_point() or value.element_size() < 2:
+            raise ValueError(f"values must be floating-point, got {value.dtype}; 16 bits at least can be added")
         if self._values is None or self._mean is None:
             self._values, self._mean = value.new_zeros(self.window, *value.shape), torch.zeros_like(value)
         if (value.shape, value.dtype) != (self._mean.shape, self._mean.dtype):
@@ -160,6 +160,8 @@ class SimpleMovingAverage:
                 f"values must stay {tuple(self._mean.shape)} of {self._mean.dtype}, "
                 f"got {tuple(value.shape)} of {value.dtype}"
             )
+        if value.device != self._mean.device:
+            raise ValueError(f"values must stay on {self._mean.device}, got one on {value.device}")
         return self._values, self._mean
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,6 +185,10 @@ class SimpleMovingAverage:
         if count == 0:
             self.count, self._values, self._mean = 0, None, None
             return
-        if values is None or mean is None or values.shape != (self.window, *mean.shape):
+        if (
+            not isinstance(values, Tensor)
+            or not isinstance(mean, Tensor)
+            or (values.shape, values.dtype) != ((self.window, *mean.shape), mean.dtype)
+        ):
             raise ValueError(f"the state of {count} values must hold the last {self.window} of them and their mean")
         self.count, self._values, self._mean = count, values.clone(), mean.clone()

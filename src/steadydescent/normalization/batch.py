@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from steadydescent.averages import ewa
 from steadydescent.checks import check_count, check_generator, check_number, check_positive, check_size
 
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What batch norm takes; of integers, complex numbers and 8 bits no statistics are made."""
 
-class BatchNorm(nn.Module):
+
+class BatchNorm(_BatchNorm):
     """Batch norm over all axes but channels, axis 1 (ioffe2015batch; uit-slides): z ← γ·(z − μ)/√(σ² + ε) + β.
 
     γ (`weight`) and β (`bias`) are learned; a bias of the layer before is redundant. Equal to
@@ -21,7 +25,12 @@ class BatchNorm(nn.Module):
     (running ← (1−m)·running + m·batch, with the unbiased variance). It keeps no count of batches: a counter is no
     weight that could be averaged. So torch's `momentum=None`, the mean over all batches, is refused; `reestimate` and
     `statistics_momentum` give that mean. State dictionaries of torch's modules can be loaded, their count is let go,
-    and torch's modules load ours.
+    and torch's modules load ours (`load_state_dict`, strict as ever).
+
+    To torch's own tools it is a batch norm: `torch.optim.swa_utils.update_bn` gives it the mean over the batches, as
+    `reestimate` does, and `SyncBatchNorm.convert_sync_batchnorm` makes a `SyncBatchNorm` of it. The forms with ghosts
+    or noise refuse to be converted, for they would be lost; `update_bn` trains them, ghosts and noise included, where
+    `reestimate` estimates what inference uses. `torch.func.replace_all_batch_norm_modules_` does not work on any.
 
     The output has the input's dtype. Statistics are computed in that of input or parameters, whichever is wider, and in
     float32 at least: bfloat16 activations, as under autocast, come out as bfloat16, rounded once.
@@ -32,9 +41,9 @@ class BatchNorm(nn.Module):
     Shapes: input and output `[B, C]` or `[B, C, …]`.
 
     Raises:
-        ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1], an input of whole
-            numbers or with other channels; in training, when a channel has one value only, as at n = 1: it has no
-            variance.
+        ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1]; an input or parameters
+            of whole or complex numbers or of 8 bits, an input with other channels; in training, when a channel has one
+            value only, as at n = 1: it has no variance.
 
     >>> norm = BatchNorm(2)
     >>> norm(torch.tensor([[1.0, 10.0], [3.0, 30.0]])).detach().round(decimals=3).tolist()
@@ -43,11 +52,14 @@ class BatchNorm(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
+    _version = 1  # of the state: torch's second has a count of batches, which its modules then ask for
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__()
-        self.channels = channels = check_count(channels, "channels")
+        nn.Module.__init__(self)  # torch's own would register the count
+        self.channels = self.num_features = channels = check_count(channels, "channels")
         self.eps, self.momentum = check_positive(eps, "eps"), check_momentum(momentum)
+        self.affine = self.track_running_stats = True
+        self._batches = 0  # since the last reset, for the momentum None that `update_bn` sets for a while
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -65,16 +77,28 @@ class BatchNorm(nn.Module):
         """Running statistics as at the start, mean 0 and variance 1; torch's name for it."""
         self.running_mean.zero_()
         self.running_var.fill_(1)
+        self._batches = 0
+
+    @property
+    def num_batches_tracked(self) -> Tensor:  # type: ignore[override]
+        """None were counted: what a `SyncBatchNorm` made of it starts with."""
+        if type(self) is not BatchNorm:
+            raise ValueError(
+                f"{type(self).__name__} cannot become a SyncBatchNorm, which has no ghosts and no noise; "
+                "put a BatchNorm in its place first, whose state is the same"
+            )
+        return torch.zeros((), dtype=torch.int64, device=self.running_mean.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         state_dict.pop(f"{prefix}num_batches_tracked", None)  # torch's; this is the loader's own copy
-        super()._load_from_state_dict(state_dict, prefix, *others)
+        nn.Module._load_from_state_dict(self, state_dict, prefix, *others)
 
     def _check_input(self, z: Tensor) -> None:
         if z.dim() < 2 or z.shape[1] != self.channels:  # one channel would be spread over all
             raise ValueError(f"input must be [B, {self.channels}, …], got {tuple(z.shape)}")
-        if not z.is_floating_point():
-            raise ValueError(f"input must be of floating point, got {z.dtype}")
+        for name, dtype in (("input", z.dtype), ("weight", self.weight.dtype)):
+            if dtype not in PRECISIONS:
+                raise ValueError(f"{name} must be of floating point, got {dtype}; 16, 32 and 64 bits are known")
 
     def _normalise(self, z: Tensor) -> Tensor:
         axes = [axis for axis in range(z.dim()) if axis != 1]
@@ -94,8 +118,12 @@ class BatchNorm(nn.Module):
         return mean, var
 
     def _remember(self, mean: Tensor, unbiased: Tensor) -> None:
-        self.running_mean.copy_(ewa(self.running_mean, mean, 1 - self.momentum))
-        self.running_var.copy_(ewa(self.running_var, unbiased, 1 - self.momentum))
+        share = self.momentum
+        if share is None:
+            self._batches += 1
+            share = 1 / self._batches
+        self.running_mean.copy_(ewa(self.running_mean, mean, 1 - share))
+        self.running_var.copy_(ewa(self.running_var, unbiased, 1 - share))
 
 
 def _var_mean(z: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
@@ -188,13 +216,14 @@ class NoisyBatchNorm(BatchNorm):
             raise ValueError(f"scale must be at least 1, got {scale}")
         self.shift, self.scale, self.spread = check_size(shift, "shift"), float(scale), check_size(spread, "spread")
         self.register_buffer("draws", torch.empty(2, 0, self.channels), persistent=False)
+        self.quiet = False  # True: no noise, while it is re-estimated
 
     def extra_repr(self) -> str:
         amplitudes = f"shift={self.shift}, scale={self.scale}, spread={self.spread}"
         return f"{self.channels}, {amplitudes}, eps={self.eps}, momentum={self.momentum}"
 
     def _normalise(self, z: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or self.quiet:
             return super()._normalise(z)
         if self.draws.shape[1] != 1 + len(z):
             raise ValueError(

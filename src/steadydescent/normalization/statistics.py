@@ -1,19 +1,23 @@
 """Statistics of data and of activations: input standardisation, and batch norm's statistics estimated afresh."""
 
 import math
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
+from torch.nn.parameter import is_lazy
 
-from steadydescent.normalization.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm, check_momentum
-
-Tracking = BatchNorm | _BatchNorm
-"""Batch norms that keep running statistics, ours and torch's."""
-Batch = Tensor | tuple | list
+from steadydescent.normalization.batch import (
+    PRECISIONS,
+    GhostBatchNorm,
+    NoisyBatchNorm,
+    check_momentum,
+)
 
 
 def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
@@ -29,9 +33,9 @@ def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
     >>> mean.tolist(), std.tolist()
     ([2.0, 20.0], [1.0, 10.0])
     """
-    if not isinstance(x, Tensor) or x.is_complex():
+    if not isinstance(x, Tensor) or x.is_complex() or (x.is_floating_point() and x.dtype not in PRECISIONS):
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a tensor [M, D] of real numbers, got {found}")
+        raise ValueError(f"x must be a tensor [M, D] of real numbers, got {found}; floats have 16 bits at least")
     if x.dim() != 2 or len(x) < 2:
         raise ValueError(f"x must be at least 2 examples [M, D], got shape {tuple(x.shape)}")
     if odd := (~x.isfinite().all(0)).nonzero().flatten().tolist():
@@ -59,8 +63,9 @@ def standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (x - mean) / std
 
 
-def _tracking(module: nn.Module) -> list[Tracking]:
-    layers = [layer for layer in module.modules() if isinstance(layer, Tracking)]
+def _tracking(module: nn.Module) -> list[AnyBatchNorm]:
+    """The batch norms that keep running statistics, ours and torch's."""
+    layers = [layer for layer in module.modules() if isinstance(layer, AnyBatchNorm)]
     return [layer for layer in layers if layer.running_mean is not None]
 
 
@@ -74,6 +79,7 @@ def statistics_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
     Raises:
         ValueError: for a momentum outside [0, 1].
 
+    >>> from steadydescent.normalization import BatchNorm
     >>> norm = BatchNorm(1)
     >>> for k, batch in enumerate([torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [9.0]])], start=1):
     ...     with statistics_momentum(norm, 1 / k):
@@ -95,8 +101,9 @@ def statistics_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
 @torch.no_grad()
 def reestimate(
     module: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[Any],
     device: torch.device | str | None = None,
+    forward: Callable[[nn.Module, Any], object] | None = None,
 ) -> int:
     """Give every batch norm of a module the statistics of these batches; returns how many layers it were.
 
@@ -105,8 +112,11 @@ def reestimate(
     `torch.optim.swa_utils.update_bn`, for torch's batch norms and ours. Averaged weights need it
     (izmailov2018averaging), and it adapts a network to shifted inputs (schneider2020improving, nado2020evaluating).
 
-    A batch is a tensor `[B, …]`, or a tuple or list that starts with it, as a DataLoader gives them; `device` moves it
-    there first. A module without running statistics gives 0, and no batch is looked at.
+    A batch is what the module takes, as a tensor `[B, …]` or a dict of them, or a tuple or list that starts with it, as
+    a DataLoader gives them. Of any other batch `forward` says what the module gets, as
+    `lambda module, batch: module(**batch)` or `lambda module, batch: module(batch[0], batch[1])`. `device` moves a
+    batch there first: its tensors in dicts, lists and tuples, and what has a method `to`. A module without running
+    statistics gives 0, and no batch is looked at.
 
     Two conventions for the other layers: (a) training mode, dropout included (`update_bn`); (b) inference mode. We use
     (b), the network as it will be used, which also leaves the global random generators alone; without dropout both
@@ -114,42 +124,90 @@ def reestimate(
     size, as a loader's last one may have. A layer that is used several times in a pass counts each use; one that is
     not used keeps what it had.
 
+    A compiled module (`torch.compile`) runs without its compiled code here: the share of the k-th batch, 1/k, would be
+    another constant to compile for at every batch, as it is under `update_bn`.
+
     Parameters, gradients, training flags and momenta stay as they were; so do statistics, if a batch fails.
 
     Raises:
-        ValueError: for no batches at all, or one tensor in place of batches.
+        ValueError: for no batches at all, or one batch in place of batches; a batch that the module does not take as it
+            is, where there is no `forward`; layers that have no shape yet.
 
+    >>> from steadydescent.normalization import BatchNorm
     >>> norm = BatchNorm(1)
     >>> reestimate(norm, [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [9.0]])])
     1
     >>> norm.running_mean.item(), norm.running_var.item()  # means of 2 and 7, of 2 and 8
     (4.5, 5.0)
+    >>> reestimate(norm, [{"x": torch.tensor([[1.0], [3.0]])}], forward=lambda module, batch: module(batch["x"]))
+    1
     """
-    if isinstance(batches, Tensor):
-        raise ValueError("batches must be an iterable of batches, got one tensor; put it into a list")
+    if isinstance(batches, Tensor | Mapping):
+        kind = "tensor" if isinstance(batches, Tensor) else "dict"
+        raise ValueError(f"batches must be an iterable of batches, got one {kind}; put it into a list")
+    if forward is not None and not callable(forward):
+        raise ValueError(f"forward must be a function of module and batch, got {forward!r}")
     layers = _tracking(module)
     if not layers:
         return 0
-    noisy = [layer for layer in layers if isinstance(layer, NoisyBatchNorm)]
-    batch = None
-    with _estimating(module, layers) as uses:
-        for batch in batches:
-            x = batch[0] if isinstance(batch, tuple | list) else batch
-            for layer in noisy:
-                layer.draws = layer.draws.new_zeros(2, 1 + len(x), len(layer.weight))
-            module(x if device is None else x.to(device))
-        if batch is None:
+    if any(is_lazy(buffer) for layer in layers for buffer in layer.buffers()):
+        raise ValueError("module must know the shape of every batch norm, but one is lazy still; run a batch through")
+    count = 0
+    with _estimating(module, layers) as uses, _without_compiled_code():
+        for count, batch in enumerate(batches, start=1):  # noqa: B007
+            if forward is None:
+                _run(module, batch, device)
+            else:
+                forward(module, _moved(batch, device))
+        if not count:
             raise ValueError("batches must hold at least one batch, got none")
     return len(uses)
 
 
+def _run(module: nn.Module, batch: Any, device: torch.device | str | None) -> None:
+    """Give the module the batch, or the first part of it; a batch that is not to its taste is named."""
+    if isinstance(batch, tuple | list) and not batch:
+        raise ValueError(f"a batch must hold something, got an empty {type(batch).__name__}")
+    x = _moved(batch[0] if isinstance(batch, tuple | list) else batch, device)
+    try:
+        module(x)
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        lacks = isinstance(error, TypeError) and "missing" in str(error)
+        if isinstance(x, Tensor) and not lacks:
+            raise
+        part = "the first part of a batch" if isinstance(batch, tuple | list) else "the batch"
+        raise ValueError(
+            f"{type(module).__name__} got {part}, a {type(x).__name__}, and said: {error}; if it takes it in another "
+            "form, say so with forward, such as forward=lambda module, batch: module(*batch)"
+        ) from error
+
+
+def _moved(value: Any, device: torch.device | str | None) -> Any:
+    """The same on the device, through dicts, lists and tuples; what cannot move stays."""
+    if device is None:
+        return value
+    if callable(getattr(value, "to", None)):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_moved(item, device) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
+def _without_compiled_code() -> AbstractContextManager:
+    """Where nothing was compiled yet, the compiler is not imported for it."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 @contextmanager
-def _estimating(module: nn.Module, layers: list[Tracking]) -> Iterator[Counter[nn.Module]]:
+def _estimating(module: nn.Module, layers: list[AnyBatchNorm]) -> Iterator[Counter[nn.Module]]:
     """Of the module these layers alone train; their statistics are means over their uses. An exception undoes all."""
     uses: Counter[nn.Module] = Counter()
 
     def count(layer: nn.Module, inputs: tuple) -> None:
-        assert isinstance(layer, Tracking)
+        assert isinstance(layer, AnyBatchNorm)
         uses[layer] += 1
         if uses[layer] == 1:
             layer.reset_running_stats()  # else a NaN would stay: 0 · NaN is NaN
@@ -157,27 +215,29 @@ def _estimating(module: nn.Module, layers: list[Tracking]) -> Iterator[Counter[n
 
     flags = [(part, part.training) for part in module.modules()]
     kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
-    draws = [(layer, layer.draws) for layer in layers if isinstance(layer, NoisyBatchNorm)]
     ghosts = [(layer, layer.ghost) for layer in layers if isinstance(layer, GhostBatchNorm)]
+    noisy = [(layer, layer.quiet) for layer in layers if isinstance(layer, NoisyBatchNorm)]
     hooks = [layer.register_forward_pre_hook(count) for layer in layers]
     try:
         with statistics_momentum(module, 1.0):
             module.eval()
             for layer in layers:
                 layer.train()
-            for layer, _ in ghosts:
-                layer.ghost = None
+            for ghostly, _ in ghosts:
+                ghostly.ghost = None
+            for layer_with_noise, _ in noisy:
+                layer_with_noise.quiet = True
             yield uses
     except BaseException:
         for layer, buffers in zip(layers, kept, strict=True):
             for name, buffer in buffers.items():
-                layer.get_buffer(name).resize_as_(buffer).copy_(buffer)
+                layer.get_buffer(name).copy_(buffer)
         raise
     finally:
-        for layer, noise in draws:
-            layer.draws = noise
-        for layer, ghost in ghosts:
-            layer.ghost = ghost
+        for ghostly, ghost in ghosts:
+            ghostly.ghost = ghost
+        for layer_with_noise, quiet in noisy:
+            layer_with_noise.quiet = quiet
         for hook in hooks:
             hook.remove()
         for part, flag in flags:

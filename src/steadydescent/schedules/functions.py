@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from steadydescent.checks import check_count, check_fraction, check_positive, check_share
-from steadydescent.schedules.schedule import Array, Schedule
+from steadydescent.schedules.schedule import Array, Formula, Schedule
 
 
 def constant() -> Schedule:
@@ -32,7 +32,7 @@ def linear(total: int, end: float = 0.0) -> Schedule:
     """
     check_count(total, "total")
     check_share(end, "end")
-    return Schedule(lambda step: 1 - (1 - end) * np.minimum(step - 1, total) / total, "linear")
+    return Schedule(Formula(_linear, total, end), "linear")
 
 
 def cosine(total: int, end: float = 0.0) -> Schedule:
@@ -46,11 +46,7 @@ def cosine(total: int, end: float = 0.0) -> Schedule:
     """
     check_count(total, "total")
     check_share(end, "end")
-
-    def formula(step: Array) -> Array:
-        return end + (1 - end) * (1 + np.cos(np.pi * np.minimum(step - 1, total) / total)) / 2
-
-    return Schedule(formula, "cosine")
+    return Schedule(Formula(_cosine, total, end), "cosine")
 
 
 def inverse_time(rate: float, epoch: int) -> Schedule:
@@ -64,7 +60,7 @@ def inverse_time(rate: float, epoch: int) -> Schedule:
     """
     check_positive(rate, "rate")
     check_epoch(epoch)
-    return Schedule(lambda step: 1 / (1 + rate * _epoch_number(step, epoch)), f"inverse time, rate {rate:g}")
+    return Schedule(Formula(_inverse_time, rate, epoch), f"inverse time, rate {rate:g}")
 
 
 def exponential(base: float, epoch: int) -> Schedule:
@@ -77,7 +73,7 @@ def exponential(base: float, epoch: int) -> Schedule:
     """
     check_fraction(base, "base")
     check_epoch(epoch)
-    return Schedule(lambda step: base ** _epoch_number(step, epoch), f"exponential, {base:g}")
+    return Schedule(Formula(_exponential, base, epoch), f"exponential, {base:g}")
 
 
 def inverse_sqrt_epoch(epoch: int, k: float = 1.0) -> Schedule:
@@ -88,7 +84,7 @@ def inverse_sqrt_epoch(epoch: int, k: float = 1.0) -> Schedule:
     """
     check_epoch(epoch)
     check_positive(k, "k")
-    return Schedule(lambda step: k * _epoch_number(step, epoch) ** -0.5, f"{k:g}/√epoch")
+    return Schedule(Formula(_inverse_sqrt_epoch, epoch, k), f"{k:g}/√epoch")
 
 
 def inverse_sqrt_step(k: float = 1.0) -> Schedule:
@@ -98,7 +94,7 @@ def inverse_sqrt_step(k: float = 1.0) -> Schedule:
     [2.0, 0.5]
     """
     check_positive(k, "k")
-    return Schedule(lambda step: k * np.power(step, -0.5), f"{k:g}/√step")
+    return Schedule(Formula(_inverse_sqrt_step, k), f"{k:g}/√step")
 
 
 def steps(milestones: Sequence[int], factors: Sequence[float]) -> Schedule:
@@ -120,8 +116,8 @@ def steps(milestones: Sequence[int], factors: Sequence[float]) -> Schedule:
         check_positive(factor, "factors")
     if not (np.diff(milestones) > 0).all():
         raise ValueError(f"milestones must increase, got {milestones}")
-    levels: Array = np.cumprod(np.array([1.0, *factors]))
-    return Schedule(lambda step: levels[np.searchsorted(milestones, step)], f"by hand at {milestones}")
+    levels = np.cumprod(np.array([1.0, *factors])).tolist()
+    return Schedule(Formula(_steps, tuple(milestones), tuple(levels)), f"by hand at {milestones}")
 
 
 def exp_drop(first_epoch: int, every_epoch: bool, epoch: int) -> Schedule:
@@ -140,10 +136,7 @@ def exp_drop(first_epoch: int, every_epoch: bool, epoch: int) -> Schedule:
         raise ValueError(f"every_epoch must be true or false, got {every_epoch!r}")
     check_epoch(epoch)
     most = np.inf if every_epoch else 1.0
-
-    def formula(step: Array) -> Array:
-        return np.exp(-np.clip(_epoch_number(step, epoch) - first_epoch + 1, 0, most))
-
+    formula = Formula(_exp_drop, first_epoch, most, epoch)
     return Schedule(formula, f"e⁻¹ {'every epoch' if every_epoch else 'once'} from epoch {first_epoch}")
 
 
@@ -159,9 +152,7 @@ def noam(d_model: int, warmup: int, scale: float = 1.0) -> Schedule:
     check_count(d_model, "d_model")
     check_count(warmup, "warmup")
     check_positive(scale, "scale")
-    return Schedule(
-        lambda step: scale * d_model**-0.5 * np.minimum(step**-0.5, step * warmup**-1.5), f"Noam, warm-up {warmup}"
-    )
+    return Schedule(Formula(_noam, d_model, warmup, scale), f"Noam, warm-up {warmup}")
 
 
 def warm_up(warmup: int) -> Schedule:
@@ -174,7 +165,7 @@ def warm_up(warmup: int) -> Schedule:
     [0.5, 1.0, 1.0]
     """
     check_count(warmup, "warmup")
-    return Schedule(lambda step: np.minimum(step / warmup, 1), f"warm-up {warmup}")
+    return Schedule(Formula(_warm_up, warmup), f"warm-up {warmup}")
 
 
 def warmup_linear(total: int, warmup: int) -> Schedule:
@@ -209,11 +200,7 @@ def ramp(low: float, high: float, total: int) -> Schedule:
     if not low < check_positive(high, "high"):
         raise ValueError(f"high must be above low = {low}, got {high}")
     check_count(total, "total", least=2)
-
-    def formula(step: Array) -> Array:
-        return low * (high / low) ** (np.minimum(step - 1, total - 1) / (total - 1))
-
-    return Schedule(formula, f"ramp from {low:g} to {high:g}")
+    return Schedule(Formula(_ramp, low, high, total), f"ramp from {low:g} to {high:g}")
 
 
 def check_epoch(epoch: int | None) -> int:
@@ -233,3 +220,47 @@ def check_part(length: int, name: str, total: int) -> int:
 def _epoch_number(step: Array, epoch: int) -> Array:
     """The epoch of update t, counted from 1."""
     return 1 + (step - 1) // epoch
+
+
+def _linear(step: Array, total: int, end: float) -> Array:
+    return 1 - (1 - end) * np.minimum(step - 1, total) / total
+
+
+def _cosine(step: Array, total: int, end: float) -> Array:
+    return end + (1 - end) * (1 + np.cos(np.pi * np.minimum(step - 1, total) / total)) / 2
+
+
+def _inverse_time(step: Array, rate: float, epoch: int) -> Array:
+    return 1 / (1 + rate * _epoch_number(step, epoch))
+
+
+def _exponential(step: Array, base: float, epoch: int) -> Array:
+    return base ** _epoch_number(step, epoch)
+
+
+def _inverse_sqrt_epoch(step: Array, epoch: int, k: float) -> Array:
+    return k * _epoch_number(step, epoch) ** -0.5
+
+
+def _inverse_sqrt_step(step: Array, k: float) -> Array:
+    return k * np.power(step, -0.5)
+
+
+def _steps(step: Array, milestones: tuple[int, ...], levels: tuple[float, ...]) -> Array:
+    return np.asarray(levels)[np.searchsorted(milestones, step)]
+
+
+def _exp_drop(step: Array, first_epoch: int, most: float, epoch: int) -> Array:
+    return np.exp(-np.clip(_epoch_number(step, epoch) - first_epoch + 1, 0, most))
+
+
+def _noam(step: Array, d_model: int, warmup: int, scale: float) -> Array:
+    return scale * d_model**-0.5 * np.minimum(step**-0.5, step * warmup**-1.5)
+
+
+def _warm_up(step: Array, warmup: int) -> Array:
+    return np.minimum(step / warmup, 1)
+
+
+def _ramp(step: Array, low: float, high: float, total: int) -> Array:
+    return low * (high / low) ** (np.minimum(step - 1, total - 1) / (total - 1))

@@ -15,7 +15,26 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Formula:
+    """A function of the update numbers and of plain arguments: unlike a lambda it can be compared and pickled.
+
+    >>> Formula(np.multiply, 2.0)(np.array([1.0, 3.0])).tolist()
+    [2.0, 6.0]
+    """
+
+    function: Callable[..., Array]
+    arguments: tuple
+
+    def __init__(self, function: Callable[..., Array], *arguments: object) -> None:
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "arguments", arguments)
+
+    def __call__(self, step: Array) -> Array:
+        return self.function(step, *self.arguments)
+
+
+@dataclass(frozen=True)
 class Schedule:
     """The factor on the peak rate at the 1-based update t: the first update sees t = 1, the last t = T.
 
@@ -23,6 +42,10 @@ class Schedule:
     Noam's rates are absolute: they are factors on a peak rate of 1.
 
     Calling it with a number gives a number, with an array the factors elementwise.
+
+    All of this package's schedules, those joined, multiplied or wrapped too, can be copied, pickled and so sent to
+    other processes, and are equal when their formulas have equal arguments. One of your own can if its function can:
+    one defined in a module, no lambda.
 
     Raises:
         ValueError: for a formula that cannot be called, a name that is no text, a step below 1 or that is no number.
@@ -66,7 +89,7 @@ class Schedule:
         """
         if not isinstance(other, Schedule):
             return NotImplemented
-        return Schedule(lambda step: self.formula(step) * other.formula(step), f"{self.name} × {other.name}")
+        return Schedule(Formula(_product, self.formula, other.formula), f"{self.name} × {other.name}")
 
     def then(self, at: int, other: "Schedule") -> "Schedule":
         """This schedule up to and including update `at`, then `other` with a clock of its own, which starts at 1.
@@ -83,13 +106,7 @@ class Schedule:
         check_count(at, "at")
         if not isinstance(other, Schedule):
             raise ValueError(f"other must be a Schedule, got {other!r}; Schedule(function, name) makes one")
-
-        def formula(step: Array) -> Array:
-            # np.where evaluates both: neither must see a step that is not its own
-            first, second = self.formula(np.minimum(step, at)), other.formula(np.maximum(step - at, 1))
-            return np.where(step <= at, first, second)
-
-        return Schedule(formula, f"{self.name}, from {at} on {other.name}")
+        return Schedule(Formula(_joined, self.formula, at, other.formula), f"{self.name}, from {at} on {other.name}")
 
     def wrapped(self, step_start: int = 0, step_duration: int = 1, floor: float = 0.0) -> "Schedule":
         """A held start, a slower clock and a floor: OpenNMT-tf's `ScheduleWrapper` (opennmt-tf).
@@ -112,10 +129,7 @@ class Schedule:
         check_count(step_start, "step_start", least=0)
         check_count(step_duration, "step_duration")
         check_share(floor, "floor")
-
-        def formula(step: Array) -> Array:
-            return np.maximum(self.formula(1 + np.maximum(step - 1 - step_start, 0) // step_duration), floor)
-
+        formula = Formula(_wrapped, self.formula, step_start, step_duration, floor)
         return Schedule(formula, f"{self.name}, start {step_start}, duration {step_duration}, floor {floor:g}")
 
     def for_lambda_lr(self) -> Callable[[int], float]:
@@ -127,7 +141,11 @@ class Schedule:
         >>> linear(4).for_lambda_lr()(0)
         1.0
         """
-        return lambda count: self(float(count + 1))
+        return self._after  # a bound method: it can be pickled, and a scheduler's state holds nothing of it
+
+    def _after(self, count: int) -> float:
+        """The factor of the update that follows `count` of them."""
+        return self(float(count + 1))
 
     def plot(self, total: int, ax: "Axes | None" = None) -> "Axes":
         """Draw the factors of updates 1 … `total` on `ax`, or on new axes, and return the axes."""
@@ -138,3 +156,16 @@ class Schedule:
         ax.plot(steps, self(steps), label=self.name)
         ax.set(xlabel="update", ylabel="factor on the peak rate")
         return ax
+
+
+def _product(step: Array, one: Callable[[Array], Array], other: Callable[[Array], Array]) -> Array:
+    return one(step) * other(step)
+
+
+def _joined(step: Array, first: Callable[[Array], Array], at: int, second: Callable[[Array], Array]) -> Array:
+    # np.where evaluates both: neither must see a step that is not its own
+    return np.where(step <= at, first(np.minimum(step, at)), second(np.maximum(step - at, 1)))
+
+
+def _wrapped(step: Array, formula: Callable[[Array], Array], start: int, duration: int, floor: float) -> Array:
+    return np.maximum(formula(1 + np.maximum(step - 1 - start, 0) // duration), floor)
