@@ -36,7 +36,8 @@ class Ring:
         batches = iter(self.batches)
         cycle = {"walk": walk()}
         cycle["itself"] = cycle
-        yield from cycle["walk"]
+        for batch in cycle["walk"]:  # noqa: UP028 - `yield from` would close it
+            yield batch
 
 
 def of(loader):
