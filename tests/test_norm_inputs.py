@@ -65,9 +65,7 @@ def test_every_precision_size_and_layout_is_as_from_torchs_class(size, layout, d
     [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.float8_e4m3fn, torch.float8_e5m2],
     ids=str,
 )
-@pytest.mark.parametrize(
-    "make", [BatchNorm, lambda c: GhostBatchNorm(c, 2), NoisyBatchNorm], ids=["", "ghost", "noisy"]
-)
+@pytest.mark.parametrize("make", [BatchNorm, lambda c: GhostBatchNorm(c, 2), NoisyBatchNorm], ids=NAMES)
 def test_precisions_without_statistics_are_refused_by_name_and_change_nothing(make, dtype):
     norm = make(3)
     with pytest.raises(
@@ -167,9 +165,7 @@ def test_what_conversion_would_lose_is_refused(norm):
         nn.SyncBatchNorm.convert_sync_batchnorm(network(norm))
 
 
-@pytest.mark.parametrize(
-    "norm", [BatchNorm, lambda c: GhostBatchNorm(c, 13), NoisyBatchNorm], ids=["", "ghost", "noisy"]
-)
+@pytest.mark.parametrize("norm", [BatchNorm, lambda c: GhostBatchNorm(c, 13), NoisyBatchNorm], ids=NAMES)
 def test_states_pass_both_ways_bit_by_bit_and_keep_no_count(norm):
     ours, theirs = network(norm), network(nn.BatchNorm1d)
     draw_noise(ours, 13, generator())
