@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steadydescent.weight_averaging.checkpoint_files import CheckpointFile
+from steadydescent.weight_averaging.named_tensors import placed_like
 
 
 def class_name(thing: object) -> str:
@@ -58,9 +59,18 @@ def numbered_state(file: CheckpointFile, optimizer: Optimizer, model: nn.Module)
 
 
 def load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to their parameter's."""
-    optimizer.load_state_dict(state)
+    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to their parameter's.
+
+    Slots of a parameter's shape are spread over processes as it is.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, slots in state["state"].items():
+        if isinstance(number, int) and isinstance(slots, dict) and number < len(parameters):
+            parameter = parameters[number]
+            for name, slot in slots.items():
+                if isinstance(slot, Tensor) and slot.shape == parameter.shape:
+                    slots[name] = placed_like(slot, parameter)
+    optimizer.load_state_dict(state)
     for number, parameter in enumerate(parameters):
         if number in state["state"]:
             optimizer.state[parameter] = _as_saved(optimizer.state[parameter], state["state"][number])
