@@ -118,9 +118,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     packer = Packer(_digest)
     text = json.dumps({key: packer.pack(value, key) for key, value in content.items()})
     if len(json.dumps(text)) > LONGEST:
-        raise TypeError(
-            f"numbers and texts outside tensors take {len(text)} characters, more than {LONGEST}; use tensors"
-        )
+        raise TypeError(f"numbers and texts take {len(text)} characters, more than {LONGEST}; put them into tensors")
     metadata = {"format": FORMAT, "content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     try:
         if not packer.sharded or distributed.get_rank() == 0:

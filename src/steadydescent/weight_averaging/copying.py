@@ -3,21 +3,32 @@
 from copy import deepcopy
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from steadydescent.weight_averaging.named_tensors import held, sharded_class
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
 
 
+@torch.no_grad()  # torch copies scripted modules by clones, which would have a graph
 def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy. Modules under `fully_shard` are copied as what they were before, with the shards of this process.
+    """A deep copy.
+
+    Results of computations that a module keeps, as an attribute or buffer, are copied without their graph: the weight
+    that torch's older `weight_norm` makes, a last attention map. Modules under `fully_shard` are copied as what they
+    were before, with the shards of this process.
 
     Raises:
         TypeError: naming the module and its attribute that cannot be copied.
     """
     held(model)  # puts shards in the place of gathered weights
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in (*vars(module).values(), *module._buffers.values())
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     try:
         for module in reversed(list(model.modules())):  # what is inside comes first, for what is around it to find
             if isinstance(module, sharded_class()):
@@ -25,8 +36,8 @@ def copy_of(model: nn.Module) -> nn.Module:
         return deepcopy(model, memo)
     except Exception as error:
         raise TypeError(
-            f"EMA needs a copy of the model, and {_culprit(model)} cannot be copied ({error}); make the average "
-            "before the first forward pass, take that attribute away for the copy, or use Shadow, which needs no copy"
+            f"EMA needs a copy of the model, and {_culprit(model)} cannot be copied ({error}); "
+            "take it away or detach it before the average is made, or use Shadow, which needs no copy"
         ) from error
 
 
@@ -43,9 +54,13 @@ def _without_sharding(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 def _culprit(model: nn.Module) -> str:
     """Which attribute of which module cannot be copied."""
     for path, module in model.named_modules():
+        if isinstance(module, sharded_class()):
+            continue
         for name, value in vars(module).items():
             values = value if name in ("_parameters", "_buffers") else {name: value}
             for own_name, one in values.items():
+                if isinstance(one, Tensor) and not one.is_leaf:
+                    continue
                 memo = {id(other): other for other in model.modules()}
                 try:
                     deepcopy(one, memo)

@@ -101,7 +101,11 @@ class EMA(nn.Module):
         refuse_unready(found.state, "the model")
         self._averaged = averaged_names(found, average_buffers)
         self._in_shards = any(isinstance(part, sharded_class()) for part in model.modules())
-        self.module = copy_of(model).requires_grad_(False).to(device)
+        self.module = copy_of(model)
+        for parameter in self.module.parameters():  # one by one: scripted modules refuse `requires_grad_`
+            parameter.requires_grad_(False)
+        if device is not None:
+            self.module.to(device)
         own = held(self.module)
         refuse_unready(own.state, "the average")
         transient = {name: tensor for name, (_, tensor) in own.transient.items() if tensor is not None}

@@ -32,6 +32,7 @@ def named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
     names = dict(enumerate(name for group in groups for name in group))
     return {
         "optimizer": class_name(optimizer),
+        "twin": _twin_name(optimizer),
         "slots": {names.get(key, key): slots for key, slots in state["state"].items()},
         "groups": [{**group, "params": names} for group, names in zip(state["param_groups"], groups, strict=True)],
     }
@@ -40,18 +41,23 @@ def named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
 def numbered_state(file: CheckpointFile, optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
     """The reverse of `named_state`.
 
+    A state is for its own class. An optimiser that shares its states with one of torch says so by `torch_class`: the
+    states of the two then go into each other, and what their groups hold is for their `load_state_dict` to judge.
+
     Raises:
         ValueError: for a state that is not for this optimiser.
     """
     if "optimizer" not in file.keys:
         raise ValueError(f"{file.path} was written without an optimizer")
-    if not same_class(saved := file["optimizer"], class_name(optimizer)):
-        raise ValueError(f"{file.path} was written with {saved}, not {class_name(optimizer)}")
-    ours, groups = _parameter_names(optimizer, model), file["groups"]
+    saved, ours = file["optimizer"], class_name(optimizer)
+    twins = ("twin" in file.keys and file["twin"] == ours) or _twin_name(optimizer) == saved
+    if not twins and not same_class(saved, ours):
+        raise ValueError(f"{file.path} was written with {saved}, not {ours}")
+    names, groups = _parameter_names(optimizer, model), file["groups"]
     theirs = [group["params"] for group in groups]
-    if ours != theirs:
-        raise ValueError(f"the optimizer's groups hold the parameters {ours}, those in {file.path} hold {theirs}")
-    numbers = {name: number for number, name in enumerate(name for group in ours for name in group)}
+    if names != theirs:
+        raise ValueError(f"the optimizer's groups hold the parameters {names}, those in {file.path} hold {theirs}")
+    numbers = {name: number for number, name in enumerate(name for group in names for name in group)}
     return {
         "state": {numbers.get(key, key): slots for key, slots in file["slots"].items()},
         "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups],
@@ -76,6 +82,12 @@ def load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
             optimizer.state[parameter] = _as_saved(optimizer.state[parameter], state["state"][number])
 
 
+def _twin_name(optimizer: Optimizer) -> str | None:
+    """torch's optimiser whose state an optimiser takes and gives, if it names one."""
+    twin = getattr(optimizer, "torch_class", None)
+    return f"{twin.__module__}.{twin.__qualname__}" if isinstance(twin, type) else None
+
+
 def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
     """Names of the parameters in each of the optimiser's groups."""
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -89,7 +101,7 @@ def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
 def _as_saved(loaded: Any, saved: Any) -> Any:
     """The saved tensors, on the devices that torch has chosen for them."""
     if isinstance(loaded, Tensor):
-        return saved.to(loaded.device)
+        return saved.to(loaded.device) if isinstance(saved, Tensor) and saved.dtype != loaded.dtype else loaded
     if isinstance(loaded, dict):
         return {key: _as_saved(value, saved.get(key, value)) for key, value in loaded.items()}
     if isinstance(loaded, list | tuple):

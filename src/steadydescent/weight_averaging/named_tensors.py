@@ -121,7 +121,8 @@ def named_buffers(patterns: Collection[str], names: Collection[str]) -> set[str]
     Raises:
         ValueError: for what is no collection of texts, and for a pattern that matches none.
     """
-    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+    several = isinstance(patterns, Collection) and not isinstance(patterns, str)
+    if not several or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"average_buffers must be True, False or a list of names or patterns, got {patterns!r}")
     matches = {pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns}
     for pattern, matched in matches.items():

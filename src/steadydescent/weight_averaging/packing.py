@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from steadydescent.weight_averaging.named_tensors import mesh_of
 
-DEEPEST = 100
+DEEPEST = 50
 """Nests inside each other; JSON's own reader gives up at about a thousand."""
 _FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (bool, dict, float, int, list, set, str, tuple)}
 _NUMPY_KINDS = "biufcmM"
@@ -74,7 +75,7 @@ class Packer:
         """Keys and values by their key."""
 
         def inside() -> list[Any]:
-            places = ((f"{name}.{key}", key, item) for key, item in values.items())
+            places = ((f"{name}.{_label(key)}", key, item) for key, item in values.items())
             return [[self.pack(key, f"the key {place}"), self.pack(item, place)] for place, key, item in places]
 
         return self._inside(values, name, inside)
@@ -100,6 +101,8 @@ class Packer:
         return {"array": [_numpy_dtype(value, name), list(value.shape), self._stored(torch.from_numpy(flat), name)]}
 
     def _tensor(self, value: Tensor, name: str) -> Any:
+        if is_lazy(value):
+            raise TypeError(f"{name} is not initialised yet; call the module once on a batch before")
         whole = value.detach()
         if mesh_of(value) is not None:
             self.sharded = True
@@ -127,6 +130,16 @@ class Packer:
             more = [None, list(copy.stride())]
         self.tensors[own] = dense
         return {"tensor": [own, self._digest(dense), *more]}
+
+
+def _label(key: Any) -> str:
+    """A key as part of a name."""
+    if isinstance(key, Tensor):
+        return type(key).__name__
+    try:
+        return str(key)[:100]
+    except ValueError:  # whole numbers of more than 4 300 digits are not written out
+        return hex(key)[:100]
 
 
 def _text(packer: Packer, value: str, name: str) -> str:

@@ -158,11 +158,12 @@ class Shadow:
             raise ValueError(f"the state of a Shadow must hold 'shadow' and 'updates', got {held}")
         updates = check_count(state["updates"], "updates", least=0)
         weights = named_tensors(self.model)
-        if state["shadow"]:  # empty before `register`
-            check_alike(state["shadow"], weights, ("the saved shadow", "the model"))
+        saved = {name: placed_like(tensor, weights.get(name)) for name, tensor in state["shadow"].items()}
+        if saved:  # empty before `register`
+            check_alike(saved, weights, ("the saved shadow", "the model"))
         self.shadow = {
-            name: placed_like(tensor, like := weights[name]).to(like.device, self._dtype_of(name, like), copy=True)
-            for name, tensor in state["shadow"].items()
+            name: tensor.to(weights[name].device, self._dtype_of(name, weights[name]), copy=True)
+            for name, tensor in saved.items()
         }
         self.updates = updates
 

@@ -68,7 +68,7 @@ def replaced(module: nn.Module, values: Tensors) -> Iterator[None]:
 
 def put(module: nn.Module, values: Tensors) -> None:
     """Write values into a module's parameters and buffers, by name."""
-    overwrite({name: tensor.detach() for name, tensor in held(module).state.items()}, values)
+    overwrite(held(module).state, values)
 
 
 def _copy(tensor: Tensor) -> Tensor | None:
@@ -83,6 +83,6 @@ def _put_back(tensor: Tensor, copy: Tensor | None) -> None:
     if copy is None:
         return
     if tensor.shape == copy.shape and tensor.dtype == copy.dtype:
-        write(tensor.detach(), copy)
+        write(tensor, copy)
     else:  # resized or cast meanwhile
         tensor.data = copy.to(tensor.device)
