@@ -20,6 +20,14 @@ BETA, CHECKED = 0.99, 20
 EXACT = 1e-4
 """Means of averages or weights after the same updates may differ by rounding alone, relative."""
 MODELS = ("names-transformer", "resnet18")
+SHAPES: dict[str, Callable[[], nn.Module]] = {
+    "10 million weights in 10 layers": lambda: nn.Sequential(*[nn.Linear(1000, 1000) for _ in range(10)]),
+    "1 000 small tensors": lambda: nn.Sequential(*[nn.Linear(32, 32) for _ in range(500)]),
+    "10 million weights, channels_last": lambda: nn.Sequential(*[nn.Conv2d(128, 128, 3) for _ in range(68)]).to(
+        memory_format=torch.channels_last
+    ),
+}
+"""Extremes of number, size and layout of tensors."""
 OPTIMIZERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "SGD with momentum": (optimizers.Momentum, torch.optim.SGD, {"momentum": 0.9}),
     "Adam": (optimizers.Adam, torch.optim.Adam, {}),
@@ -29,13 +37,13 @@ OPTIMIZERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 
 def model(name: str, device: str) -> nn.Module:
-    """Many small tensors, a small Transformer; or few large ones, a ResNet-18."""
-    if name != "resnet18":
+    """Many small tensors, a small Transformer; few large ones, a ResNet-18; or one of the extremes."""
+    if name not in SHAPES and name != "resnet18":
         return initial_weights(name, 0).to(device)
-    resnet18 = import_torchvision().models.resnet18
+    make = SHAPES.get(name) or partial(import_torchvision().models.resnet18, weights=None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return resnet18(weights=None).to(device)
+        return make().to(device)
 
 
 def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Module], Any]]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ceilings import bandwidth, product_ceiling, step_against_products
 from commands import book, importing, reproduce, sweep_share
-from pieces import MODELS, OPTIMIZERS, ema_update, optimizer_step
+from pieces import MODELS, OPTIMIZERS, SHAPES, ema_update, optimizer_step
 from steadydescent.checks import check_choice
 from steadydescent.files import write_atomically
 from steadydescent.paths import PUBLISHED
@@ -32,7 +32,7 @@ CASES: dict[str, Case] = {
     "update and EMA": bandwidth,
     **{f"one EMA added to a step, {task}": partial(averages_cost, task, averages=1) for task in PERCEPTRONS},
     **{f"five averages added to a step, {task}": partial(averages_cost, task, averages=5) for task in PERCEPTRONS},
-    **{f"EMA update, {name}": partial(ema_update, name) for name in MODELS},
+    **{f"EMA update, {name}": partial(ema_update, name) for name in (*MODELS, *SHAPES)},
     **{f"optimizer step, {rule}, {on}": partial(optimizer_step, rule, on) for rule in OPTIMIZERS for on in MODELS},
     **{f"import {module}": partial(importing, module) for module in ("steadydescent", "steadydescent.engine")},
     "store, journal and checks": sweep_share,

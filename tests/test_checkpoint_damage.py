@@ -4,16 +4,19 @@ import hashlib
 import json
 import os
 import struct
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from noisy_training import assert_same
+from noisy_training import Run, assert_same
 from steadydescent.weight_averaging import (
     DamagedCheckpoint,
     average_checkpoints,
+    checkpoint_files,
     last_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -187,9 +190,21 @@ def test_links_are_followed_to_files_that_are_verified_and_nothing_else(content,
     assert read(tmp_path / "last") == (8, 1.0) and read(tmp_path / "7.safetensors") == (7, 3.0)
 
 
-def test_files_of_the_first_format_load(tmp_path):
-    path = rebuilt(tmp_path / "a.safetensors", lambda says: None, format_name="steadydescent checkpoint 1")
-    assert read(path) == (7, 3.0)
+def test_files_of_the_first_format_load():
+    """One that version 0.1 wrote: three steps of a `Run` with Adam, its schedule, generator and averages."""
+    path = Path(__file__).with_name("checkpoint-format-1.safetensors")
+    tensors, run = load_file(path), Run(seed=5)
+    run.load(path)
+    assert run.done == run.ema.updates == run.shadow.updates == run.schedule.last_epoch == 3
+    for place, held in (
+        ("weights.", run.model.state_dict()),
+        ("parts.ema.module.", run.ema.module.state_dict()),
+        ("parts.shadow.shadow.", run.shadow.shadow),
+        *((f"slots.{name}.", run.optimizer.state[part]) for name, part in run.model.named_parameters()),
+    ):
+        assert_same(dict(held), {name: tensors[place + name] for name in held})
+    assert torch.equal(tensors["parts.generator"], run.generator.get_state())
+    run.step()
 
 
 def test_files_that_do_not_say_what_are_parameters_are_averaged_whole_with_a_warning(tmp_path):
@@ -200,3 +215,16 @@ def test_files_that_do_not_say_what_are_parameters_are_averaged_whole_with_a_war
     with pytest.warns(UserWarning, match=r"\d\.safetensors does not say which of its weights are parameters"):
         mean = average_checkpoints(paths)
     assert_same(mean, {"weight": torch.tensor([[3.0]])})
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_system_with_its_path(content, tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+
+    def full(*arguments):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint_files, "save_file", full)
+    with pytest.raises(OSError, match=r"a\.safetensors could not be written, and is as it was: .*No space left"):
+        save_checkpoint(path, small(), None, 8)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"] and read(path) == (7, 3.0)

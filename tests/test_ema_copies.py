@@ -1,5 +1,6 @@
 """Models that are hard to copy, tensors of every dtype and layout, and blocks that always give the weights back."""
 
+import pickle
 import threading
 
 import pytest
@@ -295,3 +296,62 @@ def test_a_swap_that_fails_half_way_is_undone(average, monkeypatch):
     with ema.swapped(model):
         pass
     shadow.update()
+
+
+# Inference mode
+
+
+class Caching(nn.Linear):
+    """Keeps its last input in a buffer: in the state, and beside it."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.register_buffer("last", torch.zeros(3, 2))
+        self.register_buffer("beside", torch.zeros(3, 2), persistent=False)
+
+    def forward(self, x):
+        self.last, self.beside = x.clone(), x.clone()
+        return super().forward(x)
+
+
+def test_what_a_model_has_made_in_inference_mode_is_averaged_swapped_and_put_back(tmp_path):
+    model = Caching()
+    with torch.inference_mode():
+        model(torch.ones(3, 2))
+        ema, shadow = EMA(model, 0.5), Shadow(model, 0.5)
+        shadow.register()
+    assert model.last.is_inference()
+    for number in range(3):
+        with torch.inference_mode(number == 1):
+            model(torch.full((3, 2), number + 2.0))
+            ema.update(model)
+            shadow.update()
+    with torch.inference_mode():
+        model(torch.full((3, 2), 9.0))
+    before = state(model)
+    for block in (lambda: ema.swapped(model), shadow.applied):
+        for mode in (False, True):
+            with torch.inference_mode(mode), block():
+                assert model.last.unique().item() == 4.0
+                model(torch.zeros(3, 2))
+            assert_equal_bits(state(model), before)
+            assert model.beside.unique().item() == 9.0
+    save_checkpoint(tmp_path / "a.safetensors", model, None, 1, ema=ema, shadow=shadow)
+    load_checkpoint(tmp_path / "a.safetensors", Caching(), ema=ema, shadow=shadow)
+    ema.update(model)
+
+
+# Averages in averages, and in pickles
+
+
+def test_an_average_of_an_average_follows_its_count_and_goes_through_pickle():
+    model = network()
+    inner = EMA(model, 0.5)
+    outer = EMA(inner, 0.5)
+    for _ in range(3):
+        inner.update(model)
+        outer.update(inner)
+    assert outer.module.updates == outer.updates == 3
+    again = pickle.loads(pickle.dumps(outer))
+    again.update(inner)
+    assert again.module.updates == 3 and again.updates == 4

@@ -114,6 +114,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         TypeError: for what would not come back as it is, by its dotted name, and for more numbers and texts outside
             tensors than a file's header holds.
+        OSError: for a file that cannot be written, as on a full disk.
     """
     packer = Packer(_digest)
     text = json.dumps({key: packer.pack(value, key) for key, value in content.items()})
@@ -124,6 +125,8 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         if not packer.sharded or distributed.get_rank() == 0:
             with replacing(path) as temporary:
                 save_file(packer.tensors, temporary, metadata)
+    except SafetensorError as error:  # a full disk, too, is no OSError to safetensors
+        raise OSError(f"{path} could not be written, and is as it was: {error}") from error
     finally:
         if packer.sharded:
             distributed.barrier()

@@ -11,6 +11,7 @@ from steadydescent.weight_averaging.named_tensors import held, sharded_class
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
 
 
+@torch.inference_mode(False)
 @torch.no_grad()  # torch copies scripted modules by clones, which would have a graph
 def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy.

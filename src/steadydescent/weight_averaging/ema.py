@@ -17,6 +17,7 @@ from steadydescent.weight_averaging.mixing import Mixing, as_mixing, weight_at
 from steadydescent.weight_averaging.named_tensors import (
     Held,
     averaged_names,
+    copy_as,
     held,
     kept_dtype,
     mix_in,
@@ -233,7 +234,7 @@ def _follow(average: nn.Module, ours: Held, theirs: Held) -> None:
 def _as_kept(value: Tensor, like: Tensor) -> Tensor:
     """A copy on the device of the average, and in its dtype if both are real numbers."""
     real = value.is_floating_point() and like.is_floating_point()
-    return value.detach().to(like.device, like.dtype if real else value.dtype, copy=True)
+    return copy_as(value, like.dtype if real else value.dtype, like.device)
 
 
 def _count(state: Any) -> int:

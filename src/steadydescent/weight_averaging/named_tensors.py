@@ -172,9 +172,15 @@ def mix_in(averages: Tensors, values: Tensors, weight: float, averaged: Collecti
 
 @torch.no_grad()
 def write(target: Tensor, value: Tensor) -> None:
-    """Copy a value into a tensor in place; one whose elements share memory, as `expand` makes, gets its own."""
+    """Copy a value into a tensor in place; one whose elements share memory, as `expand` makes, gets its own.
+
+    What a model has made in torch's inference mode can be changed in that mode alone.
+    """
     if any(stride == 0 and size > 1 for size, stride in zip(target.shape, target.stride(), strict=True)):
         target.data = value.to(target.device, target.dtype, copy=True)
+    elif target.is_inference():
+        with torch.inference_mode():
+            target.copy_(value)
     else:
         target.copy_(value)
 
@@ -187,7 +193,13 @@ def overwrite(targets: Tensors, values: Tensors) -> None:
 
 def copied(tensors: Tensors) -> Tensors:
     """The same tensors in memory of their own."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+    return {name: copy_as(tensor, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def copy_as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """A copy outside autograd that can be changed in place later, though it be made in inference mode."""
+    with torch.inference_mode(False):
+        return tensor.detach().to(device or tensor.device, dtype, copy=True)
 
 
 def mesh_of(tensor: Tensor) -> Any:

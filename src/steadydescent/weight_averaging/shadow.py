@@ -14,6 +14,7 @@ from steadydescent.weight_averaging.named_tensors import (
     Tensors,
     averaged_names,
     copied,
+    copy_as,
     held,
     kept_dtype,
     mix_in,
@@ -80,9 +81,7 @@ class Shadow:
         found = held(self.model)
         refuse_unready(found.state, "the model")
         self._averaged = averaged_names(found, self._average_buffers)
-        self.shadow = {
-            name: tensor.detach().to(self._dtype_of(name, tensor), copy=True) for name, tensor in found.state.items()
-        }
+        self.shadow = {name: copy_as(tensor, self._dtype_of(name, tensor)) for name, tensor in found.state.items()}
         self.updates = 0
 
     def update(self) -> None:
@@ -162,7 +161,7 @@ class Shadow:
         if saved:  # empty before `register`
             check_alike(saved, weights, ("the saved shadow", "the model"))
         self.shadow = {
-            name: tensor.to(weights[name].device, self._dtype_of(name, weights[name]), copy=True)
+            name: copy_as(tensor, self._dtype_of(name, weights[name]), weights[name].device)
             for name, tensor in saved.items()
         }
         self.updates = updates

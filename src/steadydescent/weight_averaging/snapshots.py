@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steadydescent.weight_averaging.named_tensors import Tensors, held, overwrite, write
+from steadydescent.weight_averaging.named_tensors import Tensors, copy_as, held, overwrite, write
 
 
 class Snapshot:
@@ -73,7 +73,7 @@ def put(module: nn.Module, values: Tensors) -> None:
 
 def _copy(tensor: Tensor) -> Tensor | None:
     try:
-        return tensor.detach().clone()
+        return copy_as(tensor, tensor.dtype)
     except (RuntimeError, ValueError):  # not initialised yet: there is nothing to keep
         return None
 
