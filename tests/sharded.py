@@ -63,11 +63,11 @@ def check(model: nn.Module, reference: nn.Module, way: str, mesh: DeviceMesh, pa
     ema, theirs, shadow = EMA(model, 0.5), EMA(reference, 0.5), Shadow(model, 0.5)
     shadow.register()
     for number in range(1, 4):
-        if way == "fully_shard":
-            model(torch.ones(2, 7))  # leaves gathered weights in the place of the shards
-            reference(torch.ones(2, 7))
         step(shards_of(model), number)
         step(reference, number)
+        if way == "fully_shard":  # leaves gathered weights in the place of the shards
+            model(torch.ones(2, 7))
+            reference(torch.ones(2, 7))
         for average in (lambda: ema.update(model), lambda: theirs.update(reference), shadow.update):
             average()
     expected = {name: value.clone() for name, value in theirs.module.state_dict().items()}

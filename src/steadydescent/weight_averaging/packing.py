@@ -37,7 +37,7 @@ class Packer:
         self.sharded = False
         """Whether some were gathered from several processes."""
         self._digest = digest
-        self._around: list[int] = []
+        self._depth = 0
 
     def pack(self, value: Any, name: str) -> Any:
         """JSON for a value that stands at a dotted name.
@@ -56,20 +56,18 @@ class Packer:
             return {"scalar": [_numpy_dtype(value, name), value.tobytes().hex()]}
         raise _refusal(value, name)
 
-    def _inside(self, value: Any, name: str, pack: Callable[[], Any]) -> Any:
-        if id(value) in self._around:
-            raise TypeError(f"{name} holds itself; a checkpoint holds trees")
-        if len(self._around) == DEEPEST:
-            raise TypeError(f"{name} is nested deeper than {DEEPEST} levels")
-        self._around.append(id(value))
+    def _inside(self, name: str, pack: Callable[[], Any]) -> Any:
+        if self._depth == DEEPEST:
+            raise TypeError(f"{name} is nested deeper than {DEEPEST} levels, or holds itself")
+        self._depth += 1
         packed = pack()
-        self._around.pop()
+        self._depth -= 1
         return packed
 
     def items(self, values: Iterable[Any], name: str) -> list[Any]:
         """Members by their number."""
         inside = lambda: [self.pack(item, f"{name}.{place}") for place, item in enumerate(values)]
-        return self._inside(values, name, inside)
+        return self._inside(name, inside)
 
     def pairs(self, values: dict[Any, Any], name: str) -> list[Any]:
         """Keys and values by their key."""
@@ -78,7 +76,7 @@ class Packer:
             places = ((f"{name}.{_label(key)}", key, item) for key, item in values.items())
             return [[self.pack(key, f"the key {place}"), self.pack(item, place)] for place, key, item in places]
 
-        return self._inside(values, name, inside)
+        return self._inside(name, inside)
 
     def ordered(self, value: OrderedDict[Any, Any], name: str) -> Any:
         """With the versions that torch hangs on a module's state, for its loaders."""
