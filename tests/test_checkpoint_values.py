@@ -16,7 +16,7 @@ from torch import nn
 from steadydescent.weight_averaging import checkpoint_files, load_checkpoint, save_checkpoint
 
 ONCE = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -66,7 +66,7 @@ def same(one, other):
 
 
 def bits(tensor):
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def vars_of(value):
