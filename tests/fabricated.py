@@ -9,12 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from steadydescent import claims
+from steadydescent import claims, provenance
 from steadydescent.measures import derived
+from steadydescent.numerics import made_with
 from steadydescent.results import Result, Tables, write_folder
 from steadydescent.runs import Run
 from steadydescent.study import Plan, experiment, load_study
-from steadydescent.tasks import find
+from steadydescent.sweep import stack_plans
+from steadydescent.tasks import base, find
 from steadydescent.trial import quantiles
 
 Score = Callable[[Run, str, str], float]
@@ -77,6 +79,14 @@ def _scored(run: Run, score: float) -> dict[str, float]:
     if find(run.task).surface:
         return {"accuracy": math.nan, "loss": score, "calibration_error": math.nan}
     return {"accuracy": score, "loss": 2.3 - 2 * score, "calibration_error": score / 7}
+
+
+def stack_receipt(runs: Iterable[Run], **more) -> dict:
+    """The receipt of a stack of these runs as it would be trained here and now."""
+    runs = list(runs)
+    threads = stack_plans()["cpu"][base(runs[0].task)].threads
+    told = {"threads": threads, "compiled": False, "seconds": 2.0, "code": made_with(runs, "cpu")}
+    return provenance.receipt("cpu") | told | more
 
 
 def result(

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from steadydescent.progress import Journal
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
-from steadydescent.sweep import OWN_GIB, pick_device, still_missing, trained
+from steadydescent.sweep import OWN_GIB, differences, pick_device, still_missing, trained
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 CONNECT_SECONDS = 5
@@ -126,7 +126,7 @@ def train_stacks(
             while left or out:
                 if not (workers := len(client.nthreads())):
                     tell(f"there is no worker at {os.environ[ADDRESS]} yet; waiting for one")
-                while len(out) < max(1, workers) and (taken := _take(left, store, journal)):
+                while len(out) < max(1, workers) and (taken := _take(left, store, device, journal)):
                     plain, wanted = [run.model_dump(mode="json") for run in taken[0]], taken[0][0].shape in compiled
                     out[executor.submit(train_stack, plain, device, wanted)] = taken
                 for future in _back(out):
@@ -142,7 +142,7 @@ def train_stacks(
                 lock.release()
 
 
-def _take(left: deque[list[Run]], store: Store, journal: Journal) -> tuple[list[Run], FileLock] | None:
+def _take(left: deque[list[Run]], store: Store, device: str, journal: Journal) -> tuple[list[Run], FileLock] | None:
     """The next stack that nobody else is training, less what is stored, and its lock; None when there is none now."""
     for _ in range(len(left)):
         stack = left.popleft()
@@ -152,7 +152,7 @@ def _take(left: deque[list[Run]], store: Store, journal: Journal) -> tuple[list[
         except Timeout:
             left.append(stack)
             continue
-        if missing := still_missing(stack, store, journal):
+        if missing := still_missing(stack, store, device, journal):
             return missing, lock
         lock.release()
     return None
@@ -182,6 +182,11 @@ def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
     if set(tables.runs.run) != {run.key for run in runs}:
         raise RuntimeError(
             f"a worker has another version of steadydescent, {receipt['commit']}; install this one on every worker"
+        )
+    if found := differences(runs[0], receipt, receipt["device_kind"]):
+        raise RuntimeError(
+            f"a worker trained with {', '.join(found)}, which is not what this process would train with; install the "
+            "same steadydescent, torch and numpy on every worker"
         )
     store.save(tables, receipt | {"command": os.environ.get("STEADY_COMMAND", receipt["command"])})
     return notes

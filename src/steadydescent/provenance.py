@@ -65,6 +65,7 @@ def receipt(device: str, **more: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
+        "optimized": not __debug__,  # with -O torch's vmap takes other kernels
         "system": f"{platform.system()} {platform.machine()}",
         "packages": packages(),
         **more,

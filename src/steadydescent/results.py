@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -66,6 +66,8 @@ class Result(NamedTuple):
     measures: pd.DataFrame
 
 
+MADE_WITH = ("code", "packages", "device_kind", "device", "threads", "optimized")
+"""What a receipt says of how a stack's numbers came about: stacks of the same runs that differ in it are kept apart."""
 T = TypeVar("T", Tables, Result)
 
 
@@ -136,6 +138,15 @@ def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
         raise ValueError(f"{folder} is not a whole result: {error!r}") from error
 
 
+Fits = Callable[[str, dict[str, Any]], bool]
+"""Whether a stored run will do, from its key and its stack's receipt."""
+
+
+def whatever(key: str, receipt: dict[str, Any]) -> bool:
+    """Any version of a run fits."""
+    return True
+
+
 class Store:
     """Finished runs by key. Several processes may share one."""
 
@@ -170,6 +181,13 @@ class Store:
         """Keys of all finished runs, files verified."""
         return set().union(*(self._keys[folder] for folder in self._folders() if self._read(folder)))
 
+    def versions(self, among: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every version of every finished run, or of those with these keys, with the receipt of its stack."""
+        for folder in self._folders():
+            if found := self._read(folder):
+                for key in self._keys[folder] if among is None else self._keys[folder].intersection(among):
+                    yield key, found[1]
+
     def lock(self, keys: Sequence[str]) -> FileLock:
         """A lock on a stack of runs; it goes with the process that holds it."""
         folder = self.root / "locks"
@@ -181,17 +199,21 @@ class Store:
         return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:24]
 
     def save(self, tables: Tables, receipt: dict[str, Any]) -> None:
-        """Keep a finished stack."""
-        name = self._name(list(tables.runs.run))
+        """Keep a finished stack, beside those of the same runs that other code or another machine has trained."""
+        version = json.dumps({name: receipt[name] for name in MADE_WITH if name in receipt}, sort_keys=True)
+        name = self._name([*tables.runs.run, *([version] if version != "{}" else [])])
         write_folder(self.root / name[:2] / name, tables, receipt)
 
-    def load(self, keys: Iterable[str]) -> tuple[Tables, list[dict[str, Any]]]:
-        """Tables of these runs, in the order of the keys, and the receipts of the stacks they came from."""
+    def load(self, keys: Iterable[str], fits: Fits = whatever) -> tuple[Tables, list[dict[str, Any]]]:
+        """Tables of these runs, in the order of the keys, and the receipts of the stacks they came from.
+
+        Of a run that is there in several versions the first that `fits` its key is taken.
+        """
         order = {key: place for place, key in enumerate(keys)}
         parts, receipts, left = [], [], set(order)
         for folder in self._folders():
             found = self._read(folder)
-            if found and (mine := left & set(found[0].runs.run)):
+            if found and (mine := {key for key in left & self._keys[folder] if fits(key, found[1])}):
                 parts.append(Tables(*(table[table.run.isin(mine)] for table in found[0])))
                 receipts.append(found[1])
                 left -= mine

@@ -31,6 +31,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from steadydescent.data.task_data import SEED_LIMIT, Report, TaskData, checksum
 from steadydescent.files import DamagedFile, sha256, write_atomically
+from steadydescent.source_code import Code, Unit, sources
 
 CLASSES = 10
 COUNTS = {"train": 4_000, "validation": 4_000, "test": 20_000}
@@ -51,6 +52,7 @@ ARGUMENTS = {
 }
 # Not these two: the package's templates have 12 points whatever is asked for, and `draw` shuffles no signal.
 CHANGEABLE = set(ARGUMENTS) - {"shuffle_seq", "template_len"}
+DRAW = Unit("data.mnist1d", "draw")
 _RANDOM_STATE_LOCK = threading.Lock()  # the package draws from numpy's global generator
 
 
@@ -80,6 +82,12 @@ def identity() -> str:
 @cache  # looking it up takes a millisecond, and every run asks
 def _generator_version() -> str:
     return version("mnist1d")
+
+
+@cache
+def _code() -> str:
+    """SHA-256 of the code that draws."""
+    return Code(sources(), [DRAW], [], []).digest(DRAW)
 
 
 def load(seeds: Sequence[int], root: Path, report: Report) -> TaskData:
@@ -116,7 +124,8 @@ def fetch(root: Path, report: Report) -> Path:
 
 def list_parts(seeds: Sequence[int], root: Path) -> list[Part]:
     """The validation set, the test set, and the training set of each seed, whether or not they are on disk."""
-    folder = root / "mnist1d" / identity()[:16]  # another generator or rule never meets files of this one
+    # another generator, rule or code never meets files of this one
+    folder = root / "mnist1d" / f"{identity()[:16]}-{_code()[:8]}"
     named = [("validation", VALIDATION_SEED), ("test", TEST_SEED), *((f"train-{seed}", seed) for seed in seeds)]
     return [Part(name, seed, COUNTS[name.partition("-")[0]], folder / f"{name}.safetensors") for name, seed in named]
 
