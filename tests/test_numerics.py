@@ -11,19 +11,30 @@ from pathlib import Path
 import pytest
 
 from edited import edited, with_text
-from fabricated import a_run, stack_receipt, tables
+from fabricated import (
+    SMALL_CLAIM,
+    SMALL_EXPERIMENT,
+    a_run,
+    experiments_from,
+    stack_receipt,
+    tables,
+    write_experiments,
+)
 from golden_runs import GOLDEN
 from golden_runs import tables as train_golden
 from steadydescent import numerics, sweep
+from steadydescent.data import mnist1d
 from steadydescent.numerics import CARRIERS, CHOICES, ROOTS, TABLES, differences, ingredients
 from steadydescent.optimizers import RULES
 from steadydescent.provenance import device_name
-from steadydescent.results import Store
+from steadydescent.results import Result, Store, read_folder
 from steadydescent.runs import Run
 from steadydescent.settings import read
 from steadydescent.source_code import PACKAGE, STATEMENTS, Unit
 from steadydescent.stepping import prepared
 from steadydescent.sweep import summary, train
+from steadydescent.trial import Trial
+from trials import peak_at
 
 QUICK = ("rule adam", "schedules", "schedule plateau", "norm ghost", "task noisy-quadratic", "features badly-scaled")
 SLOW = ("rule nesterov", "readouts", "norm noisy-batch", "norm layer", "task mnist1d-cnn", "wrong labels", "diverged",
@@ -423,3 +434,70 @@ def test_a_result_names_what_trained_each_of_its_stacks(bench):
         {"commit": "aaa", **here, "stacks": 2, "compiled": 1},
         {"commit": "bbb", **here, "stacks": 1, "compiled": 0},
     ]
+
+
+# ---- a whole experiment ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(toy, monkeypatch):
+    """The small experiment, from tuning to a saved result; networks are scored at once. What was trained is counted."""
+    found, score = [], peak_at({"": 0})
+
+    def pretend(runs, device, tell, compiled, threads=None):
+        found.extend(runs)
+        return tables(runs, score), stack_receipt(runs, commit=f"commit {'b' if edits else 'a'}")
+
+    edits: list[str] = []
+    monkeypatch.setattr(sweep, "trained", pretend)
+
+    def go() -> tuple[int, dict]:
+        found.clear()
+        trial = Trial("toy", "mnist1d-mlp", "smoke", "cpu", store=toy / "store")
+        trial.tune()
+        trial.report()
+        return len(found), read_folder(trial.save(toy / "results"), Result)[1]
+
+    return go, edits, toy
+
+
+def test_an_experiment_trains_what_changed_and_its_receipt_says_what_trained_it(study):
+    go, edits, _ = study
+    first, receipt = go()
+    assert first > 10 and [told["commit"] for told in receipt["trained_by"]] == ["commit a"]
+    assert go()[0] == 0
+    edits.append("linear")
+    with edited("schedules.functions", "np.minimum(step - 1, total) / total", "np.minimum(step, total) / total"):
+        count, receipt = go()
+        assert 0 < count < first  # half of the conditions are constant
+        assert {told["commit"] for told in receipt["trained_by"]} == {"commit a", "commit b"}
+        assert sum(told["stacks"] for told in receipt["trained_by"]) == receipt["stacks"]
+        assert go()[0] == 0
+
+
+def test_margins_and_titles_have_nothing_trained_again_and_a_grid_only_its_new_rates(study):
+    go, _, toy = study
+    first, _ = go()
+    contrast = SMALL_CLAIM["contrasts"][0] | {"margins": {"mnist1d-mlp": 0.1}}
+    renamed = SMALL_EXPERIMENT | {"title": "Renamed", "secondary": []}
+    write_experiments(toy / "experiments", renamed, [SMALL_CLAIM | {"contrasts": [contrast]}])
+    with experiments_from(toy / "experiments"):
+        assert go()[0] == 0
+    finer = {"rates": {"mnist1d-mlp": {"center": 0.1, "ratio": 4, "points": 5}}}  # the centre is the same
+    write_experiments(toy / "experiments", SMALL_EXPERIMENT | finer)
+    with experiments_from(toy / "experiments"):
+        assert 0 < go()[0] < first
+
+
+def test_data_drawn_by_other_code_are_drawn_again(tmp_path, monkeypatch):
+    before = mnist1d.list_parts([3], tmp_path)
+    text = numerics.TEXTS["data.mnist1d"]
+    changed = {**numerics.TEXTS, "data.mnist1d": text.replace('"iid_noise_scale"] *', '"iid_noise_scale"] * 2 *')}
+    assert changed != numerics.TEXTS
+    monkeypatch.setattr(mnist1d, "sources", lambda: changed)
+    mnist1d._code.cache_clear()
+    try:
+        after = mnist1d.list_parts([3], tmp_path)
+    finally:
+        mnist1d._code.cache_clear()
+    assert not {part.path for part in before} & {part.path for part in after}
