@@ -93,8 +93,8 @@ def ingredients(run: Run, device: str) -> dict[str, str]:
     >>> run = Run(task="saddle", optimizer="sgd", schedule="linear", lr=0.1, batch_size=1, steps=9, seed=0,
     ...           readouts=("last", "tail-50"))
     >>> list(ingredients(run, "cpu"))  # doctest: +NORMALIZE_WHITESPACE
-    ['engine', 'rule sgd', 'schedule linear', 'task saddle', 'surface saddle', 'data gaussian-2',
-     'size of data gaussian-2', 'measures of surfaces', 'readout tail']
+    ['engine', 'rule sgd', 'schedule linear', 'task saddle', 'surface saddle', 'features standardised',
+     'data gaussian-2', 'size of data gaussian-2', 'measures of surfaces', 'readout tail']
     """
     readouts = tuple(dict.fromkeys(_kind(name) for name in run.readouts))
     return _digests(
