@@ -117,11 +117,14 @@ def _warm_up(row: Any) -> str:
     return "–" if pd.isna(row.our_warm_up) else f"{row.our_warm_up:.1f} and {row.peer_warm_up:.1f}"
 
 
-def origins(device: str, folder: Path = PUBLISHED) -> list[str]:
-    """Where the numbers come from, a sentence a command."""
+def origins(device: str, folder: Path = PUBLISHED) -> list[tuple[str, str]]:
+    """Where the numbers come from: each command, and the rest of a sentence about it."""
     return [
-        f"`{r['command']}`: {r['device']}, torch {r['packages']['torch']}, {r['date']}, commit {r['commit']}, "
-        f"{r['minutes']:g} minutes."
+        (
+            r["command"],
+            f"{r['device']}, torch {r['packages']['torch']}, {r['date']}, commit {r['commit']}, "
+            f"{r['minutes']:g} minutes.",
+        )
         for r in (part["receipt"] for part in parts(device, folder))
     ]
 

@@ -4,13 +4,14 @@ Each saves a figure with alt text, caption and data that follow from the rows dr
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from steadydescent import plots
-from steadydescent.figures import figure
+from steadydescent.figures import chart, figure
 from steadydescent.findings import main_measure, rows_shown, shown
 from steadydescent.measures import find
 from steadydescent.plots import Line
@@ -38,15 +39,26 @@ def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) 
     )  # fmt: skip
 
 
-def not_run(name: str) -> None:
-    """A figure in place of one whose results this profile did not make."""
+class NothingToDraw:
+    """A chart of one sentence."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"data": {"values": [{}]}, "mark": {"type": "text", "text": "not run in this profile"}}
+
+
+def not_run(name: str, *, as_chart: bool = False) -> None:
+    """A figure, or a chart, in place of one whose results this profile did not make."""
 
     def draw(ax: Axes) -> None:
         ax.text(0.5, 0.5, "not run in this profile", ha="center", va="center")
         ax.set_axis_off()
 
     text = "These results were not made in this profile."
-    figure(name, draw, data=pd.DataFrame({"rows": []}), alt=text, caption=text, size=(6.8, 1.2))
+    told = {"data": pd.DataFrame({"rows": []}), "alt": text, "caption": text}
+    if as_chart:
+        chart(name, NothingToDraw(), **told)
+    else:
+        figure(name, draw, size=(6.8, 1.2), **told)
 
 
 def _counted(words: pd.Series) -> str:

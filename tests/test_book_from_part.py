@@ -1,0 +1,147 @@
+"""A book of one experiment, or of one task alone: every page has all of its figures, drawn or said not to be run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from page_cells import PAGES, cells_of, names_placed
+from steadydescent import analyses, chapter_figures, figures, findings, measures
+from steadydescent.claims import cells
+from steadydescent.judging import evidence_of, not_run
+from steadydescent.page import Shown
+from steadydescent.paths import PUBLISHED, ROOT
+from steadydescent.results import Result, read_folder
+from steadydescent.statistics import Estimate
+from steadydescent.study import load_study
+
+RESULTS = [
+    (name, task)
+    for name, experiment in load_study().items()
+    for task in experiment.rates
+    if (PUBLISHED / name / task / "receipt.json").exists()
+]
+EXPERIMENTS = list(dict.fromkeys(name for name, _ in RESULTS))
+EVERYWHERE = [page for page in PAGES if page.stem not in EXPERIMENTS and "steadydescent.findings" in page.read_text()]
+"""Pages of no single experiment that show results."""
+
+
+@cache
+def result(name: str, task: str) -> findings.Shown:
+    read, receipt = read_folder(PUBLISHED / name / task, Result)
+    return findings.Shown(evidence_of(name, read, receipt, task), receipt)
+
+
+@cache
+def numbers(name: str, task: str) -> dict[str, Any]:
+    """All that findings has of a result; scores and their differences, which take long, are made up."""
+    found = result(name, task)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "tuned", lambda *_: Estimate(0.1, 0.0, 0.2, 1.0, 20))
+        patch.setattr(findings, "_chosen_scores", lambda *_: np.arange(3.0))
+        made = findings._numbers(found.evidence, f"{name}/{task}")
+    return made | findings._design(f"{name}/{task}", found.receipt)
+
+
+def rows(name: str, task: str) -> Iterator[dict[str, Any]]:
+    """Rows with made-up estimates for all that the result holds: what pages do with them does not depend on values."""
+    found = result(name, task)
+    for place, cell in enumerate(cells(name)):
+        if cell.task == task and cell.in_profile(found.evidence.plan):
+            measure = measures.find("accuracy" if cell.contrast.analysis else cell.contrast.measure)
+            value = 1.2 if measure.ratio else 0.3 * (place + 1)
+            yield not_run(cell) | {
+                "estimate": value, "ci_low": value / 1.1, "ci_high": 1.1 * value, "verdict": "supported",
+                "unit": measure.unit, "null": 1.0 if measure.ratio else 0.0, "level": 0.99, "n_seeds": 20,
+                "networks": 100, "diverged": 0, "result": found.id, "experiment": name,
+            }  # fmt: skip
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> dict[str, set[str]]:
+    """Names of the figures and charts that cells draw; each is drawn once, and nothing is saved."""
+    names: dict[str, set[str]] = {"datafig": set(), "vegachart": set()}
+
+    def figure(name, draw, *, alt, caption, data, results=(), size=(6.8, 3.8), **subplots):
+        assert alt.strip() and caption.strip() and len(data.columns)
+        draw(Figure(figsize=size).subplots(**subplots))
+        names["datafig"].add(name)
+
+    def chart(name, spec, *, alt, caption, data, results=()):
+        assert alt.strip() and caption.strip() and spec.to_dict()
+        names["vegachart"].add(name)
+
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import growth_report
+    import report
+
+    for module in (figures, chapter_figures, growth_report, report):
+        for made in (figure, chart):
+            if hasattr(module, made.__name__):
+                monkeypatch.setattr(module, made.__name__, made)
+    return names
+
+
+def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
+    """What the cells of a page see when these are all the results there are."""
+    told = [row | {"title": row["id"]} for place in there for row in rows(*place)]
+    mine = lambda experiment: {task: result(name, task) for name, task in there if name == experiment}
+    every = {key: value for place in there for key, value in numbers(*place).items()}
+    monkeypatch.setattr(findings, "shown", mine)
+    monkeypatch.setattr(chapter_figures, "shown", mine)
+    monkeypatch.setattr(findings, "numbers_shown", lambda: every)
+    of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]
+    monkeypatch.setattr(analyses, "expected_curve", lambda *_: np.ones(1))  # exact, and slow
+    monkeypatch.setattr(findings, "rows_shown", of)
+    monkeypatch.setattr(chapter_figures, "rows_shown", of)
+
+
+def run(page: Path) -> list[object]:
+    """Run the page's cells one after another, as a kernel does; returns all that they show."""
+    told: list[object] = []
+    scope: dict[str, Any] = {"__name__": "page", "display": told.append}
+    for place, source in cells_of(page):
+        tree = ast.parse(source)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, f"{page.name}, cell {place}", "exec"), scope)
+        if isinstance(last, ast.Expr):
+            told.append(eval(compile(ast.Expression(last.value), f"{page.name}, cell {place}", "eval"), scope))
+    return [it for it in told if it is not None]
+
+
+def is_whole(page: Path, drawn: dict[str, set[str]]) -> None:
+    """The page runs, shows nothing in a way that is not escaped, and leaves every figure that its text places."""
+    assert [it for it in run(page) if not isinstance(it, Shown)] == []
+    for directive, names in drawn.items():
+        assert names_placed(page, directive) <= names
+
+
+@pytest.mark.parametrize(("name", "task"), RESULTS)
+def test_chapter_of_one_task_alone(name, task, monkeypatch, drawn):
+    shown_in(monkeypatch, [(name, task)])
+    is_whole(ROOT / f"chapters/{name}.md", drawn)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_chapter_of_an_experiment_that_was_not_run(name, monkeypatch, drawn):
+    shown_in(monkeypatch, [])
+    is_whole(ROOT / f"chapters/{name}.md", drawn)
+
+
+@pytest.mark.parametrize("page", EVERYWHERE, ids=lambda page: page.stem)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_page_of_the_whole_study_with_one_experiment_alone(page, name, monkeypatch, drawn):
+    shown_in(monkeypatch, [place for place in RESULTS if place[0] == name])
+    is_whole(page, drawn)
+
+
+def test_every_experiment_and_every_page_with_cells_is_among_them():
+    assert EXPERIMENTS == list(load_study()) and {page.stem for page in PAGES} >= set(EXPERIMENTS)
+    assert EVERYWHERE
