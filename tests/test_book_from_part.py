@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from page_cells import PAGES, cells_of, names_placed
-from steadydescent import analyses, chapter_figures, figures, findings, measures
+from page_cells import PAGES, names_placed, run, without_drawing
+from steadydescent import analyses, chapter_figures, findings, measures
 from steadydescent.claims import cells
 from steadydescent.judging import evidence_of, not_run
 from steadydescent.page import Shown
@@ -66,27 +64,8 @@ def rows(name: str, task: str) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def drawn(monkeypatch) -> dict[str, set[str]]:
-    """Names of the figures and charts that cells draw; each is drawn once, and nothing is saved."""
-    names: dict[str, set[str]] = {"datafig": set(), "vegachart": set()}
-
-    def figure(name, draw, *, alt, caption, data, results=(), size=(6.8, 3.8), **subplots):
-        assert alt.strip() and caption.strip() and len(data.columns)
-        draw(Figure(figsize=size).subplots(**subplots))
-        names["datafig"].add(name)
-
-    def chart(name, spec, *, alt, caption, data, results=()):
-        assert alt.strip() and caption.strip() and spec.to_dict()
-        names["vegachart"].add(name)
-
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import growth_report
-    import report
-
-    for module in (figures, chapter_figures, growth_report, report):
-        for made in (figure, chart):
-            if hasattr(module, made.__name__):
-                monkeypatch.setattr(module, made.__name__, made)
-    return names
+    """Names of the figures and charts that cells draw."""
+    return without_drawing(monkeypatch).names
 
 
 def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
@@ -101,19 +80,6 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
     monkeypatch.setattr(analyses, "expected_curve", lambda *_: np.ones(1))  # exact, and slow
     monkeypatch.setattr(findings, "rows_shown", of)
     monkeypatch.setattr(chapter_figures, "rows_shown", of)
-
-
-def run(page: Path) -> list[object]:
-    """Run the page's cells one after another, as a kernel does; returns all that they show."""
-    told: list[object] = []
-    scope: dict[str, Any] = {"__name__": "page", "display": told.append}
-    for place, source in cells_of(page):
-        tree = ast.parse(source)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, f"{page.name}, cell {place}", "exec"), scope)
-        if isinstance(last, ast.Expr):
-            told.append(eval(compile(ast.Expression(last.value), f"{page.name}, cell {place}", "eval"), scope))
-    return [it for it in told if it is not None]
 
 
 def is_whole(page: Path, drawn: dict[str, set[str]]) -> None:
@@ -143,5 +109,5 @@ def test_page_of_the_whole_study_with_one_experiment_alone(page, name, monkeypat
 
 
 def test_every_experiment_and_every_page_with_cells_is_among_them():
-    assert EXPERIMENTS == list(load_study()) and {page.stem for page in PAGES} >= set(EXPERIMENTS)
+    assert list(load_study()) == EXPERIMENTS and {page.stem for page in PAGES} >= set(EXPERIMENTS)
     assert EVERYWHERE

@@ -18,6 +18,7 @@ from .paths import GENERATED, ROOT
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Ink and grid of each colour scheme, and line colours with at least 4.5:1 contrast to the page; charts.js has the same
 INK = {"light": ("#1c2430", "#d9dee5"), "dark": ("#e4e8ee", "#414a57")}
@@ -86,7 +87,7 @@ def figure(
         name: lower-case letters, digits and hyphens; its place in the book is ``fig-<name>``.
         draw: takes what ``Figure.subplots`` returns: one axes, or an array of them.
         alt: what the picture shows, for those who do not see it.
-        caption: MyST text.
+        caption: text; ``*stars*`` stress.
         data: the rows that are drawn; they are offered as CSV below the figure.
         results: result ids that the rows come from, with or without their content hash.
         size: width and height in inches.
@@ -102,7 +103,21 @@ def figure(
         with theme(mode):
             canvas = Figure(figsize=size)  # not pyplot's: nothing to close, no backend to choose
             draw(canvas.subplots(**subplots))
+            _without_formulas(canvas)
             canvas.savefig(folder / f"{name}-{mode}.svg", format="svg", metadata={"Date": None})
+
+
+def _without_formulas(canvas: Figure) -> None:
+    """Names are drawn as they are, dollar signs too; the numbers that matplotlib writes at its ticks stay formulas."""
+    from matplotlib.text import Text
+
+    for ax in canvas.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_ticklabels(which="both")  # brings their texts up to date
+    for text in canvas.findobj(Text):
+        written = cast(Text, text)
+        if r"\mathdefault" not in written.get_text():
+            written.set_parse_math("$" not in written.get_text())
 
 
 def chart(name: str, spec: Any, *, alt: str, caption: str, data: pd.DataFrame, results: Sequence[str] = ()) -> None:

@@ -16,7 +16,8 @@ from .claims import Claim, Holds, Verdicts
 from .elements import anchors_of, findings_of, warn
 from .figures import DataFigure, VegaChart
 from .origin import Origin
-from .pages import load_charts, protect_pages, write_permalinks
+from .outputs import CellOutputs
+from .pages import escape_metatags, load_charts, protect_pages, write_permalinks
 from .roles import Result, Verdict
 from .slips import Slips
 from .sources import ResolveSources, source_reference
@@ -83,12 +84,14 @@ def setup(app) -> dict:
         app.add_directive(name, directive)
     app.add_node(source_reference)
     app.add_post_transform(ResolveSources)
+    app.add_post_transform(CellOutputs)
     app.connect("config-inited", _one_address)
     app.connect("builder-inited", _need_findings)
     app.connect("env-purge-doc", _purge)
     app.connect("env-merge-info", _merge)
     app.connect("env-check-consistency", _every_claim_on_a_page)
     app.connect("html-page-context", load_charts)
+    app.connect("html-page-context", escape_metatags, priority=900)
     app.connect("build-finished", write_permalinks, priority=800)
     app.connect("build-finished", protect_pages, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

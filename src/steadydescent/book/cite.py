@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -12,6 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from . import findings as fd
 from .elements import download, findings_of, joined, note_anchor, note_target, permanent_link, row_of, table, warn
 
+RESULT = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]+")
 TABLES = {"runs": "runs", "finals": "final rows", "quantiles": "curves", "receipt": "receipt"}
 RECEIPT = {  # what a receipt may say, in the order in which it is shown
     "command": "Command",
@@ -52,7 +54,8 @@ def provenance(receipt: dict) -> nodes.table | None:
 
 def bibtex_block(text: str) -> nodes.literal_block:
     """BibTeX with a copy button."""
-    return nodes.literal_block(text, text.strip(), language="bibtex", classes=["bibtex"])
+    # forced: what the lexer does not understand is shown as it is
+    return nodes.literal_block(text, text.strip(), language="bibtex", classes=["bibtex"], force=True)
 
 
 class HowToCite(SphinxDirective):
@@ -81,7 +84,10 @@ class HowToCite(SphinxDirective):
         note_target(self.env, "cite-book", "How to cite the book")
         return [nodes.container("", bibtex_block(text), ids=["cite-book"])]
 
-    def _result(self, name: str, files: dict) -> nodes.section:
+    def _result(self, name: str, files: dict) -> nodes.Element:
+        if not RESULT.fullmatch(name):  # it is a heading, which the search page shows as markup
+            warn(self.get_location(), f"result id {name!r} is not 'experiment/task@digest'", "cite")
+            return nodes.comment()
         short = name.partition("@")[0]
         anchors = {form: "cite-" + fd.slug(form) for form in (short, name)}
         section = nodes.section(ids=list(dict.fromkeys(anchors.values())), classes=["cite-result"])

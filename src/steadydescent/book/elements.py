@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -92,6 +93,12 @@ def joined(parts: list, separator: str = ", ") -> list[nodes.Node]:
             out.append(nodes.Text(separator))
         out.append(nodes.Text(part) if isinstance(part, str) else part)
     return out
+
+
+def stressed(text: str) -> list[nodes.Node]:
+    """A caption: text in which ``*stars*`` stress and nothing else means anything; names in it come from files."""
+    parts = re.split(r"\*(?=\S)([^*]+)(?<=\S)\*", text)  # plain and stressed in turn
+    return [nodes.emphasis("", part) if place % 2 else nodes.Text(part) for place, part in enumerate(parts) if part]
 
 
 def entry(cell: Cell, **attributes) -> nodes.entry:

@@ -10,7 +10,17 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from . import findings as fd
-from .elements import download, findings_of, joined, link_to, link_to_result, note_anchor, permanent_link, warn
+from .elements import (
+    download,
+    findings_of,
+    joined,
+    link_to,
+    link_to_result,
+    note_anchor,
+    permanent_link,
+    stressed,
+    warn,
+)
 
 CHART = (
     '<div class="vegachart" id="chart-{name}" role="group" aria-label="{alt}">'
@@ -38,13 +48,12 @@ class GeneratedFigure(SphinxDirective):
             if not item.get(part, "").strip():
                 warn(self.get_location(), f"{self.noun} {name!r} has no {part} text", "figure")
         figure = nodes.figure("", self.picture(name, item), classes=["datafig"], names=[f"fig-{name}"])
-        inline, messages = self.state.inline_text(item["caption"], self.lineno)
-        figure += nodes.caption(item["caption"], "", *inline)
+        figure += nodes.caption(item["caption"], "", *stressed(item["caption"]))
         figure += nodes.legend("", self._links(name, item))
         self.set_source_info(figure)
         self.state.document.note_explicit_target(figure, figure)
         note_anchor(self.env, "figure", name, f"fig-{name}", name, self.get_location())
-        return [figure, *messages]
+        return [figure]
 
     def picture(self, name: str, item: dict) -> nodes.Node:
         """The picture itself."""

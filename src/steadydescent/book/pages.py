@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 from sphinx.errors import ExtensionError
 
 from . import findings as fd
-from .elements import anchors_of
+from .elements import anchors_of, warn
 
 VEGA = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
 # What axe-core 4.14 calls serious in sphinx-book-theme 1.3.0, myst-nb 1.4.0 and docutils 0.21
@@ -26,6 +26,23 @@ MENDS = (
 )
 OURS = (  # on a phone these scroll sideways, which must work from the keyboard too
     (r'<div class="datafig-pair docutils container">', '<div class="datafig-pair docutils container" tabindex="0">'),
+)
+# All inline scripts that run: of Sphinx 7.4.7, pydata-sphinx-theme 0.17.1 and sphinx-book-theme 1.3.0
+KNOWN_SCRIPTS = (
+    r"DOCUMENTATION_OPTIONS\.search_as_you_type = (true|false);",
+    r"DOCUMENTATION_OPTIONS\.pagename = '[\w/-]+';",
+    r"document\.getElementById\('searchbox'\)\.style\.display = \"block\"",
+    re.escape(
+        'document.documentElement.dataset.mode = localStorage.getItem("mode") || "auto";\n'
+        '    document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'
+    ),
+    re.escape('window.MathJax = {"options": {"processHtmlClass": "tex2jax_process|mathjax_process|math|output_area"}}'),
+    re.escape(
+        "// Activate the search field on page load\n"
+        '    let searchInput = document.querySelector("form.bd-search input");\n'
+        "    if (searchInput) {\n        searchInput.focus();\n        searchInput.select();\n"
+        '        console.log("[PST]: Set focus on search field.");\n    }'
+    ),
 )
 SCRIPT = re.compile(r"<script(?P<attributes>[^>]*)>(?P<body>.*?)</script>", re.S | re.I)
 MOVED = """<!DOCTYPE html>
@@ -57,24 +74,40 @@ def write_permalinks(app, exception) -> None:
         page.write_text(text, encoding="utf-8")
 
 
-def script_hashes(html: str) -> list[str]:
-    """Sources for ``script-src``: the SHA-256 of each script that stands in the page itself."""
-    hashes = []
+def escape_metatags(app, pagename, templatename, context, doctree) -> None:
+    """Descriptions for those who link to a page are made of its text, and come with no more than quotes escaped."""
+    whole = lambda match: f'content="{escape(unescape(match[1]))}"'
+    context["metatags"] = re.sub(r'content="([^"]*)"', whole, context.get("metatags", ""))
+
+
+def inline_scripts(html: str) -> list[str]:
+    """The scripts that stand in a page itself and would run, known or not."""
+    found = []
     for match in SCRIPT.finditer(html):
         kind = re.search(r'type="([^"]+)"', match["attributes"])
         runs = kind is None or "javascript" in kind[1] or kind[1] == "module"
         if "src=" in match["attributes"] or not runs:
             continue
-        digest = base64.b64encode(hashlib.sha256(match["body"].encode()).digest()).decode()
-        hashes.append(f"'sha256-{digest}'")
-    return list(dict.fromkeys(hashes))
+        found.append(match["body"])
+    return list(dict.fromkeys(found))
+
+
+def is_known(script: str) -> bool:
+    """Whether a script is one of those that the theme and Sphinx write, whatever else a page holds."""
+    return any(re.fullmatch(known, script.strip()) for known in KNOWN_SCRIPTS)
+
+
+def hash_source(script: str) -> str:
+    """Source for ``script-src``: the SHA-256 of a script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def policy(html: str) -> str:
-    """Content-security policy of one page: nothing foreign, and no script but its own."""
+    """Content-security policy of one page: nothing foreign, and no script in the page but the known ones."""
+    hashes = [hash_source(script) for script in inline_scripts(html) if is_known(script)]
     rules = (
         "default-src 'none'",
-        " ".join(["script-src 'self'", *script_hashes(html)]),
+        " ".join(["script-src 'self'", *hashes]),
         "style-src 'self' 'unsafe-inline'",  # MathJax and the icons write styles
         "img-src 'self' data:",
         "font-src 'self' data:",
@@ -105,5 +138,11 @@ def protect_pages(app, exception) -> None:
     if exception or app.builder.format != "html" or not app.config.steady_csp:
         return
     for page in Path(app.outdir).rglob("*.html"):
-        if "_static" not in page.relative_to(app.outdir).parts:
-            page.write_text(protect(page.read_text(encoding="utf-8")), encoding="utf-8")
+        if "_static" in page.relative_to(app.outdir).parts:
+            continue
+        html = protect(page.read_text(encoding="utf-8"))
+        page.write_text(html, encoding="utf-8")
+        for script in inline_scripts(html):
+            if not is_known(script):
+                shown = " ".join(script.split())[:80]
+                warn(page.relative_to(app.outdir).stem, f"a script that is not known does not run: {shown!r}", "script")
