@@ -195,42 +195,6 @@ def test_notebook_is_run_again_only_when_its_result_code_or_parameters_have_chan
     assert [again(), again()] == [1, 0]
 
 
-def test_book_is_built_again_only_when_something_it_shows_has_changed(home, monkeypatch):
-    built = []
-
-    def build(*words):
-        if "sphinx" in words and "config" not in words:
-            built.append(words)
-            (html / "index.html").parent.mkdir(parents=True, exist_ok=True)
-            (html / "index.html").write_text("")
-        return len(built) == fails
-
-    html, fails = home / "_build" / "html", 2
-    monkeypatch.setattr(reproduce, "HTML", html)
-    monkeypatch.setattr(reproduce, "_quietly", build)
-    keep(home, "published", {"constant": 0.0, "linear": 0.0})
-    keep(home, "reproduced", {"constant": 0.0, "linear": 0.0})
-
-    def again(source: str = "published") -> int:
-        built.clear()
-        assert reproduce.build_book(source, "laptop") == html / "index.html"
-        return len(built)
-
-    assert [again(), again()] == [1, 0]
-    (home / "page.md").write_text("# A page")
-    assert [again(), again()] == [1, 0]
-    assert [again("reproduced"), again("reproduced"), again()] == [1, 0, 1]
-    keep(home, "published", {"constant": 0.1, "linear": 0.0})
-    assert [again(), again()] == [1, 0]
-    shutil.rmtree(html)
-    assert [again(), again()] == [1, 0]
-    (home / "page.md").write_text("# A page with a warning")
-    built.append(())
-    with pytest.raises(RuntimeError, match="warnings fail the build"):
-        reproduce.build_book("published")
-    assert again() == 1  # a book that failed is no book
-
-
 def test_verdicts_are_computed_again_only_when_what_they_rest_on_has_changed(home, monkeypatch):
     keep(home, "published", {"constant": 0.0, "linear": 0.0})
     asked, rows = [], findings.rows

@@ -4,8 +4,6 @@ import functools
 import http.server
 import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -14,9 +12,11 @@ from pathlib import Path
 import click
 
 from steadydescent import data
+from steadydescent.book_build import HTML
+from steadydescent.book_build import build_book as build_book
 from steadydescent.claims import contrasts
-from steadydescent.findings import findings, folder, results, rows, verdict_table, write
-from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
+from steadydescent.findings import findings, folder, results, rows, verdict_table
+from steadydescent.paths import DATA, EXPERIMENTS, PUBLISHED, REPRODUCED, RESULTS, ROOT
 from steadydescent.progress import followed, told_to
 from steadydescent.provenance import packages
 from steadydescent.results import Result, read_folder, write_folder
@@ -24,14 +24,6 @@ from steadydescent.study import Parameters, Plan, left_out, plans
 from steadydescent.sweep import OWN_GIB, workers
 from steadydescent.tasks import find
 from steadydescent.up_to_date import digest, remember, unchanged
-
-HTML = ROOT / "_build" / "html"
-BOOK_IS_MADE_FROM = (
-    "_config.yml", "_toc.yml", "*.md", "*.bib", "chapters", "experiments", "web", "src", "tests", "benchmarks",
-    "results/published",
-)  # fmt: skip
-"""What the book is built from, besides one's own results when it shows these."""
-KERNEL_NOTICES = ("Kernel is running over TCP", "KeyboardInterrupt caught in kernel")
 
 
 def costs(profile: str, device: str, only: str = "") -> list[dict]:
@@ -214,37 +206,6 @@ def with_verdicts(readme: str) -> str:
     begin, end = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->"
     head, rest = readme.split(begin)
     return head + begin + verdict_table(findings("published")["claims"]) + "\n" + end + rest.split(end)[1]
-
-
-def build_book(source: str, profile: str | None = None) -> Path:
-    """Build the book from published or reproduced results on a clean tree; warnings fail the build.
-
-    Nothing is built when the book at hand was made from the same.
-    """
-    home = folder(source, profile)
-    sources = [path for pattern in BOOK_IS_MADE_FROM for path in ROOT.glob(pattern)]
-    made_from = digest([*sources, *home.glob("*/*/*")], source, profile, packages())
-    if unchanged(note := HTML.parent / "made-from", made_from) and (HTML / "index.html").exists():
-        return HTML / "index.html"
-    found = findings(source, profile)  # refuses before the old book is gone
-    for old in (ROOT / "_build", GENERATED):
-        shutil.rmtree(old, ignore_errors=True)
-    write(GENERATED / "findings.json", found)
-    if _quietly(str(Path(sys.executable).with_name("jupyter-book")), "config", "sphinx", "."):
-        raise RuntimeError("jupyter-book could not turn _config.yml into conf.py; its message is above")
-    sphinx = ("-m", "sphinx", "-q", "-W", "-n", "--keep-going", "-j", "2", "-b", "html", ".", str(HTML))
-    if _quietly(sys.executable, *sphinx):
-        raise RuntimeError("the book has warnings, and warnings fail the build; they are above")
-    remember(note, made_from)
-    return HTML / "index.html"
-
-
-def _quietly(*words: str) -> int:
-    """Run a command for what it says on standard error, less what notebook kernels print as they start and end."""
-    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    lines = [line for line in done.stderr.splitlines() if not any(notice in line for notice in KERNEL_NOTICES)]
-    click.echo("\n".join(lines), err=True, nl=bool(lines))
-    return done.returncode
 
 
 def serve_book(port: int) -> None:

@@ -7,9 +7,13 @@ Roles: ``result``, ``verdict``. Directives: ``claim``, ``verdicts``, ``holds``, 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sphinx.errors import ExtensionError
+
+from steadydescent.book_build import BUILDER
+from steadydescent.processes import follow
 
 from .cite import HowToCite
 from .claims import Claim, Holds, Verdicts
@@ -32,6 +36,12 @@ DIRECTIVES = {
     "howtocite": HowToCite,
     "slips": Slips,
 }
+
+
+def _end_with_the_command(app) -> None:
+    """A command that is killed cannot end what it started: pages would go on running for minutes."""
+    if builder := os.environ.get(BUILDER):
+        follow(int(builder))
 
 
 def _one_address(app, config) -> None:
@@ -86,6 +96,7 @@ def setup(app) -> dict:
     app.add_post_transform(ResolveSources)
     app.add_post_transform(CellOutputs)
     app.connect("config-inited", _one_address)
+    app.connect("builder-inited", _end_with_the_command)
     app.connect("builder-inited", _need_findings)
     app.connect("env-purge-doc", _purge)
     app.connect("env-merge-info", _merge)
