@@ -223,3 +223,17 @@ def test_every_page_of_the_book_is_in_its_table_of_contents():
     toc = toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
     written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "chapters").rglob("*.md")}
     assert toc == written | {"index"}
+
+
+def test_the_same_findings_give_the_same_bytes(tmp_path):
+    editions = []
+    for number in range(2):
+        (folder := tmp_path / str(number)).mkdir()
+        book = Book(folder, toy_findings())
+        book.figure("toy-curve")
+        book.figure("toy-chart", "charts", spec={"title": "Toy"})
+        book.accept("```{datafig} toy-curve\n```\n\n```{vegachart} toy-chart\n```\n\n```{verdicts}\n```")
+        built = [path for path in book.out.rglob("*") if path.is_file() and ".doctrees" not in path.parts]
+        editions.append({path.relative_to(book.out).as_posix(): path.read_bytes() for path in built})
+    one, other = editions
+    assert set(one) == set(other) and [name for name in one if one[name] != other[name]] == []
