@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -111,3 +115,26 @@ def test_page_of_the_whole_study_with_one_experiment_alone(page, name, monkeypat
 def test_every_experiment_and_every_page_with_cells_is_among_them():
     assert list(load_study()) == EXPERIMENTS and {page.stem for page in PAGES} >= set(EXPERIMENTS)
     assert EVERYWHERE
+
+
+# ---- the real books, which take minutes each -----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [*EXPERIMENTS, *(f"{name}/{task}" for name, task in dict(RESULTS).items())])
+def test_a_book_from_one_experiment_or_one_task_alone_builds(tmp_path, place):
+    for name in ("_config.yml", "_toc.yml", "pyproject.toml", "README.md", "index.md", "references.bib", "sources.bib"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("chapters", "experiments", "web/static", "src", "tests", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in PUBLISHED.iterdir():
+        if path.is_file():
+            (tmp_path / "results/published").mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tmp_path / "results/published")
+    shutil.copytree(PUBLISHED / place, tmp_path / "results/reproduced/desk" / place)
+    words = [sys.executable, "-m", "steadydescent.cli", "book", "--source", "reproduced", "--profile", "desk"]
+    own = {name: value for name, value in os.environ.items() if name not in ("PROFILE", "DEVICE", "ONLY")}
+    done = subprocess.run(words, env=own | {"STEADY_HOME": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = (tmp_path / f"_build/html/chapters/{place.partition('/')[0]}.html").read_text(encoding="utf-8")
+    assert "not run" in text
