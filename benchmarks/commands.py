@@ -17,9 +17,9 @@ import pandas as pd
 
 from rounds import row
 from steadydescent import engine, sweep
+from steadydescent.book_build import MADE_FROM
 from steadydescent.paths import RESULTS, ROOT
 from steadydescent.progress import Journal
-from steadydescent.reproduce import BOOK_IS_MADE_FROM
 from steadydescent.results import Store
 from steadydescent.runs import Run
 from training import Settings
@@ -131,7 +131,7 @@ def book(device: str, settings: Settings) -> list[dict[str, Any]]:
     """The book built on a clean tree against the same built again; in a copy, so that yours stays."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        for pattern in BOOK_IS_MADE_FROM:
+        for pattern in MADE_FROM:
             for path in ROOT.glob(pattern):
                 copy = shutil.copytree if path.is_dir() else shutil.copy2
                 (home / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)

@@ -115,9 +115,8 @@ def _without_formulas(canvas: Figure) -> None:
         for axis in (ax.xaxis, ax.yaxis):
             axis.get_ticklabels(which="both")  # brings their texts up to date
     for text in canvas.findobj(Text):
-        written = cast(Text, text)
-        if r"\mathdefault" not in written.get_text():
-            written.set_parse_math("$" not in written.get_text())
+        if r"\mathdefault" not in text.get_text():
+            text.set_parse_math("$" not in text.get_text())
 
 
 def chart(name: str, spec: Any, *, alt: str, caption: str, data: pd.DataFrame, results: Sequence[str] = ()) -> None:
