@@ -296,3 +296,10 @@ def test_names_in_a_picture_are_no_formulas(tmp_path, monkeypatch):
     figures.figure("toy", draw, alt="A line.", caption="A line.", data=pd.DataFrame({"a": [1]}))
     picture = (tmp_path / "generated/figures/toy-light.svg").read_text()
     assert "<script" not in picture and "mathdefault" in picture  # the axis' own powers of ten are still drawn as such
+
+
+@pytest.mark.parametrize("stem", sorted(set(FILES.values())))
+def test_pages_of_published_files_show_them_as_they_are(stem, monkeypatch):
+    without_drawing(monkeypatch)
+    told = run(ROOT / f"chapters/{stem}.md", until="steadydescent.study")
+    assert told and all(isinstance(it, page.Shown) for it in told)
