@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 
@@ -32,12 +33,42 @@ class Seconds(click.FloatRange):
         return number
 
 
+CLOSED_PIPE = 128 + 13
+"""Exit code of whoever writes where nobody reads, as shells tell it."""
+CELL_HOURS = click.option(
+    "--cell-hours", default=48.0, show_default=True, envvar="CELL_HOURS", type=Seconds(0, 10_000, min_open=True),
+    help="Hours after which a cell of a notebook counts as hung.",
+)  # fmt: skip
+
+
+class Listing(Console):
+    """A console whose reader may go away."""
+
+    def on_broken_pipe(self) -> None:
+        sys.exit(CLOSED_PIPE)
+
+
 class Friendly(click.Group):
     """Turns the errors that a user can mend into one sentence; anything else keeps its traceback."""
+
+    def __call__(self, *args, **kwargs):
+        """The command as a process of its own, which also answers to signals and closed pipes."""
+        from steadydescent.processes import leave, leave_on_signals
+
+        leave_on_signals()
+        try:
+            try:
+                return super().__call__(*args, **kwargs)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # `steady plan | head -1`
+            leave(CLOSED_PIPE)
 
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            sys.exit(CLOSED_PIPE)  # click would make it 1
         except (click.exceptions.Exit, click.Abort):
             raise  # they are RuntimeErrors: --help ends with one, Ctrl-C with the other
         except (ValueError, FileNotFoundError, RuntimeError) as error:
@@ -71,7 +102,7 @@ def show(rows: list[dict], as_json: bool, title: str = "") -> None:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Listing(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _estimate(row: dict) -> str:
@@ -120,8 +151,9 @@ def plan(profile: str, device: str, only: str, workers: str, as_json: bool) -> N
 @DEVICE
 @ONLY
 @WORKERS
+@CELL_HOURS
 @click.option("--book/--no-book", default=True, help="Build the book from the results at the end.")
-def reproduce(profile: str, device: str, only: str, workers: str, book: bool) -> None:
+def reproduce(profile: str, device: str, only: str, workers: str, cell_hours: float, book: bool) -> None:
     """Plan, fetch data, train what is missing, judge the claims, and build the book."""
     from steadydescent.reproduce import build_book, run_study, say_cost
     from steadydescent.reproduce import costs as costs_of
@@ -131,7 +163,7 @@ def reproduce(profile: str, device: str, only: str, workers: str, book: bool) ->
     rows = costs_of(profile, device, only)
     show(rows, False, f"Profile {profile} on {device}")
     say_cost(rows, profile, device, processes(device, workers))
-    run_study(profile, device, only, workers)
+    run_study(profile, device, only, workers, cell_hours)
     _verdicts("reproduced", profile, False)
     if book:
         click.echo(f"The book with your results: {build_book('reproduced', profile)}")
@@ -142,12 +174,13 @@ def reproduce(profile: str, device: str, only: str, workers: str, book: bool) ->
 @DEVICE
 @ONLY
 @WORKERS
-def run(profile: str, device: str, only: str, workers: str) -> None:
+@CELL_HOURS
+def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -> None:
     """Train what is missing, without the book."""
     from steadydescent.reproduce import run_study
     from steadydescent.sweep import pick_device
 
-    run_study(profile, pick_device(device), only, workers)
+    run_study(profile, pick_device(device), only, workers, cell_hours)
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:
@@ -195,11 +228,12 @@ def book(source: str, profile: str) -> None:
 
 
 @main.command()
-@click.option("--port", default=8000, show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def serve(port: int) -> None:
     """Serve the built book on this machine."""
     from steadydescent.reproduce import serve_book
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the way to end it, and nothing to be kept
     serve_book(port)
 
 

@@ -15,6 +15,8 @@ import torch
 from steadydescent.paths import ROOT
 
 PACKAGES = ("steadydescent", "torch", "torchvision", "numpy", "pandas", "scipy", "mnist1d", "papermill")
+TOKEN = "STEADY_TOKEN"
+"""Variable that says which run of a notebook this is; a result's receipt tells it."""
 
 
 def device_name(device: str) -> str:

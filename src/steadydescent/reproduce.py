@@ -2,12 +2,9 @@
 
 import functools
 import http.server
-import multiprocessing
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,11 +13,11 @@ import click
 from steadydescent import data
 from steadydescent.claims import contrasts
 from steadydescent.findings import findings, folder, results, rows, verdict_table, write
-from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
-from steadydescent.progress import followed, told_to
+from steadydescent.notebooks import CELL_HOURS, check_notebooks, run_notebooks, up_to_date
+from steadydescent.paths import DATA, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
 from steadydescent.provenance import packages
-from steadydescent.results import Result, read_folder, write_folder
-from steadydescent.study import Parameters, Plan, left_out, plans
+from steadydescent.results import write_folder
+from steadydescent.study import left_out, plans
 from steadydescent.sweep import OWN_GIB, workers
 from steadydescent.tasks import find
 from steadydescent.up_to_date import digest, remember, unchanged
@@ -59,104 +56,22 @@ def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) ->
         )
 
 
-def run_study(profile: str, device: str, only: str = "", asked: str = "") -> None:
+def run_study(profile: str, device: str, only: str = "", asked: str = "", cell_hours: float = CELL_HOURS) -> None:
     """Fetch the data and run the notebooks of the profile that are not up to date; `asked` processes train.
 
     Where several train, two notebooks run at a time: while one is judged the other's networks keep all busy.
     """
     todo = []
     for plan in plans(profile, only):
-        if unchanged(_note(plan), _inputs(plan, device) + _digest_of_result(plan)):
+        if up_to_date(plan, device):
             click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
         else:
             todo.append(plan)
+    check_notebooks(todo, device)
     for source in sorted({find(plan.task).source for plan in todo}):
         data.fetch(source, DATA, click.echo)
     with workers(device, asked) if todo else nullcontext() as address:
-        if address is None:
-            for plan in todo:
-                run_notebook(plan, device)
-        else:
-            _two_at_a_time(todo, device)
-
-
-def _two_at_a_time(todo: list[Plan], device: str) -> None:
-    """Notebooks in processes of their own, because the environment that a kernel starts with is a process's."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context) as kernels, ThreadPoolExecutor(2) as pool:
-        elsewhere = lambda *given: kernels.submit(_execute, *given).result()
-        running = [pool.submit(run_notebook, plan, device, elsewhere) for plan in todo]
-        try:
-            for notebook in as_completed(running):
-                notebook.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def run_notebook(plan: Plan, device: str, execute: Callable[[Plan, str], None] | None = None) -> Path:
-    """Run one experiment's notebook on one task; only a verified result file counts as success."""
-    place, output = _place(plan), _output(plan)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    before, inputs = _stamp(place), _inputs(plan, device)
-    click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
-    with followed(output.with_suffix(".jsonl"), f"{plan.experiment.title}, "):
-        (execute or _execute)(plan, device)
-    if _stamp(place) == before:
-        raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
-    read_folder(place, Result)
-    remember(_note(plan), inputs + _digest_of_result(plan))
-    return place
-
-
-def _place(plan: Plan) -> Path:
-    return REPRODUCED / plan.profile / plan.experiment.name / plan.task
-
-
-def _output(plan: Plan) -> Path:
-    return REPRODUCED / plan.profile / "notebooks" / f"{plan.experiment.name}-{plan.task}.ipynb"
-
-
-def _note(plan: Plan) -> Path:
-    return _output(plan).with_suffix(".made-from")
-
-
-def _inputs(plan: Plan, device: str) -> str:
-    """Digest of what a result depends on: code, notebooks, packages, parameters."""
-    return digest([ROOT / "src", EXPERIMENTS], _parameters(plan, device), packages())
-
-
-def _digest_of_result(plan: Plan) -> str:
-    """Digest of the result at hand."""
-    return digest([_place(plan)])
-
-
-def _parameters(plan: Plan, device: str) -> Parameters:
-    return Parameters(experiment=plan.experiment.name, task=plan.task, profile=plan.profile, device=device)
-
-
-def _execute(plan: Plan, device: str) -> None:
-    """Have papermill run the notebook, which tells its progress to the journal beside its output."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    output = _output(plan)
-    with told_to(output.with_suffix(".jsonl")):
-        try:
-            papermill.execute_notebook(
-                EXPERIMENTS / plan.experiment.notebook, output, parameters=_parameters(plan, device).model_dump(),
-                kernel_name="python3", progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=CRITICAL"],
-            )  # fmt: skip
-        except papermill.PapermillExecutionError as error:
-            raise RuntimeError(f"a cell of {output} failed with {error.ename}: {error.evalue}") from error
-        except DeadKernelError as error:
-            raise RuntimeError(
-                f"the kernel of {output} died, perhaps for want of memory; what is finished is kept, run it again"
-            ) from error
-
-
-def _stamp(place: Path) -> int:
-    receipt = place / "receipt.json"
-    return receipt.stat().st_mtime_ns if receipt.exists() else 0
+        run_notebooks(todo, device, 2 if address else 1, cell_hours)
 
 
 def compare(profile: str) -> list[dict]:
@@ -252,7 +167,11 @@ def serve_book(port: int) -> None:
     if not (HTML / "index.html").exists():
         raise FileNotFoundError(f"there is no book in {HTML}; run `make book` first")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    try:
+        listening = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise RuntimeError(f"port {port} cannot be had ({error.strerror}); name another with --port") from error
+    with listening as server:
         click.echo(f"http://127.0.0.1:{port}/ (Ctrl-C stops)")
         try:
             server.serve_forever()
