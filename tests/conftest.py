@@ -42,3 +42,23 @@ def toy(tmp_path):
     write_experiments(tmp_path / "experiments")
     with experiments_from(tmp_path / "experiments"):
         yield tmp_path
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The small study in a folder of its own, where results are read and written."""
+    from fabricated import experiments_from, write_experiments
+    from steadydescent import findings, notebooks, reproduce
+
+    write_experiments(tmp_path / "experiments")
+    places = {"ROOT": "", "RESULTS": "results", "GENERATED": "generated", "EXPERIMENTS": "experiments"}
+    places |= {"PUBLISHED": "results/published", "REPRODUCED": "results/reproduced"}
+    for module in (findings, notebooks, reproduce):
+        for name, place in places.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, tmp_path / place)
+    for name in ("PROFILE", "DEVICE", "ONLY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STEADY_COMMAND", "steady test")
+    with experiments_from(tmp_path / "experiments"):
+        yield tmp_path

@@ -32,7 +32,7 @@ def write_notebook(path: Path, *cells: str, parameters: str = PARAMETERS, tags: 
 
 def study_in(home: Path, *cells: str, tasks: tuple[str, ...] = ("mnist1d-mlp",)) -> Path:
     """A home for `STEADY_HOME` whose one experiment runs these cells, on this repository's data."""
-    rates = {task: SMALL_EXPERIMENT["rates"]["mnist1d-mlp"] for task in tasks}
+    rates = dict.fromkeys(tasks, SMALL_EXPERIMENT["rates"]["mnist1d-mlp"])
     profiles = {"smoke": dict.fromkeys(tasks, SHORT)}
     write_experiments(home / "experiments", SMALL_EXPERIMENT | {"profiles": profiles, "rates": rates})
     write_notebook(home / "experiments" / "toy.ipynb", *cells)
@@ -49,7 +49,7 @@ def start(home: Path, *words: str, log: str = "log.txt", **variables: str) -> su
         return subprocess.Popen(
             [sys.executable, "-m", "steadydescent.cli", *words],
             env=env | variables, stdout=said, stderr=said, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
 

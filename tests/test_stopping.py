@@ -164,6 +164,8 @@ def test_ctrl_c_ends_serving_quietly_and_a_port_in_use_is_a_sentence(tmp_path):
     serving = start(tmp_path, "serve", "--port", port)
     until(lambda: "Ctrl-C stops" in said(tmp_path), serving, tmp_path)
     second = start(tmp_path, "serve", "--port", port, log="second.txt")
-    assert second.wait(60) == 1 and f"port {port} cannot be had (Address already in use)" in said(tmp_path, "second.txt")
+    assert second.wait(60) == 1 and f"port {port} cannot be had (Address already in use)" in said(
+        tmp_path, "second.txt"
+    )
     serving.send_signal(signal.SIGINT)
     assert serving.wait(20) == 0 and "Traceback" not in said(tmp_path)

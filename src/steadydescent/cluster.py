@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.system import MEMORY_LIMIT
 from filelock import FileLock, Timeout
 
-from steadydescent.processes import deaf
+from steadydescent.processes import deaf, heard
 from steadydescent.progress import Journal
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
@@ -110,7 +111,8 @@ def local_cluster(workers: int, device: str, threads: int = 0) -> SpecCluster:
     spec = {i: {"cls": Nanny, "options": usual | option} for i, option in enumerate(options)}
     scheduler = {"cls": Scheduler, "options": local | {"port": 0}}
     with ThreadPoolExecutor(1, initializer=deaf) as starting:  # this thread goes on listening to Ctrl-C meanwhile
-        return starting.submit(SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.WARNING).result()
+        start = partial(SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
+        return heard([starting.submit(start)])[0]
 
 
 def _client(address: str) -> Client:

@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from steadydescent.paths import EXPERIMENTS, REPRODUCED, ROOT
+from steadydescent.processes import heard
 from steadydescent.progress import VARIABLE, followed
 from steadydescent.provenance import TOKEN, packages
 from steadydescent.results import Result, read_folder
@@ -56,8 +57,7 @@ def run_notebooks(plans: list[Plan], device: str, at_a_time: int = 1, cell_hours
     with ThreadPoolExecutor(at_a_time) as pool:
         working = [pool.submit(work) for _ in range(at_a_time)]
         try:
-            for future in wait(working, return_when=FIRST_EXCEPTION).done:
-                future.result()
+            heard(working)
         finally:
             stopped.set()
             while wait(working, timeout=POLL_SECONDS).not_done:

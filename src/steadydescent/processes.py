@@ -9,10 +9,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import psutil
 
@@ -20,6 +22,7 @@ KEPT = "what is finished is kept; run it again and it goes on from there"
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Ctrl-C, a polite kill, and the end of the terminal; Windows lacks the last."""
 POLL_SECONDS = 0.3
+T = TypeVar("T")
 
 
 def _stopping_signals() -> list[signal.Signals]:
@@ -91,6 +94,17 @@ def leave_on_signals() -> None:
     for stopping in _stopping_signals():
         if signal.getsignal(stopping) != signal.SIG_IGN:
             signal.signal(stopping, _stop)
+
+
+def heard(working: Sequence[Future[T]]) -> list[T]:
+    """What threads return, or the first error of one, in a wait that signals end.
+
+    A signal that another thread happens to receive would not wake a main thread that waits without a limit.
+    """
+    while True:
+        done, left = futures.wait(working, POLL_SECONDS, futures.FIRST_EXCEPTION)
+        if not left or any(future.exception() for future in done):
+            return [future.result() for future in working if future.done()]
 
 
 def deaf() -> None:
