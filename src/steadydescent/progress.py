@@ -116,7 +116,7 @@ def _follow(journal: Path, prefix: str, stop: threading.Event) -> None:
             ending = stop.is_set()  # looked at before reading, so that nothing written earlier is missed
             *lines, rest = (rest + stream.read()).split("\n")
             for line in lines:
-                with suppress(ValueError, TypeError, KeyError):  # half a line, of a kernel killed while it wrote
+                with suppress(ValueError, TypeError, KeyError, RecursionError):  # half a line of a killed kernel
                     event = json.loads(line)
                     view.show(event | {"start": prefix + event["start"]} if "start" in event else event)
             if ending:
