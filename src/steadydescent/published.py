@@ -75,11 +75,6 @@ def _at_or_below(name: str, places: Iterable[str]) -> bool:
     return any(name == place or name.startswith(f"{place}/") for place in places)
 
 
-def holds(name: str, root: Path = PUBLISHED) -> bool:
-    """Whether a file was published, or lies there as if it were."""
-    return name in listed(root) or os.path.lexists(root / name)
-
-
 def read(name: str, root: Path = PUBLISHED) -> bytes:
     """The content of a published file.
 
@@ -111,9 +106,11 @@ def table(name: str, root: Path = PUBLISHED) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(read(name, root)))
 
 
-def parsed(name: str, root: Path = PUBLISHED) -> Any:
-    """A published JSON file; raises DamagedFile as `read` does."""
-    return verified.parsed(read(name, root), root / name)
+def parsed(name: str, root: Path = PUBLISHED, otherwise: Any = None) -> Any:
+    """A published JSON file, or `otherwise` where none was published; raises DamagedFile as `read` does."""
+    if name in listed(root) or os.path.lexists(root / name):
+        return verified.parsed(read(name, root), root / name)
+    return otherwise
 
 
 def write(name: str, content: bytes, root: Path = PUBLISHED) -> Path:

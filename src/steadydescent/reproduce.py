@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from steadydescent import data
+from steadydescent import data, published
 from steadydescent.claims import contrasts
 from steadydescent.findings import findings, folder, results, rows, verdict_table, write
 from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
@@ -197,13 +197,15 @@ def publish_results(profile: str, only: str = "") -> list[str]:
     """Copy verified results of a profile to `results/published`; smoke supports no claim and is refused."""
     if profile == "smoke":
         raise ValueError("profile 'smoke' supports no claim and is not published; use laptop, desk or full")
-    names = []
-    for experiment, task, _, result, receipt in results(REPRODUCED / profile):
-        if only in ("", experiment, f"{experiment}/{task}"):
-            write_folder(PUBLISHED / experiment / task, result, receipt, replace=True)
-            names.append(f"{receipt['result']} ({contrasts(experiment, profile)} primary contrasts)")
-    if not names:
+    mine = [found for found in results(REPRODUCED / profile) if only in ("", found[0], f"{found[0]}/{found[1]}")]
+    if not mine:
         raise FileNotFoundError(f"no reproduced results of profile {profile} match only={only!r}")
+    places = {f"{experiment}/{task}": (result, receipt) for experiment, task, _, result, receipt in mine}
+    published.check(PUBLISHED, but=places)  # what stays must be sound before anything is replaced
+    for place, (result, receipt) in places.items():
+        write_folder(PUBLISHED / place, result, receipt, replace=True)
+        published.record([place], PUBLISHED)
+    names = [f"{note['result']} ({contrasts(name, profile)} primary contrasts)" for name, *_, note in mine]
     readme = ROOT / "README.md"
     readme.write_text(with_verdicts(readme.read_text(encoding="utf-8")), encoding="utf-8")
     return names

@@ -85,8 +85,10 @@ def unpacked(content: bytes, kind: str, path: Path) -> pd.DataFrame:
         DamagedFile: for what is no Parquet, another schema, too many rows or bytes, or values out of range.
     """
     try:
-        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=_text_columns(kind))
-        _check_size(file, kind, path)
+        about = pq.read_metadata(pa.BufferReader(content))
+        _check_size(about, kind, path)
+        file = pq.ParquetFile(pa.BufferReader(content), metadata=about, read_dictionary=_text_columns(kind))
+        _check_types(file, kind, path)
         table = file.read()
         sizes = [_size(column) for column in table.columns]
         if sum(sizes) > MOST_UNPACKED:
@@ -106,17 +108,23 @@ def _text_columns(kind: str) -> list[str]:
     return [field.name for field in SCHEMAS[kind] if field.type in (pa.string(), pa.binary())]
 
 
-def _check_size(file: pq.ParquetFile, kind: str, path: Path) -> None:
-    about, schema = file.metadata, SCHEMAS[kind]
-    expected = [pa.field(f.name, pa.dictionary(pa.int32(), f.type)) if f.name in _text_columns(kind) else f
-                for f in schema]  # fmt: skip
-    if not file.schema_arrow.remove_metadata().equals(pa.schema(expected)):
-        raise DamagedFile(f"{path} is not a {kind} table: its columns are {file.schema_arrow.names[:40]}")
+def _check_size(about: pq.FileMetaData, kind: str, path: Path) -> None:
+    """Refuse other columns, and what would take too much memory by its own account."""
+    if about.schema.names != SCHEMAS[kind].names:
+        raise DamagedFile(f"{path} is not a {kind} table: its columns are {about.schema.names[:40]}")
     groups = [about.row_group(i) for i in range(about.num_row_groups)]
     if about.num_rows > MOST_ROWS or sum(group.num_rows for group in groups) != about.num_rows:
         raise DamagedFile(f"{path} is refused: it has {about.num_rows} rows, expected at most {MOST_ROWS}")
     if (size := sum(group.total_byte_size for group in groups)) > MOST_UNPACKED:
         raise DamagedFile(f"{path} is refused: unpacked it has {size} bytes, expected at most {MOST_UNPACKED}")
+
+
+def _check_types(file: pq.ParquetFile, kind: str, path: Path) -> None:
+    """Refuse a table whose columns are of other types, which the dictionaries that we ask for are not."""
+    read_as = {pa.string(): pa.dictionary(pa.int32(), pa.string()), pa.binary(): pa.dictionary(pa.int32(), pa.binary())}
+    expected = pa.schema([(field.name, read_as.get(field.type, field.type)) for field in SCHEMAS[kind]])
+    if not file.schema_arrow.remove_metadata().equals(expected):
+        raise DamagedFile(f"{path} is not a {kind} table: its columns are {file.schema_arrow.types}")
 
 
 def _size(column: pa.ChunkedArray) -> int:
@@ -170,8 +178,10 @@ def check_together(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     for kind, table in tables.items():
         if "run" not in table.columns:
             continue
-        strangers = set(table.run) - known - ({""} if kind == "measures" else set())  # "": measured of no single run
+        strangers = (
+            set(table.run.unique()) - known - ({""} if kind == "measures" else set())
+        )  # "": measured of no single run
         if strangers:
             raise DamagedFile(f"{folder} is refused: {kind} are of {len(strangers)} runs that are not there")
-    if missing := known - set(tables["finals"].run):
+    if missing := known - set(tables["finals"].run.unique()):
         raise DamagedFile(f"{folder} is refused: {len(missing)} of {len(known)} runs have no final rows")

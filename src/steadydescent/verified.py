@@ -58,9 +58,8 @@ def parsed(content: bytes, path: Path) -> Any:
     Raises:
         DamagedFile: for anything else; names the file.
     """
-    hooks = {"object_pairs_hook": _unique, "parse_constant": _not_finite, "parse_float": _finite}
     try:
-        return json.loads(content.decode(), **hooks)
+        return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_not_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{path} is refused: not the JSON that was written ({error})") from error
 
