@@ -161,6 +161,7 @@ def _stamp(place: Path) -> int:
 
 def compare(profile: str) -> list[dict]:
     """Published rows against one's own: held, flipped (one decisive verdict became another), or undecided."""
+    published.check(PUBLISHED)
     ran = lambda root: [r for r in rows(root) if r["result"]]  # arithmetic is the same everywhere
     mine = {(r["id"], r["task"], r["condition"]): r for r in ran(folder("reproduced", profile))}
     if not mine:
