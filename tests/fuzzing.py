@@ -6,7 +6,7 @@ CASES = 500
 
 
 def fuzzed(law):
-    """A law under `hypothesis.given`, tried on 500 cases, or on 10 000 with STEADY_FUZZ=1."""
+    """A law under `hypothesis.given`, tried on 500 cases, or on 10 000 with STEADY_FUZZ=nightly."""
 
     def settings():
         profile = hypothesis.settings.default

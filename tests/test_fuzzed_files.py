@@ -1,6 +1,6 @@
 """Receipts, tables, manifests and other JSON from a generator: what is read is what was written, or a refusal by name.
 
-500 cases each, 10 000 with STEADY_FUZZ=1. Never another exception than ValueError, never a hang.
+500 cases each, 10 000 with STEADY_FUZZ=nightly. Never another exception than ValueError, never a hang.
 """
 
 import json
