@@ -24,7 +24,7 @@ SHAPES: dict[str, Callable[[], nn.Module]] = {
     "10 million weights in 10 layers": lambda: nn.Sequential(*[nn.Linear(1000, 1000) for _ in range(10)]),
     "1 000 small tensors": lambda: nn.Sequential(*[nn.Linear(32, 32) for _ in range(500)]),
     "10 million weights, channels_last": lambda: nn.Sequential(*[nn.Conv2d(128, 128, 3) for _ in range(68)]).to(
-        memory_format=torch.channels_last
+        memory_format=torch.channels_last  # type: ignore[call-overload]
     ),
 }
 """Extremes of number, size and layout of tensors."""

@@ -148,7 +148,7 @@ def test_claim_without_results_is_not_run(toy, published):
 @pytest.mark.parametrize(
     ("source", "profile", "sentence"),
     [
-        ("mine", "desk", "source must be published or reproduced, got 'mine'"),
+        ("mine", "desk", "source must be one of .*, got 'mine'"),
         ("reproduced", None, "profile must be one of .*None"),
     ],
 )

@@ -236,21 +236,16 @@ FORGED = [
 
 @pytest.mark.parametrize("public", [True, False])
 @pytest.mark.parametrize(("changes", "named"), FORGED, ids=str)
-def test_forged_receipt_is_held_to_its_tables_its_place_and_the_study(mine, changes, named, public):
+def test_forged_receipt_is_held_to_its_tables_and_its_place(mine, changes, named, public):
     """All digests vouched for anew: what it says is still not so."""
     home = mine[public]
+    if public and changes == {"profile": "full"}:
+        pytest.skip("published results of all profiles stand in one folder; git holds what was published")
     forge(home, **changes)
     if public:
         published.record([f"toy/{TASK}"], home.parents[1])
     with pytest.raises(DamagedFile, match=rf"receipt\.json is refused: .*{named}"):
         list(findings.results(home.parents[1]))
-
-
-def test_published_receipt_of_another_size_than_the_study_asks_for_is_refused(mine):
-    forge(mine[1], updates=99)
-    published.record([f"toy/{TASK}"], mine[1].parents[1])
-    with pytest.raises(DamagedFile, match="it says updates in profile laptop 99, which here is 40; git checkout"):
-        list(findings.results(mine[1].parents[1]))
 
 
 def test_forged_cache_of_verdicts_is_computed_again(mine):

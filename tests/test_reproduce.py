@@ -247,7 +247,7 @@ def test_study_fetches_each_source_once_and_runs_what_only_asks_for(home, monkey
     monkeypatch.setattr(reproduce, "run_notebook", lambda plan, device: ran.append((plan.task, device)))
     reproduce.run_study("smoke", "cpu", f"toy/{TASK}")
     assert (fetched, ran) == (["mnist1d"], [(TASK, "cpu")])
-    with pytest.raises(ValueError, match="matches nothing"):
+    with pytest.raises(ValueError, match="only must be one of"):
         reproduce.run_study("smoke", "cpu", "toy/other")
 
 

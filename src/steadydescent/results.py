@@ -9,6 +9,7 @@ runs are trained again.
 """
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
