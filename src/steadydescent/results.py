@@ -10,8 +10,7 @@ runs are trained again.
 
 import hashlib
 import json
-import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ import pandas as pd
 from filelock import FileLock
 
 from steadydescent import verified
-from steadydescent.files import DamagedFile, flush, sha256
+from steadydescent.files import DamagedFile, completed, replacing_folder, sha256, writing
 from steadydescent.tables import SCHEMAS, check_together, read_table, unpacked, write_table
 
 __all__ = [
@@ -72,35 +71,17 @@ def file_digest(path: Path) -> str:
 
 
 def write_folder(target: Path, tables: Tables | Result, receipt: dict[str, Any], replace: bool = False) -> None:
-    """Write tables and receipt as one folder that appears whole; an existing target is kept unless `replace`."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        check_together(tables._asdict(), target)
+    """Write tables and receipt as one folder that appears whole; an existing target is kept unless `replace`.
+
+    Raises:
+        CannotWrite: when the disk is full or the place is not to be written; what stood there stays.
+    """
+    check_together(tables._asdict(), target)
+    with replacing_folder(target, RECEIPT, replace) as folder:
         for kind, table in tables._asdict().items():
             write_table(table, folder / f"{kind}.parquet", kind)
         digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
         (folder / RECEIPT).write_bytes(verified.sealed({**receipt, "files": digests}))
-        for path in [*folder.iterdir(), folder]:
-            flush(path)
-        folder.chmod(0o755)
-        if replace:
-            with suppress(FileNotFoundError):
-                target.rename(folder / "old")
-        _appear(folder, target)
-        shutil.rmtree(target / "old", ignore_errors=True)
-        flush(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _appear(folder: Path, target: Path) -> None:
-    """Rename a finished folder, unless another runner was first and its folder stands there whole."""
-    try:
-        folder.rename(target)
-    except OSError:
-        if not (target / RECEIPT).exists():
-            raise
 
 
 def read_receipt(folder: Path) -> dict[str, Any]:
@@ -111,9 +92,33 @@ def read_receipt(folder: Path) -> dict[str, Any]:
 def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
     """Tables and receipt of a folder: the receipt checked by its own digest, each table by the receipt's.
 
+    A folder that another process replaces meanwhile is read again: its files are of one writing, never of two.
+
     Raises:
         DamagedFile: names the file that is missing, altered, or holds what no result holds.
     """
+    while True:
+        before = _identity(completed(folder))
+        try:
+            found = _read_folder(folder, kind)
+        except ValueError:
+            if _identity(completed(folder)) == before:
+                raise
+        else:
+            if _identity(completed(folder)) == before:
+                return found
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another that took its name."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
     verified.check_inside(folder, folder.parent)
     try:
         receipt = read_receipt(folder)
@@ -168,11 +173,10 @@ class Store:
         return self._checked[folder]
 
     def _set_aside(self, folder: Path) -> None:
-        damaged = self.root / "damaged"
-        damaged.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=damaged))
-        with suppress(FileNotFoundError):  # another runner may have set it aside already
-            folder.rename(aside / folder.name)
+        aside = self.root / "damaged" / f"{folder.name}-{uuid.uuid4().hex[:8]}" / folder.name
+        with writing(folder), suppress(FileNotFoundError):  # another runner may have set it aside already
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(aside)
 
     def keys(self) -> set[str]:
         """Keys of all finished runs, files verified."""
@@ -188,7 +192,8 @@ class Store:
     def lock(self, keys: Sequence[str]) -> FileLock:
         """A lock on a stack of runs; it goes with the process that holds it."""
         folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{self._name(keys)}.lock")
 
     @staticmethod
