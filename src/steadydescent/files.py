@@ -53,9 +53,15 @@ class CannotWrite(OSError):
     def __str__(self) -> str:
         reason = f"{self.strerror}, {_free(Path(self.filename))}" if self.errno == errno.ENOSPC else self.strerror
         remedy = REMEDIES.get(self.errno or 0, "mend that")
-        return (
-            f"{self.filename} cannot be written: {reason}; {remedy}, and try again. What was finished before is kept"
-        )
+        return f"{self.filename} cannot be written: {reason}; {remedy}, and try again. What was finished before is kept"
+
+
+def explained(error: Exception) -> str:
+    """An error's text; that of an error of the system with the path, where it has one, and what to do."""
+    if isinstance(error, CannotWrite) or not isinstance(error, OSError) or error.errno not in REMEDIES:
+        return str(error)
+    named = "a file" if error.filename is None else str(error.filename)
+    return f"{named} cannot be read or written: {error.strerror}; {REMEDIES[error.errno]}, and try again"
 
 
 def _free(path: Path) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from steadydescent import published, verified
 from steadydescent.checks import check_choice
 from steadydescent.claims import load_claims, place
-from steadydescent.files import DamagedFile, write_atomically
+from steadydescent.files import DamagedFile, completed, write_atomically
 from steadydescent.judging import Candidates, Evidence, all_rows, evidence_of, judge_all, judged
 from steadydescent.paths import EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.provenance import packages
@@ -37,15 +37,21 @@ def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]
     Raises:
         DamagedFile: for a file that is altered, stands in another's place, or is gone though it was made or published.
     """
+    homes = list(_homes(root))
     if root == PUBLISHED:
         published.check(root)
+    for name, task, home in homes:
+        if os.path.lexists(home):
+            yield name, task, home, *_result(root, name, task)
+        elif (root / "notebooks" / f"{name}-{task}.made-from").exists():
+            raise DamagedFile(f"{home} is gone, though a run had finished it; {_again(root, name, task)}")
+
+
+def _homes(root: Path) -> Iterator[tuple[str, str, Path]]:
+    """Experiment, task and the folder below `root` for its result; a move that was cut short is finished first."""
     for name, experiment in load_study().items():
         for task in experiment.rates:
-            home = root / name / task
-            if os.path.lexists(home):
-                yield name, task, home, *_result(root, name, task)
-            elif (root / "notebooks" / f"{name}-{task}.made-from").exists():
-                raise DamagedFile(f"{home} is gone, though a run had finished it; {_again(root, name, task)}")
+            yield name, task, completed(root / name / task)
 
 
 def _again(root: Path, name: str, task: str) -> str:
@@ -73,14 +79,15 @@ def rows(root: Path) -> list[dict[str, Any]]:
 
 
 def rows_kept(source: str, profile: str | None) -> list[dict[str, Any]]:
-    """`rows`, kept beside one's own results as long as nothing they rest on changes.
+    """`rows`, kept beside one's own results, where these can be written, as long as nothing they rest on changes.
 
     What is kept holds the digest of its sources and of itself; damaged or older, it is computed again.
     """
     root = folder(source, profile)
+    homes = [home for *_, home in _homes(root)]
     if root == PUBLISHED:
         published.check(root)
-    sources = [ROOT / "src", ROOT / "tests", EXPERIMENTS, *root.glob("*/*/*")]
+    sources = [ROOT / "src", ROOT / "tests", EXPERIMENTS, *homes]
     made_from = digest(sources, [path.relative_to(root) for path in sorted(root.glob("*/*"))], packages())
     kept = REPRODUCED / f"verdicts-{source}-{profile}.json"
     with suppress(FileNotFoundError, DamagedFile):
@@ -88,9 +95,7 @@ def rows_kept(source: str, profile: str | None) -> list[dict[str, Any]]:
         if found.get("made from") == made_from:
             return found["rows"]
     found = {"made from": made_from, "rows": verified.plain(rows(root))}
-    with suppress(
-        OSError
-    ):  # where nothing can be written, as in a checkout for reading alone, it is computed each time
+    with suppress(OSError):  # verdicts can be read where nothing can be written
         write_atomically(kept, verified.sealed(found))
     return found["rows"]
 

@@ -3,20 +3,22 @@
 import functools
 import http.server
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import click
 
 from steadydescent import data, published
 from steadydescent.claims import contrasts
+from steadydescent.files import require_room, write_atomically, writing
 from steadydescent.findings import findings, folder, results, rows, verdict_table, write
-from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
+from steadydescent.paths import DATA, EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.progress import followed, told_to
 from steadydescent.provenance import packages
 from steadydescent.results import Result, read_folder, write_folder
@@ -70,6 +72,10 @@ def run_study(profile: str, device: str, only: str = "", asked: str = "") -> Non
             click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
         else:
             todo.append(plan)
+    if todo:
+        require_room(REPRODUCED)
+        needed = sum(float(plan.cost(device)["disk_mb"]) for plan in todo)
+        require_room(STORE, needed - _size(STORE) / 1e6)
     for source in sorted({find(plan.task).source for plan in todo}):
         data.fetch(source, DATA, click.echo)
     with workers(device, asked) if todo else nullcontext() as address:
@@ -78,6 +84,16 @@ def run_study(profile: str, device: str, only: str = "", asked: str = "") -> Non
                 run_notebook(plan, device)
         else:
             _two_at_a_time(todo, device)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files below a folder, less those that another process removes meanwhile."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += Path(place, name).stat().st_size
+    return found
 
 
 def _two_at_a_time(todo: list[Plan], device: str) -> None:
@@ -202,21 +218,33 @@ def publish_results(profile: str, only: str = "") -> list[str]:
     if not mine:
         raise FileNotFoundError(f"no reproduced results of profile {profile} match only={only!r}")
     places = {f"{experiment}/{task}": (result, receipt) for experiment, task, _, result, receipt in mine}
-    published.check(PUBLISHED, but=places)  # what stays must be sound before anything is replaced
-    for place, (result, receipt) in places.items():
-        write_folder(PUBLISHED / place, result, receipt, replace=True)
-        published.record([place], PUBLISHED)
-    names = [f"{note['result']} ({contrasts(name, profile)} primary contrasts)" for name, *_, note in mine]
     readme = ROOT / "README.md"
-    readme.write_text(with_verdicts(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    return names
+    text = readme.read_text(encoding="utf-8")
+    _around_verdicts(text)
+    for place in (PUBLISHED, readme.parent):
+        require_room(place)
+    published.check(PUBLISHED, but=places)  # what stays must be sound before anything is replaced
+    for name, (result, receipt) in places.items():
+        write_folder(PUBLISHED / name, result, receipt, replace=True)
+        published.record([name], PUBLISHED)
+    write_atomically(readme, with_verdicts(text).encode())
+    return [f"{note['result']} ({contrasts(name, profile)} primary contrasts)" for name, *_, note in mine]
 
 
 def with_verdicts(readme: str) -> str:
     """README with the table of published verdicts between its two marks."""
+    head, tail = _around_verdicts(readme)
+    return head + verdict_table(findings("published")["claims"]) + "\n" + tail
+
+
+def _around_verdicts(readme: str) -> tuple[str, str]:
+    """README up to its table of verdicts, and from its end on."""
     begin, end = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->"
-    head, rest = readme.split(begin)
-    return head + begin + verdict_table(findings("published")["claims"]) + "\n" + end + rest.split(end)[1]
+    head, found, rest = readme.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"README.md must hold the lines {begin.strip()!r} and {end!r}, with the verdicts between them")
+    return head + begin, end + tail
 
 
 def build_book(source: str, profile: str | None = None) -> Path:
@@ -255,7 +283,12 @@ def serve_book(port: int) -> None:
     if not (HTML / "index.html").exists():
         raise FileNotFoundError(f"there is no book in {HTML}; run `make book` first")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or "no port has this number"
+        raise RuntimeError(f"the book cannot be served at port {port}: {reason}; name another with --port") from error
+    with server:
         click.echo(f"http://127.0.0.1:{port}/ (Ctrl-C stops)")
         try:
             server.serve_forever()
@@ -263,12 +296,20 @@ def serve_book(port: int) -> None:
             click.echo("")
 
 
-def clean_tree(with_results: bool) -> list[Path]:
-    """Remove builds and caches; with `with_results` also reproduced results and the store."""
+def clean_tree(with_results: bool, tell: Callable[[Path], None] = lambda path: None) -> list[Path]:
+    """Remove builds and caches; with `with_results` also reproduced results and the store. Each is told before.
+
+    A link goes, what it leads to stays.
+
+    Raises:
+        CannotWrite: for what cannot be removed; what was told of before is gone.
+    """
     made = [ROOT / name for name in ("_build", "generated", "conf.py", "screenshots", ".hypothesis")]
     made += [*ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
     made += [RESULTS / "reproduced", RESULTS / "store"] if with_results else []
-    gone = [path for path in made if path.exists()]
+    gone = [path for path in made if path.exists() or path.is_symlink()]
     for path in gone:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        tell(path)
+        with writing(path):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return gone
