@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,8 @@ def _opening(steps: Steps) -> Callable[..., Any]:
         if not set(mode) & set("wax+"):
             return real(file, mode, buffering, encoding, errors, newline, **more)
         steps.step("create")
+        if more.get("opener") or more.get("closefd") is False:  # of tempfile and subprocess
+            return real(file, mode, buffering, encoding, errors, newline, **more)
         raw = _Told(file, mode.replace("b", "").replace("t", ""))
         raw.steps = steps
         buffered = io.BufferedWriter(raw)
@@ -109,7 +112,8 @@ def killed_at(step: int, write: Callable[[], object]) -> bool:
             with counted(step, lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
                 write()
             os._exit(0)
-        finally:
+        except BaseException:
+            traceback.print_exc()
             os._exit(1)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):

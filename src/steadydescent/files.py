@@ -171,7 +171,7 @@ def completed(path: Path) -> Path:
     while not path.exists():
         moved = path.parent.glob(f".{glob.escape(path.name)}.*.partial/{OLD}")
         if (old := next(moved, None)) is None:
-            break
+            return path  # it is not there, or has come since
         try:
             with writing(path):
                 old.parent.rename(path)
