@@ -1,21 +1,23 @@
 # Every target is one line that runs `steady`, or a checker, from .venv, which is made when it is missing or its pins change.
 # Settings reach commands through the environment and are never pasted into a line that a shell reads, nor expanded by make.
-SETTINGS := PROFILE DEVICE ONLY WORKERS SOURCE SAVE PYTHON TORCH_INDEX
+SETTINGS := PROFILE DEVICE ONLY WORKERS CELL_HOURS SOURCE SAVE PYTHON TORCH_INDEX
+PASSED := STEADY_HOME STEADY_DEBUG DASK_SCHEDULER_ADDRESS CUDA_VISIBLE_DEVICES
 PROFILE ?= laptop
 DEVICE ?= auto
 SOURCE ?= published
 PYTHON ?= python3
 # TORCH_INDEX, an extra pip index. On Linux pip takes PyTorch's CUDA build, several GB; CPU wheels are far smaller:
 #   make reproduce TORCH_INDEX=https://download.pytorch.org/whl/cpu
-$(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
-export $(SETTINGS)
+SET := $(SETTINGS) $(foreach name,$(PASSED),$(if $(filter undefined,$(origin $(name))),,$(name)))
+$(foreach name,$(SET),$(eval override $(name) := $$(value $(name))))
+export $(SET)
 
 # A word on the command line that is no setting is refused: make itself would take it, and go on without a word.
 quoted = '$(subst ','\'',$(1))'
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-UNKNOWN := $(firstword $(filter-out $(SETTINGS) MAKEFLAGS MAKEOVERRIDES -*,$(GIVEN)))
+UNKNOWN := $(firstword $(filter-out $(SETTINGS) $(PASSED),$(GIVEN)))
 NEAREST = $(shell python3 -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1, 0))' \
-  $(call quoted,$(UNKNOWN)) $(SETTINGS))
+  $(call quoted,$(UNKNOWN)) $(SETTINGS) $(PASSED))
 $(if $(UNKNOWN),$(error there is no setting $(UNKNOWN); the nearest is $(NEAREST), and all are: $(SETTINGS)))
 
 BIN := .venv/bin

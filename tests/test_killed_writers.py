@@ -12,29 +12,28 @@ import pytest
 from disk_faults import killed_at
 from steadydescent import files, results
 from steadydescent.files import CannotWrite, completed, replacing, replacing_folder, write_atomically
-from writers import TASK, WRITERS, copied, in_memory, keep, places_in, read_result, study, tree, visible
-
-SAME_WAY = ("another stack", "the first result", "publishing the first", "publishing another", "verdicts kept")
-"""Writers that go the way of others, and run by night."""
+from writers import (
+    SAME_WAY,
+    TASK,
+    WRITERS,
+    copied,
+    in_memory,
+    keep,
+    places_in,
+    prepared,
+    read_result,
+    study,
+    tree,
+    visible,
+)
 
 
 @pytest.fixture(params=[pytest.param(n, marks=pytest.mark.slow) if n in SAME_WAY else n for n in WRITERS])
 def writer(request, tmp_path, monkeypatch):
     """A writer, a folder for it, and what stands there before and after it."""
     with in_memory(tmp_path) as place:
-        yield prepared(WRITERS[request.param], place / "home", monkeypatch)
-
-
-def prepared(chosen, home, monkeypatch):
-    home.mkdir()
-    places_in(monkeypatch, home)
-    study(home)
-    chosen.before(home)
-    template = copied(home, home.with_name("template"))
-    chosen.write(home)
-    after = copied(home, home.with_name("after"))
-    copied(template, home)
-    return chosen, home, template, after
+        chosen = WRITERS[request.param]
+        yield chosen, *prepared(chosen, place / "home", monkeypatch)
 
 
 def assert_old_or_new(chosen, home, template, after):

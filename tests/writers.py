@@ -49,7 +49,7 @@ def places_in(patch: pytest.MonkeyPatch, home: Path) -> None:
             if hasattr(module, name):
                 patch.setattr(module, name, place)
     patch.setattr(findings, "rows", lambda root: [{"root": root.name}])  # judging takes long, and writes nothing
-    patch.setattr(reproduce, "findings", lambda source: {"claims": {}})
+    patch.setattr(reproduce, "findings", lambda *where: {"claims": {}})
     patch.setattr(suite, "receipt", lambda device, **more: {"device": device, **more})  # without the time of day
     load_study.cache_clear()
     claims.load_claims.cache_clear()
@@ -197,6 +197,10 @@ WRITERS = {
 }  # fmt: skip
 
 
+SAME_WAY = ("another stack", "the first result", "publishing the first", "publishing another", "verdicts kept")
+"""Writers that go the way of others, and run by night."""
+
+
 def tree(home: Path) -> dict[str, bytes | None]:
     """Every file's bytes and every folder below `home` by path; what is set aside gets no name of its own."""
     named = lambda path: "/".join(part.split("-")[0] if "damaged" in path.parts else part for part in path.parts)
@@ -222,3 +226,16 @@ def in_memory(otherwise: Path) -> Iterator[Path]:
 def copied(template: Path, home: Path) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     return Path(shutil.copytree(template, home))
+
+
+def prepared(chosen: Writer, home: Path, patch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    """A folder to write in, the same as it stands before, and as it stands after."""
+    home.mkdir()
+    places_in(patch, home)
+    study(home)
+    chosen.before(home)
+    template = copied(home, home.with_name("template"))
+    chosen.write(home)
+    after = copied(home, home.with_name("after"))
+    copied(template, home)
+    return home, template, after

@@ -290,8 +290,10 @@ def data() -> None:
 def fetch(source: str) -> None:
     """Make or find the data (mnist1d, fashion-mnist or all), verify it, and say which source served."""
     from steadydescent import data as sources
+    from steadydescent.files import require_room
     from steadydescent.paths import DATA
 
+    require_room(DATA)
     for name in sources.SOURCES if source == "all" else [source]:
         click.echo(f"{name}: {sources.fetch(name, DATA, click.echo)}")
 

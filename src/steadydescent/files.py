@@ -92,7 +92,11 @@ def writing(path: Path) -> Iterator[None]:
             number = int(found[1])
         if number not in REMEDIES:
             raise
-        raise CannotWrite(number, os.strerror(number), str(path)) from error
+        named = getattr(error, "filename", None)
+        elsewhere = isinstance(named, str) and not (
+            Path(named).is_relative_to(path.parent) or path.is_relative_to(named)
+        )
+        raise CannotWrite(number, os.strerror(number), named if elsewhere else str(path)) from error
 
 
 def require_room(folder: Path, megabytes: float = 0.0) -> None:

@@ -115,7 +115,7 @@ def run_notebook(plan: Plan, device: str, execute: Callable[[Plan, str], None] |
     output.parent.mkdir(parents=True, exist_ok=True)
     before, inputs = _stamp(place), _inputs(plan, device)
     click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
-    with followed(output.with_suffix(".jsonl"), f"{plan.experiment.title}, "):
+    with writing(output), followed(output.with_suffix(".jsonl"), f"{plan.experiment.title}, "):
         (execute or _execute)(plan, device)
     if _stamp(place) == before:
         raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
@@ -257,6 +257,7 @@ def build_book(source: str, profile: str | None = None) -> Path:
     made_from = digest([*sources, *home.glob("*/*/*")], source, profile, packages())
     if unchanged(note := HTML.parent / "made-from", made_from) and (HTML / "index.html").exists():
         return HTML / "index.html"
+    require_room(HTML.parent)
     found = findings(source, profile)  # refuses before the old book is gone
     for old in (ROOT / "_build", GENERATED):
         shutil.rmtree(old, ignore_errors=True)
