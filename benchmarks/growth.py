@@ -158,7 +158,7 @@ def seconds_of(act: Callable[[], object]) -> float:
 def cache_mib() -> float | None:
     """The largest cache of the first core, where the system tells."""
     found = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    return max((int(path.read_text().rstrip("K\n")) / 1024 for path in found), default=None)
+    return max((int(path.read_text(encoding="utf-8").rstrip("K\n")) / 1024 for path in found), default=None)
 
 
 def more_workers(device: str) -> Iterator[dict[str, Any]]:

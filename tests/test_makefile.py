@@ -94,7 +94,7 @@ def test_nothing_is_run_while_packages_are_installed_either(home, value, name):
      ("STEADYHOME=/x", "STEADY_HOME"), ("it's=1", "SAVE")],
 )  # fmt: skip
 def test_word_that_is_no_setting_is_refused_with_the_nearest_before_anything_runs(home, word, nearest):
-    for target in ("plan", "clean", "help", ".venv/ready"):
+    for target in ("plan", ".venv/ready"):
         done = make(home, target, word)
         assert done.returncode == 2 and not (home / "told").exists()
         name = word.partition("=")[0]

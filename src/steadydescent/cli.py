@@ -35,6 +35,10 @@ class Seconds(click.FloatRange):
         return number
 
 
+COMPUTING = ("run", "reproduce", "book", "bench")
+"""Commands that run cells whose assertions count, or train."""
+
+
 class OfStudy(click.Command):
     """A command that works on a study: without one it refuses, once its options are understood and help was given."""
 
@@ -42,6 +46,11 @@ class OfStudy(click.Command):
         from steadydescent.paths import ROOT, require_study
 
         require_study(ROOT)
+        if sys.flags.optimize and self.name in COMPUTING:
+            raise click.ClickException(
+                f"steady {self.name} needs the checks that Python leaves out with -O; run it without, or unset "
+                "PYTHONOPTIMIZE"
+            )
         return super().invoke(ctx)
 
 
@@ -87,7 +96,7 @@ def main() -> None:
 
 
 def show(rows: list[dict], as_json: bool, title: str = "") -> None:
-    """Print rows as a JSON list, or for people as a table; as a block a row where a table would break words."""
+    """Print rows as a JSON list, or for people as a table; in a terminal too narrow for one, as a block a row."""
     if as_json:
         click.echo(json.dumps(rows, indent=1, default=float))
         return
@@ -97,8 +106,14 @@ def show(rows: list[dict], as_json: bool, title: str = "") -> None:
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     console = Console(width=None if sys.stdout.isatty() else 160)
-    needed = table.__rich_measure__(console, console.options.update(width=10_000)).minimum
-    console.print(table if needed <= console.width or not sys.stdout.isatty() else _blocks(rows, title))
+    console.print(table if _width(rows) <= console.width else _blocks(rows, title))
+
+
+def _width(rows: list[dict]) -> int:
+    """Letters that a table of these rows takes across when it breaks no word of up to ten."""
+    columns = [[name.replace("_", " "), *(_cell(row[name]).plain for row in rows)] for name in rows[0]] if rows else []
+    longest = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    return sum(min(letters, 10) + 3 for letters in longest) + 1
 
 
 def _blocks(rows: list[dict], title: str) -> Group:

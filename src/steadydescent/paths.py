@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+import unicodedata
 from pathlib import Path
 
 HOME = "STEADY_HOME"
@@ -23,10 +24,10 @@ def require_study(root: Path) -> None:
         FileNotFoundError: when the study's files are not there, as beside a package installed from a wheel.
         ValueError: for a name with control characters, or with letters that this locale cannot write.
     """
-    if not str(root).isprintable():
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(root)):
         raise ValueError(
-            f"the folder {str(root)!r} has characters in its name that this locale cannot write; "
-            "set PYTHONUTF8=1, or move the study to a folder with a plain name"
+            f"the folder {str(root)!r} has characters in its name that messages and files cannot repeat; "
+            "set PYTHONUTF8=1 if they are letters, or move the study to a folder with a plain name"
         )
     missing = [name for name in ("study.yml", "claims.yml") if not (root / "experiments" / name).is_file()]
     if missing:

@@ -34,7 +34,7 @@ class Journal:
         if self._view is not None:
             self._view.show(event)
         elif self._file is not None:
-            with self._file.open("a") as stream:
+            with self._file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(event) + "\n")
 
 
@@ -89,7 +89,7 @@ class View:
 def followed(journal: Path, prefix: str = "") -> Iterator[None]:
     """Show what is written to `journal` until the block ends, with `prefix` before the name of what is done."""
     journal.parent.mkdir(parents=True, exist_ok=True)
-    journal.write_text("")
+    journal.write_text("", encoding="utf-8")
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(journal, prefix, stop), daemon=True)
     thread.start()
@@ -113,7 +113,7 @@ def told_to(journal: Path) -> Iterator[None]:
 
 def _follow(journal: Path, prefix: str, stop: threading.Event) -> None:
     view, rest = View(sys.stderr), ""
-    with journal.open() as stream:
+    with journal.open(encoding="utf-8") as stream:
         while True:
             ending = stop.is_set()  # looked at before reading, so that nothing written earlier is missed
             *lines, rest = (rest + stream.read()).split("\n")
