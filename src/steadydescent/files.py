@@ -108,7 +108,7 @@ def require_room(folder: Path, megabytes: float = 0.0) -> None:
     with writing(folder), tempfile.TemporaryFile(dir=standing(folder)):
         free = shutil.disk_usage(standing(folder)).free
     if free < megabytes * 1e6:
-        raise CannotWrite(errno.ENOSPC, f"{megabytes:.0f} MB are needed", str(folder))
+        raise CannotWrite(errno.ENOSPC, f"{megabytes:.1f} MB are needed", str(folder))
 
 
 def sha256(content: bytes) -> str:
