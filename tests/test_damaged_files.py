@@ -317,6 +317,8 @@ ALLOWED = {
     "src/steadydescent/reproduce.py": "README, a source",
     "src/steadydescent/book/pages.py": "pages just built",
     "src/steadydescent/provenance.py": "/proc",
+    "src/steadydescent/paths.py": "pyproject.toml, a source",
+    "src/steadydescent/source_code.py": "sources",
     "src/steadydescent/progress.py": "the journal of a run under way",
     "src/steadydescent/files.py": "flushes and locks",
     "src/steadydescent/weight_averaging/checkpoint_files.py": "checkpoints of people's own, with checks of its own",

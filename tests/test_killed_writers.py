@@ -126,18 +126,18 @@ def test_reader_between_the_two_moves_of_a_living_writer_finds_the_new_result(tm
     """The reader finishes the move; the writer takes that for its own doing."""
     study(tmp_path)
     places_in(monkeypatch, tmp_path)
-    keep("reproduced", 0.01)(tmp_path)
-    old, seen, rename = read_result("reproduced")(tmp_path), [], os.rename
+    keep("reproduced/laptop", 0.01)(tmp_path)
+    old, seen, rename = read_result("reproduced/laptop")(tmp_path), [], os.rename
 
     def slow(source, target, *given, **more):
         rename(source, target, *given, **more)
         if Path(target).name == files.OLD:
             assert not Path(source).exists()
-            seen.append(read_result("reproduced")(tmp_path))
+            seen.append(read_result("reproduced/laptop")(tmp_path))
 
     monkeypatch.setattr(os, "rename", slow)
-    keep("reproduced", 0.05)(tmp_path)
-    new = read_result("reproduced")(tmp_path)
+    keep("reproduced/laptop", 0.05)(tmp_path)
+    new = read_result("reproduced/laptop")(tmp_path)
     assert seen == [new] != [old] and not [path for path in tmp_path.rglob("*") if ".partial" in path.name]
 
 
@@ -145,24 +145,24 @@ def test_result_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
     """No reader sees the tables of one writing with the receipt of another, nor an error."""
     study(tmp_path)
     places_in(monkeypatch, tmp_path)
-    keep("reproduced", 0.01)(tmp_path)
+    keep("reproduced/laptop", 0.01)(tmp_path)
     digest = results.file_digest
 
     def overtaken(path):
         monkeypatch.setattr(results, "file_digest", digest)
-        keep("reproduced", 0.05)(tmp_path)
+        keep("reproduced/laptop", 0.05)(tmp_path)
         return digest(path)
 
     monkeypatch.setattr(results, "file_digest", overtaken)
-    assert read_result("reproduced")(tmp_path) == read_result("reproduced")(tmp_path)
+    assert read_result("reproduced/laptop")(tmp_path) == read_result("reproduced/laptop")(tmp_path)
 
 
 def test_result_that_cannot_take_the_place_of_the_old_one_leaves_it_to_be_found(tmp_path, monkeypatch):
     """The disk fails between the two moves: a later reader finishes what the writer could not."""
     study(tmp_path)
     places_in(monkeypatch, tmp_path)
-    keep("reproduced", 0.01)(tmp_path)
-    rename, place = os.rename, tmp_path / "results" / "reproduced" / "toy" / TASK
+    keep("reproduced/laptop", 0.01)(tmp_path)
+    rename, place = os.rename, tmp_path / "results" / "reproduced" / "laptop" / "toy" / TASK
 
     def failing(source, target, *given, **more):
         if Path(target) == place:
@@ -172,5 +172,5 @@ def test_result_that_cannot_take_the_place_of_the_old_one_leaves_it_to_be_found(
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing)
         with pytest.raises(CannotWrite, match="cannot be written: Input/output error"):
-            keep("reproduced", 0.05)(tmp_path)
-    assert read_result("reproduced")(tmp_path)[0][-1]["result"] == "toy/0.05"
+            keep("reproduced/laptop", 0.05)(tmp_path)
+    assert read_result("reproduced/laptop")(tmp_path)[0][-1]["result"] == f"toy/{TASK}@0.05"

@@ -236,7 +236,7 @@ def _opens_text(call: ast.Call) -> bool:
     told = any(word.arg == "encoding" for word in call.keywords) or (name == "read_text" and len(call.args) == 1)
     owner = call.func.value if isinstance(call.func, ast.Attribute) else None
     return name in ("open", "read_text", "write_text", "fdopen") and not (binary or told) and not (
-        isinstance(owner, ast.Name) and owner.id == "os"
+        isinstance(owner, ast.Name) and owner.id in ("os", "gzip")
     )  # fmt: skip
 
 

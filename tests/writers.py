@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fabricated import a_run, result, tables, write_experiments, write_result
-from steadydescent import claims, findings, provenance, reproduce
+from steadydescent import claims, findings, provenance, published, reproduce
 from steadydescent.data import mnist1d
 from steadydescent.files import write_atomically
 from steadydescent.paths import ROOT
@@ -68,7 +68,9 @@ def scored(gain: float) -> Result:
 
 def keep(source: str, gain: float) -> Callable[[Path], object]:
     """Writes a result of the small study."""
-    return lambda home: write_result(home / "results" / source / "toy" / TASK, scored(gain), "laptop", f"toy/{gain}")
+    return lambda home: write_result(
+        home / "results" / source / "toy" / TASK, scored(gain), "laptop", f"toy/{TASK}@{gain}"
+    )
 
 
 def stored(home: Path) -> list[object]:
@@ -79,7 +81,9 @@ def stored(home: Path) -> list[object]:
 
 def read_result(source: str) -> Callable[[Path], list[object]]:
     def read(home: Path) -> list[object]:
-        found = [(*tables, receipt) for *_, tables, receipt in findings.results(home / "results" / source)]
+        with pytest.MonkeyPatch.context() as patch:  # copies of a home are read, too
+            patch.setattr(findings, "PUBLISHED", home / "results" / "published")
+            found = [(*tables, receipt) for *_, tables, receipt in findings.results(home / "results" / source)]
         return [[part.to_csv() if hasattr(part, "to_csv") else part for part in found[0]] if found else None]
 
     return read
@@ -157,11 +161,11 @@ WRITERS = {
     "setting a stack aside": Writer(
         damaged_stack, lambda home: Store(home / "store", warn=lambda said: None).keys(), set_aside
     ),
-    "the first result": Writer(study, keep("reproduced", 0.05), read_result("reproduced")),
+    "the first result": Writer(study, keep("reproduced/laptop", 0.05), read_result("reproduced/laptop")),
     "another result": Writer(
-        lambda home: (study(home), keep("reproduced", 0.01)(home)),
-        keep("reproduced", 0.05),
-        read_result("reproduced"),
+        lambda home: (study(home), keep("reproduced/laptop", 0.01)(home)),
+        keep("reproduced/laptop", 0.05),
+        read_result("reproduced/laptop"),
     ),
     "publishing the first": Writer(
         publishable(old=False), lambda home: reproduce.publish_results("laptop"), read_published
@@ -192,7 +196,7 @@ WRITERS = {
     "benchmarks": Writer(
         lambda home: suite.save(rows_of("one"), "cpu", 1.0, home),
         lambda home: suite.save(rows_of("two"), "cpu", 1.0, home),
-        lambda home: [path.read_text() if (path := home / "bench-cpu.json").exists() else None],
+        lambda home: [repr(published.parsed("bench-cpu.json", home))],
     ),
 }  # fmt: skip
 

@@ -2,14 +2,16 @@
 
     results/published/SHA256SUMS        checked by `sha256sum -c`, too
 
-Writers here record what they wrote. A file that was altered, is missing or is not listed is refused by name, and so is
-a manifest with another byte in it: it no longer fits its own form, or no longer fits a file.
+A file that was altered, is missing or is not listed is refused by name, and so is a manifest with another byte in it:
+it no longer fits its own form, or no longer fits a file. Writers announce what they are about to write and record it
+when it is there; in between a file has two lines, the old content's and the new one's, and either will do: a writer
+may be killed at any moment.
 """
 
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from steadydescent.paths import PUBLISHED
 
 MANIFEST = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)*)\n", re.ASCII)
+ABSENT = "0" * 64
+"""In place of a digest: the file may be missing, its first writing is under way."""
 MEND = "git checkout brings back what was published, `make publish` writes one's own results"
 
 
-def listed(root: Path = PUBLISHED) -> dict[str, str]:
-    """Name → SHA-256 of every file that the manifest lists; empty without a manifest.
+def listed(root: Path = PUBLISHED) -> dict[str, tuple[str, ...]]:
+    """Name → SHA-256 of every file that the manifest lists, two while it is written; empty without a manifest.
 
     Raises:
         DamagedFile: for a manifest that is not as `record` writes it.
@@ -35,14 +39,16 @@ def listed(root: Path = PUBLISHED) -> dict[str, str]:
         text = verified.read(path).decode("utf-8", "replace")
     except FileNotFoundError:
         return {}
-    found = {name: digest for digest, name in LINE.findall(text)}
+    found: dict[str, tuple[str, ...]] = {}
+    for digest, name in LINE.findall(text):
+        found[name] = (*found.get(name, ()), digest)
     if text != _manifest(found):
         raise DamagedFile(f"{path} is refused: truncated or altered, its lines are not as they were written; {MEND}")
     return found
 
 
-def _manifest(digests: dict[str, str]) -> str:
-    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
+def _manifest(digests: Mapping[str, Iterable[str]]) -> str:
+    return "".join(f"{digest}  {name}\n" for name in sorted(digests) for digest in sorted({*digests[name]}))
 
 
 def check(root: Path = PUBLISHED, but: Iterable[str] = ()) -> None:
@@ -56,8 +62,10 @@ def check(root: Path = PUBLISHED, but: Iterable[str] = ()) -> None:
         DamagedFile: for the first that is altered, missing or not listed.
     """
     digests, about = listed(root), tuple(but)
-    for name in sorted({*digests, *_present(root)}):
-        if not _at_or_below(name, about):
+    present = set(_present(root))
+    for name in sorted({*digests, *present}):
+        under_way = name not in present and ABSENT in digests[name]
+        if not under_way and not _at_or_below(name, about):
             _read(name, root, digests)
 
 
@@ -84,7 +92,7 @@ def read(name: str, root: Path = PUBLISHED) -> bytes:
     return _read(name, root, listed(root))
 
 
-def _read(name: str, root: Path, digests: dict[str, str]) -> bytes:
+def _read(name: str, root: Path, digests: Mapping[str, tuple[str, ...]]) -> bytes:
     path = root / name
     if name not in digests:
         raise DamagedFile(f"{path} is refused: {MANIFEST} does not list it; {MEND}")
@@ -93,10 +101,10 @@ def _read(name: str, root: Path, digests: dict[str, str]) -> bytes:
         content = verified.read(path)
     except FileNotFoundError as error:
         raise DamagedFile(f"{path} is missing, but {MANIFEST} lists it; {MEND}") from error
-    if (found := sha256(content)) != digests[name]:
+    if (found := sha256(content)) not in digests[name]:
         raise DamagedFile(
             f"{path} is refused: truncated or altered, it has SHA-256 {found[:12]}…, "
-            f"{MANIFEST} says {digests[name][:12]}…; {MEND}"
+            f"{MANIFEST} says {digests[name][-1][:12]}…; {MEND}"
         )
     return content
 
@@ -108,14 +116,14 @@ def table(name: str, root: Path = PUBLISHED) -> pd.DataFrame:
 
 def parsed(name: str, root: Path = PUBLISHED, otherwise: Any = None) -> Any:
     """A published JSON file, or `otherwise` where none was published; raises DamagedFile as `read` does."""
-    if name in listed(root) or os.path.lexists(root / name):
+    if os.path.lexists(root / name) or ABSENT not in listed(root).get(name, (ABSENT,)):
         return verified.parsed(read(name, root), root / name)
     return otherwise
 
 
 def write(name: str, content: bytes, root: Path = PUBLISHED) -> Path:
     """Write a file and list it; returns where it is."""
-    listed(root)  # refuses before anything is written
+    announce({name: sha256(content)}, root)
     write_atomically(root / name, content)
     record([name], root)
     return root / name
@@ -131,9 +139,20 @@ def write_table(name: str, rows: pd.DataFrame, root: Path = PUBLISHED) -> Path:
     return write(name, rows.to_csv(index=False).encode(), root)
 
 
+def announce(new: Mapping[str, str], root: Path = PUBLISHED) -> None:
+    """List files, by their SHA-256, that are about to be written, beside what is listed under their names now.
+
+    Raises:
+        DamagedFile: for a manifest that is not as it was written; nothing is written then.
+    """
+    digests = listed(root)
+    under_way = {name: (*digests.get(name, (ABSENT,))[:1], digest) for name, digest in new.items()}
+    write_atomically(root / MANIFEST, _manifest(digests | under_way).encode())
+
+
 def record(places: Iterable[str], root: Path = PUBLISHED) -> None:
     """List the files at and below these names as they are now, and leave all others as they were listed."""
     new = tuple(places)
-    digests = {name: digest for name, digest in listed(root).items() if not _at_or_below(name, new)}
-    digests |= {name: sha256(verified.read(root / name)) for name in _present(root) if _at_or_below(name, new)}
+    digests = {name: known for name, known in listed(root).items() if not _at_or_below(name, new)}
+    digests |= {name: (sha256(verified.read(root / name)),) for name in _present(root) if _at_or_below(name, new)}
     write_atomically(root / MANIFEST, _manifest(digests).encode())

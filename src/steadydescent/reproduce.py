@@ -225,7 +225,8 @@ def publish_results(profile: str, only: str = "") -> list[str]:
         require_room(place)
     published.check(PUBLISHED, but=places)  # what stays must be sound before anything is replaced
     for name, (result, receipt) in places.items():
-        write_folder(PUBLISHED / name, result, receipt, replace=True)
+        coming = lambda files, name=name: published.announce({f"{name}/{f}": d for f, d in files.items()}, PUBLISHED)
+        write_folder(PUBLISHED / name, result, receipt, replace=True, announce=coming)
         published.record([name], PUBLISHED)
     write_atomically(readme, with_verdicts(text).encode())
     return [f"{note['result']} ({contrasts(name, profile)} primary contrasts)" for name, *_, note in mine]

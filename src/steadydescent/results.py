@@ -70,8 +70,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_folder(target: Path, tables: Tables | Result, receipt: dict[str, Any], replace: bool = False) -> None:
+def write_folder(
+    target: Path,
+    tables: Tables | Result,
+    receipt: dict[str, Any],
+    replace: bool = False,
+    announce: Callable[[dict[str, str]], None] = lambda digests: None,
+) -> None:
     """Write tables and receipt as one folder that appears whole; an existing target is kept unless `replace`.
+
+    `announce` is told the SHA-256 of each file, by name, before the folder takes its place.
 
     Raises:
         CannotWrite: when the disk is full or the place is not to be written; what stood there stays.
@@ -81,7 +89,9 @@ def write_folder(target: Path, tables: Tables | Result, receipt: dict[str, Any],
         for kind, table in tables._asdict().items():
             write_table(table, folder / f"{kind}.parquet", kind)
         digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
-        (folder / RECEIPT).write_bytes(verified.sealed({**receipt, "files": digests}))
+        note = verified.sealed({**receipt, "files": digests})
+        (folder / RECEIPT).write_bytes(note)
+        announce({**digests, RECEIPT: sha256(note)})
 
 
 def read_receipt(folder: Path) -> dict[str, Any]:
