@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+import torch
 from torch.optim.optimizer import ParamsT
 
 from steadydescent.optimizers.rule_optimizer import RuleOptimizer
@@ -33,7 +33,7 @@ class SGD(RuleOptimizer):
 
     rule, state_names = RULES["sgd"], ()
 
-    def __init__(self, params: ParamsT, lr: float | Tensor, *, weight_decay: float = 0.0, **flags: Any) -> None:
+    def __init__(self, params: ParamsT, lr: float | torch.Tensor, *, weight_decay: float = 0.0, **flags: Any) -> None:
         super().__init__(params, lr, weight_decay=weight_decay, **flags)
 
 
@@ -56,7 +56,7 @@ class Momentum(RuleOptimizer):
     rule, state_names = RULES["momentum"], ("momentum_buffer",)
 
     def __init__(
-        self, params: ParamsT, lr: float | Tensor, *, mu: float = 0.9, weight_decay: float = 0.0, **flags: Any
+        self, params: ParamsT, lr: float | torch.Tensor, *, mu: float = 0.9, weight_decay: float = 0.0, **flags: Any
     ) -> None:
         super().__init__(params, lr, mu=mu, weight_decay=weight_decay, **flags)
 
@@ -80,7 +80,7 @@ class Nesterov(RuleOptimizer):
     rule, state_names = RULES["nesterov"], ("momentum_buffer",)
 
     def __init__(
-        self, params: ParamsT, lr: float | Tensor, *, mu: float = 0.9, weight_decay: float = 0.0, **flags: Any
+        self, params: ParamsT, lr: float | torch.Tensor, *, mu: float = 0.9, weight_decay: float = 0.0, **flags: Any
     ) -> None:
         super().__init__(params, lr, mu=mu, weight_decay=weight_decay, **flags)
 
@@ -105,7 +105,7 @@ class AveragedMomentum(RuleOptimizer):
     rule, state_names = RULES["averaged-momentum"], ("momentum_buffer",)
 
     def __init__(
-        self, params: ParamsT, lr: float | Tensor, *, beta: float = 0.9, weight_decay: float = 0.0, **flags: Any
+        self, params: ParamsT, lr: float | torch.Tensor, *, beta: float = 0.9, weight_decay: float = 0.0, **flags: Any
     ) -> None:
         super().__init__(params, lr, beta=beta, weight_decay=weight_decay, **flags)
 
@@ -128,7 +128,7 @@ class CorrectedMomentum(RuleOptimizer):
     rule, state_names = RULES["corrected-momentum"], ("momentum_buffer",)
 
     def __init__(
-        self, params: ParamsT, lr: float | Tensor, *, beta: float = 0.9, weight_decay: float = 0.0, **flags: Any
+        self, params: ParamsT, lr: float | torch.Tensor, *, beta: float = 0.9, weight_decay: float = 0.0, **flags: Any
     ) -> None:
         super().__init__(params, lr, beta=beta, weight_decay=weight_decay, **flags)
 
@@ -156,7 +156,7 @@ class RMSProp(RuleOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 1e-2,
+        lr: float | torch.Tensor = 1e-2,
         *,
         beta: float = 0.99,
         eps: float = 1e-8,
@@ -190,7 +190,7 @@ class Adam(RuleOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 1e-3,
+        lr: float | torch.Tensor = 1e-3,
         *,
         beta1: float = 0.9,
         beta2: float = 0.999,
@@ -222,7 +222,7 @@ class AdamW(Adam):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 1e-3,
+        lr: float | torch.Tensor = 1e-3,
         *,
         beta1: float = 0.9,
         beta2: float = 0.999,

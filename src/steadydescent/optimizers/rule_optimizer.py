@@ -14,7 +14,7 @@ from steadydescent.checks import check_count, check_size
 from steadydescent.optimizers.group_keys import FLAGS, refused
 from steadydescent.optimizers.rules import Rule
 from steadydescent.optimizers.torch_twins import TWINS, from_torch, to_torch
-from steadydescent.optimizers.updates import FULL, HALF, Row, overlaps, update_in_place
+from steadydescent.optimizers.updates import FULL, HALF, overlaps, update_in_place
 
 DTYPES = FULL | HALF
 _FORMERLY = {"momentum_buffer": "velocity", "square_avg": "square", "exp_avg": "mean", "exp_avg_sq": "square"}
@@ -94,7 +94,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """State and groups as torch's optimiser of the same rule has them, which can go on from it."""
         saved = super().state_dict()
-        return {**saved, "param_groups": [*map(to_torch, saved["param_groups"])]}
+        return {**saved, "param_groups": [to_torch(self._rule_name, group) for group in saved["param_groups"]]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over groups and state, or refuse before anything changes; `load_state_dict` ends here, and copies do."""
@@ -127,12 +127,12 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _checked(self, group: dict[str, Any]) -> dict[str, Any]:
         """The rate and all hyper-parameters of a group."""
         name = type(self).__name__
-        if (rule := group.get("rule", self._rule_name)) != self._rule_name:
-            raise ValueError(f"{name} takes groups of the rule {self._rule_name!r} alone, got one of {rule!r}")
         if missing := {"lr", *self.rule.hyper} - set(group):
             raise ValueError(f"a parameter group of {name} must have {sorted(missing)}, got {sorted(group)}")
         if wrong := refused(self.rule.hyper, self._fixed, {key: v for key, v in group.items() if key != "params"}):
             raise ValueError(self._foreign(wrong))
+        if (rule := group.get("rule")) != self._rule_name:
+            raise ValueError(f"{name} takes groups of the rule {self._rule_name!r} alone, got one of {rule!r}")
         hyper = {key: group[key] for key in self.rule.hyper}
         return {"lr": _checked_rate(group["lr"]), **self.rule.checked(**hyper)}
 
@@ -172,19 +172,29 @@ class RuleOptimizer(torch.optim.Optimizer):
             hyper = {name: group[name] for name in self.rule.hyper}
             for once in _rounds(params):
                 for made, alike in self._by_updates(once).items():
-                    update_in_place(self.rule.update, [row for _, row in alike], made + 1, group["lr"], hyper)
-                    for state, _ in alike:
-                        state["step"] = made + 1
+                    self._update(alike, made + 1, group["lr"], hyper)
         return loss
 
-    def _by_updates(self, params: Sequence[Tensor]) -> dict[int, list[tuple[dict[str, Any], Row]]]:
-        """State and row of each parameter, by the number of updates that it has had; state starts here."""
-        alike = defaultdict(list)
-        for param in params:
-            state = self.state[param]
+    def _update(self, params: list[Tensor], step: int, lr: float | Tensor, hyper: Mapping[str, float]) -> None:
+        states = [*map(self.state.__getitem__, params)]
+        grads = [grad for param in params if (grad := param.grad) is not None]
+        columns = [params, grads, *[[state[name] for state in states] for name in self.state_names]]
+        update_in_place(self.rule.update, columns, step, lr, hyper)
+        for state in states:
+            state["step"] = step
+
+    def _by_updates(self, params: list[Tensor]) -> dict[int, list[Tensor]]:
+        """Parameters by the number of updates that they have had; state starts here."""
+        states = [*map(self.state.__getitem__, params)]
+        for param, state in zip(params, states, strict=True):
             if not state:
                 state.update(zip(self.state_names, self.rule.init(param), strict=True), step=0)
-            alike[state["step"]].append((state, (param, param.grad, *map(state.__getitem__, self.state_names))))
+        made = [state["step"] for state in states]
+        if len(set(made)) == 1:
+            return {made[0]: params}
+        alike: dict[int, list[Tensor]] = defaultdict(list)
+        for param, number in zip(params, made, strict=True):
+            alike[number].append(param)
         return alike
 
     def _due(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
@@ -192,9 +202,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         due = []
         for number, group in enumerate(self.param_groups):
             params = [param for param in group["params"] if param.grad is not None]
-            if not _can_be_updated(params):
+            if not _can_be_updated(params, [param.grad for param in params]):
                 for place, param in enumerate(group["params"]):
-                    if param.grad is not None and not _can_be_updated([param]):
+                    if param.grad is not None and not _can_be_updated([param], [param.grad]):
                         who = f"parameter {(group.get('param_names') or range(place + 1))[place]} of group {number}"
                         self._refuse(who, param, param.grad)
             due.append((group, params))
@@ -213,8 +223,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         raise ValueError(f"{name} updates in place, and numbers of {who} share memory: give it a clone")
 
 
-def _can_be_updated(params: Sequence[Tensor]) -> bool:
-    grads = [param.grad for param in params]
+def _can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
     return (
         {*map(attrgetter("dtype"), params), *map(attrgetter("dtype"), grads)} <= DTYPES
         and set(map(attrgetter("layout"), grads)) <= {torch.strided}

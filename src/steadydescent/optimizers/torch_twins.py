@@ -32,9 +32,9 @@ LATE = {"decoupled_weight_decay", "maximize"}
 """What groups that an earlier torch has saved may lack."""
 
 
-def to_torch(group: Group) -> Group:
+def to_torch(rule: str, group: Group) -> Group:
     """A group of ours as torch's optimiser of the same rule would hold it; that of a rule without one as it is."""
-    if (twin := TWINS.get(group["rule"])) is None:
+    if (twin := TWINS.get(rule)) is None:
         return group
     said: Group = {theirs: tuple(group[ours] for ours in _ours(twin, theirs)) for theirs in twin.called.values()}
     said = {theirs: values if len(values) > 1 else values[0] for theirs, values in said.items()}

@@ -9,11 +9,10 @@ optimisers go when not asked for another. What no function of torch computes goe
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain
-from operator import attrgetter
+from itertools import chain, compress
+from operator import attrgetter, not_
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +24,8 @@ from torch.optim.sgd import sgd
 from steadydescent.averages import debias
 from steadydescent.optimizers import rules
 
-Row = Sequence[Tensor]
-"""A parameter, its gradient, and the tensors of its state."""
+Columns = Sequence[list[Tensor]]
+"""Parameters, their gradients, and for each tensor of their state a list of it, all equally long."""
 Update = Callable[..., Any]
 
 PLAIN = {Tensor, nn.Parameter}
@@ -35,35 +34,38 @@ FULL = {torch.float32, torch.float64}
 HALF = {torch.float16, torch.bfloat16}
 GRAIN = 32_768
 """Numbers of a tensor from which torch shares an elementwise operation out among threads."""
-AT_ONCE = 8 * GRAIN
-"""Numbers from which no more tensors are updated at once: what is held in between stays small."""
+TOGETHER = 64
+"""Little tensors that are updated at once, so that what is held in between stays small."""
 RULE, FUSED, FOREACH, DEFAULT = "by the rule", "fused", "foreach", "torch's default"
 
 
 class Form(NamedTuple):
-    """A rule as a function of torch: the function, its arguments, the dtypes for which its fused kernel is right."""
+    """A rule as a function of torch: the function, its arguments, the dtypes for which its fused kernel is taken."""
 
     function: Callable[..., None]
     arguments: Callable[..., dict[str, Any]]
     fused: AbstractSet[torch.dtype]
 
 
-def update_in_place(
-    update: Update, rows: Sequence[Row], step: int, lr: float | Tensor, hyper: Mapping[str, Any]
-) -> None:
+def update_in_place(update: Update, columns: Columns, step: int, lr: float | Tensor, hyper: Mapping[str, Any]) -> None:
     """A rule's `update` of many parameters, for each of them update number `step`."""
     form = _form(update, lr, hyper)
-    for way, alike in _by_way(form, rows).items():
-        if form is None or way == RULE:
+    if form is None:
+        _by_rule(update, columns, step, lr, hyper)
+        return
+    others = {name: value for name, value in hyper.items() if name != "weight_decay"}
+    arguments = form.arguments(step, float(lr), **others) | {"weight_decay": hyper["weight_decay"]}
+    for way, alike in _by_way(form, columns):
+        if way == RULE:
             _by_rule(update, alike, step, lr, hyper)
-            continue
-        weight_decay, others = hyper["weight_decay"], {k: v for k, v in hyper.items() if k != "weight_decay"}
-        arguments = form.arguments(step, float(lr), **others) | {"weight_decay": weight_decay}
-        for together in [alike] if way == DEFAULT else _few_at_once(alike):
-            columns = map(list, zip(*together, strict=True))
-            form.function(*columns, **arguments, **({} if way == DEFAULT else {way: True}))
-        if way == FUSED:  # its kernels do not, and autograd would not see the change
-            torch.autograd.graph.increment_version([row[0] for row in alike])
+        elif way == FOREACH:
+            for start in range(0, len(alike[0]), TOGETHER):
+                form.function(*(column[start : start + TOGETHER] for column in alike), foreach=True, **arguments)
+        elif way == FUSED:
+            form.function(*alike, fused=True, **arguments)
+            torch.autograd.graph.increment_version(alike[0])  # its kernels do not, and autograd would not see it
+        else:
+            form.function(*alike, **arguments)
 
 
 def _form(update: Update, lr: float | Tensor, hyper: Mapping[str, Any]) -> Form | None:
@@ -77,38 +79,38 @@ def _form(update: Update, lr: float | Tensor, hyper: Mapping[str, Any]) -> Form 
     return _FORMS.get(update)
 
 
-def _by_way(form: Form | None, rows: Sequence[Row]) -> dict[str, Sequence[Row]]:
-    """Rows by the way that each goes."""
-    if form is None:
-        return {RULE: rows}
-    tensors = [*chain.from_iterable(rows)]
-    if _are_plain(tensors) and all(map(Tensor.is_contiguous, tensors)):  # as almost always, and looked at all at once
-        return _ways_of_contiguous(form, rows)
-    ways = defaultdict(list)
-    for row in rows:
+def _by_way(form: Form, columns: Columns) -> Iterator[tuple[str, Columns]]:
+    """Parameters by the way that each goes: looked at all at once, which is almost always enough, or one by one."""
+    tensors = [*chain.from_iterable(columns)]
+    if _are_plain(tensors) and (not form.fused or all(map(Tensor.is_contiguous, tensors))):
+        yield from _by_size(form, columns)
+        return
+    ways: dict[str, list[Sequence[Tensor]]] = {}
+    for row in zip(*columns, strict=True):
         way, ordered = _way(form, row)
-        ways[way].append(ordered)
-    return dict(ways)
+        ways.setdefault(way, []).append(ordered)
+    for way, rows in ways.items():
+        yield way, [*map(list, zip(*rows, strict=True))]
 
 
-def _ways_of_contiguous(form: Form, rows: Sequence[Row]) -> dict[str, Sequence[Row]]:
-    large = FUSED if rows[0][0].dtype in form.fused else DEFAULT
+def _by_size(form: Form, columns: Columns) -> Iterator[tuple[str, Columns]]:
+    large = FUSED if columns[0][0].dtype in form.fused else DEFAULT
     if large == FUSED and not _wakes_threads(form):
-        return {FUSED: rows}
-    sizes = [row[0].numel() for row in rows]
-    split = {
-        FOREACH: [row for row, size in zip(rows, sizes, strict=True) if size < GRAIN],
-        large: [row for row, size in zip(rows, sizes, strict=True) if size >= GRAIN],
-    }
-    return {way: alike for way, alike in split.items() if alike}
+        yield FUSED, columns
+        return
+    is_little = [param.numel() < GRAIN for param in columns[0]]
+    for way, chosen in (FOREACH, is_little), (large, [*map(not_, is_little)]):
+        if any(chosen):
+            yield way, [[*compress(column, chosen)] for column in columns]
 
 
-def _way(form: Form, row: Row) -> tuple[str, Row]:
+def _way(form: Form, row: Sequence[Tensor]) -> tuple[str, Sequence[Tensor]]:
     param, plain = row[0], _are_plain(row)
     if plain and param.dtype in form.fused:
         ordered = in_order_of_memory(row)
         if all(map(Tensor.is_contiguous, ordered)):
-            return next(iter(_ways_of_contiguous(form, [ordered]))), ordered
+            little = param.numel() < GRAIN and _wakes_threads(form)
+            return (FOREACH if little else FUSED), ordered
     if len(set(map(attrgetter("dtype"), row))) > 1:
         return RULE, row  # torch's functions want one dtype
     if param.dtype == torch.float16 and form.function is not _sgd:
@@ -125,16 +127,7 @@ def _are_plain(tensors: Sequence[Tensor]) -> bool:
     )
 
 
-def _few_at_once(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    start = numbers = 0
-    for stop, row in enumerate(rows, start=1):
-        numbers += row[0].numel()
-        if numbers >= AT_ONCE or stop == len(rows):
-            yield rows[start:stop]
-            start, numbers = stop, 0
-
-
-def in_order_of_memory(row: Row) -> Row:
+def in_order_of_memory(row: Sequence[Tensor]) -> Sequence[Tensor]:
     """The tensors with their axes in the order in which the first one's numbers lie in memory.
 
     All are contiguous then if all lie alike and without gaps, as channels_last and transposed ones do.
@@ -161,11 +154,11 @@ def _wakes_threads(form: Form) -> bool:
     return form.function is _sgd and torch.get_num_threads() > 1
 
 
-def _by_rule(update: Update, rows: Iterable[Row], step: int, lr: float | Tensor, hyper: Mapping[str, Any]) -> None:
+def _by_rule(update: Update, columns: Columns, step: int, lr: float | Tensor, hyper: Mapping[str, Any]) -> None:
     """The rule itself, one parameter after another; half precision is rounded once an update."""
-    for param, grad, *state in rows:
-        theta, grad, *before = (t.float() if t.dtype in HALF else t for t in (param, grad, *state))
-        theta, after = update(theta, grad, tuple(before), step, lr, **hyper)
+    for param, grad, *state in zip(*columns, strict=True):
+        theta, slope, *before = (t.float() if t.dtype in HALF else t for t in (param, grad, *state))
+        theta, after = update(theta, slope, tuple(before), step, lr, **hyper)
         param.copy_(theta)
         for kept, new in zip(state, after, strict=True):
             kept.copy_(new)
@@ -181,7 +174,7 @@ def _sgd(
     momentum: float = 0.0,
     dampening: float = 0.0,
     nesterov: bool = False,
-    **way: bool,
+    **way: Any,
 ) -> None:
     if way.get("foreach"):
         _sgd_by_operation(params, grads, velocities, lr, weight_decay, momentum, dampening, nesterov)
@@ -189,9 +182,9 @@ def _sgd(
     if nesterov and not params[0].is_cpu:
         grads = [grad.clone() for grad in grads]  # torch's way there writes the step into them
     sgd(
-        params, grads, velocities or [], lr=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,
+        params, grads, [*(velocities or [])], lr=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,
         nesterov=nesterov, maximize=False, **way,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def _sgd_by_operation(
@@ -214,13 +207,32 @@ def _sgd_by_operation(
     torch._foreach_add_(params, grads, alpha=-lr)
 
 
-def _rmsprop(params: list[Tensor], grads: list[Tensor], squares: list[Tensor], alpha: float, **arguments: Any) -> None:
-    if arguments.get("fused"):  # as Adam's: no memory of the mean, and no correction, since 1 − β^∞ = 1
-        means = [torch.zeros_like(param) for param in params]
-        _adam(params, grads, means, squares, step=math.inf, beta1=0.0, beta2=alpha, **arguments)
+def _rmsprop(
+    params: list[Tensor],
+    grads: list[Tensor],
+    squares: list[Tensor],
+    alpha: float,
+    fused: bool = False,
+    **arguments: Any,
+) -> None:
+    if not fused:
+        steps = [torch.zeros(())] * len(params)  # counted, never read
+        rmsprop(params, grads, squares, [], [], steps, alpha=alpha, momentum=0.0, centered=False, **arguments)
         return
-    steps = [torch.zeros(())] * len(params)  # counted, never read
-    rmsprop(params, grads, squares, [], [], steps, alpha=alpha, momentum=0.0, centered=False, **arguments)
+    for part in _portions(params):  # as Adam's: no memory of the mean, and no correction, since 1 − β^∞ = 1
+        means = [torch.zeros_like(param) for param in params[part]]
+        of_adam = {"step": math.inf, "beta1": 0.0, "beta2": alpha, "fused": True}
+        _adam(params[part], grads[part], means, squares[part], **of_adam, **arguments)
+
+
+def _portions(tensors: Sequence[Tensor]) -> Iterator[slice]:
+    """Parts whose copies stay small: many little tensors, or a large one."""
+    start = numbers = 0
+    for stop, tensor in enumerate(tensors, start=1):
+        numbers += tensor.numel()
+        if numbers >= 8 * GRAIN or stop == len(tensors):
+            yield slice(start, stop)
+            start, numbers = stop, 0
 
 
 def _adam(
