@@ -177,7 +177,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _update(self, params: list[Tensor], step: int, lr: float | Tensor, hyper: Mapping[str, float]) -> None:
         states = [*map(self.state.__getitem__, params)]
-        grads = [grad for param in params if (grad := param.grad) is not None]
+        grads = [grad.resolve_neg() for param in params if (grad := param.grad) is not None]
         columns = [params, grads, *[[state[name] for state in states] for name in self.state_names]]
         update_in_place(self.rule.update, columns, step, lr, hyper)
         for state in states:

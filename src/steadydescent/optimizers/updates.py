@@ -201,7 +201,8 @@ def _sgd_by_operation(
     if weight_decay:
         grads = [*torch._foreach_add(grads, params, alpha=weight_decay)]
     if velocities:
-        torch._foreach_mul_(velocities, momentum)
+        memory = torch.tensor(momentum, dtype=torch.float64)  # a number would be rounded to half precision first
+        torch._foreach_mul_(velocities, memory)
         torch._foreach_add_(velocities, grads, alpha=1 - dampening)
         grads = [*torch._foreach_add(grads, velocities, alpha=momentum)] if nesterov else velocities
     torch._foreach_add_(params, grads, alpha=-lr)
