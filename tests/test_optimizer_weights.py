@@ -46,12 +46,12 @@ def numbers(shape, seed, dtype):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def assert_moves_as_its_rule(name, param, slopes, steps=3, lr=0.05, **hyper):
+def assert_moves_as_its_rule(name, param, give=lambda slope, param: slope, steps=3, lr=0.05, **hyper):
     """Against the rule in fp64 from the same weights and gradients, within a few roundings of the weights' dtype."""
     optimizer, theta = FACADES[name]([param], lr, **hyper), param.detach().double().clone()
     start, state, bound = theta.clone(), RULES[name].init(theta), torch.zeros_like(theta)
     for step in range(1, steps + 1):
-        param.grad = slopes(step)
+        param.grad = give(gradient(param.shape, step, param.dtype).to(param.device), param)
         before, given = theta, param.grad.detach().double().clone()
         theta, state = RULES[name].update(theta, given, state, step, lr, **hyper)
         optimizer.step()
@@ -77,7 +77,7 @@ def two_threads():
 def test_weights_of_every_size_move(name, dtype):
     for weight_decay, shape in itertools.product((0.0, 0.1), SIZES):
         param = nn.Parameter(numbers(shape, 0, dtype))
-        assert_moves_as_its_rule(name, param, lambda s: gradient(param.shape, s, dtype), weight_decay=weight_decay)
+        assert_moves_as_its_rule(name, param, weight_decay=weight_decay)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -86,7 +86,7 @@ def test_weights_of_every_size_move(name, dtype):
 def test_weights_move_by_several_threads(name, dtype):
     for weight_decay, size in [(0.0, 33), (0.1, updates.GRAIN + 1)]:
         param = nn.Parameter(numbers((size,), 0, dtype))
-        assert_moves_as_its_rule(name, param, lambda s: gradient(param.shape, s, dtype), weight_decay=weight_decay)
+        assert_moves_as_its_rule(name, param, weight_decay=weight_decay)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -97,7 +97,7 @@ def test_weights_and_gradients_of_every_layout_move(name, dtype):
     ):
         param = nn.Parameter(put(numbers(shape, 0, dtype)))
         assert lay == "contiguous" or 0 in shape or shape[0] == 1 or lay == "offset" or not param.is_contiguous()
-        assert_moves_as_its_rule(name, param, lambda s: give(gradient(param.shape, s, dtype), param))
+        assert_moves_as_its_rule(name, param, give)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -224,4 +224,4 @@ def test_weights_on_a_gpu_move(name, dtype):
     for shape in [*SIZES, (4, 3, 5, 2)]:
         for put in LAYOUTS.values() if len(shape) == 4 else [lambda t: t]:
             param = nn.Parameter(put(numbers(shape, 0, dtype).cuda()))
-            assert_moves_as_its_rule(name, param, lambda s: gradient(param.shape, s, dtype).cuda())
+            assert_moves_as_its_rule(name, param)

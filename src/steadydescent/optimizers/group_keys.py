@@ -4,7 +4,7 @@ Users keep their own notes in groups (`lr_mult`, `layer_id`), and torch's optimi
 hyper-parameters of other rules, torch's names of them, flags that ask for what no rule here does, and misspelt names.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from steadydescent.optimizers.rules import RULES
@@ -25,6 +25,9 @@ FLAGS = {"amsgrad", "maximize", "nesterov", "centered", "decoupled_weight_decay"
 """torch's words for what an optimiser does and how."""
 
 
+OTHERS = sorted(HYPER | set(MEANT) | FLAGS)
+
+
 def refused(hyper: Collection[str], fixed: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, list[str]]:
     """Keys that a group may not hold, each with the names that may have been meant.
 
@@ -41,7 +44,7 @@ def refused(hyper: Collection[str], fixed: Mapping[str, Any], group: Mapping[str
                 found[key] = []
         elif key in HYPER or key in MEANT:
             found[key] = [name for name in MEANT.get(key, ()) if name in known]
-        elif _may_be_hyper(group[key]) and (near := _nearest(key, known | HYPER | set(MEANT) | FLAGS)):
+        elif _may_be_hyper(group[key]) and (near := _nearest(key, [*sorted(known), *OTHERS])):
             found[key] = [name for name in MEANT.get(near, (near,)) if name in known]
     return found
 
@@ -50,8 +53,10 @@ def _may_be_hyper(value: Any) -> bool:
     return value is not None and not isinstance(value, str | bytes | bool | dict)
 
 
-def _nearest(key: str, names: Iterable[str]) -> str | None:
-    return next((name for name in sorted(names) if _is_near(_plain(key), _plain(name))), None)
+def _nearest(key: str, names: Sequence[str]) -> str | None:
+    """The first of the names that is the same but for capitals and underscores, or else near."""
+    same = (name for name in names if _plain(key) == _plain(name))
+    return next(same, next((name for name in names if _is_near(_plain(key), _plain(name))), None))
 
 
 def _plain(name: str) -> str:
