@@ -15,7 +15,16 @@ from typing import Any
 
 from ceilings import bandwidth, product_ceiling, step_against_products
 from commands import book, importing, reproduce, sweep_share
-from pieces import MODELS, OPTIMIZERS, SHAPES, ema_update, optimizer_step
+from pieces import (
+    HALF,
+    MODELS,
+    MORE_OPTIMIZERS,
+    OPTIMIZERS,
+    SHAPES,
+    ema_update,
+    optimizer_layout,
+    optimizer_step,
+)
 from steadydescent import published
 from steadydescent.checks import check_choice
 from steadydescent.paths import PUBLISHED
@@ -34,6 +43,12 @@ CASES: dict[str, Case] = {
     **{f"five averages added to a step, {task}": partial(averages_cost, task, averages=5) for task in PERCEPTRONS},
     **{f"EMA update, {name}": partial(ema_update, name) for name in (*MODELS, *SHAPES)},
     **{f"optimizer step, {rule}, {on}": partial(optimizer_step, rule, on) for rule in OPTIMIZERS for on in MODELS},
+    **{
+        f"optimizer by layout, {rule}, {name}": partial(optimizer_layout, rule, name)
+        for rule in MORE_OPTIMIZERS
+        for shape in SHAPES
+        for name in (shape, shape + HALF)
+    },
     **{f"import {module}": partial(importing, module) for module in ("steadydescent", "steadydescent.engine")},
     "store, journal and checks": sweep_share,
 }

@@ -248,6 +248,7 @@ def test_training_rows_name_all_four_peers_and_their_losses_agree(eager):
         "update and EMA",
         "five averages added to a step, mnist1d-mlp",
         "optimizer step, adam, names",
+        "optimizer by layout, adam, 1 000 small tensors, b*",
     ],
 )
 def test_every_kind_of_case_gives_whole_rows(only, eager):

@@ -306,6 +306,12 @@ def test_names_that_would_go_unheeded_are_refused_with_the_one_that_was_meant(fa
         facade(parameters(), 0.1, **{key: value})
 
 
+def test_torchs_names_are_refused_whatever_they_hold():
+    for value in (None, False, "0.9", {}):
+        with pytest.raises(ValueError, match=r"Momentum has no \['momentum'\]"):
+            Momentum([{"params": parameters(), "momentum": value}], 0.1)
+
+
 # Parameters of every life
 
 

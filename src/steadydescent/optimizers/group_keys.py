@@ -42,9 +42,7 @@ def refused(hyper: Collection[str], fixed: Mapping[str, Any], group: Mapping[str
         if key in FLAGS:
             if group[key] and group[key] != fixed.get(key):
                 found[key] = []
-        elif key in HYPER or key in MEANT:
-            found[key] = [name for name in MEANT.get(key, ()) if name in known]
-        elif _may_be_hyper(group[key]) and (near := _nearest(key, [*sorted(known), *OTHERS])):
+        elif (key in OTHERS or _may_be_hyper(group[key])) and (near := _nearest(key, [*sorted(known), *OTHERS])):
             found[key] = [name for name in MEANT.get(near, (near,)) if name in known]
     return found
 

@@ -172,29 +172,37 @@ class RuleOptimizer(torch.optim.Optimizer):
             hyper = {name: group[name] for name in self.rule.hyper}
             for once in _rounds(params):
                 for made, alike in self._by_updates(once).items():
-                    self._update(alike, made + 1, group["lr"], hyper)
+                    self._update(*alike, made + 1, group["lr"], hyper)
         return loss
 
-    def _update(self, params: list[Tensor], step: int, lr: float | Tensor, hyper: Mapping[str, float]) -> None:
-        states = [*map(self.state.__getitem__, params)]
+    def _update(
+        self,
+        params: list[Tensor],
+        states: list[dict[str, Any]],
+        step: int,
+        lr: float | Tensor,
+        hyper: Mapping[str, float],
+    ) -> None:
         grads = [grad.resolve_neg() for param in params if (grad := param.grad) is not None]
         columns = [params, grads, *[[state[name] for state in states] for name in self.state_names]]
         update_in_place(self.rule.update, columns, step, lr, hyper)
         for state in states:
             state["step"] = step
 
-    def _by_updates(self, params: list[Tensor]) -> dict[int, list[Tensor]]:
-        """Parameters by the number of updates that they have had; state starts here."""
+    def _by_updates(self, params: list[Tensor]) -> dict[int, tuple[list[Tensor], list[dict[str, Any]]]]:
+        """Parameters and their states by the number of updates that they have had; state starts here."""
         states = [*map(self.state.__getitem__, params)]
-        for param, state in zip(params, states, strict=True):
-            if not state:
-                state.update(zip(self.state_names, self.rule.init(param), strict=True), step=0)
+        if not all(states):
+            for param, state in zip(params, states, strict=True):
+                if not state:
+                    state.update(zip(self.state_names, self.rule.init(param), strict=True), step=0)
         made = [state["step"] for state in states]
         if len(set(made)) == 1:
-            return {made[0]: params}
-        alike: dict[int, list[Tensor]] = defaultdict(list)
-        for param, number in zip(params, made, strict=True):
-            alike[number].append(param)
+            return {made[0]: (params, states)}
+        alike: dict[int, tuple[list[Tensor], list[dict[str, Any]]]] = defaultdict(lambda: ([], []))
+        for param, state, number in zip(params, states, made, strict=True):
+            alike[number][0].append(param)
+            alike[number][1].append(state)
         return alike
 
     def _due(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
@@ -235,9 +243,10 @@ def _can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) ->
 def _rounds(params: list[Tensor]) -> Iterator[list[Tensor]]:
     """Parameters such that each comes once in a round: one that is given twice is updated twice."""
     while params:
-        if len(once := {id(param): param for param in params}) == len(params):
+        if len(set(map(id, params))) == len(params):  # as almost always
             yield params
             return
+        once = {id(param): param for param in params}
         yield [*once.values()]
         params = [param for param in params if once.pop(id(param), None) is None]
 

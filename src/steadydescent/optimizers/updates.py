@@ -100,7 +100,9 @@ def _by_size(form: Form, columns: Columns) -> Iterator[tuple[str, Columns]]:
         return
     is_little = [param.numel() < GRAIN for param in columns[0]]
     for way, chosen in (FOREACH, is_little), (large, [*map(not_, is_little)]):
-        if any(chosen):
+        if all(chosen):
+            yield way, columns
+        elif any(chosen):
             yield way, [[*compress(column, chosen)] for column in columns]
 
 
