@@ -11,7 +11,9 @@ from steadydescent.paths import DATA
 
 # No deadline: this machine may be busy. The same examples each time: a failure can be run again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("steady")
+# Fuzzing takes 500 cases, and 10 000 other ones each time with STEADY_FUZZ=nightly.
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=10_000)
+hypothesis.settings.load_profile("nightly" if os.environ.get("STEADY_FUZZ") == "nightly" else "steady")
 
 if os.environ.get("PYTEST_XDIST_WORKER"):  # test processes share the cores
     torch.set_num_threads(1)

@@ -9,12 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from steadydescent import claims
+from steadydescent import claims, provenance, published
 from steadydescent.measures import derived
+from steadydescent.numerics import made_with
 from steadydescent.results import Result, Tables, write_folder
 from steadydescent.runs import Run
 from steadydescent.study import Plan, experiment, load_study
-from steadydescent.tasks import find
+from steadydescent.sweep import stack_plans
+from steadydescent.tasks import base, find
 from steadydescent.trial import quantiles
 
 Score = Callable[[Run, str, str], float]
@@ -79,6 +81,14 @@ def _scored(run: Run, score: float) -> dict[str, float]:
     return {"accuracy": score, "loss": 2.3 - 2 * score, "calibration_error": score / 7}
 
 
+def stack_receipt(runs: Iterable[Run], **more) -> dict:
+    """The receipt of a stack of these runs as it would be trained here and now."""
+    runs = list(runs)
+    threads = stack_plans()["cpu"][base(runs[0].task)].threads
+    told = {"threads": threads, "compiled": False, "seconds": 2.0, "code": made_with(runs, "cpu")}
+    return provenance.receipt("cpu") | told | more
+
+
 def result(
     plan: Plan,
     score: Score,
@@ -106,9 +116,14 @@ def receipt(profile: str, name: str, **more) -> dict:
     }  # fmt: skip
 
 
-def write_result(folder: Path, made: Result, profile: str, name: str) -> None:
-    """Write a result where a profile's results are looked for."""
-    write_folder(folder, made, receipt(profile, name), replace=True)
+def write_result(folder: Path, made: Result, profile: str, name: str, **more) -> None:
+    """Write a result where a profile's results are looked for; one that is published is listed there."""
+    runs = made.runs
+    told = {"networks": len(runs), "updates": int(runs.steps.max()), **more}
+    told["seeds"] = {"tuning": runs[~runs.test].seed.nunique(), "report": runs[runs.test].seed.nunique()}
+    write_folder(folder, made, receipt(profile, name, **told), replace=True)
+    if (root := folder.parents[1]).name == "published":
+        published.record([folder.relative_to(root).as_posix()], root)
 
 
 @contextmanager

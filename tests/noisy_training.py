@@ -158,9 +158,13 @@ def assert_same(ours, theirs):
 
 
 def write_weights(path, step, *layers, **named):
-    """A checkpoint of these weights alone."""
+    """A checkpoint of these weights alone: parameters of floating point, and buffers of other numbers."""
     model = nn.Module()
     for name, value in {**{f"w{number}": value for number, value in enumerate(layers)}, **named}.items():
-        model.register_buffer(name, torch.as_tensor(value))
+        tensor = torch.as_tensor(value)
+        if tensor.is_floating_point():
+            model.register_parameter(name, nn.Parameter(tensor))
+        else:
+            model.register_buffer(name, tensor)
     save_checkpoint(path, model, None, step)
     return path

@@ -216,8 +216,8 @@ def test_what_the_file_does_not_hold_is_refused_and_what_is_not_asked_for_stays_
         ({"step": -1}, ValueError, "step must be a whole number of at least 0, got -1"),
         ({"optimizer": torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1)}, ValueError, "none of the model's"),
         ({"odd": {"rule": print}}, TypeError, "parts.odd.rule is a builtin_function_or_method; a checkpoint holds"),
-        ({"odd": {(1, 2): 3}}, TypeError, "parts.odd is a dict"),
-        ({"odd": {"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)}}, ValueError, "under the name 'parts.odd.a.b'"),
+        ({"odd": {"rules": [1, {2: print}]}}, TypeError, "parts.odd.rules.1.2 is a builtin_function_or_method"),
+        ({"odd": {print: 3}}, TypeError, "the key parts.odd.<built-in function print> is a builtin_function"),
     ],
 )
 def test_what_cannot_be_saved_is_refused_by_name_and_nothing_is_written(tmp_path, content, error, sentence):

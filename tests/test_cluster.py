@@ -24,7 +24,7 @@ pytest.importorskip("distributed", reason="Dask is not installed: pip install 's
 from distributed import Client, KilledWorker
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from fabricated import tables
+from fabricated import stack_receipt, tables
 from steadydescent import cli, cluster, reproduce, sweep
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
@@ -161,7 +161,7 @@ def test_stack_that_another_runner_trains_is_waited_for_and_not_trained_again(th
 
     def other_runner_finishes(event) -> None:
         if event.get("done") and lock.is_locked:
-            Store(tmp_path / "store").save(tables(theirs), {})
+            Store(tmp_path / "store").save(tables(theirs), stack_receipt(theirs))
             lock.release()
 
     sweep.train(mine + theirs, store, "cpu", Told(other_runner_finishes))

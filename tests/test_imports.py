@@ -1,6 +1,7 @@
 """What may import what: techniques stand on their own, references never lean on what they check."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,20 @@ def test_only_the_sweep_starts_the_engine():
 
 def test_no_module_is_named_utils():
     assert not [name for name in MODULES if "util" in name.lower() or "helper" in name.lower()]
+
+
+NARROWS = re.compile(r"assert (isinstance\(.*\)|[\w.]+ is not None)$")
+"""Assertions that tell a type checker what is so; `python -O` may leave them out."""
+
+
+def test_no_assertion_carries_meaning_that_python_without_assertions_would_lose():
+    chapters = [*(ROOT / "chapters").glob("*.md"), *(ROOT / "experiments").glob("*.ipynb")]
+    lines = [(path.name, line.strip()) for path in chapters for line in path.read_text("utf-8").splitlines()]
+    texts = {name: path.read_text("utf-8") for name, path in MODULES.items()}
+    asserts = [(name, ast.unparse(ast.Assert(node.test))) for name, text in texts.items()
+               for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Assert)]  # fmt: skip
+    assert not [pair for pair in lines if pair[1].lstrip('"').startswith("assert ")]
+    assert not [pair for pair in asserts if not NARROWS.match(pair[1])]
 
 
 def test_nothing_is_pickled():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fabricated import a_run, tables
+from fabricated import a_run, stack_receipt, tables
 from planned import EVERY_PLAN, label, planned
 from steadydescent import sweep
 from steadydescent.results import Store
@@ -59,7 +59,7 @@ def bench(tmp_path, monkeypatch):
     def pretend(runs, store, device, journal, compiled):
         found.trained.append([run.seed for run in runs])
         journal.tell(done=sum(run.steps for run in runs))
-        store.save(tables(runs), {})
+        store.save(tables(runs), stack_receipt(runs))
 
     found.journal = SimpleNamespace(tell=lambda **event: found.events.append(event))
     monkeypatch.setattr(sweep, "_train_stack", pretend)
@@ -97,7 +97,7 @@ def test_what_another_runner_trained_meanwhile_is_not_trained_again(bench, monke
     runs, lock = seeds(range(3)), bench.store.lock
 
     def overtaken(keys):
-        Store(bench.store.root).save(tables(runs), {})
+        Store(bench.store.root).save(tables(runs), stack_receipt(runs))
         return lock(keys)
 
     monkeypatch.setattr(bench.store, "lock", overtaken)

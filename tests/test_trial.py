@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from fabricated import tables
+from fabricated import stack_receipt, tables
 from steadydescent import trial as module
+from steadydescent.provenance import device_name
 from steadydescent.results import Result, read_folder
 from steadydescent.study import EXTENSIONS
 from steadydescent.trial import Trial, result_id
@@ -95,7 +96,7 @@ def test_saved_result_holds_every_run_of_the_last_grid_and_a_receipt(toy, monkey
         receipt["profile"] == "laptop" and receipt["updates"] == 40 and receipt["seeds"] == {"tuning": 3, "report": 5}
     )
     assert receipt["result"] == result_id("toy", "mnist1d-mlp", result)
-    assert receipt["seconds"] == 2.0 * receipt["stacks"] and receipt["trained_on"] == ["2 cores"]
+    assert receipt["seconds"] == 2.0 * receipt["stacks"] and receipt["trained_on"] == [device_name("cpu")]
     assert receipt["target"] is None
 
 
@@ -180,7 +181,7 @@ def test_each_way_of_tuning_has_its_choice_and_reports_around_it(toy, monkeypatc
             lr = made.curves.run.map(made.runs.set_index("run").lr)
             late = (made.curves.step < 40) & ~lr.map(fast)
             made.curves.loc[late, "accuracy"] = 0.1
-            store.save(made, {"seconds": 2.0, "device": "2 cores"})
+            store.save(made, stack_receipt(runs))
 
         monkeypatch.setattr(module, "train", sooner)
         trial.tune()

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from fabricated import LAPTOP, SMALL_EXPERIMENT, experiments_from, tables, write_experiments
+from fabricated import LAPTOP, SMALL_EXPERIMENT, experiments_from, stack_receipt, tables, write_experiments
 from steadydescent import trial as module
 from steadydescent.trial import Trial
 
@@ -28,7 +28,7 @@ def start(monkeypatch, toy, optimum: dict[str, float], profile: str = "laptop", 
         asked.append(runs)
         missing = [run for run in runs if run.key not in store.keys()]  # noqa: SIM118  a store is no dict
         if missing:
-            store.save(tables(missing, score, **told), {"seconds": 2.0, "device": "2 cores"})
+            store.save(tables(missing, score, **told), stack_receipt(missing))
 
     monkeypatch.setattr(module, "train", pretend)
     return Trial("toy", "mnist1d-mlp", profile, "cpu", store=toy / "store"), asked

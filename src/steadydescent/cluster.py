@@ -35,7 +35,7 @@ from steadydescent.processes import deaf, heard
 from steadydescent.progress import Journal
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
-from steadydescent.sweep import OWN_GIB, pick_device, still_missing, trained
+from steadydescent.sweep import OWN_GIB, differences, pick_device, still_missing, trained
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 LOOPBACK = "127.0.0.1"
@@ -159,7 +159,7 @@ def train_stacks(
             while left or out:
                 if not (workers := len(client.nthreads())):
                     tell(f"there is no worker at {os.environ[ADDRESS]} yet; waiting for one")
-                while len(out) < max(1, workers) and (taken := _take(left, store, journal)):
+                while len(out) < max(1, workers) and (taken := _take(left, store, device, journal)):
                     plain, wanted = [run.model_dump(mode="json") for run in taken[0]], taken[0][0].shape in compiled
                     out[executor.submit(train_stack, plain, device, wanted)] = taken
                 for future in _back(out):
@@ -175,7 +175,7 @@ def train_stacks(
                 lock.release()
 
 
-def _take(left: deque[list[Run]], store: Store, journal: Journal) -> tuple[list[Run], FileLock] | None:
+def _take(left: deque[list[Run]], store: Store, device: str, journal: Journal) -> tuple[list[Run], FileLock] | None:
     """The next stack that nobody else is training, less what is stored, and its lock; None when there is none now."""
     for _ in range(len(left)):
         stack = left.popleft()
@@ -185,7 +185,7 @@ def _take(left: deque[list[Run]], store: Store, journal: Journal) -> tuple[list[
         except Timeout:
             left.append(stack)
             continue
-        if missing := still_missing(stack, store, journal):
+        if missing := still_missing(stack, store, device, journal):
             return missing, lock
         lock.release()
     return None
@@ -215,6 +215,11 @@ def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
     if set(tables.runs.run) != {run.key for run in runs}:
         raise RuntimeError(
             f"a worker has another version of steadydescent, {receipt['commit']}; install this one on every worker"
+        )
+    if found := differences(runs[0], receipt, receipt["device_kind"]):
+        raise RuntimeError(
+            f"a worker trained with {', '.join(found)}, which is not what this process would train with; install the "
+            "same steadydescent, torch and numpy on every worker"
         )
     store.save(tables, receipt | {"command": os.environ.get("STEADY_COMMAND", receipt["command"])})
     return notes

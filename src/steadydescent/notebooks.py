@@ -20,10 +20,11 @@ import click
 import psutil
 from filelock import FileLock, Timeout
 
+from steadydescent.files import writing
 from steadydescent.paths import EXPERIMENTS, REPRODUCED, ROOT
 from steadydescent.processes import heard
 from steadydescent.progress import VARIABLE, followed
-from steadydescent.provenance import TOKEN, packages
+from steadydescent.provenance import TOKEN, device_name, packages
 from steadydescent.results import Result, read_folder
 from steadydescent.study import Parameters, Plan
 from steadydescent.up_to_date import digest, remember, unchanged
@@ -99,7 +100,7 @@ def run_notebook(
         environment = os.environ | {VARIABLE: str(journal), TOKEN: token}
         parameters = _parameters(plan, device).model_dump()
         click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
-        with followed(journal, f"{plan.experiment.title}, "):
+        with writing(unfinished), followed(journal, f"{plan.experiment.title}, "):
             execute(
                 EXPERIMENTS / plan.experiment.notebook, unfinished, parameters,
                 {"cwd": str(ROOT), "env": environment}, cell_hours * 3600,
@@ -195,8 +196,9 @@ def _note(plan: Plan) -> Path:
 
 
 def _inputs(plan: Plan, device: str) -> str:
-    """Digest of what a result depends on: code, notebooks, packages, parameters."""
-    return digest([ROOT / "src", EXPERIMENTS], _parameters(plan, device), packages())
+    """Digest of what a result depends on: code, notebooks, packages, parameters, machine, and whether Python checks."""
+    made_with = packages(), device_name(device), __debug__
+    return digest([ROOT / "src", EXPERIMENTS], _parameters(plan, device), *made_with)
 
 
 def _digest_of_result(plan: Plan) -> str:

@@ -97,7 +97,7 @@ def followed(journal: Path, prefix: str = "") -> Iterator[None]:
     The file is this block's alone, and gone after it.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
-    journal.write_text("")
+    journal.write_text("", encoding="utf-8")
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(journal, prefix, stop), daemon=True)
     thread.start()

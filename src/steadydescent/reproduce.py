@@ -2,19 +2,21 @@
 
 import functools
 import http.server
+import os
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import click
 
-from steadydescent import data
+from steadydescent import data, published
 from steadydescent.claims import contrasts
+from steadydescent.files import require_room, write_atomically, writing
 from steadydescent.findings import findings, folder, results, rows, verdict_table, write
 from steadydescent.notebooks import CELL_HOURS, check_notebooks, run_notebooks, up_to_date
-from steadydescent.paths import DATA, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT
+from steadydescent.paths import DATA, GENERATED, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.provenance import packages
 from steadydescent.results import write_folder
 from steadydescent.study import left_out, plans
@@ -68,14 +70,29 @@ def run_study(profile: str, device: str, only: str = "", asked: str = "", cell_h
         else:
             todo.append(plan)
     check_notebooks(todo, device)
+    if todo:
+        require_room(REPRODUCED)
+        needed = sum(float(plan.cost(device)["disk_mb"]) for plan in todo)
+        require_room(STORE, needed - _size(STORE) / 1e6)
     for source in sorted({find(plan.task).source for plan in todo}):
         data.fetch(source, DATA, click.echo)
     with workers(device, asked) if todo else nullcontext() as address:
         run_notebooks(todo, device, 2 if address else 1, cell_hours)
 
 
+def _size(folder: Path) -> int:
+    """Bytes of the files below a folder, less those that another process removes meanwhile."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += Path(place, name).stat().st_size
+    return found
+
+
 def compare(profile: str) -> list[dict]:
     """Published rows against one's own: held, flipped (one decisive verdict became another), or undecided."""
+    published.check(PUBLISHED)
     ran = lambda root: [r for r in rows(root) if r["result"]]  # arithmetic is the same everywhere
     mine = {(r["id"], r["task"], r["condition"]): r for r in ran(folder("reproduced", profile))}
     if not mine:
@@ -112,23 +129,38 @@ def publish_results(profile: str, only: str = "") -> list[str]:
     """Copy verified results of a profile to `results/published`; smoke supports no claim and is refused."""
     if profile == "smoke":
         raise ValueError("profile 'smoke' supports no claim and is not published; use laptop, desk or full")
-    names = []
-    for experiment, task, _, result, receipt in results(REPRODUCED / profile):
-        if only in ("", experiment, f"{experiment}/{task}"):
-            write_folder(PUBLISHED / experiment / task, result, receipt, replace=True)
-            names.append(f"{receipt['result']} ({contrasts(experiment, profile)} primary contrasts)")
-    if not names:
+    mine = [found for found in results(REPRODUCED / profile) if only in ("", found[0], f"{found[0]}/{found[1]}")]
+    if not mine:
         raise FileNotFoundError(f"no reproduced results of profile {profile} match only={only!r}")
+    places = {f"{experiment}/{task}": (result, receipt) for experiment, task, _, result, receipt in mine}
     readme = ROOT / "README.md"
-    readme.write_text(with_verdicts(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    return names
+    text = readme.read_text(encoding="utf-8")
+    _around_verdicts(text)
+    for place in (PUBLISHED, readme.parent):
+        require_room(place)
+    published.check(PUBLISHED, but=places)  # what stays must be sound before anything is replaced
+    for name, (result, receipt) in places.items():
+        coming = lambda files, name=name: published.announce({f"{name}/{f}": d for f, d in files.items()}, PUBLISHED)
+        write_folder(PUBLISHED / name, result, receipt, replace=True, announce=coming)
+        published.record([name], PUBLISHED)
+    write_atomically(readme, with_verdicts(text).encode())
+    return [f"{note['result']} ({contrasts(name, profile)} primary contrasts)" for name, *_, note in mine]
 
 
 def with_verdicts(readme: str) -> str:
     """README with the table of published verdicts between its two marks."""
+    head, tail = _around_verdicts(readme)
+    return head + verdict_table(findings("published")["claims"]) + "\n" + tail
+
+
+def _around_verdicts(readme: str) -> tuple[str, str]:
+    """README up to its table of verdicts, and from its end on."""
     begin, end = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->"
-    head, rest = readme.split(begin)
-    return head + begin + verdict_table(findings("published")["claims"]) + "\n" + end + rest.split(end)[1]
+    head, found, rest = readme.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"README.md must hold the lines {begin.strip()!r} and {end!r}, with the verdicts between them")
+    return head + begin, end + tail
 
 
 def build_book(source: str, profile: str | None = None) -> Path:
@@ -141,6 +173,7 @@ def build_book(source: str, profile: str | None = None) -> Path:
     made_from = digest([*sources, *home.glob("*/*/*")], source, profile, packages())
     if unchanged(note := HTML.parent / "made-from", made_from) and (HTML / "index.html").exists():
         return HTML / "index.html"
+    require_room(HTML.parent)
     found = findings(source, profile)  # refuses before the old book is gone
     for old in (ROOT / "_build", GENERATED):
         shutil.rmtree(old, ignore_errors=True)
@@ -179,12 +212,20 @@ def serve_book(port: int) -> None:
             click.echo("")
 
 
-def clean_tree(with_results: bool) -> list[Path]:
-    """Remove builds and caches; with `with_results` also reproduced results and the store."""
+def clean_tree(with_results: bool, tell: Callable[[Path], None] = lambda path: None) -> list[Path]:
+    """Remove builds and caches; with `with_results` also reproduced results and the store. Each is told before.
+
+    A link goes, what it leads to stays.
+
+    Raises:
+        CannotWrite: for what cannot be removed; what was told of before is gone.
+    """
     made = [ROOT / name for name in ("_build", "generated", "conf.py", "screenshots", ".hypothesis")]
     made += [*ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
     made += [RESULTS / "reproduced", RESULTS / "store"] if with_results else []
-    gone = [path for path in made if path.exists()]
+    gone = [path for path in made if path.exists() or path.is_symlink()]
     for path in gone:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        tell(path)
+        with writing(path):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return gone

@@ -20,7 +20,7 @@ PLATEAU_OPTIONS = {"every": None, **{field.name: field.default for field in fiel
 PROBE_NAMES = ("gradient-noise", "internal-shift", "training-loss", "losses", "orbit", "predictions")
 """What a run may be asked to measure besides: see `steadydescent.probes` and the engine."""
 NUMERICS_VERSION = 1
-"""Raised whenever the same run no longer gives the same losses; a golden-loss test watches over it."""
+"""Raised when a run means something else; changed code is seen by itself (see `steadydescent.numerics`)."""
 
 
 class Run(BaseModel):

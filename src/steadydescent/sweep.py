@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from steadydescent import yaml_files
+from steadydescent import numerics, yaml_files
 from steadydescent.checks import check_choice
 from steadydescent.paths import DATA
 from steadydescent.progress import Journal
 from steadydescent.provenance import receipt
-from steadydescent.results import Store, Tables
+from steadydescent.results import Fits, Store, Tables, whatever
 from steadydescent.runs import Run
 from steadydescent.tasks import base
 
@@ -76,17 +76,59 @@ def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:
 def train(runs: Sequence[Run], store: Store, device: str, journal: Journal, title: str = "training") -> None:
     """Train what the store does not hold yet, stack by stack; what is finished stays finished.
 
+    What other code, another torch, device or number of threads has trained is trained again (`steadydescent.numerics`).
     Here, one stack after another, or on the workers that `WORKERS` or `DASK_SCHEDULER_ADDRESS` name. Two processes
     may work on the same list: each stack is locked while it is trained.
     """
-    have, todo = store.keys(), stacks(runs, device)
+    have, todo = finished(runs, store, device), stacks(runs, device)
     left = [stack for stack in todo if any(run.key not in have for run in stack)]
+    if outdated := _outdated([run for run in runs if run.key not in have], store, device):
+        journal.tell(note=numerics.stale(outdated))
     count = lambda part: sum(run.steps for stack in part for run in stack)
     journal.tell(start=title, total=count(todo), initial=count(todo) - count(left))
     compiled = worth_compiling(todo, device)
     with workers(device) if left else nullcontext() as address:
         (_cluster().train_stacks if address else _train_here)(left, store, device, journal, compiled)
     journal.tell(end=title)
+
+
+def current(runs: Iterable[Run], device: str) -> Fits:
+    """Which stored versions of these runs stand: those that are made with what would make them now."""
+    known = {run.key: run for run in runs}
+    return lambda key, receipt: key in known and not differences(known[key], receipt, device)
+
+
+def finished(runs: Iterable[Run], store: Store, device: str) -> set[str]:
+    """Keys of those of the runs that the store holds as they would be trained now."""
+    runs = list(runs)
+    fits = whatever if numerics.accepted() else current(runs, device)
+    return {key for key, receipt in store.versions({run.key for run in runs}) if fits(key, receipt)}
+
+
+def stored(runs: Iterable[Run], store: Store, device: str) -> tuple[Tables, list[dict[str, Any]]]:
+    """Tables of finished runs and the receipts of their stacks.
+
+    Raises:
+        KeyError: for runs that are not in the store as they would be trained now.
+    """
+    runs = list(runs)
+    fits = current(runs, device)
+    if numerics.accepted():  # a version that stands goes before one that is merely accepted
+        standing = {key for key, receipt in store.versions({run.key for run in runs}) if fits(key, receipt)}
+        return store.load([run.key for run in runs], lambda key, receipt: key not in standing or fits(key, receipt))
+    return store.load([run.key for run in runs], fits)
+
+
+def differences(run: Run, receipt: dict[str, Any], device: str) -> list[str]:
+    """How what made a stored run differs from what would make it now; nothing if it stands."""
+    return numerics.differences(run, receipt, device, stack_plans()[device][base(run.task)].threads)
+
+
+def _outdated(runs: Iterable[Run], store: Store, device: str) -> list[list[str]]:
+    """Of each run that the store holds in no version that stands, how one of them differs."""
+    known = {run.key: run for run in runs}
+    found = {key: differences(known[key], receipt, device) for key, receipt in store.versions(known)}
+    return list(found.values())
 
 
 def worth_compiling(todo: list[list[Run]], device: str) -> set[tuple]:
@@ -169,13 +211,13 @@ def _cluster() -> ModuleType:
 def _train_here(todo: list[list[Run]], store: Store, device: str, journal: Journal, compiled: set[tuple]) -> None:
     for stack in todo:
         with store.lock([run.key for run in stack]):
-            if missing := still_missing(stack, store, journal):
+            if missing := still_missing(stack, store, device, journal):
                 _train_stack(missing, store, device, journal, stack[0].shape in compiled)
 
 
-def still_missing(stack: list[Run], store: Store, journal: Journal) -> list[Run]:
+def still_missing(stack: list[Run], store: Store, device: str, journal: Journal) -> list[Run]:
     """Runs of a locked stack that are to be trained; another process may have trained it meanwhile."""
-    have = store.keys()
+    have = finished(stack, store, device)
     missing = [run for run in stack if run.key not in have]
     journal.tell(done=sum(run.steps for run in stack) - sum(run.steps for run in missing))
     return missing
@@ -190,22 +232,29 @@ def trained(
 ) -> tuple[Tables, dict[str, Any]]:
     """A stack's tables and receipt, trained as its plan says, on a CPU with at most so many threads."""
     from steadydescent.engine import Stack
-    from steadydescent.stepping import can_compile, numerics
+    from steadydescent.stepping import can_compile
+    from steadydescent.stepping import numerics as arithmetic
 
     plan = stack_plans()[device][base(runs[0].task)]
     if compiled and (obstacle := can_compile(device)):
         tell(note=f"{obstacle}: training steps are not compiled, which is slower; install g++ and Python's headers")
         compiled = False
-    with numerics(min(plan.threads, threads or plan.threads)):
+    with arithmetic(min(plan.threads, threads or plan.threads)):
         stack = Stack(runs, DATA, device, compiled, width=plan.width if compiled else 0)
         history = stack.train(tick=lambda steps: tell(done=steps))
-        note = receipt(device, seconds=history.seconds, width=len(runs), compiled=compiled, data=stack.data.checksum)
+        told = {"seconds": history.seconds, "width": len(runs), "compiled": compiled, "data": stack.data.checksum}
+        note = receipt(device, **told, code=numerics.made_with(runs, device))
     tables = (history.runs, history.finals, history.curves, history.measures, history.predictions)
     return Tables(*tables), note
 
 
 def summary(receipts: Sequence[dict], device: str) -> dict:
-    """One receipt for many stacks: this command and machine, the seconds of all training, the devices that did it."""
+    """One receipt for many stacks: this command and machine, the seconds of all training, and what did it.
+
+    `commit`, `packages` and `date` are those of the command that put the result together; `trained_by` holds the
+    commits, torch versions, devices and threads of the stacks that it rests on (`steadydescent.numerics.trained_by`).
+    """
     kinds = sorted({r["device"] for r in receipts})
     seconds = round(sum(r["seconds"] for r in receipts), 1)
-    return receipt(device, seconds=seconds, stacks=len(receipts), trained_on=kinds)
+    told = {"seconds": seconds, "stacks": len(receipts), "trained_on": kinds}
+    return receipt(device, **told, trained_by=numerics.trained_by(receipts))

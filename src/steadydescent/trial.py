@@ -17,7 +17,7 @@ from steadydescent.provenance import TOKEN
 from steadydescent.results import Result, Store, Tables, write_folder
 from steadydescent.runs import Run
 from steadydescent.study import EXTENSIONS, Parameters, Plan, load_study
-from steadydescent.sweep import pick_device, summary, train
+from steadydescent.sweep import pick_device, stored, summary, train
 from steadydescent.timing import power_of_two_gain, time_per_example
 
 QUANTILES = [0.1, 0.5, 0.9]
@@ -95,7 +95,7 @@ class Trial:
                 indices = list(tuned) if report == "everything" else sorted(near)
                 runs += self.plan.reporting(condition, arms[0], indices)
             self._train(runs, f"{self.plan.task}, {condition}, reporting")
-        return self.store.load(list(self.runs))[0]
+        return stored(self.runs.values(), self.store, self.device)[0]
 
     def range_tests(self) -> pd.DataFrame:
         """Run the range tests; the rates that each rule suggests, columns run, readout, measure, step, value."""
@@ -127,11 +127,11 @@ class Trial:
         distinct = {run.key: run for run in runs}  # two arms may have a rate of the same run
         train(list(distinct.values()), self.store, self.device, self.journal, title)
         self.runs |= distinct
-        return self.store.load(list(distinct))[0]
+        return stored(distinct.values(), self.store, self.device)[0]
 
     def save(self, root: Path = REPRODUCED) -> Path:
         """Write the result with its receipt and return its folder."""
-        tables, receipts = self.store.load(list(self.runs))
+        tables, receipts = stored(self.runs.values(), self.store, self.device)
         folder = root / self.plan.profile / self.plan.experiment.name / self.plan.task
         result = Result(tables.runs, tables.finals, quantiles(tables), measures.kept(tables, self.plan, self.extra))
         note = summary(receipts, self.device) | {

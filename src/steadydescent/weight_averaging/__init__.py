@@ -1,13 +1,8 @@
 """Weight averaging: readouts of a trajectory for the engine, and averages of a module for anyone's own loop."""
 
+from steadydescent.weight_averaging.checkpoint_averages import average_checkpoints, last_checkpoints
 from steadydescent.weight_averaging.checkpoint_files import DamagedCheckpoint
-from steadydescent.weight_averaging.checkpoints import (
-    Stateful,
-    average_checkpoints,
-    last_checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
+from steadydescent.weight_averaging.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from steadydescent.weight_averaging.ema import EMA
 from steadydescent.weight_averaging.mixing import Debiased, Mixing, Ramped, Started, TailMean
 from steadydescent.weight_averaging.readouts import (

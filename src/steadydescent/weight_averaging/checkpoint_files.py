@@ -1,7 +1,7 @@
-"""The file under a checkpoint: nested dicts of tensors and plain values in one safetensors file, verified when read.
+"""The file under a checkpoint: nested values with tensors in one safetensors file, verified when read.
 
-Tensors stand under dotted names. The metadata hold the nesting as JSON, in which each tensor's place gives its name and
-its SHA-256, and the SHA-256 of that JSON: any change of a bit that matters is found. Nothing is pickled.
+Tensors stand under dotted names. The metadata hold the nesting as JSON (`packing`), in which each tensor's place gives
+its name and its SHA-256, and the SHA-256 of that JSON: any change of a bit that matters is found. Nothing is pickled.
 """
 
 import hashlib
@@ -14,11 +14,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, distributed
 
+from steadydescent.checks import check_count
 from steadydescent.files import replacing
+from steadydescent.weight_averaging.packing import Packer, unpacked
 
-FORMAT = "steadydescent checkpoint 1"
+FORMAT = "steadydescent checkpoint 2"
+READ = ("steadydescent checkpoint 1", FORMAT)
+"""Format 1 kept tensors, numbers, texts, lists, tuples and dicts, and other mappings as dicts."""
+LONGEST = 80_000_000
+"""Characters of JSON; safetensors reads headers of up to 100 MB."""
 
 
 class DamagedCheckpoint(ValueError):
@@ -30,35 +36,41 @@ class CheckpointFile:
 
     def __init__(self, path: Path, handle: Any) -> None:
         metadata = handle.metadata() or {}
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in READ:
             raise DamagedCheckpoint(f"{path} is not a checkpoint: its metadata do not say {FORMAT!r}")
         text = metadata.get("content", "")
         if hashlib.sha256(text.encode()).hexdigest() != metadata.get("sha256"):
             raise DamagedCheckpoint(f"{path} is damaged: its metadata do not match their SHA-256")
         self.path, self._handle = path, handle
-        self._packed: dict[str, Any] = json.loads(text)
+        with _no_nonsense(path, "its metadata"):
+            self._packed: dict[str, Any] = dict(json.loads(text))
 
     @property
     def keys(self) -> list[str]:
         """All keys that something was written under."""
         return list(self._packed)
 
-    def __getitem__(self, key: str) -> Any:
-        return self._unpack(self._packed[key])
+    @property
+    def step(self) -> int:
+        """How many updates had been made."""
+        with _no_nonsense(self.path, "its step"):
+            return check_count(self._packed["step"], "step", least=0)
 
-    def _unpack(self, packed: Any) -> Any:
-        if not isinstance(packed, dict):
-            return packed
-        ((kind, content),) = packed.items()
-        if kind == "tensor":
-            return self._tensor(*content)
-        if kind == "dict":
-            return {key: self._unpack(value) for key, value in content}
-        values = [self._unpack(value) for value in content]
-        return tuple(values) if kind == "tuple" else values
+    def __getitem__(self, key: str) -> Any:
+        with _no_nonsense(self.path, repr(key)):
+            return unpacked(self._packed[key], self._tensor)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """What was written under a key, if it is a dict."""
+        if not isinstance(found := self[key], dict):
+            raise DamagedCheckpoint(f"{self.path} is damaged: its {key} are a {type(found).__name__}")
+        return found
 
     def _tensor(self, name: str, digest: str) -> Tensor:
-        tensor: Tensor = self._handle.get_tensor(name).clone()  # not a window on a file that may be replaced
+        try:
+            tensor: Tensor = self._handle.get_tensor(name).clone()  # not a window on a file that may be replaced
+        except SafetensorError as error:
+            raise DamagedCheckpoint(f"{self.path} is damaged: it does not hold {name!r} ({error})") from error
         if _digest(tensor) != digest:
             raise DamagedCheckpoint(f"{self.path} is damaged: {name!r} does not match its SHA-256")
         return tensor
@@ -66,48 +78,63 @@ class CheckpointFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[CheckpointFile]:
-    """A checkpoint for reading; whatever is wrong with it becomes a `DamagedCheckpoint` that names the path."""
+    """A checkpoint for reading; whatever is wrong with it becomes a `DamagedCheckpoint` that names the path.
+
+    Links are followed: what they lead to is verified as any file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
     try:
-        with safe_open(path, framework="pt") as handle:
-            yield CheckpointFile(path, handle)
+        handle = safe_open(path, framework="pt")
     except SafetensorError as error:
         raise DamagedCheckpoint(f"{path} is not a whole checkpoint: {error}") from error
+    with handle:
+        yield CheckpointFile(path, handle)
+
+
+@contextmanager
+def _no_nonsense(path: Path, what: str) -> Iterator[None]:
+    """A file may have the right sums and still hold what no checkpoint does."""
+    try:
+        yield
+    except DamagedCheckpoint:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+        raise DamagedCheckpoint(
+            f"{path} is damaged: {what} cannot be read ({type(error).__name__}: {error})"
+        ) from error
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write nested content to a file that appears whole: beside its target, flushed to disk, renamed.
 
+    Tensors that are spread over processes are gathered: all processes must call this, the first of them writes, and
+    the others wait for it.
+
     Raises:
-        TypeError: for what is no tensor, number, text, None, or list, tuple or dict of them, by its dotted name.
+        TypeError: for what would not come back as it is, by its dotted name, and for more numbers and texts outside
+            tensors than a file's header holds.
+        OSError: for a file that cannot be written, as on a full disk.
     """
-    tensors: dict[str, Tensor] = {}
-    text = json.dumps({key: _pack(value, key, tensors) for key, value in content.items()})
+    packer = Packer(_digest)
+    text = json.dumps({key: packer.pack(value, key) for key, value in content.items()})
+    if len(json.dumps(text)) > LONGEST:
+        raise TypeError(f"numbers and texts take {len(text)} characters, more than {LONGEST}; put them into tensors")
     metadata = {"format": FORMAT, "content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
-
-
-def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a nested value; its tensors go to `tensors`, copied: safetensors refuses those that share memory."""
-    if isinstance(value, Tensor):
-        if name in tensors:
-            raise ValueError(f"two tensors would stand under the name {name!r}")
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
-        return {"tensor": [name, _digest(tensors[name])]}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        items = [_pack(item, f"{name}.{position}", tensors) for position, item in enumerate(value)]
-        return {"tuple" if isinstance(value, tuple) else "list": items}
-    if isinstance(value, Mapping) and all(isinstance(key, int | str) for key in value):
-        return {"dict": [[key, _pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
-    raise TypeError(f"{name} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts and nests of them")
+    try:
+        if not packer.sharded or distributed.get_rank() == 0:
+            with replacing(path) as temporary:
+                save_file(packer.tensors, temporary, metadata)
+    except SafetensorError as error:  # a full disk, too, is no OSError to safetensors
+        raise OSError(f"{path} could not be written, and is as it was: {error}") from error
+    finally:
+        if packer.sharded:
+            distributed.barrier()
 
 
 def _digest(tensor: Tensor) -> str:
     """SHA-256 of a tensor's dtype, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    values = tensor.contiguous().as_strided((tensor.numel(),), (1,))  # one value is contiguous with any stride
+    digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,11 +1,12 @@
-"""Checkpoints: weights, buffers, optimiser slots and step in one safetensors file; the mean of several (opennmt-tf).
+"""Checkpoints: weights, buffers, optimiser slots, step and whatever else a run needs in one safetensors file.
 
 A file's tensors have dotted names that say what they are: `weights.0.bias`, `slots.0.bias.exp_avg`, `parts.average.…`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,15 +16,18 @@ from torch.optim import Optimizer
 
 from steadydescent.checks import check_count
 from steadydescent.weight_averaging.checkpoint_files import CheckpointFile, opened, write
+from steadydescent.weight_averaging.comparing import check_alike, refuse_unready
+from steadydescent.weight_averaging.loading import load_named, refuse_unfit
 from steadydescent.weight_averaging.named_slots import class_name, load_slots, named_state, numbered_state, same_class
-from steadydescent.weight_averaging.named_tensors import Tensors, check_alike, has_mean
+from steadydescent.weight_averaging.named_tensors import held
+from steadydescent.weight_averaging.snapshots import Snapshot
 
 
 class Stateful(Protocol):
     """What has a state to keep: an `EMA`, a `Shadow`, any module, a learning-rate scheduler of torch."""
 
     def state_dict(self) -> Any:
-        """The state as tensors, numbers, and texts in dicts, lists and tuples."""
+        """The state: tensors, arrays, numbers, texts, and nests of Python's own containers of them (`packing`)."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
         """Take a state over."""
@@ -70,9 +74,12 @@ def save_checkpoint(
     7
     """
     _check_parts(parts)
+    step, weights = check_count(step, "step", least=0), model.state_dict()
+    refuse_unready(weights, "the model")
     content = {
-        "step": check_count(step, "step", least=0),
-        "weights": model.state_dict(),
+        "step": step,
+        "weights": weights,
+        **_with_mean(model, weights),
         **({} if optimizer is None else named_state(optimizer, model)),
         "classes": {name: class_name(part) for name, part in parts.items()},
         **{f"parts.{name}": _state_of(part) for name, part in parts.items()},
@@ -108,114 +115,42 @@ def load_checkpoint(
     """
     _check_parts(parts)
     with opened(path := Path(path)) as file:
-        step, weights = file["step"], file["weights"]
-        check_alike(weights, model.state_dict(), (str(path), "the model"), dtypes=True)
-        slots = None if optimizer is None else numbered_state(file, optimizer, model)
+        step, weights, places = file.step, file.mapping("weights"), (str(path), "the model")
+        refuse_unfit(model, weights, places)
+        try:
+            slots = None if optimizer is None else numbered_state(file, optimizer, model)
+        except ValueError:  # parameters of other names are another model's: say that first
+            if any(name not in weights for name, _ in model.named_parameters()):
+                check_alike(weights, model.state_dict(), places)
+            raise
         states = {name: _part(file, name, part) for name, part in parts.items()}
     with ExitStack() as undo:
-        for name, part in parts.items():
-            undo.callback(_put_back, part, deepcopy(_state_of(part)))
-            _load_into(part, states[name])
+        undo.callback(Snapshot(model, extra=True).restore)
+        load_named(model, weights, places)
         if optimizer is not None and slots is not None:
             undo.callback(load_slots, optimizer, deepcopy(optimizer.state_dict()))
             load_slots(optimizer, slots)
-        undo.callback(model.load_state_dict, deepcopy(model.state_dict()))
-        model.load_state_dict(weights)
+        for name, part in parts.items():
+            undo.callback(_kept(part))
+            _load_into(part, states[name], (str(path), f"the part {name!r}"))
         undo.pop_all()  # all went well: nothing is undone
-    return int(step)
+    return step
 
 
-def average_checkpoints(paths: Iterable[Path | str]) -> Tensors:
-    """The mean of checkpoints' weights, Σ θ_i/n, for `model.load_state_dict` (opennmt-tf).
-
-    Floating-point weights and buffers are summed in float64 from zeros, each divided by their number n, and cast back.
-    Integer and boolean buffers are those of the newest file by step, of several such the last given. Optimiser
-    slots are not averaged and not read. One file is in memory at a time, beside the sums.
-
-    >>> import tempfile
-    >>> layer = nn.Linear(1, 1, bias=False)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for step, weight in enumerate([1.0, 2.0, 4.0], start=1):
-    ...         _ = nn.init.constant_(layer.weight, weight)
-    ...         save_checkpoint(f"{folder}/{step}.safetensors", layer, None, step)
-    ...     average_checkpoints(last_checkpoints(folder, 2))["weight"].item()
-    3.0
-
-    Raises:
-        FileNotFoundError: for a path without a file.
-        DamagedCheckpoint: for a file that is no whole checkpoint.
-        ValueError: for no path, for one path instead of several, for one given twice, and for files whose names, shapes
-            or dtypes differ, by name.
-    """
-    if isinstance(paths, str | Path):
-        raise ValueError(f"paths must be several, in a list, got the one path {str(paths)!r}")
-    files = [Path(path) for path in paths]
-    _refuse_repeated(files)
-    like: Tensors = {}
-    means: Tensors = {}
-    newest = 0
-    for path in files:
-        with opened(path) as file:
-            step, weights = file["step"], file["weights"]
-        if not like:
-            like = {name: value.to("meta") for name, value in weights.items()}
-            means = {name: torch.zeros_like(value, dtype=_sum_dtype(value)) for name, value in weights.items()}
-        check_alike(like, weights, (str(files[0]), str(path)), dtypes=True)
-        for name, value in weights.items():
-            if has_mean(value):
-                means[name] += value.to(means[name].dtype) / len(files)
-            elif step >= newest:
-                means[name] = value
-        newest = max(newest, step)
-    return {name: mean.to(like[name].dtype) for name, mean in means.items()}
-
-
-def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetensors") -> list[Path]:
-    """The `count` checkpoints of a folder with the most steps, oldest first; only headers are read.
-
-    All files that match the pattern must be checkpoints; temporary files of `save_checkpoint` never match it.
-
-    >>> import tempfile
-    >>> layer = nn.Linear(1, 1, bias=False)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for step, weight in enumerate([1.0, 2.0, 4.0], start=1):
-    ...         _ = nn.init.constant_(layer.weight, weight)
-    ...         save_checkpoint(f"{folder}/{step}.safetensors", layer, None, step)
-    ...     [path.name for path in last_checkpoints(folder, 2)]
-    ['2.safetensors', '3.safetensors']
-
-    Raises:
-        FileNotFoundError: for no folder.
-        DamagedCheckpoint: for a file that is no checkpoint.
-        ValueError: for a count below 1, for fewer files than that, and for two files of the same step.
-    """
-    check_count(count, "count")
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"no folder at {folder}")
-    steps: dict[int, Path] = {}
-    for path in sorted(Path(folder).glob(pattern)):
-        with opened(path) as file:
-            step = file["step"]
-        if step in steps:
-            raise ValueError(f"{steps[step]} and {path} are both of step {step}; which is the later is not known")
-        steps[step] = path
-    if len(steps) < count:
-        raise ValueError(f"{folder} holds {len(steps)} checkpoints, fewer than the {count} asked for")
-    return [steps[step] for step in sorted(steps)[-count:]]
-
-
-def _refuse_repeated(paths: Sequence[Path]) -> None:
-    if not paths:
-        raise ValueError("paths must name at least one checkpoint, got none")
-    seen: set[Path] = set()
-    for path in paths:
-        if path.resolve() in seen:
-            raise ValueError(f"{path} is given twice and would count twice")
-        seen.add(path.resolve())
-
-
-def _sum_dtype(value: Tensor) -> torch.dtype:
-    return torch.promote_types(value.dtype, torch.float64) if has_mean(value) else value.dtype
+def _with_mean(model: nn.Module, weights: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Which of the weights are parameters, and which statistics: `average_checkpoints` has names alone to go by."""
+    found = held(model)
+    names = {**{name: name for name in found.state}, **found.ties}
+    addresses = {(tensor.data_ptr(), tensor.shape) for tensor in found.parameters.values()}
+    renamed = {  # by a hook of the model's
+        name
+        for name, value in weights.items()
+        if name not in names and isinstance(value, Tensor) and (value.data_ptr(), value.shape) in addresses
+    }
+    return {
+        "parameters": [name for name in weights if names.get(name) in found.parameters or name in renamed],
+        "statistics": [name for name in weights if name in found.statistics],
+    }
 
 
 def _check_parts(parts: Mapping[str, Any]) -> None:
@@ -234,7 +169,7 @@ def _part(file: CheckpointFile, name: str, part: Stateful | torch.Generator) -> 
     if not same_class(saved := file["classes"][name], class_name(part)):
         raise ValueError(f"part {name!r} in {file.path} was written with {saved}, not {class_name(part)}")
     if isinstance(part, nn.Module):
-        check_alike(state, part.state_dict(), (str(file.path), f"the part {name!r}"), dtypes=True)
+        refuse_unfit(part, state, (str(file.path), f"the part {name!r}"))
     return state
 
 
@@ -242,13 +177,26 @@ def _state_of(part: Stateful | torch.Generator) -> Any:
     return part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
 
 
-def _load_into(part: Stateful | torch.Generator, state: Any) -> None:
+def _load_into(part: Stateful | torch.Generator, state: Any, places: tuple[str, str]) -> None:
     if isinstance(part, torch.Generator):
         part.set_state(state)
+    elif isinstance(part, nn.Module):
+        load_named(part, state, places)
     else:
         part.load_state_dict(state)
 
 
-def _put_back(part: Stateful | torch.Generator, state: Any) -> None:
-    with suppress(Exception):  # a part that refuses even its own state has not taken another
-        _load_into(part, state)
+def _kept(part: Stateful | torch.Generator) -> Callable[[], None]:
+    """Keep a part's state; returns what puts it back."""
+    restore: Callable[[], Any]
+    if isinstance(part, nn.Module):
+        restore = Snapshot(part, extra=True).restore
+    else:
+        put = part.set_state if isinstance(part, torch.Generator) else part.load_state_dict
+        restore = partial(put, deepcopy(_state_of(part)))
+
+    def back() -> None:
+        with suppress(Exception):  # a part that refuses even its own state has not taken another
+            restore()
+
+    return back

@@ -1,27 +1,30 @@
 """A running average of a module's weights, as a module: for anyone's own training loop."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steadydescent.checks import check_count
+from steadydescent.weight_averaging.comparing import check_fit, refuse_unready
+from steadydescent.weight_averaging.copying import copy_of
+from steadydescent.weight_averaging.loading import load_whole
 from steadydescent.weight_averaging.mixing import Mixing, as_mixing, weight_at
 from steadydescent.weight_averaging.named_tensors import (
-    all_tensors,
+    Held,
     averaged_names,
-    check_alike,
-    copied,
+    copy_as,
+    held,
     kept_dtype,
-    live_tensors,
     mix_in,
-    named_tensors,
-    overwrite,
-    put_back,
+    sharded_class,
+    write,
 )
+from steadydescent.weight_averaging.snapshots import replaced
 
 
 class EMA(nn.Module):
@@ -37,12 +40,22 @@ class EMA(nn.Module):
         device: where the average is kept; the model's own unless given.
         dtype: of the averaged floating-point tensors. Unless given, float32 for half precision (timm's V3 keeps
             bfloat16 with stochastic rounding instead), else the model's own.
-        average_buffers: floating-point buffers, such as batch-norm statistics, are (True) averaged as weights are, or
-            (False) those of the last update. A third way is to estimate them afresh for the averaged weights:
-            `steadydescent.normalization.reestimate(ema.module, batches)`. Integer and boolean buffers are always
-            those of the last update.
+        average_buffers: which buffers are averaged as weights are; all others are those of the last update.
+            True: what is known to have a mean, the running means and variances of batch norms. False: none. Names or
+            patterns, such as `["scale", "*.centre"]`: batch norms' and these. `["*"]`: all of floating point, as
+            timm does and this class did before. Unit vectors of spectral norms, masks of 0 and 1, caches and
+            quantisation scales have no mean: an average of spectral norm's vectors is too short, and layers
+            that should have norm 1 have more. A third way for batch norms is to estimate their statistics afresh:
+            `steadydescent.normalization.reestimate(ema.module, batches)`.
 
-    Tied weights stay tied. Weights that are not finite are averaged as any others, and stay in the average.
+    - Tied weights stay tied; one that is tied or untied later is refused, since it would have two averages.
+    - Buffers that are no part of the state (`persistent=False`) and extra state (`get_extra_state`) follow the last
+      update, whatever their shape. A buffer of the state must keep its shape, and be there, when the average is made.
+    - Weights that are not finite are averaged as any others, and stay in the average.
+    - Parameters of 8 and 16 bits are averaged in float32, those of complex32 in complex64; others as they are.
+    - The model must be one that `copy.deepcopy` can copy; `Shadow` needs no copy. One under `fully_shard`, or of
+      `DTensor`s, is averaged shard by shard, each process its own; the average of the former cannot be called, but
+      swapped in. Make the average after sharding.
 
     Conventions in use: viblo-ema's printed `ModelEmaV2` averages integer buffers too, and truncates; timm's
     `ModelEmaV3` copies them, torch's `AveragedModel` copies every buffer unless told `use_buffers=True`, `ema_pytorch`
@@ -52,7 +65,9 @@ class EMA(nn.Module):
 
     Raises:
         ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`, or a dtype that is
-            not floating-point.
+            not floating-point, a name in `average_buffers` that no such buffer has, or a parameter on the meta
+            device or of a lazy module before its first batch, by name.
+        TypeError: for a model that cannot be copied, naming the module and its attribute.
 
     >>> from steadydescent.weight_averaging import Debiased
     >>> model = nn.Linear(1, 1, bias=False)
@@ -76,17 +91,28 @@ class EMA(nn.Module):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        average_buffers: bool = True,
+        average_buffers: bool | Collection[str] = True,
     ) -> None:
         super().__init__()
         if dtype is not None and not dtype.is_floating_point:
             raise ValueError(f"dtype must be floating-point, got {dtype}")
         self.mixing = as_mixing(mixing, "mixing")
         self.updates = 0
-        self.module = deepcopy(model).requires_grad_(False).to(device)
-        for tensor in (*self.module.parameters(), *self.module.buffers()):
-            tensor.data = tensor.data.to(kept_dtype(tensor, dtype))  # in place, so that tied ones stay tied
-        self._averaged = averaged_names(model, average_buffers)
+        found = held(model)
+        refuse_unready(found.state, "the model")
+        self._averaged = averaged_names(found, average_buffers)
+        self._in_shards = any(isinstance(part, sharded_class()) for part in model.modules())
+        self.module = copy_of(model)
+        for parameter in self.module.parameters():  # one by one: scripted modules refuse `requires_grad_`
+            parameter.requires_grad_(False)
+        if device is not None:
+            self.module.to(device)
+        own = held(self.module)
+        refuse_unready(own.state, "the average")
+        transient = {name: tensor for name, (_, tensor) in own.transient.items() if tensor is not None}
+        for name, tensor in {**own.state, **transient}.items():
+            if name in self._averaged or tensor.dtype.itemsize > 1:  # 8 bits: the scales of a quantised layer
+                tensor.data = tensor.data.to(kept_dtype(tensor, dtype))  # in place, so that tied ones stay tied
         self._swapped = False
         self.eval()
 
@@ -107,36 +133,47 @@ class EMA(nn.Module):
 
     def _mix_in(self, model: nn.Module, weight: float) -> None:
         self._refuse_if_swapped()
-        mix_in(live_tensors(self.module), live_tensors(model), weight, self._averaged)
+        ours, theirs = held(self.module), held(model)
+        check_fit(ours, theirs)
+        _follow(self.module, ours, theirs)
+        mix_in(ours.state, theirs.state, weight, self._averaged)
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[nn.Module]:
         """Put the average into the model for the length of a `with` block, then restore weights and buffers bitwise.
 
-        They are restored after an exception too, and so are the buffers that are no part of the state. Both are
-        copies: training inside the block moves neither the average nor the kept weights. Mode and gradients are left
-        alone: call `model.eval()` where that is meant. A checkpoint saved in the block holds the averaged weights,
-        while training goes on with its own (opennmt-tf).
+        They are restored after an exception too, each tensor for itself, and so are the buffers that are no part of
+        the state. Both are copies: training inside the block moves neither the average nor the kept weights. Mode and
+        gradients are left alone: call `model.eval()` where that is meant. A checkpoint saved in the block holds the
+        averaged weights, while training goes on with its own (opennmt-tf).
 
         Raises:
             ValueError: for a model that does not fit.
-            RuntimeError: inside another such block of this EMA.
+            RuntimeError: inside another such block of this EMA; at its end, for tensors that could not be put back, by
+                name.
         """
         if self._swapped:
             raise RuntimeError("the average is swapped into a model already; leave that block first")
-        average = named_tensors(self.module)
-        check_alike(average, named_tensors(model))
-        kept = copied(all_tensors(model))
+        average = held(self.module)
+        check_fit(average, held(model))
         self._swapped = True
         try:
-            overwrite(named_tensors(model), average)
-            yield model
+            with replaced(model, average.state):
+                yield model
         finally:
-            put_back(model, kept)
             self._swapped = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the averaged copy computes; its input must have the dtype and device of the average."""
+        """What the averaged copy computes; its input must have the dtype and device of the average.
+
+        Raises:
+            RuntimeError: for the average of a model under `fully_shard`, of which each process holds its shards alone.
+        """
+        if self._in_shards:
+            raise RuntimeError(
+                "the average of a model under fully_shard is kept as shards and cannot be called; "
+                "evaluate it inside `with ema.swapped(model):`"
+            )
         return self.module(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "EMA":
@@ -156,24 +193,48 @@ class EMA(nn.Module):
         self.updates = _count(state)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """torch's, but what does not fit is refused before anything changes.
+        """torch's, whole or not at all: what does not fit is refused, and nothing is changed then.
+
+        Which names fit is for the averaged module's own loader to say: our `BatchNorm` lets torch's count of batches
+        go, hooks may rename weights.
 
         Raises:
             RuntimeError: while the average is swapped in.
-            ValueError: for a number of updates that is none, and, if `strict`, for other names or shapes.
+            ValueError: for a number of updates that is none, and, if `strict`, for other names; for other shapes.
         """
         self._refuse_if_swapped()
         if "_extra_state" in state_dict:
             _count(state_dict["_extra_state"])
-        if strict:
-            check_alike(state_dict, self.state_dict(), ("the saved average", "the average"))
-        return super().load_state_dict(state_dict, strict, assign)
+        load = partial(super().load_state_dict, strict=strict, assign=assign)
+        return load_whole(self, state_dict, ("the saved average", "the average"), load)
 
     def _refuse_if_swapped(self) -> None:
         if self._swapped:
             raise RuntimeError(
                 "the average is swapped into a model and would be mixed with itself, or replaced; leave that first"
             )
+
+
+def _follow(average: nn.Module, ours: Held, theirs: Held) -> None:
+    """Give an average what a model holds beside its state: buffers that are not saved, and extra state."""
+    for name, module in theirs.extra.items():
+        if name in ours.extra:
+            ours.extra[name].set_extra_state(deepcopy(module.get_extra_state()))
+    for name, (_, value) in theirs.transient.items():
+        path, _, own_name = name.rpartition(".")
+        owner, buffer = ours.transient.get(name) or (average.get_submodule(path), None)
+        if buffer is not None and value is not None and buffer.shape == value.shape:
+            write(buffer, value)
+        elif name not in ours.ties:
+            like = [*([] if buffer is None else [buffer]), *ours.parameters.values()]
+            owner._buffers[own_name] = None if value is None else _as_kept(value, like[0] if like else value)
+            owner._non_persistent_buffers_set.add(own_name)
+
+
+def _as_kept(value: Tensor, like: Tensor) -> Tensor:
+    """A copy on the device of the average, and in its dtype if both are real numbers."""
+    real = value.is_floating_point() and like.is_floating_point()
+    return copy_as(value, like.dtype if real else value.dtype, like.device)
 
 
 def _count(state: Any) -> int:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steadydescent.weight_averaging.checkpoint_files import CheckpointFile
+from steadydescent.weight_averaging.named_tensors import placed_like
 
 
 def class_name(thing: object) -> str:
@@ -31,6 +32,7 @@ def named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
     names = dict(enumerate(name for group in groups for name in group))
     return {
         "optimizer": class_name(optimizer),
+        "twin": _twin_name(optimizer),
         "slots": {names.get(key, key): slots for key, slots in state["state"].items()},
         "groups": [{**group, "params": names} for group, names in zip(state["param_groups"], groups, strict=True)],
     }
@@ -39,18 +41,23 @@ def named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
 def numbered_state(file: CheckpointFile, optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
     """The reverse of `named_state`.
 
+    A state is for its own class. An optimiser that shares its states with one of torch says so by `torch_class`: the
+    states of the two then go into each other, and what their groups hold is for their `load_state_dict` to judge.
+
     Raises:
         ValueError: for a state that is not for this optimiser.
     """
     if "optimizer" not in file.keys:
         raise ValueError(f"{file.path} was written without an optimizer")
-    if not same_class(saved := file["optimizer"], class_name(optimizer)):
-        raise ValueError(f"{file.path} was written with {saved}, not {class_name(optimizer)}")
-    ours, groups = _parameter_names(optimizer, model), file["groups"]
+    saved, ours = file["optimizer"], class_name(optimizer)
+    twins = ("twin" in file.keys and file["twin"] == ours) or _twin_name(optimizer) == saved
+    if not twins and not same_class(saved, ours):
+        raise ValueError(f"{file.path} was written with {saved}, not {ours}")
+    names, groups = _parameter_names(optimizer, model), file["groups"]
     theirs = [group["params"] for group in groups]
-    if ours != theirs:
-        raise ValueError(f"the optimizer's groups hold the parameters {ours}, those in {file.path} hold {theirs}")
-    numbers = {name: number for number, name in enumerate(name for group in ours for name in group)}
+    if names != theirs:
+        raise ValueError(f"the optimizer's groups hold the parameters {names}, those in {file.path} hold {theirs}")
+    numbers = {name: number for number, name in enumerate(name for group in names for name in group)}
     return {
         "state": {numbers.get(key, key): slots for key, slots in file["slots"].items()},
         "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups],
@@ -58,12 +65,27 @@ def numbered_state(file: CheckpointFile, optimizer: Optimizer, model: nn.Module)
 
 
 def load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to their parameter's."""
-    optimizer.load_state_dict(state)
+    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to their parameter's.
+
+    Slots of a parameter's shape are spread over processes as it is.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, slots in state["state"].items():
+        if isinstance(number, int) and isinstance(slots, dict) and number < len(parameters):
+            parameter = parameters[number]
+            for name, slot in slots.items():
+                if isinstance(slot, Tensor) and slot.shape == parameter.shape:
+                    slots[name] = placed_like(slot, parameter)
+    optimizer.load_state_dict(state)
     for number, parameter in enumerate(parameters):
         if number in state["state"]:
             optimizer.state[parameter] = _as_saved(optimizer.state[parameter], state["state"][number])
+
+
+def _twin_name(optimizer: Optimizer) -> str | None:
+    """torch's optimiser whose state an optimiser takes and gives, if it names one."""
+    twin = getattr(optimizer, "torch_class", None)
+    return f"{twin.__module__}.{twin.__qualname__}" if isinstance(twin, type) else None
 
 
 def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
@@ -79,7 +101,7 @@ def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
 def _as_saved(loaded: Any, saved: Any) -> Any:
     """The saved tensors, on the devices that torch has chosen for them."""
     if isinstance(loaded, Tensor):
-        return saved.to(loaded.device)
+        return saved.to(loaded.device) if isinstance(saved, Tensor) and saved.dtype != loaded.dtype else loaded
     if isinstance(loaded, dict):
         return {key: _as_saved(value, saved.get(key, value)) for key, value in loaded.items()}
     if isinstance(loaded, list | tuple):

@@ -1,149 +1,218 @@
 """A module's parameters and buffers by name: what is averaged, swapped and compared."""
 
-from collections.abc import Collection, Mapping
-from itertools import chain
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import Buffer
 
 Tensors = dict[str, Tensor]
-WRAPPERS = ("_orig_mod.", "module.", "module._orig_mod.")
-"""What `torch.compile`, `DistributedDataParallel`, and the second around the first put before a model's names."""
+_PLAIN = (Tensor, nn.Parameter, Buffer)
+_STATISTICS = ("running_mean", "running_var")
 
 
-def named_tensors(module: nn.Module) -> Tensors:
-    """Parameters and buffers by name, outside autograd, in the module's own memory; tied ones once.
+@dataclass
+class Held:
+    """What a module holds, found in one walk; each tensor once, under the first of its names."""
 
-    Buffers that are no part of the module's state, such as the noise of its next batch, are left alone.
+    parameters: Tensors = field(default_factory=dict)
+    buffers: Tensors = field(default_factory=dict)
+    """Those of the state, `persistent` to torch."""
+    transient: dict[str, tuple[nn.Module, Tensor | None]] = field(default_factory=dict)
+    """The others, each with the module that it belongs to."""
+    ties: dict[str, str] = field(default_factory=dict)
+    """Every further name of a tensor → its first."""
+    statistics: set[str] = field(default_factory=set)
+    """Running means and variances of batch norms: torch's, ours, and whatever keeps both under these names."""
+    extra: dict[str, nn.Module] = field(default_factory=dict)
+    """Modules with a `get_extra_state` of their own."""
+
+    @property
+    def state(self) -> Tensors:
+        """Parameters and buffers of the state."""
+        return self.parameters | self.buffers
+
+
+def held(module: nn.Module) -> Held:
+    """What a module holds, in one walk where torch takes three; parameters under `fully_shard` as its shards.
+
+    After a forward pass `fully_shard` may leave the gathered weights in their place: they go before they are read,
+    since what is written into them would be lost.
     """
-    return {name: tensor.detach() for name, tensor in live_tensors(module).items()}
+    found = Held()
+    _collect(module, "", found, {}, sharded_class())
+    return found
+
+
+def sharded_class() -> Any:
+    """torch's class of modules under `fully_shard`, for `isinstance`; an empty tuple where nobody has imported it."""
+    return getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
+
+
+def _collect(module: nn.Module, prefix: str, found: Held, seen: dict[int, str], sharded: Any) -> None:
+    if isinstance(module, sharded):
+        module.reshard()
+    if type(module).get_extra_state is not nn.Module.get_extra_state:
+        found.extra[prefix[:-1]] = module
+    buffers = module._buffers
+    if all(name in buffers for name in _STATISTICS):
+        found.statistics.update(prefix + name for name in _STATISTICS)
+    for name, parameter in module._parameters.items():
+        if parameter is not None and _is_first(parameter, prefix + name, found, seen):
+            found.parameters[prefix + name] = parameter
+    for name, tensor in buffers.items():
+        if name in module._non_persistent_buffers_set:
+            if tensor is None or _is_first(tensor, prefix + name, found, seen):
+                found.transient[prefix + name] = module, tensor
+        elif tensor is not None and _is_first(tensor, prefix + name, found, seen):
+            found.buffers[prefix + name] = tensor
+    for name, child in module._modules.items():
+        if child is not None:
+            _collect(child, f"{prefix}{name}.", found, seen, sharded)
+
+
+def _is_first(tensor: Tensor, name: str, found: Held, seen: dict[int, str]) -> bool:
+    first = seen.setdefault(id(tensor), name)
+    if first != name:
+        found.ties[name] = first
+    return first == name
 
 
 def live_tensors(module: nn.Module) -> Tensors:
-    """`named_tensors` as the module itself holds them, for an update: all in one walk, where torch takes three."""
-    parameters: Tensors = {}
-    buffers: Tensors = {}
-    seen: set[int] = set()
-    _collect(module, "", parameters, buffers, seen)
-    return parameters | buffers
+    """Parameters and buffers of the state by name, as the module itself holds them; tied ones once."""
+    return held(module).state
 
 
-def _collect(module: nn.Module, prefix: str, parameters: Tensors, buffers: Tensors, seen: set[int]) -> None:
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    for found, kept, left_out in (
-        (module._parameters, parameters, ()),
-        (module._buffers, buffers, module._non_persistent_buffers_set),
-    ):
-        for name, tensor in found.items():
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                if name not in left_out:
-                    kept[prefix + name] = tensor
-    for name, child in module._modules.items():
-        if child is not None:
-            _collect(child, f"{prefix}{name}.", parameters, buffers, seen)
+def named_tensors(module: nn.Module) -> Tensors:
+    """`live_tensors` outside autograd, in the module's own memory."""
+    return {name: tensor.detach() for name, tensor in live_tensors(module).items()}
 
 
-def all_tensors(module: nn.Module) -> Tensors:
-    """Parameters and buffers as `named_tensors` gives them, with those buffers that are no part of the state."""
-    return {name: tensor.detach() for name, tensor in chain(module.named_parameters(), module.named_buffers())}
+# What has a mean
 
 
-def put_back(module: nn.Module, kept: Tensors) -> None:
-    """Give a module copies that were made of `all_tensors`; a buffer that has another shape by now is set anew."""
-    tensors = all_tensors(module)  # looked up again: a module may have replaced a buffer
-    for name, value in kept.items():
-        if name in tensors and tensors[name].shape == value.shape:
-            tensors[name].copy_(value)
-        else:
-            owner, _, own_name = name.rpartition(".")
-            setattr(module.get_submodule(owner), own_name, value)
+def has_mean(tensor: Any) -> bool:
+    """Whether values of this kind can be averaged: real or complex numbers; counters and flags cannot."""
+    return isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
 
 
-def averaged_names(module: nn.Module, average_buffers: bool) -> frozenset[str]:
-    """Names of what has a mean: floating-point and complex parameters and, if asked, buffers."""
-    candidates = named_tensors(module)
-    chosen = candidates if average_buffers else [name for name, _ in module.named_parameters()]
-    return frozenset(name for name in chosen if has_mean(candidates[name]))
+def averaged_names(of: Held, average_buffers: bool | Collection[str]) -> frozenset[str]:
+    """Names of what is averaged: parameters, batch-norm statistics unless `average_buffers` is False, buffers it names.
+
+    Raises:
+        ValueError: for text in place of a list of names, and a name or pattern that no buffer of real or complex
+            numbers has.
+    """
+    chosen = {name for name, tensor in of.parameters.items() if has_mean(tensor)}
+    if average_buffers is not False:
+        chosen |= {name for name in of.statistics & of.buffers.keys() if has_mean(of.buffers[name])}
+    if not isinstance(average_buffers, bool):
+        chosen |= named_buffers(average_buffers, {name for name, tensor in of.buffers.items() if has_mean(tensor)})
+    return frozenset(chosen)
 
 
-def has_mean(tensor: Tensor) -> bool:
-    """Whether a tensor's values can be averaged; counters and flags cannot."""
-    return tensor.is_floating_point() or tensor.is_complex()
+def named_buffers(patterns: Collection[str], names: Collection[str]) -> set[str]:
+    """Those of the names that match one of the patterns, such as `*.scale`.
+
+    Raises:
+        ValueError: for what is no collection of texts, and for a pattern that matches none.
+    """
+    several = isinstance(patterns, Collection) and not isinstance(patterns, str)
+    if not several or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"average_buffers must be True, False or a list of names or patterns, got {patterns!r}")
+    matches = {pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns}
+    for pattern, matched in matches.items():
+        if not matched:
+            raise ValueError(
+                f"average_buffers has {pattern!r}, which is no buffer of the state whose values have a mean; "
+                f"there are {sorted(names)}"
+            )
+    return set().union(*matches.values())
 
 
 def kept_dtype(tensor: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
-    """The dtype that the average of a tensor is kept in: `dtype` if given, else its own but float32 for half precision.
+    """The dtype that the average of a tensor is kept in: `dtype` if given, else its own but float32 for fewer bits.
 
     In half precision w·(θ − a) is below the resolution of a as soon as w is small, and the average stands still.
     """
     if not has_mean(tensor):
         return tensor.dtype
-    if dtype is not None and tensor.is_floating_point():
-        return dtype
-    return torch.promote_types(tensor.dtype, torch.float32)
+    if tensor.is_complex():
+        return torch.promote_types(tensor.dtype, torch.complex64)
+    return dtype or (torch.float32 if tensor.dtype.itemsize < 4 else tensor.dtype)
+
+
+# Moving values
 
 
 @torch.no_grad()
 def mix_in(averages: Tensors, values: Tensors, weight: float, averaged: Collection[str]) -> None:
     """a ← a + w·(θ − a) in place for the names in `averaged`, a ← θ for the others; all names and shapes must fit.
 
-    As `readouts.mix`, but without a tensor between: by torch's `lerp`, for all tensors of a dtype and device at once.
+    As `readouts.mix`, but without a tensor between: by torch's `lerp`, for all tensors that are alike at once.
     """
-    check_alike(averages, values)
-    together: dict[tuple[torch.dtype, torch.device], list[tuple[Tensor, Tensor]]] = {}
+    together: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
     for name, average in averages.items():
+        value = values[name]
         if weight == 1 or name not in averaged:  # a + 1·(θ − a) would round
-            average.copy_(values[name])
-        else:
-            alike = average.dtype, average.device
-            together.setdefault(alike, []).append((average, values[name].to(average.device, average.dtype)))
+            write(average, value)
+            continue
+        if value.dtype != average.dtype or value.device != average.device:
+            value = value.to(average.device, average.dtype)
+        alike = average.dtype, average.device, mesh_of(average)
+        together.setdefault(alike, []).append((average, value))
     for pairs in together.values():
         ours, theirs = zip(*pairs, strict=True)
         torch._foreach_lerp_(ours, theirs, float(weight))
 
 
+@torch.no_grad()
+def write(target: Tensor, value: Tensor) -> None:
+    """Copy a value into a tensor in place; one whose elements share memory, as `expand` makes, gets its own.
+
+    What a model has made in torch's inference mode can be changed in that mode alone.
+    """
+    if any(stride == 0 and size > 1 for size, stride in zip(target.shape, target.stride(), strict=True)):
+        target.data = value.to(target.device, target.dtype, copy=True)
+    elif target.is_inference():
+        with torch.inference_mode():
+            target.copy_(value)
+    else:
+        target.copy_(value)
+
+
 def overwrite(targets: Tensors, values: Tensors) -> None:
     """Copy values into targets in place, by name; dtype and device stay the targets'."""
     for name, target in targets.items():
-        target.copy_(values[name])
+        write(target, values[name])
 
 
 def copied(tensors: Tensors) -> Tensors:
     """The same tensors in memory of their own."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+    return {name: copy_as(tensor, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def check_alike(
-    ours: Mapping[str, Tensor],
-    theirs: Mapping[str, Tensor],
-    places: tuple[str, str] = ("the average", "the model"),
-    dtypes: bool = False,
-) -> None:
-    """Refuse other names or shapes, and other dtypes if asked; `places` says in words where the two are.
-
-    Raises:
-        ValueError: naming the tensor.
-    """
-    here, there = places
-    for name in sorted(ours.keys() ^ theirs.keys()):
-        where, missing = (here, there) if name in ours else (there, here)
-        raise ValueError(f"{name!r} is in {where} but not in {missing}{_wrapped(ours, theirs, places)}")
-    for name, tensor in ours.items():
-        if tensor.shape != theirs[name].shape:
-            shapes = tuple(tensor.shape), tuple(theirs[name].shape)
-            raise ValueError(f"{name!r} has shape {shapes[0]} in {here} but {shapes[1]} in {there}")
-        if dtypes and tensor.dtype != theirs[name].dtype:
-            raise ValueError(f"{name!r} is {tensor.dtype} in {here} but {theirs[name].dtype} in {there}")
+def copy_as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """A copy outside autograd that can be changed in place later, though it be made in inference mode."""
+    with torch.inference_mode(False):
+        return tensor.detach().to(device or tensor.device, dtype, copy=True)
 
 
-def _wrapped(ours: Collection[str], theirs: Collection[str], places: tuple[str, str]) -> str:
-    """What to do about names that would be the same, were one model not compiled, or wrapped for several devices."""
-    for place, names, plain in zip(places, (ours, theirs), (theirs, ours), strict=True):
-        for prefix in WRAPPERS:
-            if {name.replace(prefix, "", 1) for name in names} == set(plain):
-                verb = "begin with" if all(name.startswith(prefix) for name in names) else "contain"
-                return f"; the names in {place} {verb} {prefix!r}: pass the unwrapped model there"
-    return ""
+def mesh_of(tensor: Tensor) -> Any:
+    """The device mesh over which a `DTensor` is spread, None for an ordinary tensor."""
+    return None if type(tensor) in _PLAIN else getattr(tensor, "device_mesh", None)
+
+
+def placed_like(value: Any, like: Any) -> Any:
+    """A whole tensor as shards on the mesh of another, if that is a `DTensor`; else as it is."""
+    if not isinstance(like, Tensor) or mesh_of(like) is None or mesh_of(value) is not None:
+        return value
+    from torch.distributed.tensor import distribute_tensor  # loads much, and nobody else needs it
+
+    mesh = like.device_mesh  # type: ignore[attr-defined]
+    placements = like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(value.to(like.device), mesh, placements, src_data_rank=None)

@@ -1,26 +1,27 @@
 """A running average of weights as a dictionary beside the model: `register`, `update`, `apply_shadow`, `restore`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from steadydescent.checks import check_count
+from steadydescent.weight_averaging.comparing import check_alike, refuse_unready
 from steadydescent.weight_averaging.mixing import Mixing, as_mixing, weight_at
 from steadydescent.weight_averaging.named_tensors import (
     Tensors,
-    all_tensors,
     averaged_names,
-    check_alike,
     copied,
+    copy_as,
+    held,
     kept_dtype,
-    live_tensors,
     mix_in,
     named_tensors,
-    overwrite,
-    put_back,
+    placed_like,
 )
+from steadydescent.weight_averaging.snapshots import Snapshot, put
 
 
 class Shadow:
@@ -34,10 +35,12 @@ class Shadow:
     Args:
         model: the module whose weights are averaged; it must keep its names and shapes.
         decay: β, short for `Started(β)`, or any other mixing weights.
-        average_buffers: floating-point buffers are averaged (True) or those of the last update (False); integer
-            and boolean ones are always those of the last update.
+        average_buffers: which buffers are averaged, as for `EMA`: True for the statistics of batch norms, False for
+            none, names or patterns for these beside them. All others are those of the last update.
 
-    `shadow` is empty until `register`; half-precision weights are averaged in float32.
+    `shadow` is empty until `register`; half-precision weights are averaged in float32. Sharded models (`fully_shard`,
+    `DTensor`) are averaged shard by shard, each process its own. Buffers that are no part of the state stay the
+    model's own.
 
     Raises:
         ValueError: for β outside [0, 1), or a class such as `Debiased` in place of `Debiased(β)`.
@@ -56,23 +59,29 @@ class Shadow:
     5.0
     """
 
-    def __init__(self, model: nn.Module, decay: float | Mixing, *, average_buffers: bool = True) -> None:
+    def __init__(
+        self, model: nn.Module, decay: float | Mixing, *, average_buffers: bool | Collection[str] = True
+    ) -> None:
         self.model = model
         self.mixing = as_mixing(decay, "decay")
         self.updates = 0
         self.shadow: Tensors = {}
-        self._averaged = averaged_names(model, average_buffers)
-        self._trained: Tensors | None = None
+        self._average_buffers = average_buffers
+        self._averaged = averaged_names(held(model), average_buffers)
+        self._trained: Snapshot | None = None
 
     def register(self) -> None:
         """Start the average at the model's weights; registering again starts afresh.
 
         Raises:
             RuntimeError: while the shadow is applied.
+            ValueError: for a tensor on the meta device or of a lazy module before its first batch, by name.
         """
         self._refuse_if_applied("register")
-        weights = named_tensors(self.model)
-        self.shadow = {name: tensor.to(kept_dtype(tensor), copy=True) for name, tensor in weights.items()}
+        found = held(self.model)
+        refuse_unready(found.state, "the model")
+        self._averaged = averaged_names(found, self._average_buffers)
+        self.shadow = {name: copy_as(tensor, self._dtype_of(name, tensor)) for name, tensor in found.state.items()}
         self.updates = 0
 
     def update(self) -> None:
@@ -84,7 +93,7 @@ class Shadow:
         """
         self._refuse_if_applied("update")
         self._refuse_if_unregistered()
-        mix_in(self.shadow, live_tensors(self.model), weight_at(self.mixing, self.updates + 1), self._averaged)
+        mix_in(self.shadow, self._fitting(), weight_at(self.mixing, self.updates + 1), self._averaged)
         self.updates += 1
 
     def apply_shadow(self) -> None:
@@ -96,20 +105,27 @@ class Shadow:
         """
         self._refuse_if_applied("apply_shadow")
         self._refuse_if_unregistered()
-        weights = named_tensors(self.model)
-        check_alike(self.shadow, weights, ("the shadow", "the model"))
-        self._trained = copied(all_tensors(self.model))
-        overwrite(weights, self.shadow)
+        self._fitting()
+        kept = Snapshot(self.model)
+        try:
+            put(self.model, self.shadow)
+        except BaseException:
+            kept.restore()
+            raise
+        self._trained = kept
 
     def restore(self) -> None:
         """Put the trained weights and all buffers back, bitwise, whatever happened to the model meanwhile.
 
+        Each tensor is put back for itself, so that one that fails leaves no other averaged.
+
         Raises:
-            RuntimeError: when no shadow is applied.
+            RuntimeError: when no shadow is applied; for tensors that could not be put back, by name: `restore` may then
+                be called again.
         """
         if self._trained is None:
             raise RuntimeError("restore needs apply_shadow first; the model holds its trained weights")
-        put_back(self.model, self._trained)
+        self._trained.restore()
         self._trained = None
 
     @contextmanager
@@ -141,13 +157,24 @@ class Shadow:
             raise ValueError(f"the state of a Shadow must hold 'shadow' and 'updates', got {held}")
         updates = check_count(state["updates"], "updates", least=0)
         weights = named_tensors(self.model)
-        if state["shadow"]:  # empty before `register`
-            check_alike(state["shadow"], weights, ("the saved shadow", "the model"))
+        saved = {name: placed_like(tensor, weights.get(name)) for name, tensor in state["shadow"].items()}
+        if saved:  # empty before `register`
+            check_alike(saved, weights, ("the saved shadow", "the model"))
         self.shadow = {
-            name: tensor.to(weights[name].device, kept_dtype(weights[name]), copy=True)
-            for name, tensor in state["shadow"].items()
+            name: copy_as(tensor, self._dtype_of(name, weights[name]), weights[name].device)
+            for name, tensor in saved.items()
         }
         self.updates = updates
+
+    def _fitting(self) -> Tensors:
+        """The model's tensors, if they are those of the shadow."""
+        found = held(self.model)
+        check_alike(self.shadow, found.state, ("the shadow", "the model"), ties=({}, found.ties))
+        return found.state
+
+    def _dtype_of(self, name: str, tensor: Tensor) -> torch.dtype:
+        """That of the average; what is copied as it is, such as the scales of a quantised layer, keeps its own."""
+        return kept_dtype(tensor) if name in self._averaged else tensor.dtype
 
     def _refuse_if_applied(self, verb: str) -> None:
         if self._trained is not None:

@@ -1,0 +1,274 @@
+"""Nested values as JSON and named tensors, and back: type and value come back as they were, or packing refuses.
+
+Taken are None, bool, int, float, complex, str, bytes; list, tuple, set, frozenset, dict, OrderedDict, defaultdict,
+Counter and deque of them, with keys of all that can be one; tensors and parameters; numpy's scalars and arrays of
+numbers and times; `torch.Size`, `torch.dtype`, `torch.device`. Subclasses are refused: what they are stands in code.
+"""
+
+import math
+import struct
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from steadydescent.weight_averaging.named_tensors import mesh_of
+
+DEEPEST = 50
+"""Nests inside each other; JSON's own reader gives up at about a thousand."""
+_FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (bool, dict, float, int, list, set, str, tuple)}
+_NUMPY_KINDS = "biufcmM"
+_STORED = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2),
+}
+"""What all versions of safetensors know; other dtypes are stored as their bytes."""
+
+
+class Packer:
+    """Packs values; `tensors` collects theirs under dotted names, on the CPU and in memory of their own."""
+
+    def __init__(self, digest: Callable[[Tensor], str]) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.sharded = False
+        """Whether some were gathered from several processes."""
+        self._digest = digest
+        self._depth = 0
+
+    def pack(self, value: Any, name: str) -> Any:
+        """JSON for a value that stands at a dotted name.
+
+        Raises:
+            TypeError: for what cannot come back as it is, by its name.
+        """
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind in _PACKERS:
+            return _PACKERS[kind](self, value, name)
+        if isinstance(value, Tensor):
+            return self._tensor(value, name)
+        if isinstance(value, np.generic):
+            return {"scalar": [_numpy_dtype(value, name), value.tobytes().hex()]}
+        raise _refusal(value, name)
+
+    def _inside(self, name: str, pack: Callable[[], Any]) -> Any:
+        if self._depth == DEEPEST:
+            raise TypeError(f"{name} is nested deeper than {DEEPEST} levels, or holds itself")
+        self._depth += 1
+        packed = pack()
+        self._depth -= 1
+        return packed
+
+    def items(self, values: Iterable[Any], name: str) -> list[Any]:
+        """Members by their number."""
+        inside = lambda: [self.pack(item, f"{name}.{place}") for place, item in enumerate(values)]
+        return self._inside(name, inside)
+
+    def pairs(self, values: dict[Any, Any], name: str) -> list[Any]:
+        """Keys and values by their key."""
+
+        def inside() -> list[Any]:
+            places = ((f"{name}.{_label(key)}", key, item) for key, item in values.items())
+            return [[self.pack(key, f"the key {place}"), self.pack(item, place)] for place, key, item in places]
+
+        return self._inside(name, inside)
+
+    def ordered(self, value: OrderedDict[Any, Any], name: str) -> Any:
+        """With the versions that torch hangs on a module's state, for its loaders."""
+        if foreign := vars(value).keys() - {"_metadata"}:
+            raise TypeError(
+                f"{name} is an OrderedDict with attributes {sorted(foreign)}, which a checkpoint cannot hold"
+            )
+        return {"ordered": [self.pairs(value, name), self.pack(vars(value).get("_metadata"), f"{name}._metadata")]}
+
+    def default(self, value: defaultdict[Any, Any], name: str) -> Any:
+        """With its factory, if that is a type of Python's."""
+        factory = value.default_factory
+        if factory is not None and _FACTORIES.get(getattr(factory, "__name__", "")) is not factory:
+            raise TypeError(f"{name} is a defaultdict of {factory!r}; a checkpoint knows {sorted(_FACTORIES)} alone")
+        return {"defaultdict": [factory and factory.__name__, self.pairs(value, name)]}
+
+    def array(self, value: np.ndarray, name: str) -> Any:
+        """The bytes of a numpy array as a tensor."""
+        flat = np.frombuffer(bytearray(value.tobytes()), np.uint8)
+        return {"array": [_numpy_dtype(value, name), list(value.shape), self._stored(torch.from_numpy(flat), name)]}
+
+    def _tensor(self, value: Tensor, name: str) -> Any:
+        if is_lazy(value):
+            raise TypeError(f"{name} is not initialised yet; call the module once on a batch before")
+        whole = value.detach()
+        if mesh_of(value) is not None:
+            self.sharded = True
+            whole = value.full_tensor().detach()  # type: ignore[attr-defined]
+        if value.is_meta or value.layout != torch.strided or value.is_quantized:
+            what = "is on the meta device and holds no values" if value.is_meta else f"is {value.layout}, not dense"
+            raise TypeError(f"{name} {'is quantised' if value.is_quantized else what}; a checkpoint cannot hold it")
+        if type(whole) not in (Tensor, nn.Parameter):
+            raise _refusal(value, name)
+        stored = self._stored(whole, name)
+        return {"parameter": [value.requires_grad, stored]} if isinstance(value, nn.Parameter) else stored
+
+    def _stored(self, value: Tensor, name: str) -> Any:
+        """Where a tensor's values are, and what safetensors does not say: an odd dtype, another order of its axes."""
+        own, count = name, 2
+        while own in self.tensors:  # keys with dots, 1 beside "1"
+            own, count = f"{name}~{count}", count + 1
+        copy = value.to("cpu", copy=True).resolve_conj().resolve_neg()
+        dense = copy.contiguous()
+        more: list[Any] = []
+        if dense.dtype not in _STORED:
+            more = [str(dense.dtype).removeprefix("torch."), list(dense.shape)]
+            dense = dense.reshape(-1).view(torch.uint8)
+        elif not copy.is_contiguous() and torch.empty_like(copy).stride() == copy.stride():
+            more = [None, list(copy.stride())]
+        self.tensors[own] = dense
+        return {"tensor": [own, self._digest(dense), *more]}
+
+
+def _label(key: Any) -> str:
+    """A key as part of a name."""
+    if isinstance(key, Tensor):
+        return type(key).__name__
+    try:
+        return str(key)[:100]
+    except ValueError:  # whole numbers of more than 4 300 digits are not written out
+        return hex(key)[:100]
+
+
+def _text(packer: Packer, value: str, name: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise TypeError(f"{name} is a text with half a character ({error.reason})") from None
+    return value
+
+
+def _float(packer: Packer, value: float, name: str) -> Any:
+    return {"nan": struct.pack(">d", value).hex()} if math.isnan(value) else value
+
+
+def _int(packer: Packer, value: int, name: str) -> Any:
+    return value if abs(value) < 2**63 else {"int": hex(value)}
+
+
+_PACKERS: dict[type, Callable[[Packer, Any, str], Any]] = {
+    str: _text,
+    int: _int,
+    float: _float,
+    complex: lambda packer, value, name: {"complex": [_float(packer, part, name) for part in (value.real, value.imag)]},
+    bytes: lambda packer, value, name: {"bytes": value.hex()},
+    list: lambda packer, value, name: {"list": packer.items(value, name)},
+    tuple: lambda packer, value, name: {"tuple": packer.items(value, name)},
+    set: lambda packer, value, name: {"set": packer.items(value, name)},
+    frozenset: lambda packer, value, name: {"frozenset": packer.items(value, name)},
+    dict: lambda packer, value, name: {"dict": packer.pairs(value, name)},
+    Counter: lambda packer, value, name: {"counter": packer.pairs(value, name)},
+    OrderedDict: Packer.ordered,
+    defaultdict: Packer.default,
+    deque: lambda packer, value, name: {"deque": [value.maxlen, packer.items(value, name)]},
+    np.ndarray: Packer.array,
+    torch.Size: lambda packer, value, name: {"size": list(value)},
+    torch.dtype: lambda packer, value, name: {"dtype": str(value).removeprefix("torch.")},
+    torch.device: lambda packer, value, name: {"device": str(value)},
+}
+
+
+def _numpy_dtype(value: Any, name: str) -> str:
+    dtype = value.dtype
+    again = np.dtype(dtype.str) if dtype.kind in _NUMPY_KINDS else None
+    if again != dtype or again.type is not dtype.type or dtype.metadata or dtype.itemsize > 16 or dtype.char in "gG":
+        raise TypeError(f"{name} is numpy's {dtype} ({type(value).__name__}); a checkpoint holds its numbers and times")
+    return str(dtype.str)
+
+
+def _refusal(value: Any, name: str) -> TypeError:
+    return TypeError(
+        f"{name} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts and nests of Python's own "
+        "containers of them: give it what it consists of"
+    )
+
+
+def unpacked(packed: Any, tensor: Callable[[str, str], Tensor]) -> Any:
+    """What was packed; `tensor(name, digest)` reads and verifies one.
+
+    Raises:
+        LookupError, TypeError, ValueError, RuntimeError, OverflowError: for JSON that no `Packer` writes.
+    """
+    if not isinstance(packed, dict):
+        if isinstance(packed, list):
+            raise TypeError("a bare list is nothing that was packed")
+        return packed
+    ((kind, content),) = packed.items()
+    if kind == "tensor":
+        return _from_stored(tensor, *content)
+    return _UNPACKERS[kind](content, lambda value: unpacked(value, tensor))
+
+
+def _from_stored(tensor: Callable[[str, str], Tensor], name: str, digest: str, *more: Any) -> Tensor:
+    value = tensor(name, digest)
+    if not more:
+        return value
+    dtype, numbers = more
+    if dtype is not None:
+        return value.view(_dtype(dtype)).reshape(numbers)
+    span = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, numbers, strict=True))
+    if span != value.numel() or min(numbers) < 0:
+        raise ValueError(f"{name} has {value.numel()} numbers, which {numbers} are no strides for")
+    return torch.empty_strided(value.shape, numbers, dtype=value.dtype).copy_(value)
+
+
+def _dtype(name: str) -> torch.dtype:
+    if not isinstance(found := getattr(torch, name), torch.dtype):
+        raise TypeError(f"{name} is no dtype")
+    return found
+
+
+def _array(dtype: str, content: bytes) -> np.ndarray:
+    if (found := np.dtype(dtype)).kind not in _NUMPY_KINDS:
+        raise TypeError(f"{dtype} is no dtype of numbers or times")
+    return np.frombuffer(bytearray(content), found)
+
+
+def _pairs(content: Any, unpack: Callable[[Any], Any]) -> list[tuple[Any, Any]]:
+    return [(unpack(key), unpack(value)) for key, value in content]
+
+
+def _ordered(content: Any, unpack: Callable[[Any], Any]) -> OrderedDict[Any, Any]:
+    pairs, metadata = content
+    ordered = OrderedDict(_pairs(pairs, unpack))
+    if metadata is not None:
+        ordered._metadata = unpack(metadata)  # type: ignore[attr-defined]
+    return ordered
+
+
+def _defaultdict(content: Any, unpack: Callable[[Any], Any]) -> defaultdict[Any, Any]:
+    factory, pairs = content
+    return defaultdict(None if factory is None else _FACTORIES[factory], _pairs(pairs, unpack))
+
+
+_UNPACKERS: dict[str, Callable[[Any, Callable[[Any], Any]], Any]] = {
+    "nan": lambda content, unpack: struct.unpack(">d", bytes.fromhex(content))[0],
+    "int": lambda content, unpack: int(content, 16),
+    "complex": lambda content, unpack: complex(*map(unpack, content)),
+    "bytes": lambda content, unpack: bytes.fromhex(content),
+    "list": lambda content, unpack: [unpack(value) for value in content],
+    "tuple": lambda content, unpack: tuple(map(unpack, content)),
+    "set": lambda content, unpack: set(map(unpack, content)),
+    "frozenset": lambda content, unpack: frozenset(map(unpack, content)),
+    "dict": lambda content, unpack: dict(_pairs(content, unpack)),
+    "counter": lambda content, unpack: Counter(dict(_pairs(content, unpack))),
+    "ordered": _ordered,
+    "defaultdict": _defaultdict,
+    "deque": lambda content, unpack: deque(map(unpack, content[1]), content[0]),
+    "size": lambda content, unpack: torch.Size(content),
+    "dtype": lambda content, unpack: _dtype(content),
+    "device": lambda content, unpack: torch.device(content),
+    "scalar": lambda content, unpack: _array(content[0], bytes.fromhex(content[1]))[0],
+    "array": lambda content, unpack: _array(content[0], unpack(content[2]).numpy().tobytes()).reshape(content[1]),
+    "parameter": lambda content, unpack: nn.Parameter(unpack(content[1]), content[0]),
+}
