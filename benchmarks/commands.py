@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pandas as pd
-
 from rounds import row
 from steadydescent import engine, sweep
 from steadydescent.book_build import MADE_FROM
 from steadydescent.paths import RESULTS, ROOT
 from steadydescent.progress import Journal
-from steadydescent.results import Store
+from steadydescent.results import Store, Tables, read_folder
 from steadydescent.runs import Run
 from training import Settings
 
@@ -123,8 +121,7 @@ def stacks_stored() -> set[Path]:
 
 def updates_in(receipts: set[Path]) -> int:
     """Updates of all the networks in these stacks."""
-    tables = [pd.read_parquet(path.with_name("runs.parquet"), columns=["steps"]) for path in receipts]
-    return sum(int(table.steps.sum()) for table in tables)
+    return sum(int(read_folder(path.parent, Tables)[0].runs.steps.sum()) for path in receipts)
 
 
 def book(device: str, settings: Settings) -> list[dict[str, Any]]:

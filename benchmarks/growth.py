@@ -27,11 +27,11 @@ import click
 import psutil
 import torch
 
-from steadydescent import sweep
+from steadydescent import published, sweep, verified
 from steadydescent.engine import Stack
 from steadydescent.files import write_atomically
 from steadydescent.models import mlp
-from steadydescent.paths import DATA, PUBLISHED
+from steadydescent.paths import DATA
 from steadydescent.provenance import receipt
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
@@ -158,7 +158,7 @@ def seconds_of(act: Callable[[], object]) -> float:
 def cache_mib() -> float | None:
     """The largest cache of the first core, where the system tells."""
     found = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    return max((int(path.read_text().rstrip("K\n")) / 1024 for path in found), default=None)
+    return max((int(path.read_text(encoding="utf-8").rstrip("K\n")) / 1024 for path in found), default=None)
 
 
 def more_workers(device: str) -> Iterator[dict[str, Any]]:
@@ -229,11 +229,12 @@ def main(device: str, curves: tuple[str, ...], seconds: float, compile: bool, ou
         for row in points(curve, device, seconds, compile):
             rows.append({"curve": curve, **row})
             click.echo(json.dumps(rows[-1]), err=True)
-    target = output or PUBLISHED / f"growth-{device}.json"
     machine = {"cores": os.cpu_count(), "cache_mib": cache_mib() if device == "cpu" else None}
     note = receipt(device, seconds=round(time.perf_counter() - began, 1), task=TASK, **machine)
-    write_atomically(target, (json.dumps({"receipt": note, "rows": rows}, indent=1) + "\n").encode())
-    click.echo(f"{len(rows)} rows: {target}")
+    name, found = f"growth-{device}.json", {"receipt": note, "rows": rows}
+    if output:
+        write_atomically(output, verified.text(verified.plain(found)))
+    click.echo(f"{len(rows)} rows: {output or published.write_json(name, found)}")
 
 
 if __name__ == "__main__":

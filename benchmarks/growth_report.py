@@ -1,6 +1,5 @@
 """What the book shows of `growth.py`: where growth is linear, why it stops, what a million networks would cost."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from steadydescent import published
 from steadydescent.chapter_figures import not_run
 from steadydescent.figures import figure
 from steadydescent.paths import PUBLISHED
@@ -24,10 +24,7 @@ MEASURED = {"seconds": "seconds", "memory_mib": "memory / MiB"}
 
 def measured(device: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Saved rows and their receipt; both empty where `growth.py` has not been run."""
-    path = PUBLISHED / f"growth-{device}.json"
-    if not path.exists():
-        return pd.DataFrame({"curve": []}), {}
-    saved = json.loads(path.read_text())
+    saved = published.parsed(f"growth-{device}.json", PUBLISHED, otherwise={"rows": {"curve": []}, "receipt": {}})
     return pd.DataFrame(saved["rows"]), saved["receipt"]
 
 

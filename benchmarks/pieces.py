@@ -1,6 +1,6 @@
 """Parts one by one: the EMA module and the optimisers against those that people would otherwise pick."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ SHAPES: dict[str, Callable[[], nn.Module]] = {
     "10 million weights in 10 layers": lambda: nn.Sequential(*[nn.Linear(1000, 1000) for _ in range(10)]),
     "1 000 small tensors": lambda: nn.Sequential(*[nn.Linear(32, 32) for _ in range(500)]),
     "10 million weights, channels_last": lambda: nn.Sequential(*[nn.Conv2d(128, 128, 3) for _ in range(68)]).to(
-        memory_format=torch.channels_last
+        memory_format=torch.channels_last  # type: ignore[call-overload]
     ),
 }
 """Extremes of number, size and layout of tensors."""
@@ -34,6 +34,13 @@ OPTIMIZERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "AdamW": (optimizers.AdamW, torch.optim.AdamW, {}),
 }
 """Name → our class, torch's, and what torch's needs to do the same."""
+MORE_OPTIMIZERS = OPTIMIZERS | {
+    "SGD": (optimizers.SGD, torch.optim.SGD, {}),
+    "Nesterov": (optimizers.Nesterov, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "RMSProp": (optimizers.RMSProp, torch.optim.RMSprop, {}),
+}
+"""Those of `OPTIMIZERS` and the rest that torch has, too."""
+HALF = ", bfloat16"
 
 
 def model(name: str, device: str) -> nn.Module:
@@ -96,30 +103,48 @@ def magnitude(tensors: Sequence[Tensor]) -> float:
 
 
 def optimizer_step(rule: str, name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Steps a second on fixed gradients; the weights are compared after the same steps."""
-    first, (ours, torchs, needed) = model(name, device), OPTIMIZERS[rule]
+    """Steps a second on a network's weights, against torch's class by its foreach way and by its fused kernel."""
+    _, torchs, needed = OPTIMIZERS[rule]
+    peers = {f"torch {torchs.__name__}, {way}": {way: True, **needed} for way in ("foreach", "fused")}
+    return _raced(f"optimizer step, {rule}, {name}", rule, model(name, device), peers, device, settings, EXACT)
+
+
+def optimizer_layout(rule: str, name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """Steps a second on weights of one kind, against torch's class as it comes."""
+    _, torchs, needed = MORE_OPTIMIZERS[rule]
+    weights, peers = model(name.removesuffix(HALF), device), {f"torch {torchs.__name__}": needed}
+    if name.endswith(HALF):
+        weights = weights.bfloat16()
+    tolerance = 100 * EXACT if name.endswith(HALF) else EXACT
+    return _raced(f"optimizer by layout, {rule}, {name}", rule, weights, peers, device, settings, tolerance)
+
+
+def _raced(
+    case: str,
+    rule: str,
+    first: nn.Module,
+    peers: Mapping[str, dict[str, Any]],
+    device: str,
+    settings: Settings,
+    tolerance: float,
+) -> list[dict[str, Any]]:
+    """Steps on fixed gradients by our class and by torch's with each peer's arguments; weights are compared after."""
+    ours, torchs, _ = MORE_OPTIMIZERS[rule]
     generator = torch.Generator(device).manual_seed(0)
     slopes = [torch.randn(p.shape, generator=generator, device=device) for p in first.parameters()]
-    made = {
-        "ours": lambda params: ours(params, lr=1e-4),
-        f"torch {torchs.__name__}, foreach": lambda params: torchs(params, lr=1e-4, foreach=True, **needed),
-        f"torch {torchs.__name__}, fused": lambda params: torchs(params, lr=1e-4, fused=True, **needed),
-    }
+    made = {"ours": ours} | {peer: partial(torchs, **given) for peer, given in peers.items()}
     with numerics():
         contenders = []
         for peer, make in made.items():
             params = _with_gradients(first, slopes)
-            step, score = make(params).step, partial(magnitude, params)
+            step, score = make(params, lr=1e-4).step, partial(magnitude, params)
             contenders.append(Local(peer, repeated(step), device, checked=CHECKED, score=score))
-        return compare(
-            f"optimizer step, {rule}, {name}", device, "steps/s", contenders, settings.rounds, settings.seconds / 2,
-            tolerance=EXACT,
-        )  # fmt: skip
+        return compare(case, device, "steps/s", contenders, settings.rounds, settings.seconds / 2, tolerance=tolerance)
 
 
 def _with_gradients(network: nn.Module, slopes: list[Tensor]) -> list[nn.Parameter]:
     """Copies of a network's parameters, each with its gradient."""
     params = list(deepcopy(network).parameters())
     for param, slope in zip(params, slopes, strict=True):
-        param.grad = slope.clone()
+        param.grad = torch.empty_like(param).copy_(slope)
     return params

@@ -1,6 +1,5 @@
 """What the book shows of the benchmarks: saved rows, targets and whether they are met, a figure. Measures nothing."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from steadydescent import yaml_files
+from steadydescent import published, yaml_files
 from steadydescent.chapter_figures import not_run
 from steadydescent.figures import figure
 from steadydescent.paths import PUBLISHED, ROOT
@@ -19,8 +18,7 @@ TRAIN, AFTER = "train ", ", one EMA"
 
 def parts(device: str, folder: Path = PUBLISHED) -> list[dict[str, Any]]:
     """What `steady bench --save` kept on a kind of device: a list of rows with their receipt; empty without a file."""
-    path = folder / f"bench-{device}.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    return published.parsed(f"bench-{device}.json", folder, otherwise=[])
 
 
 def rows(device: str, folder: Path = PUBLISHED) -> pd.DataFrame:

@@ -15,9 +15,18 @@ from typing import Any
 
 from ceilings import bandwidth, product_ceiling, step_against_products
 from commands import book, importing, reproduce, sweep_share
-from pieces import MODELS, OPTIMIZERS, SHAPES, ema_update, optimizer_step
+from pieces import (
+    HALF,
+    MODELS,
+    MORE_OPTIMIZERS,
+    OPTIMIZERS,
+    SHAPES,
+    ema_update,
+    optimizer_layout,
+    optimizer_step,
+)
+from steadydescent import published
 from steadydescent.checks import check_choice
-from steadydescent.files import write_atomically
 from steadydescent.paths import PUBLISHED
 from steadydescent.provenance import receipt
 from training import TASKS, Settings, averages_cost, train
@@ -34,6 +43,12 @@ CASES: dict[str, Case] = {
     **{f"five averages added to a step, {task}": partial(averages_cost, task, averages=5) for task in PERCEPTRONS},
     **{f"EMA update, {name}": partial(ema_update, name) for name in (*MODELS, *SHAPES)},
     **{f"optimizer step, {rule}, {on}": partial(optimizer_step, rule, on) for rule in OPTIMIZERS for on in MODELS},
+    **{
+        f"optimizer by layout, {rule}, {name}": partial(optimizer_layout, rule, name)
+        for rule in MORE_OPTIMIZERS
+        for shape in SHAPES
+        for name in (shape, shape + HALF)
+    },
     **{f"import {module}": partial(importing, module) for module in ("steadydescent", "steadydescent.engine")},
     "store, journal and checks": sweep_share,
 }
@@ -100,13 +115,12 @@ def brief(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def save(rows: Sequence[dict[str, Any]], device: str, minutes: float, folder: Path = PUBLISHED) -> Path:
     """Keep rows with a receipt in `bench-<device>.json`; cases that were measured earlier and not now stay there."""
-    path, now = folder / f"bench-{device}.json", {row["case"] for row in rows}
-    parts = json.loads(path.read_text()) if path.exists() else []
+    name, now = f"bench-{device}.json", {row["case"] for row in rows}
+    parts = published.parsed(name, folder, otherwise=[])
     kept = [{**part, "rows": [row for row in part["rows"] if row["case"] not in now]} for part in parts]
     parts = [part for part in kept if part["rows"]]
     parts.append({"rows": list(rows), "receipt": receipt(device, minutes=round(minutes, 1))})
-    write_atomically(path, (json.dumps(parts, indent=1) + "\n").encode())
-    return path
+    return published.write_json(name, parts, folder)
 
 
 def main(request: str) -> None:

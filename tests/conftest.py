@@ -11,7 +11,9 @@ from steadydescent.paths import DATA
 
 # No deadline: this machine may be busy. The same examples each time: a failure can be run again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("steady")
+# Fuzzing takes 500 cases, and 10 000 other ones each time with STEADY_FUZZ=nightly.
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=10_000)
+hypothesis.settings.load_profile("nightly" if os.environ.get("STEADY_FUZZ") == "nightly" else "steady")
 
 if os.environ.get("PYTEST_XDIST_WORKER"):  # test processes share the cores
     torch.set_num_threads(1)
@@ -40,5 +42,25 @@ def toy(tmp_path):
     from fabricated import experiments_from, write_experiments
 
     write_experiments(tmp_path / "experiments")
+    with experiments_from(tmp_path / "experiments"):
+        yield tmp_path
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The small study in a folder of its own, where results are read and written."""
+    from fabricated import experiments_from, write_experiments
+    from steadydescent import findings, notebooks, reproduce
+
+    write_experiments(tmp_path / "experiments")
+    places = {"ROOT": "", "RESULTS": "results", "GENERATED": "generated", "EXPERIMENTS": "experiments"}
+    places |= {"PUBLISHED": "results/published", "REPRODUCED": "results/reproduced"}
+    for module in (findings, notebooks, reproduce):
+        for name, place in places.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, tmp_path / place)
+    for name in ("PROFILE", "DEVICE", "ONLY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STEADY_COMMAND", "steady test")
     with experiments_from(tmp_path / "experiments"):
         yield tmp_path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from steadydescent import claims, provenance
+from steadydescent import claims, provenance, published
 from steadydescent.measures import derived
 from steadydescent.numerics import made_with
 from steadydescent.results import Result, Tables, write_folder
@@ -116,9 +116,14 @@ def receipt(profile: str, name: str, **more) -> dict:
     }  # fmt: skip
 
 
-def write_result(folder: Path, made: Result, profile: str, name: str) -> None:
-    """Write a result where a profile's results are looked for."""
-    write_folder(folder, made, receipt(profile, name), replace=True)
+def write_result(folder: Path, made: Result, profile: str, name: str, **more) -> None:
+    """Write a result where a profile's results are looked for; one that is published is listed there."""
+    runs = made.runs
+    told = {"networks": len(runs), "updates": int(runs.steps.max()), **more}
+    told["seeds"] = {"tuning": runs[~runs.test].seed.nunique(), "report": runs[runs.test].seed.nunique()}
+    write_folder(folder, made, receipt(profile, name, **told), replace=True)
+    if (root := folder.parents[1]).name == "published":
+        published.record([folder.relative_to(root).as_posix()], root)
 
 
 @contextmanager

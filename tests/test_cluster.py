@@ -3,13 +3,18 @@
 import gc
 import importlib.util
 import os
+import re
 import signal
+import socket
 import sys
+import urllib.error
+import urllib.request
 from collections import Counter
 from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -198,11 +203,11 @@ def asked(monkeypatch, workers: str = "", address: str = "") -> None:
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5", "²"])
+@pytest.mark.parametrize("workers", ["0", "000", "-1", "+2", "two", "1.5", "1e3", "²", "2 ", "2_0"])
 def test_number_of_workers_must_be_one(monkeypatch, workers):
     asked(monkeypatch, workers)
     with (
-        pytest.raises(ValueError, match=rf"WORKERS must be auto or a whole number from 1 on, got '{workers}'"),
+        pytest.raises(ValueError, match=f"must be auto or a whole number from 1 on, got '{re.escape(workers)}'"),
         sweep.workers("cpu"),
     ):
         pass
@@ -222,15 +227,86 @@ def no_client_left():
 
 
 @pytest.mark.usefixtures("no_client_left")
-@pytest.mark.parametrize("address", [NOWHERE, "tcp://", "ftp://somewhere:1", "no-such-host.invalid:8786"])
-def test_scheduler_that_does_not_answer_is_a_sentence(monkeypatch, address):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(NOWHERE, "tcp://", "ftp://somewhere:1", "no-such-host.invalid:8786", "garbage", "8786", ":8786", "://", " "),
+        *("tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://127.0.0.1:-1", "tcp://127.0.0.1:port", "tcp://[::1", "é"),
+        *("tls://127.0.0.1:9", "ucx://127.0.0.1:9", "http://127.0.0.1:9", "inproc://nobody", "x" * 300, "tcp://..:1"),
+    ],
+)
+def test_scheduler_that_does_not_answer_is_a_sentence(monkeypatch, capfd, address):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
     asked(monkeypatch, address=address)
     with (
-        pytest.raises(RuntimeError, match=f"no Dask scheduler answers at DASK_SCHEDULER_ADDRESS={address}"),
+        pytest.raises(
+            RuntimeError, match=re.escape(f"no Dask scheduler answers at DASK_SCHEDULER_ADDRESS={address} (")
+        ),
         sweep.workers("cpu"),
     ):
         pass
+    gc.collect()  # a connection that was dropped would tell now
+    assert capfd.readouterr() == ("", "")
+
+
+def test_port_at_which_something_else_answers_is_a_sentence(there, monkeypatch):
+    """A server that says nothing, one that says something else, and a worker of the cluster."""
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
+    monkeypatch.delenv("WORKERS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for address, reason in (
+            (f"tcp://127.0.0.1:{silent.getsockname()[1]}", r"\("),
+            (f"tcp://127.0.0.1:{there.scheduler.http_server.port}", r"\("),
+            (next(iter(there.client.nthreads())), "it is the address of a Worker"),
+        ):
+            monkeypatch.setenv(cluster.ADDRESS, address)
+            with pytest.raises(RuntimeError, match=f"no Dask scheduler answers.*{reason}"), sweep.workers("cpu"):
+                pass
+
+
+def test_workers_nannies_and_scheduler_listen_on_the_loopback_address_alone(machine):
+    me, pids = psutil.Process(), machine.client.run(os.getpid).values()  # a killed worker has another by now
+    sockets = [
+        (one.pid, found.laddr.ip, found.laddr.port)
+        for one in (me, *map(psutil.Process, pids))
+        for found in one.net_connections("inet")
+        if found.status == psutil.CONN_LISTEN
+    ]
+    # a worker and its pages; the scheduler and its pages, and two nannies
+    assert len(sockets) >= 2 * len(pids) + 4 and {pid for pid, *_ in sockets} >= set(pids)
+    assert {ip for _, ip, _ in sockets} == {"127.0.0.1"}
+    with pytest.raises(urllib.error.HTTPError, match="404"):  # no dashboard
+        urllib.request.urlopen(f"http://127.0.0.1:{machine.scheduler.http_server.port}/status")
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "reproduce"])
+def test_more_workers_than_there_is_room_for_are_refused_at_once(monkeypatch, command):
+    asked(monkeypatch)
+    monkeypatch.setattr(cluster, "CPU_COUNT", 2)
+    monkeypatch.setattr(reproduce, "up_to_date", lambda plan, device: False)
+    monkeypatch.setattr(reproduce.data, "fetch", lambda *_: None)
+    monkeypatch.setattr(cluster, "local_cluster", lambda *_: pytest.fail("was to be refused first"))
+    done = CliRunner().invoke(cli.main, [command, "--profile", "smoke", "--device", "cpu", "--workers", "9" * 21])
+    assert done.exit_code == 1 and "WORKERS must be at most 2 on this machine, one for each of 2 cores" in done.output
+
+
+@pytest.mark.parametrize("number", ["3", "999999", "0" * 30 + "3", "9" * 5_000])
+def test_number_too_large_however_it_is_written(monkeypatch, number):
+    asked(monkeypatch)
+    monkeypatch.setattr(cluster, "CPU_COUNT", 2)
+    with pytest.raises(ValueError, match="WORKERS must be at most 2 on this machine") as refused:
+        sweep.processes("cpu", number)
+    assert len(str(refused.value)) < 300
+
+
+def test_memory_limits_workers_as_cores_do(monkeypatch):
+    asked(monkeypatch)
+    monkeypatch.setattr(cluster, "CPU_COUNT", 64)
+    widest = max(plan.memory for plan in sweep.stack_plans()["cpu"].values())
+    monkeypatch.setattr(cluster, "MEMORY_LIMIT", (sweep.OWN_GIB + 3 * widest + 0.01) * 2**30)
+    assert sweep.processes("cpu", "3") == 3
+    with pytest.raises(ValueError, match=r"at most 3 on this machine, .* got 4"):
+        sweep.processes("cpu", "4")
 
 
 def test_without_dask_the_error_says_what_to_install(monkeypatch):
@@ -285,13 +361,15 @@ def test_command_starts_its_workers_once_for_all_notebooks(monkeypatch):
     asked(monkeypatch)
     found = {}
 
-    def pretend(todo, device) -> None:
+    def pretend(todo, device, at_a_time, cell_hours) -> None:
+        assert at_a_time == 2
         found.update(workers=os.environ.get("WORKERS"), address=os.environ[cluster.ADDRESS])
         with Client(found["address"], timeout=5, set_as_default=False) as client:
             found["threads"] = list(client.nthreads().values())
 
-    monkeypatch.setattr(reproduce, "_two_at_a_time", pretend)
-    monkeypatch.setattr(reproduce, "unchanged", lambda note, made_from: False)
+    monkeypatch.setattr(cluster, "room", lambda device, memory: 2)
+    monkeypatch.setattr(reproduce, "run_notebooks", pretend)
+    monkeypatch.setattr(reproduce, "up_to_date", lambda plan, device: False)
     monkeypatch.setattr(reproduce.data, "fetch", lambda *_: None)
     done = CliRunner().invoke(cli.main, ["run", "--device", "cpu", "--workers", "2"], catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from steadydescent import figures
+from steadydescent import figures, verified
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = pd.DataFrame({"step": [1, 2, 3], "loss": [0.9, 0.5, 0.4]})
@@ -35,7 +34,7 @@ def test_a_figure_is_drawn_in_both_inks_with_its_text_and_data(generated):
     for mode, picture in (("light", light), ("dark", dark)):
         assert figures.COLOURS[mode][0] in picture
         assert figures.INK[mode][0] in picture
-    side = json.loads((generated / "figures/toy-loss.json").read_text())
+    side = verified.read_sealed(generated / "figures/toy-loss.json")
     assert side == {"alt": TEXT["alt"], "caption": TEXT["caption"], "results": ["toy/task"],
                     "data": "generated/figures/toy-loss.csv"}  # fmt: skip
     assert pd.read_csv(generated / "figures/toy-loss.csv").equals(DATA)
@@ -67,7 +66,7 @@ def test_a_chart_keeps_its_specification(generated):
             return {"mark": "point"}
 
     figures.chart("toy-chart", Chart(), **TEXT)
-    assert json.loads((generated / "charts/toy-chart.json").read_text())["spec"] == {"mark": "point"}
+    assert verified.read_sealed(generated / "charts/toy-chart.json")["spec"] == {"mark": "point"}
 
 
 @pytest.mark.parametrize("name", ["Toy", "toy_loss", "toy loss", "", "toy-"])

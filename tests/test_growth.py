@@ -1,12 +1,12 @@
 """Where growth is called linear, against power laws and lines with known answers; the bill against its own formula."""
 
-import json
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from steadydescent import published
 from steadydescent.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -62,7 +62,7 @@ def test_more_machines_help_until_storing_sets_the_pace():
 def saved(tmp_path, monkeypatch, rows: list[dict]) -> None:
     monkeypatch.setattr(growth, "PUBLISHED", tmp_path)
     text = {"receipt": {"device": "2 cores, test", "cores": 2, "cache_mib": 32.0}, "rows": rows}
-    (tmp_path / "growth-cpu.json").write_text(json.dumps(text))
+    published.write_json("growth-cpu.json", text, tmp_path)
 
 
 def row(curve: str, **columns) -> dict:

@@ -1,7 +1,10 @@
 """Names: real pairs, encoded without loss, split so that no two sides hold names that resemble one another."""
 
 import gettext
+import importlib.metadata
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import damage as damages
 from steadydescent import data, files
 from steadydescent.data import names
 
@@ -63,6 +67,26 @@ def test_pairs_are_all_that_the_catalogues_translate_in_at_most_twenty_character
 def test_pairs_of_the_published_release_are_as_many_as_stated(pinned):
     assert len(names.pairs()) == PAIRS
     assert names.vocabulary_sizes() == (4 + 214, 4 + 95)
+
+
+def test_a_table_with_another_byte_is_refused_by_name(monkeypatch, tmp_path):
+    """Databases and Ukrainian catalogues, each flipped and cut in a copy of the installed package."""
+    package = importlib.metadata.distribution("pycountry")
+    shutil.copytree(Path(pycountry.__file__).parent, tmp_path / "pycountry")
+    shutil.copytree(package._path, tmp_path / package._path.name)
+    copy = importlib.metadata.Distribution.at(tmp_path / package._path.name)
+    monkeypatch.setattr(names, "installed", lambda name: copy.files)
+    names.check_tables()
+    tables = [*tmp_path.glob("pycountry/databases/*.json"), *tmp_path.glob("pycountry/locales/uk/LC_MESSAGES/*.mo")]
+    assert len(tables) == 2 * len(names.DATABASES)
+    for path in tables:
+        content = path.read_bytes()
+        for damage in (damages.flip, damages.cut, damages.empty):
+            damage(path)
+            with pytest.raises(files.DamagedFile, match=f"{path} is refused.*pip install"):
+                names.check_tables()
+            path.write_bytes(content)
+    names.check_tables()
 
 
 def test_a_package_without_ukrainian_catalogues_is_named_with_the_cure(monkeypatch, tmp_path):

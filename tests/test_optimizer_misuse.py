@@ -43,10 +43,11 @@ def test_the_rules_name_goes_with_states_copies_and_groups(facade):
 def test_a_group_of_another_rule_or_of_none_is_refused():
     with pytest.raises(ValueError, match=r"AdamW takes groups of the rule 'adamw' alone, got one of 'adam'"):
         AdamW(Adam(parameters()).param_groups)
-    saved = Adam(parameters()).state_dict()
-    del saved["param_groups"][0]["rule"]
+    nameless = {key: value for key, value in Adam(parameters()).param_groups[0].items() if key != "rule"}
+    state = {"state": {}, "param_groups": [nameless]}
     with pytest.raises(ValueError, match="Adam takes groups of the rule 'adam' alone, got one of None"):
-        Adam(parameters()).load_state_dict(saved)
+        Adam(parameters()).load_state_dict(state)
+    assert Adam([nameless]).param_groups[0]["rule"] == "adam"
 
 
 @pytest.mark.parametrize(

@@ -86,15 +86,18 @@ def test_a_deep_copy_continues_on_its_own(facade):
 @pytest.mark.parametrize(
     ("source", "change", "says"),
     [
-        (torch.optim.Adam, None, r"parameter group of Adam must have \['beta1', 'beta2'\]"),
+        (torch.optim.NAdam, None, r"parameter group of Adam must have \['beta1', 'beta2'\]"),
+        (torch.optim.RAdam, None, r"parameter group of Adam must have \['beta1', 'beta2'\]"),
         (Momentum, None, r"parameter group of Adam must have \['beta1', 'beta2', 'eps'\]"),
         (Adam, lambda saved: saved["param_groups"][0].update(lr=-1.0), "lr must be at least 0 and finite, got -1.0"),
-        (Adam, lambda saved: saved["param_groups"][0].update(beta1=2.0), r"beta1 must be in \[0, 1\), got 2.0"),
-        (Adam, lambda saved: saved["state"][1].pop("square"), r"state of Adam must have \['square'\]"),
+        (Adam, lambda saved: saved["param_groups"][0].update(betas=(2.0, 0.9)), r"beta1 must be in \[0, 1\), got 2.0"),
+        (Adam, lambda saved: saved["state"][1].pop("exp_avg_sq"), r"must have \['exp_avg_sq'\]"),
+        (Adam, lambda saved: saved["param_groups"][0].update(betas=[0.9]), r"betas must hold 2 numbers, got \[0.9\]"),
+        (Adam, lambda saved: saved["state"][1].update(step=2.5), "step must be a whole number of at least 0, got 2.5"),
         (
             Adam,
-            lambda saved: saved["state"][1].update(mean=torch.ones(1)),
-            r"mean must have the shape \[7\], got",
+            lambda saved: saved["state"][1].update(exp_avg=torch.ones(1)),
+            r"exp_avg must have the shape \[7\], got",
         ),
     ],
 )

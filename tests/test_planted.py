@@ -1,11 +1,10 @@
 """Made-up runs have the truth and the noise that they state, and intervals hold that truth as often as they should."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
-from steadydescent.paths import PUBLISHED
+from steadydescent import published
 from steadydescent.planted import (
     COMMON,
     PLACES,
@@ -122,7 +121,7 @@ def test_simulation_is_the_same_every_time_and_reports_every_cell(capsys):
 
 def test_published_simulation_backs_what_methods_say():
     """`simulate(10_000)`, stored; a changed interval must be simulated anew."""
-    table = pd.read_csv(PUBLISHED / "intervals.csv")
+    table = published.table("intervals.csv")
     assert set(table.world) == set(WORLDS) and len(table) == len(WORLDS) * len(SIZES) * 3 * 4
     assert (table.replications == 10_000).all()
     ours = table[table.interval == "tuned"]

@@ -3,11 +3,10 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
-from steadydescent.paths import PUBLISHED
+from steadydescent import published
 from steadydescent.planted import READOUT, RUN, SEED, World, hill, runs_of, trials
 from steadydescent.planted_kinds import (
     KINDS,
@@ -114,7 +113,7 @@ def test_simulation_is_the_same_every_time(capsys):
 
 
 def test_published_simulation_backs_what_methods_say():
-    table = pd.read_csv(PUBLISHED / "intervals-kinds.csv")
+    table = published.table("intervals-kinds.csv")
     worlds = sum(len(kind.worlds) for kind in KINDS.values())
     assert len(table) == worlds * len(SIZES) + len(SEARCHES) * len(SWEEP_SIZES)
     assert (table[table.kind.isin(KINDS)].replications == 10_000).all()

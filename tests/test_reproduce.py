@@ -1,198 +1,20 @@
-"""The study survives being killed, bit for bit; a verdict that flips is told apart from one that is not decided."""
+"""Results against the published ones, the book, publishing, cleaning, the bill: what surrounds the notebooks."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import papermill
-import psutil
 import pytest
 from click.testing import CliRunner
 
-from fabricated import SMALL_EXPERIMENT, experiments_from, receipt, result, write_experiments, write_result
+from fabricated import SMALL_EXPERIMENT, receipt
+from small_study import TASK, keep
 from steadydescent import findings, reproduce
 from steadydescent.cli import main
-from steadydescent.paths import DATA, EXPERIMENTS
 from steadydescent.results import Result, read_folder
-from steadydescent.study import Plan, load_study, plans
+from steadydescent.study import load_study, plans
 from steadydescent.sweep import OWN_GIB
 
-TASK = "mnist1d-mlp"
-NOTEBOOK = "weight_averaging.ipynb"
-PATIENCE = 600  # seconds, on a machine that has other things to do
-SHORT = {TASK: {"steps": 100, "tuning": 2, "report": 2, "points": 3}}
-
-# ---- interruption --------------------------------------------------------------------------------------------------
-
-
-def tree(home: Path) -> Path:
-    """A working folder with a study of four small stacks, run by the real notebook on this repository's data."""
-    write_experiments(home / "experiments", SMALL_EXPERIMENT | {"notebook": NOTEBOOK, "profiles": {"smoke": SHORT}})
-    shutil.copy(EXPERIMENTS / NOTEBOOK, home / "experiments" / NOTEBOOK)
-    DATA.mkdir(exist_ok=True)
-    (home / "data").symlink_to(DATA)
-    return home
-
-
-def steady_run(home: Path) -> subprocess.Popen:
-    own = {
-        name: value for name, value in os.environ.items() if name not in ("PROFILE", "DEVICE", "ONLY", "STEADY_JOURNAL")
-    }
-    words = [sys.executable, "-m", "steadydescent.cli", "run", "--profile", "smoke", "--device", "cpu"]
-    with (home / "log.txt").open("a") as log:
-        return subprocess.Popen(
-            words, env=own | {"STEADY_HOME": str(home)}, stdout=log, stderr=log, start_new_session=True
-        )
-
-
-def kill(process: subprocess.Popen) -> None:
-    """SIGKILL to the command and to the kernel that it started, which has a process group of its own."""
-    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for member in family:
-        member.kill()
-    process.wait(10)
-    psutil.wait_procs(family, timeout=10)
-
-
-def finish(process: subprocess.Popen, home: Path) -> None:
-    try:
-        process.wait(PATIENCE)
-    finally:
-        if process.poll() is None:
-            kill(process)
-    assert process.returncode == 0, (home / "log.txt").read_text()[-3000:]
-
-
-def stacks_of(home: Path) -> dict[str, int]:
-    """Finished stacks, and when each was written."""
-    found = (home / "results" / "store").glob("[0-9a-f][0-9a-f]/[0-9a-f]*/receipt.json")
-    return {path.parent.name: path.stat().st_mtime_ns for path in found}
-
-
-def test_killed_study_goes_on_where_it_was_and_ends_with_the_same_bits(tmp_path):
-    killed, quiet = tree(tmp_path / "killed"), tree(tmp_path / "quiet")
-    place = Path("results", "reproduced", "smoke", "toy", TASK)
-
-    undisturbed, process, limit = steady_run(quiet), steady_run(killed), time.monotonic() + PATIENCE
-    try:
-        while not stacks_of(killed) and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.02)
-        kill(process)
-        before = stacks_of(killed)
-        assert 1 <= len(before) < 4 and not (killed / place).exists(), "was to be killed midway"
-        finish(steady_run(killed), killed)
-    finally:
-        finish(undisturbed, quiet)
-    assert before.items() < stacks_of(killed).items()  # what was finished was not trained again
-    assert set(stacks_of(killed)) == set(stacks_of(quiet)) and len(stacks_of(quiet)) == 4
-    (mine, my_receipt), (theirs, their_receipt) = (read_folder(home / place, Result) for home in (killed, quiet))
-    for one, other in zip(mine, theirs, strict=True):
-        assert one.equals(other)
-    assert len(mine.finals) > 0 and my_receipt["result"] == their_receipt["result"]
-
-
-# ---- notebooks -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """The small study in a folder of its own, where results are read and written."""
-    write_experiments(tmp_path / "experiments")
-    places = {"ROOT": tmp_path, "RESULTS": tmp_path / "results", "GENERATED": tmp_path / "generated"}
-    places |= {"EXPERIMENTS": tmp_path / "experiments"}
-    places |= {"PUBLISHED": tmp_path / "results/published", "REPRODUCED": tmp_path / "results/reproduced"}
-    for module in (findings, reproduce):
-        for name, place in places.items():
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, place)
-    for name in ("PROFILE", "DEVICE", "ONLY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("STEADY_COMMAND", "steady test")
-    with experiments_from(tmp_path / "experiments"):
-        yield tmp_path
-
-
-def toy_plan(profile: str = "laptop") -> Plan:
-    return Plan(experiment=load_study()["toy"], task=TASK, profile=profile)
-
-
-def scored(gain: dict[str, float], spread: float = 0.0):
-    """EMA minus last weights = `gain` of the schedule; a spread adds to it for even seeds and takes from it for odd."""
-
-    def score(run, readout, split):
-        return 0.6 + readout.startswith("ema-") * (gain[run.schedule] + spread * (-1) ** run.seed)
-
-    return score
-
-
-def keep(home: Path, source: str, gain: dict[str, float], spread: float = 0.0, profile: str = "laptop") -> None:
-    root = home / "results" / ("published" if source == "published" else f"reproduced/{profile}")
-    write_result(root / "toy" / TASK, result(toy_plan(profile), scored(gain, spread)), profile, f"toy/{TASK}@{source}")
-
-
-def test_notebook_is_run_with_checked_plain_parameters_from_the_root(home, monkeypatch):
-    seen = {}
-
-    def run(source, output, parameters, cwd, **_):
-        seen.update(source=Path(source).name, parameters=parameters, cwd=cwd, journal=os.environ["STEADY_JOURNAL"])
-        keep(home, "reproduced", {"constant": 0.0, "linear": 0.0})
-
-    monkeypatch.setattr(papermill, "execute_notebook", run)
-    assert reproduce.run_notebook(toy_plan(), "cpu") == home / "results/reproduced/laptop/toy" / TASK
-    assert seen["parameters"] == {"experiment": "toy", "task": TASK, "profile": "laptop", "device": "cpu"}
-    assert seen["source"] == "toy.ipynb" and seen["cwd"] == str(home) and seen["journal"].endswith(".jsonl")
-    assert "STEADY_JOURNAL" not in os.environ
-
-
-def test_notebook_that_writes_no_result_is_no_success_although_an_older_result_is_there(home, monkeypatch):
-    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: None)
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match=f"ended without writing a result to .*{TASK}; open it"):
-            reproduce.run_notebook(toy_plan(), "cpu")
-        keep(home, "reproduced", {"constant": 0.0, "linear": 0.0})
-
-
-def test_notebook_that_leaves_a_damaged_result_is_no_success(home, monkeypatch):
-    def run(*_, **__):
-        keep(home, "reproduced", {"constant": 0.0, "linear": 0.0})
-        (home / "results/reproduced/laptop/toy" / TASK / "finals.parquet").write_bytes(b"PAR1")
-
-    monkeypatch.setattr(papermill, "execute_notebook", run)
-    with pytest.raises(ValueError, match=r"finals\.parquet has SHA-256"):
-        reproduce.run_notebook(toy_plan(), "cpu")
-
-
-def test_notebook_is_run_again_only_when_its_result_code_or_parameters_have_changed(home, monkeypatch):
-    ran = []
-
-    def run(*_, parameters, **__):
-        ran.append(parameters["profile"])
-        keep(home, "reproduced", {"constant": float(len(ran)), "linear": 0.0}, profile=parameters["profile"])
-
-    def again(profile: str = "laptop") -> int:
-        ran.clear()
-        reproduce.run_study(profile, "cpu", f"toy/{TASK}", asked="1")
-        return len(ran)
-
-    monkeypatch.setattr(papermill, "execute_notebook", run)
-    monkeypatch.setattr(reproduce.data, "fetch", lambda *_: None)
-    result = home / "results/reproduced/laptop/toy" / TASK
-    (code := home / "src" / "some.py").parent.mkdir()
-    assert [again(), again(), again("smoke"), again()] == [1, 0, 1, 0]
-    code.write_text("new = True")
-    assert [again(), again()] == [1, 0]
-    (home / "experiments" / "toy.ipynb").write_text("{}")
-    assert [again(), again()] == [1, 0]
-    (result / "receipt.json").write_text((result / "receipt.json").read_text() + " ")
-    assert [again(), again()] == [1, 0]
-    shutil.rmtree(result)
-    assert [again(), again()] == [1, 0]
-    monkeypatch.setattr(reproduce, "packages", lambda: {"torch": "0"})
-    assert [again(), again()] == [1, 0]
+# ---- made again only when it must be ------------------------------------------------------------------------------
 
 
 def test_verdicts_are_computed_again_only_when_what_they_rest_on_has_changed(home, monkeypatch):
@@ -203,16 +25,6 @@ def test_verdicts_are_computed_again_only_when_what_they_rest_on_has_changed(hom
     assert findings.rows_kept("published", None) == first and len(asked) == 1
     keep(home, "published", {"constant": 0.3, "linear": 0.0})
     assert findings.rows_kept("published", None) != first and len(asked) == 2
-
-
-def test_study_fetches_each_source_once_and_runs_what_only_asks_for(home, monkeypatch):
-    fetched, ran = [], []
-    monkeypatch.setattr(reproduce.data, "fetch", lambda source, *_: fetched.append(source))
-    monkeypatch.setattr(reproduce, "run_notebook", lambda plan, device: ran.append((plan.task, device)))
-    reproduce.run_study("smoke", "cpu", f"toy/{TASK}")
-    assert (fetched, ran) == (["mnist1d"], [(TASK, "cpu")])
-    with pytest.raises(ValueError, match="matches nothing"):
-        reproduce.run_study("smoke", "cpu", "toy/other")
 
 
 # ---- verify --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """The store: what is saved loads back equal; what is damaged is set aside by name and counts as missing."""
 
 import errno
-import json
 import math
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 from filelock import Timeout
 
+from damage import cut, empty, flip, forge, remove
 from fabricated import a_run, tables
 from steadydescent import results
 from steadydescent.results import (
@@ -27,7 +27,6 @@ from steadydescent.results import (
 from steadydescent.trial import quantiles
 
 FILES = ["curves.parquet", "finals.parquet", "measures.parquet", "predictions.parquet", "receipt.json", "runs.parquet"]
-RECEIPT = "receipt.json"
 
 
 def runs(*seeds: int, **changes) -> list:
@@ -170,26 +169,7 @@ def test_replaced_result_holds_the_new_rows_alone(tmp_path):
 # ---- damage --------------------------------------------------------------------------------------------------------
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def alter(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x20
-    path.write_bytes(bytes(content))
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def remove(path):
-    path.unlink()
-
-
-# A receipt vouches for the tables and nothing for its own remarks, so an altered one is no damage as such.
-DAMAGES = [(name, how) for name in FILES for how in (truncate, alter, empty, remove) if (name, how) != (RECEIPT, alter)]
+DAMAGES = [(name, how) for name in FILES for how in (cut, flip, empty, remove)]
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
@@ -224,9 +204,7 @@ def test_table_of_another_kind_is_refused_although_its_checksum_holds(store):
     store.save(tables(runs(0), by_seed), {})
     folder = folder_of(store)
     (folder / "finals.parquet").write_bytes((folder / "curves.parquet").read_bytes())
-    receipt = json.loads((folder / "receipt.json").read_text())
-    receipt["files"]["finals.parquet"] = file_digest(folder / "finals.parquet")
-    (folder / "receipt.json").write_text(json.dumps(receipt))
+    forge(folder)
     assert afresh(store).keys() == set()
     assert "finals.parquet is not a finals table" in store.said[0]
 
@@ -246,7 +224,7 @@ def test_two_runners_may_find_the_same_damage(store, monkeypatch):
     """The other one set it aside between our reading it and our moving it."""
     store.save(tables(runs(0), by_seed), {})
     folder, read = folder_of(store), results.read_folder
-    truncate(folder / "runs.parquet")
+    cut(folder / "runs.parquet")
 
     def overtaken(*arguments):
         monkeypatch.setattr(results, "read_folder", read)
@@ -259,7 +237,7 @@ def test_two_runners_may_find_the_same_damage(store, monkeypatch):
 
 def test_damage_to_a_result_is_told_with_both_checksums(tmp_path):
     write_folder(tmp_path / "stack", tables(runs(0), by_seed), {})
-    alter(tmp_path / "stack" / "runs.parquet")
+    flip(tmp_path / "stack" / "runs.parquet")
     with pytest.raises(ValueError, match=r"runs\.parquet has SHA-256 [0-9a-f]{12}…, its receipt says [0-9a-f]{12}…"):
         read_folder(tmp_path / "stack", Tables)
 

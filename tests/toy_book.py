@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+from steadydescent import verified
 
 TOY = "toy-average/toy-task@0badc0de"
 
@@ -64,7 +65,7 @@ class Book:
         for kind in ("finals.parquet", "quantiles.parquet"):
             (self.source / "results/toy" / kind).write_text(kind)
         receipt = {"command": "steady run toy", "packages": {"torch": "2.13.0"}, "seconds": 12.34, "device": ""}
-        (self.source / "results/toy/receipt.json").write_text(json.dumps(receipt))
+        (self.source / "results/toy/receipt.json").write_bytes(verified.sealed(receipt))
         (self.source / "generated/figures").mkdir(parents=True)
         (self.source / "generated/charts").mkdir()
 
@@ -73,14 +74,14 @@ class Book:
         made = {"alt": "What it shows.", "caption": "A *caption*.", "results": [TOY.partition("@")[0]]} | changes
         made["data"] = f"generated/{folder}/{name}.csv"
         (self.source / made["data"]).write_text("a,b\n1,2\n")
-        (self.source / f"generated/{folder}/{name}.json").write_text(json.dumps(made))
+        (self.source / f"generated/{folder}/{name}.json").write_bytes(verified.sealed(made))
         for mode in ("light", "dark"):
             picture = self.source / f"generated/figures/{name}-{mode}.svg"
             picture.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
 
     def build(self, body: str, page: str = PAGE) -> tuple[str, str]:
         """Build as `make book` does, warnings as errors; returns the index page and the warnings."""
-        (self.source / "generated/findings.json").write_text(json.dumps(self.findings))
+        (self.source / "generated/findings.json").write_bytes(verified.sealed(self.findings))
         toctree = "\n```{toctree}\ncite\n```\n"
         (self.source / "index.md").write_text(page.format(body=body) + toctree, encoding="utf-8")
         (self.source / "cite.md").write_text(CITE, encoding="utf-8")

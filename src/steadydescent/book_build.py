@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from filelock import FileLock, Timeout
 
-from steadydescent.files import flush
+from steadydescent.files import flush, require_room
 from steadydescent.findings import findings, folder, write
 from steadydescent.paths import GENERATED, ROOT
 from steadydescent.provenance import packages
@@ -84,10 +84,9 @@ def _alone() -> Iterator[None]:
 
 
 def _build(found: dict, made_from: str) -> None:
-    books = HTML.parent / "books"
-    books.mkdir(exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=books))
-    new.chmod(0o755)  # a web server may be another user
+    require_room(HTML.parent)
+    new = HTML.parent / "books" / uuid.uuid4().hex[:8]
+    new.mkdir(parents=True)
     shutil.rmtree(GENERATED, ignore_errors=True)
     write(GENERATED / "findings.json", found)
     if _quietly(str(Path(sys.executable).with_name("jupyter-book")), "config", "sphinx", "."):

@@ -1,14 +1,18 @@
 """The `steady` command."""
 
+import codecs
+import io
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 PROFILE = click.option(
     "--profile", default="laptop", show_default=True, help="How large: smoke, laptop, desk or full.", envvar="PROFILE"
@@ -32,18 +36,79 @@ class Seconds(click.FloatRange):
         return number
 
 
+CLOSED_PIPE = 128 + 13
+"""Exit code of whoever writes where nobody reads, as shells tell it."""
+CELL_HOURS = click.option(
+    "--cell-hours", default=48.0, show_default=True, envvar="CELL_HOURS", type=Seconds(0, 10_000, min_open=True),
+    help="Hours after which a cell of a notebook counts as hung.",
+)  # fmt: skip
+
+
+class Listing(Console):
+    """A console whose reader may go away."""
+
+    def on_broken_pipe(self) -> None:
+        sys.exit(CLOSED_PIPE)
+
+
+COMPUTING = ("run", "reproduce", "book", "bench")
+"""Commands that run cells whose assertions count, or train."""
+
+
+class OfStudy(click.Command):
+    """A command that works on a study: without one it refuses, once its options are understood and help was given."""
+
+    def invoke(self, ctx: click.Context):
+        from steadydescent.paths import ROOT, require_study
+
+        require_study(ROOT)
+        if sys.flags.optimize and self.name in COMPUTING:
+            raise click.ClickException(
+                f"steady {self.name} needs the checks that Python leaves out with -O; run it without, or unset "
+                "PYTHONOPTIMIZE"
+            )
+        return super().invoke(ctx)
+
+
 class Friendly(click.Group):
     """Turns the errors that a user can mend into one sentence; anything else keeps its traceback."""
 
+    command_class = OfStudy
+
+    def __call__(self, *args, **kwargs):
+        """The command as a process of its own, which also answers to signals and closed pipes."""
+        from steadydescent.processes import leave, leave_on_signals
+
+        leave_on_signals()
+        try:
+            try:
+                return super().__call__(*args, **kwargs)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # `steady plan | head -1`
+            leave(CLOSED_PIPE)
+
     def invoke(self, ctx: click.Context):
+        _speak_any_language()
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            sys.exit(CLOSED_PIPE)  # click would make it 1
         except (click.exceptions.Exit, click.Abort):
             raise  # they are RuntimeErrors: --help ends with one, Ctrl-C with the other
-        except (ValueError, FileNotFoundError, RuntimeError) as error:
+        except (ValueError, OSError, RuntimeError) as error:
+            from steadydescent.files import explained
+
             if os.environ.get("STEADY_DEBUG"):
                 raise
-            raise click.ClickException(f"{error}\n(STEADY_DEBUG=1 shows where this happened.)") from error
+            raise click.ClickException(f"{explained(error)}\n(STEADY_DEBUG=1 shows where this happened.)") from error
+
+
+def _speak_any_language() -> None:
+    """Let standard output carry every letter, in the C locale too, as Python's UTF-8 mode would."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        plain = codecs.lookup(sys.stdout.encoding).name == "ascii"
+        sys.stdout.reconfigure(encoding="utf-8" if plain else None, errors="surrogateescape" if plain else "replace")
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,7 +127,7 @@ def main() -> None:
 
 
 def show(rows: list[dict], as_json: bool, title: str = "") -> None:
-    """Print rows as a JSON list or as a table for people."""
+    """Print rows as a JSON list, or for people as a table; in a terminal too narrow for one, as a block a row."""
     if as_json:
         click.echo(json.dumps(rows, indent=1, default=float))
         return
@@ -70,8 +135,35 @@ def show(rows: list[dict], as_json: bool, title: str = "") -> None:
     for name in rows[0] if rows else ["nothing"]:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        table.add_row(*map(_cell, row.values()))
+    console = Listing(width=None if sys.stdout.isatty() else 160)
+    console.print(table if _width(rows) <= console.width else _blocks(rows, title))
+
+
+def _width(rows: list[dict]) -> int:
+    """Letters that a table of these rows takes across when it breaks no word of up to ten."""
+    columns = [[name.replace("_", " "), *(_cell(row[name]).plain for row in rows)] for name in rows[0]] if rows else []
+    longest = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    return sum(min(letters, 10) + 3 for letters in longest) + 1
+
+
+def _blocks(rows: list[dict], title: str) -> Group:
+    """A block for each row: what it is called, and below that a line for each value it has."""
+    parts: list[RenderableType] = [Text(title, "bold")]
+    for row in rows:
+        (_, name), *values = row.items()
+        block = Table.grid(padding=(0, 1))
+        block.add_column(no_wrap=True, style="dim")
+        block.add_column(overflow="fold")
+        for key, value in values:
+            if value not in ("", None):
+                block.add_row(f"  {key.replace('_', ' ')}", _cell(value))
+        parts += [Text(str(name), "bold"), block]
+    return Group(*parts)
+
+
+def _cell(value: object) -> Text:
+    return Text(f"{value:.3g}" if isinstance(value, float) else str(value))
 
 
 def _estimate(row: dict) -> str:
@@ -120,8 +212,9 @@ def plan(profile: str, device: str, only: str, workers: str, as_json: bool) -> N
 @DEVICE
 @ONLY
 @WORKERS
+@CELL_HOURS
 @click.option("--book/--no-book", default=True, help="Build the book from the results at the end.")
-def reproduce(profile: str, device: str, only: str, workers: str, book: bool) -> None:
+def reproduce(profile: str, device: str, only: str, workers: str, cell_hours: float, book: bool) -> None:
     """Plan, fetch data, train what is missing, judge the claims, and build the book."""
     from steadydescent.reproduce import build_book, run_study, say_cost
     from steadydescent.reproduce import costs as costs_of
@@ -131,7 +224,7 @@ def reproduce(profile: str, device: str, only: str, workers: str, book: bool) ->
     rows = costs_of(profile, device, only)
     show(rows, False, f"Profile {profile} on {device}")
     say_cost(rows, profile, device, processes(device, workers))
-    run_study(profile, device, only, workers)
+    run_study(profile, device, only, workers, cell_hours)
     _verdicts("reproduced", profile, False)
     if book:
         click.echo(f"The book with your results: {build_book('reproduced', profile)}")
@@ -142,12 +235,13 @@ def reproduce(profile: str, device: str, only: str, workers: str, book: bool) ->
 @DEVICE
 @ONLY
 @WORKERS
-def run(profile: str, device: str, only: str, workers: str) -> None:
+@CELL_HOURS
+def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -> None:
     """Train what is missing, without the book."""
     from steadydescent.reproduce import run_study
     from steadydescent.sweep import pick_device
 
-    run_study(profile, pick_device(device), only, workers)
+    run_study(profile, pick_device(device), only, workers, cell_hours)
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:
@@ -195,11 +289,12 @@ def book(source: str, profile: str) -> None:
 
 
 @main.command()
-@click.option("--port", default=8000, show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 def serve(port: int) -> None:
     """Serve the built book on this machine."""
     from steadydescent.reproduce import serve_book
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the way to end it, and nothing to be kept
     serve_book(port)
 
 
@@ -230,7 +325,11 @@ def cite(result: str, source: str, profile: str) -> None:
     click.echo("\n\n".join(bibtex(receipt) for receipt in chosen))
 
 
-@main.group()
+class DataGroup(click.Group):
+    command_class = OfStudy
+
+
+@main.group(cls=DataGroup)
 def data() -> None:
     """The data sets."""
 
@@ -240,8 +339,10 @@ def data() -> None:
 def fetch(source: str) -> None:
     """Make or find the data (mnist1d, fashion-mnist or all), verify it, and say which source served."""
     from steadydescent import data as sources
+    from steadydescent.files import require_room
     from steadydescent.paths import DATA
 
+    require_room(DATA)
     for name in sources.SOURCES if source == "all" else [source]:
         click.echo(f"{name}: {sources.fetch(name, DATA, click.echo)}")
 
@@ -260,9 +361,12 @@ def fetch(source: str) -> None:
 @click.option("--save", is_flag=True, help="Keep rows and a receipt in results/published, where the book reads them.")
 def bench(device: str, as_json: bool, only: str, also: str, seconds: float | None, rounds: int, save: bool) -> None:
     """Time the engine side by side with what people would otherwise use, interleaved in one run."""
-    from steadydescent.paths import ROOT
+    from steadydescent.files import require_room
+    from steadydescent.paths import PUBLISHED, ROOT
     from steadydescent.sweep import pick_device
 
+    if save:
+        require_room(PUBLISHED)
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import suite
     from training import SECONDS, Settings
@@ -271,20 +375,22 @@ def bench(device: str, as_json: bool, only: str, also: str, seconds: float | Non
     suite.chosen(only, also)  # refuses before anything is measured
     device = pick_device(device)
     rows = suite.measured(only, also, device, Settings(seconds or SECONDS[device], rounds), dict(os.environ))
+    show(rows if as_json else suite.brief(rows), as_json, f"Side by side on {device}")
     if save:
         path = suite.save(rows, device, (time.monotonic() - began) / 60)
         click.echo(f"saved {path}", err=True)
-    show(rows if as_json else suite.brief(rows), as_json, f"Side by side on {device}")
 
 
 @main.command()
 @click.option("--results", "with_results", is_flag=True, help="Also your reproduced results and the store.")
 def clean(with_results: bool) -> None:
     """Remove what builds made; results and data stay unless asked for."""
+    from steadydescent.paths import ROOT, require_project
     from steadydescent.reproduce import clean_tree
 
-    for path in clean_tree(with_results):
-        click.echo(f"removed {path}")
+    require_project(ROOT)
+    if not clean_tree(with_results, lambda path: click.echo(f"removing {path}")):
+        click.echo("Nothing to clean.")
 
 
 if __name__ == "__main__":

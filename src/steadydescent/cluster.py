@@ -6,33 +6,39 @@ stack and writes what comes back into the store itself. A worker needs no folder
 and the data, which each worker makes or fetches like any other process; a stack's rows are some hundred kB. What a
 worker had in hand when it was lost goes to another, and nothing else does.
 
-Dask sends its messages unencrypted unless told otherwise and trusts whoever reaches its scheduler: keep it in a
-network of your own.
+Dask sends its messages unencrypted unless told otherwise, and whoever reaches a scheduler or a worker can have it run
+any code: keep those of a cluster in a network of their own. The workers started here listen on the loopback address
+alone. Other users of the machine reach that, too: where you do not trust them, set WORKERS=1.
 """
 
+import asyncio
 import logging
 import os
 import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent import futures
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from dask.system import CPU_COUNT
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, Worker, get_worker
+from distributed.core import rpc
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.system import MEMORY_LIMIT
 from filelock import FileLock, Timeout
 
+from steadydescent.processes import deaf, heard
 from steadydescent.progress import Journal
 from steadydescent.results import Store, Tables
 from steadydescent.runs import Run
 from steadydescent.sweep import OWN_GIB, differences, pick_device, still_missing, trained
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
+LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 5
 POLL_SECONDS = 1.0
 """How often stacks that another runner holds, and the number of workers, are looked at again."""
@@ -77,8 +83,21 @@ def room(device: str, memory: float) -> int:
     return max(1, min(CPU_COUNT, int((MEMORY_LIMIT / 2**30 - OWN_GIB) / memory)))
 
 
+def room_of(device: str, memory: float) -> str:
+    """What limits `room`, in words."""
+    if device == "cuda":
+        return "one a GPU"
+    return (
+        f"one for each of {CPU_COUNT} cores and for {memory:g} GiB each of the "
+        f"{max(0.0, MEMORY_LIMIT / 2**30 - OWN_GIB):.1f} GiB beside the command"
+    )
+
+
 def local_cluster(workers: int, device: str, threads: int = 0) -> SpecCluster:
-    """Worker processes on this machine: each sees a GPU of its own, or has `threads` (0: its share of the cores)."""
+    """Worker processes on this machine: each sees a GPU of its own, or has `threads` (0: its share of the cores).
+
+    All listen on the loopback address alone, without a dashboard, and hear no Ctrl-C: this process ends them.
+    """
     options: list[dict[str, Any]] = [{"nthreads": threads or max(1, CPU_COUNT // workers)}] * workers
     if device == "cuda":
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -87,20 +106,34 @@ def local_cluster(workers: int, device: str, threads: int = 0) -> SpecCluster:
             raise ValueError(f"WORKERS must be at most {len(gpus)}, one a GPU, got {workers}")
         options = [{"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": gpu}} for gpu in gpus[:workers]]
     # without a memory limit: Dask would pause and kill workers for tensors that it cannot spill
-    usual = {"memory_limit": 0, "silence_logs": logging.WARNING}
+    local = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    usual = local | {"memory_limit": 0, "silence_logs": logging.WARNING}
     spec = {i: {"cls": Nanny, "options": usual | option} for i, option in enumerate(options)}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}}
-    return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
+    scheduler = {"cls": Scheduler, "options": local | {"port": 0}}
+    with ThreadPoolExecutor(1, initializer=deaf) as starting:  # this thread goes on listening to Ctrl-C meanwhile
+        start = partial(SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
+        return heard([starting.submit(start)])[0]
 
 
 def _client(address: str) -> Client:
+    """A client of the scheduler at an address, which is asked for its name first: a client that fails leaves a mess."""
     try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+        kind = asyncio.run(asyncio.wait_for(_kind(address), CONNECT_SECONDS + 1))
+        if kind != "Scheduler":
+            raise ValueError(f"it is the address of a {kind}")
+    except Exception as error:  # whatever a wrong address, a wrong port or a wrong server gives
+        reason = (str(error).strip() or "no answer in time").splitlines()[0]
         raise RuntimeError(
-            f"no Dask scheduler answers at {ADDRESS}={address} ({str(error).splitlines()[0]}); "
+            f"no Dask scheduler answers at {ADDRESS}={address} ({reason}); it must be like tcp://host:8786: "
             "start one with `dask scheduler`, or unset it to train in this process"
         ) from None
+    return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+
+
+async def _kind(address: str) -> str:
+    """What a Dask server calls itself."""
+    async with rpc(address, timeout=CONNECT_SECONDS) as server:
+        return (await server.identity())["type"]
 
 
 def train_stacks(

@@ -212,7 +212,7 @@ def _marked_tests() -> list[tuple[str, str]]:
     return [
         (claim, f"tests/{path.name}::{function.name}")
         for path in sorted((ROOT / "tests").glob("test_*.py"))
-        for function in ast.parse(path.read_text()).body
+        for function in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(function, ast.FunctionDef)
         for claim in _marks(function)
     ]

@@ -6,13 +6,14 @@ and caption are f-strings over the same table that is drawn, so they cannot say 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from . import verified
+from .files import write_atomically
 from .paths import GENERATED, ROOT
 
 if TYPE_CHECKING:
@@ -140,5 +141,5 @@ def _save_text(kind: str, name: str, text: dict[str, Any], data: pd.DataFrame) -
     folder.mkdir(parents=True, exist_ok=True)
     data.to_csv(folder / f"{name}.csv", index=False)
     text["data"] = (folder / f"{name}.csv").relative_to(ROOT).as_posix()
-    (folder / f"{name}.json").write_text(json.dumps(text, ensure_ascii=False), encoding="utf-8")
+    write_atomically(folder / f"{name}.json", verified.sealed(text))
     return folder

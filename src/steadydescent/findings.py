@@ -1,23 +1,26 @@
 """Findings: every number, verdict and file that the book may show, computed from results."""
 
-import json
+import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from steadydescent import published, verified
 from steadydescent.checks import check_choice
 from steadydescent.claims import load_claims, place
-from steadydescent.files import write_atomically
+from steadydescent.files import DamagedFile, completed, write_atomically
 from steadydescent.judging import Candidates, Evidence, all_rows, evidence_of, judge_all, judged
 from steadydescent.paths import EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.provenance import packages
-from steadydescent.results import Result, read_folder
+from steadydescent.receipts import untrue
+from steadydescent.results import RECEIPT, Result, read_folder
 from steadydescent.statistics import Estimate, overall, paired, tuned
 from steadydescent.study import PROFILES, Plan, load_study
-from steadydescent.up_to_date import digest, remember, unchanged
+from steadydescent.up_to_date import digest
 
 
 def folder(source: str, profile: str | None) -> Path:
@@ -29,11 +32,44 @@ def folder(source: str, profile: str | None) -> Path:
 
 
 def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]]]:
-    """Experiment, task, folder, tables and receipt of every result below `root`, verified."""
+    """Experiment, task, folder, tables and receipt of every result below `root`, verified.
+
+    Raises:
+        DamagedFile: for a file that is altered, stands in another's place, or is gone though it was made or published.
+    """
+    homes = list(_homes(root))
+    if root == PUBLISHED:
+        published.check(root)
+    for name, task, home in homes:
+        if os.path.lexists(home):
+            yield name, task, home, *_result(root, name, task)
+        elif (root / "notebooks" / f"{name}-{task}.made-from").exists():
+            raise DamagedFile(f"{home} is gone, though a run had finished it; {_again(root, name, task)}")
+
+
+def _homes(root: Path) -> Iterator[tuple[str, str, Path]]:
+    """Experiment, task and the folder below `root` for its result; a move that was cut short is finished first."""
     for name, experiment in load_study().items():
         for task in experiment.rates:
-            if (root / name / task / "receipt.json").exists():
-                yield name, task, root / name / task, *read_folder(root / name / task, Result)
+            yield name, task, completed(root / name / task)
+
+
+def _again(root: Path, name: str, task: str) -> str:
+    """What makes a result anew."""
+    return published.MEND if root == PUBLISHED else f"`steady run --profile {root.name} --only {name}/{task}` makes it"
+
+
+def _result(root: Path, name: str, task: str) -> tuple[Result, dict[str, Any]]:
+    """A result whose files are whole, and whose receipt is true of this place and of these tables."""
+    home = root / name / task
+    try:
+        verified.check_inside(home, root)
+        result, receipt = read_folder(home, Result)
+    except DamagedFile as error:
+        raise DamagedFile(f"{error}; {_again(root, name, task)}") from error
+    if wrong := untrue(name, task, None if root == PUBLISHED else root.name, result, receipt):
+        raise DamagedFile(f"{home / RECEIPT} is refused: {wrong}; {_again(root, name, task)}")
+    return result, receipt
 
 
 def rows(root: Path) -> list[dict[str, Any]]:
@@ -43,17 +79,25 @@ def rows(root: Path) -> list[dict[str, Any]]:
 
 
 def rows_kept(source: str, profile: str | None) -> list[dict[str, Any]]:
-    """`rows`, kept beside one's own results as long as nothing they rest on changes."""
+    """`rows`, kept beside one's own results, where these can be written, as long as nothing they rest on changes.
+
+    What is kept holds the digest of its sources and of itself; damaged or older, it is computed again.
+    """
     root = folder(source, profile)
-    sources = [ROOT / "src", ROOT / "tests", EXPERIMENTS, *root.glob("*/*/*")]
-    made_from = digest(sources, packages())
-    kept, note = (REPRODUCED / f"verdicts-{source}-{profile}.{kind}" for kind in ("json", "made-from"))
-    if unchanged(note, made_from) and kept.exists():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    found = json.loads(json.dumps(rows(root), default=float))
-    write_atomically(kept, json.dumps(found).encode())
-    remember(note, made_from)
-    return found
+    homes = [home for *_, home in _homes(root)]
+    if root == PUBLISHED:
+        published.check(root)
+    sources = [ROOT / "src", ROOT / "tests", EXPERIMENTS, *homes]
+    made_from = digest(sources, [path.relative_to(root) for path in sorted(root.glob("*/*"))], packages())
+    kept = REPRODUCED / f"verdicts-{source}-{profile}.json"
+    with suppress(FileNotFoundError, DamagedFile):
+        found = verified.read_sealed(kept)
+        if found.get("made from") == made_from:
+            return found["rows"]
+    found = {"made from": made_from, "rows": verified.plain(rows(root))}
+    with suppress(OSError):  # verdicts can be read where nothing can be written
+        write_atomically(kept, verified.sealed(found))
+    return found["rows"]
 
 
 def findings(source: str, profile: str | None = None) -> dict[str, Any]:
@@ -225,7 +269,7 @@ def _files(place: Path, receipt: dict[str, Any]) -> dict[str, str]:
 
 
 def _generated() -> dict[str, Any]:
-    return json.loads((GENERATED / "findings.json").read_text(encoding="utf-8"))
+    return verified.read_sealed(GENERATED / "findings.json")
 
 
 def rows_shown(experiment: str = "") -> list[dict[str, Any]]:
@@ -253,11 +297,16 @@ class Shown(NamedTuple):
 
 def shown(experiment: str) -> dict[str, Shown]:
     """Task → what the book being built shows of an experiment; for the cells of its pages."""
-    places = [ROOT / entry["receipt"] for entry in _generated()["files"].values()]
     found = {}
-    for home in [p.parent for p in places if p.parent.parent.name == experiment]:
-        result, receipt = read_folder(home, Result)
-        found[home.name] = Shown(evidence_of(experiment, result, receipt, home.name), receipt)
+    for name, entry in _generated()["files"].items():
+        home = (ROOT / entry["receipt"]).parent
+        if home.parent.name == experiment:
+            result, receipt = _result(home.parents[1], experiment, home.name)
+            if receipt["result"] != name:
+                raise DamagedFile(
+                    f"{home} is {receipt['result']}, but the book is being built of {name}; build it anew"
+                )
+            found[home.name] = Shown(evidence_of(experiment, result, receipt, home.name), receipt)
     return found
 
 
@@ -286,6 +335,5 @@ def bibtex(receipt: dict[str, Any]) -> str:
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
-    """Write findings as JSON, for the book to read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write findings as sealed JSON, for the book to read."""
+    write_atomically(path, verified.sealed(found))

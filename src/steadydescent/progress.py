@@ -1,7 +1,8 @@
 """Progress that a person can read: a bar with time left in a terminal, plain lines in a log file.
 
 Training happens in a notebook's kernel, whose output nobody sees while it runs. So the kernel
-appends its progress to a journal, a file of JSON lines, and the command that drives it shows it.
+appends its progress to a journal, a file of JSON lines, and the command that drives it shows it. A journal belongs
+to one command and one notebook.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -34,8 +35,12 @@ class Journal:
         if self._view is not None:
             self._view.show(event)
         elif self._file is not None:
-            with self._file.open("a") as stream:
-                stream.write(json.dumps(event) + "\n")
+            try:
+                with self._file.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(event) + "\n")
+            except OSError:  # a full disk ends no training; what cannot be stored will say so
+                self._file, self._view = None, View(sys.stderr)
+                self._view.show(event)
 
 
 class _Lines:
@@ -87,9 +92,12 @@ class View:
 
 @contextmanager
 def followed(journal: Path, prefix: str = "") -> Iterator[None]:
-    """Show what is written to `journal` until the block ends, with `prefix` before the name of what is done."""
+    """Show what is written to `journal` until the block ends, with `prefix` before the name of what is done.
+
+    The file is this block's alone, and gone after it.
+    """
     journal.parent.mkdir(parents=True, exist_ok=True)
-    journal.write_text("")
+    journal.write_text("", encoding="utf-8")
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(journal, prefix, stop), daemon=True)
     thread.start()
@@ -98,28 +106,19 @@ def followed(journal: Path, prefix: str = "") -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-@contextmanager
-def told_to(journal: Path) -> Iterator[None]:
-    """Processes started meanwhile tell their progress to `journal`."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(journal)
-    try:
-        yield
-    finally:
-        os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
+        journal.unlink(missing_ok=True)
 
 
 def _follow(journal: Path, prefix: str, stop: threading.Event) -> None:
     view, rest = View(sys.stderr), ""
-    with journal.open() as stream:
+    with journal.open(encoding="utf-8", errors="replace") as stream:
         while True:
             ending = stop.is_set()  # looked at before reading, so that nothing written earlier is missed
             *lines, rest = (rest + stream.read()).split("\n")
             for line in lines:
-                event = json.loads(line)
-                view.show(event | {"start": prefix + event["start"]} if "start" in event else event)
+                with suppress(ValueError, TypeError, KeyError, RecursionError):  # half a line of a killed kernel
+                    event = json.loads(line)
+                    view.show(event | {"start": prefix + event["start"]} if "start" in event else event)
             if ending:
                 view.close()
                 return

@@ -15,6 +15,8 @@ import torch
 from steadydescent.paths import ROOT
 
 PACKAGES = ("steadydescent", "torch", "torchvision", "numpy", "pandas", "scipy", "mnist1d", "papermill")
+TOKEN = "STEADY_TOKEN"
+"""Variable that says which run of a notebook this is; a result's receipt tells it."""
 
 
 def device_name(device: str) -> str:
@@ -26,7 +28,7 @@ def device_name(device: str) -> str:
 
 def _processor() -> str:
     try:
-        with Path("/proc/cpuinfo").open() as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -34,10 +36,14 @@ def _processor() -> str:
 
 def commit() -> str:
     """The commit that the code stands at, with `+changes` when files differ from it, or `unknown`."""
-    git = lambda *words: subprocess.run(
-        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    # not another repository's, which git's variables may name, or which the code was unpacked inside
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    git = lambda *words: os.fsdecode(
+        subprocess.run(["git", "-C", ROOT, *words], capture_output=True, check=True, env=own).stdout.strip()
+    )
     try:
+        if not Path(git("rev-parse", "--show-toplevel")).samefile(ROOT):
+            return "unknown"
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

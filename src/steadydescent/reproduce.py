@@ -2,28 +2,26 @@
 
 import functools
 import http.server
-import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import click
 
-from steadydescent import data
+from steadydescent import data, published
 from steadydescent.book_build import HTML
 from steadydescent.book_build import build_book as build_book
 from steadydescent.claims import contrasts
+from steadydescent.files import require_room, write_atomically, writing
 from steadydescent.findings import findings, folder, results, rows, verdict_table
-from steadydescent.paths import DATA, EXPERIMENTS, PUBLISHED, REPRODUCED, RESULTS, ROOT
-from steadydescent.progress import followed, told_to
-from steadydescent.provenance import packages
-from steadydescent.results import Result, read_folder, write_folder
-from steadydescent.study import Parameters, Plan, left_out, plans
+from steadydescent.notebooks import CELL_HOURS, check_notebooks, run_notebooks, up_to_date
+from steadydescent.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
+from steadydescent.results import write_folder
+from steadydescent.study import left_out, plans
 from steadydescent.sweep import OWN_GIB, workers
 from steadydescent.tasks import find
-from steadydescent.up_to_date import digest, remember, unchanged
 
 
 def costs(profile: str, device: str, only: str = "") -> list[dict]:
@@ -51,108 +49,41 @@ def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) ->
         )
 
 
-def run_study(profile: str, device: str, only: str = "", asked: str = "") -> None:
+def run_study(profile: str, device: str, only: str = "", asked: str = "", cell_hours: float = CELL_HOURS) -> None:
     """Fetch the data and run the notebooks of the profile that are not up to date; `asked` processes train.
 
     Where several train, two notebooks run at a time: while one is judged the other's networks keep all busy.
     """
     todo = []
     for plan in plans(profile, only):
-        if unchanged(_note(plan), _inputs(plan, device) + _digest_of_result(plan)):
+        if up_to_date(plan, device):
             click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
         else:
             todo.append(plan)
+    check_notebooks(todo, device)
+    if todo:
+        require_room(REPRODUCED)
+        needed = sum(float(plan.cost(device)["disk_mb"]) for plan in todo)
+        require_room(STORE, needed - _size(STORE) / 1e6)
     for source in sorted({find(plan.task).source for plan in todo}):
         data.fetch(source, DATA, click.echo)
     with workers(device, asked) if todo else nullcontext() as address:
-        if address is None:
-            for plan in todo:
-                run_notebook(plan, device)
-        else:
-            _two_at_a_time(todo, device)
+        run_notebooks(todo, device, 2 if address else 1, cell_hours)
 
 
-def _two_at_a_time(todo: list[Plan], device: str) -> None:
-    """Notebooks in processes of their own, because the environment that a kernel starts with is a process's."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context) as kernels, ThreadPoolExecutor(2) as pool:
-        elsewhere = lambda *given: kernels.submit(_execute, *given).result()
-        running = [pool.submit(run_notebook, plan, device, elsewhere) for plan in todo]
-        try:
-            for notebook in as_completed(running):
-                notebook.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def run_notebook(plan: Plan, device: str, execute: Callable[[Plan, str], None] | None = None) -> Path:
-    """Run one experiment's notebook on one task; only a verified result file counts as success."""
-    place, output = _place(plan), _output(plan)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    before, inputs = _stamp(place), _inputs(plan, device)
-    click.echo(f"{plan.experiment.title}, {plan.task}", err=True)
-    with followed(output.with_suffix(".jsonl"), f"{plan.experiment.title}, "):
-        (execute or _execute)(plan, device)
-    if _stamp(place) == before:
-        raise RuntimeError(f"{output} ended without writing a result to {place}; open it and look at its last cells")
-    read_folder(place, Result)
-    remember(_note(plan), inputs + _digest_of_result(plan))
-    return place
-
-
-def _place(plan: Plan) -> Path:
-    return REPRODUCED / plan.profile / plan.experiment.name / plan.task
-
-
-def _output(plan: Plan) -> Path:
-    return REPRODUCED / plan.profile / "notebooks" / f"{plan.experiment.name}-{plan.task}.ipynb"
-
-
-def _note(plan: Plan) -> Path:
-    return _output(plan).with_suffix(".made-from")
-
-
-def _inputs(plan: Plan, device: str) -> str:
-    """Digest of what a result depends on: code, notebooks, packages, parameters."""
-    return digest([ROOT / "src", EXPERIMENTS], _parameters(plan, device), packages())
-
-
-def _digest_of_result(plan: Plan) -> str:
-    """Digest of the result at hand."""
-    return digest([_place(plan)])
-
-
-def _parameters(plan: Plan, device: str) -> Parameters:
-    return Parameters(experiment=plan.experiment.name, task=plan.task, profile=plan.profile, device=device)
-
-
-def _execute(plan: Plan, device: str) -> None:
-    """Have papermill run the notebook, which tells its progress to the journal beside its output."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    output = _output(plan)
-    with told_to(output.with_suffix(".jsonl")):
-        try:
-            papermill.execute_notebook(
-                EXPERIMENTS / plan.experiment.notebook, output, parameters=_parameters(plan, device).model_dump(),
-                kernel_name="python3", progress_bar=False, cwd=str(ROOT), extra_arguments=["--log-level=CRITICAL"],
-            )  # fmt: skip
-        except papermill.PapermillExecutionError as error:
-            raise RuntimeError(f"a cell of {output} failed with {error.ename}: {error.evalue}") from error
-        except DeadKernelError as error:
-            raise RuntimeError(
-                f"the kernel of {output} died, perhaps for want of memory; what is finished is kept, run it again"
-            ) from error
-
-
-def _stamp(place: Path) -> int:
-    receipt = place / "receipt.json"
-    return receipt.stat().st_mtime_ns if receipt.exists() else 0
+def _size(folder: Path) -> int:
+    """Bytes of the files below a folder, less those that another process removes meanwhile."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += Path(place, name).stat().st_size
+    return found
 
 
 def compare(profile: str) -> list[dict]:
     """Published rows against one's own: held, flipped (one decisive verdict became another), or undecided."""
+    published.check(PUBLISHED)
     ran = lambda root: [r for r in rows(root) if r["result"]]  # arithmetic is the same everywhere
     mine = {(r["id"], r["task"], r["condition"]): r for r in ran(folder("reproduced", profile))}
     if not mine:
@@ -189,23 +120,38 @@ def publish_results(profile: str, only: str = "") -> list[str]:
     """Copy verified results of a profile to `results/published`; smoke supports no claim and is refused."""
     if profile == "smoke":
         raise ValueError("profile 'smoke' supports no claim and is not published; use laptop, desk or full")
-    names = []
-    for experiment, task, _, result, receipt in results(REPRODUCED / profile):
-        if only in ("", experiment, f"{experiment}/{task}"):
-            write_folder(PUBLISHED / experiment / task, result, receipt, replace=True)
-            names.append(f"{receipt['result']} ({contrasts(experiment, profile)} primary contrasts)")
-    if not names:
+    mine = [found for found in results(REPRODUCED / profile) if only in ("", found[0], f"{found[0]}/{found[1]}")]
+    if not mine:
         raise FileNotFoundError(f"no reproduced results of profile {profile} match only={only!r}")
+    places = {f"{experiment}/{task}": (result, receipt) for experiment, task, _, result, receipt in mine}
     readme = ROOT / "README.md"
-    readme.write_text(with_verdicts(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    return names
+    text = readme.read_text(encoding="utf-8")
+    _around_verdicts(text)
+    for place in (PUBLISHED, readme.parent):
+        require_room(place)
+    published.check(PUBLISHED, but=places)  # what stays must be sound before anything is replaced
+    for name, (result, receipt) in places.items():
+        coming = lambda files, name=name: published.announce({f"{name}/{f}": d for f, d in files.items()}, PUBLISHED)
+        write_folder(PUBLISHED / name, result, receipt, replace=True, announce=coming)
+        published.record([name], PUBLISHED)
+    write_atomically(readme, with_verdicts(text).encode())
+    return [f"{note['result']} ({contrasts(name, profile)} primary contrasts)" for name, *_, note in mine]
 
 
 def with_verdicts(readme: str) -> str:
     """README with the table of published verdicts between its two marks."""
+    head, tail = _around_verdicts(readme)
+    return head + verdict_table(findings("published")["claims"]) + "\n" + tail
+
+
+def _around_verdicts(readme: str) -> tuple[str, str]:
+    """README up to its table of verdicts, and from its end on."""
     begin, end = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->"
-    head, rest = readme.split(begin)
-    return head + begin + verdict_table(findings("published")["claims"]) + "\n" + end + rest.split(end)[1]
+    head, found, rest = readme.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"README.md must hold the lines {begin.strip()!r} and {end!r}, with the verdicts between them")
+    return head + begin, end + tail
 
 
 def serve_book(port: int) -> None:
@@ -213,7 +159,11 @@ def serve_book(port: int) -> None:
     if not (HTML / "index.html").exists():
         raise FileNotFoundError(f"there is no book in {HTML}; run `make book` first")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    try:
+        listening = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise RuntimeError(f"port {port} cannot be had ({error.strerror}); name another with --port") from error
+    with listening as server:
         click.echo(f"http://127.0.0.1:{port}/ (Ctrl-C stops)")
         try:
             server.serve_forever()
@@ -221,12 +171,20 @@ def serve_book(port: int) -> None:
             click.echo("")
 
 
-def clean_tree(with_results: bool) -> list[Path]:
-    """Remove builds and caches; with `with_results` also reproduced results and the store."""
+def clean_tree(with_results: bool, tell: Callable[[Path], None] = lambda path: None) -> list[Path]:
+    """Remove builds and caches; with `with_results` also reproduced results and the store. Each is told before.
+
+    A link goes, what it leads to stays.
+
+    Raises:
+        CannotWrite: for what cannot be removed; what was told of before is gone.
+    """
     made = [ROOT / name for name in ("_build", "generated", "conf.py", "screenshots", ".hypothesis")]
     made += [*ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
     made += [RESULTS / "reproduced", RESULTS / "store"] if with_results else []
-    gone = [path for path in made if path.exists()]
+    gone = [path for path in made if path.exists() or path.is_symlink()]
     for path in gone:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        tell(path)
+        with writing(path):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return gone

@@ -4,45 +4,37 @@
 
 A stack is written into a folder of its own beside its target, flushed to disk, and renamed, so it is
 either there whole or not at all. Every file's SHA-256 stands in the receipt; a folder that does not
-match its receipt is set aside when it is read, and its runs are trained again.
+match its receipt, and a receipt that does not match its own digest, is set aside when it is read, and its
+runs are trained again.
 """
 
 import hashlib
 import json
-import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock
 
-from steadydescent.files import flush
+from steadydescent import verified
+from steadydescent.files import DamagedFile, completed, replacing_folder, sha256, writing
+from steadydescent.tables import SCHEMAS, check_together, read_table, unpacked, write_table
 
-MEASURES = [("accuracy", pa.float64()), ("loss", pa.float64()), ("calibration_error", pa.float64())]
-SCHEMAS = {
-    "runs": pa.schema(
-        [("run", pa.string()), ("task", pa.string()), ("optimizer", pa.string()), ("schedule", pa.string())]
-        + [("lr", pa.float64()), ("batch_size", pa.int64()), ("steps", pa.int64()), ("seed", pa.int64())]
-        + [("curve_points", pa.int64()), ("test", pa.bool_()), ("diverged_at", pa.int64())]
-    ),
-    "finals": pa.schema([("run", pa.string()), ("readout", pa.string()), ("split", pa.string()), *MEASURES]),
-    "curves": pa.schema([("run", pa.string()), ("readout", pa.string()), ("step", pa.int64()), *MEASURES]),
-    "measures": pa.schema(
-        [("run", pa.string()), ("readout", pa.string()), ("measure", pa.string())]
-        + [("step", pa.int64()), ("value", pa.float64())]
-    ),
-    "predictions": pa.schema([("run", pa.string()), ("readout", pa.string()), ("classes", pa.binary())]),
-    "quantiles": pa.schema(
-        [("task", pa.string()), ("optimizer", pa.string()), ("schedule", pa.string()), ("batch_size", pa.int64())]
-        + [("steps", pa.int64()), ("lr", pa.float64()), ("readout", pa.string()), ("step", pa.int64())]
-        + [("seeds", pa.int64()), ("low", pa.float64()), ("median", pa.float64()), ("high", pa.float64())]
-    ),
-}
+__all__ = [
+    "SCHEMAS",
+    "Result",
+    "Store",
+    "Tables",
+    "file_digest",
+    "read_folder",
+    "read_receipt",
+    "read_table",
+    "write_folder",
+    "write_table",
+]
 
 
 class Tables(NamedTuple):
@@ -69,24 +61,7 @@ class Result(NamedTuple):
 MADE_WITH = ("code", "packages", "device_kind", "device", "threads", "optimized")
 """What a receipt says of how a stack's numbers came about: stacks of the same runs that differ in it are kept apart."""
 T = TypeVar("T", Tables, Result)
-
-
-def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
-    """Write a table as Parquet with the schema of its kind; a column too many, missing or mistyped is refused."""
-    schema = SCHEMAS[kind]
-    if set(table.columns) != set(schema.names):
-        raise ValueError(f"{kind} table must have the columns {schema.names}, got {sorted(table.columns)}")
-    pq.write_table(pa.Table.from_pandas(table[schema.names], schema, preserve_index=False), path, compression="zstd")
-
-
-def read_table(path: Path, kind: str) -> pd.DataFrame:
-    """Read a table and check that it has the schema of its kind."""
-    table = pq.read_table(path)
-    if not table.schema.remove_metadata().equals(SCHEMAS[kind]):
-        raise ValueError(f"{path} is not a {kind} table: its columns are {table.schema.names}")
-    frame = table.to_pandas()
-    whole = {"runs": "diverged_at", "measures": "step"}.get(kind)  # whole numbers that may be missing
-    return frame.astype({whole: "Int64"}) if whole else frame
+RECEIPT = "receipt.json"
 
 
 def file_digest(path: Path) -> str:
@@ -95,47 +70,84 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_folder(target: Path, tables: Tables | Result, receipt: dict[str, Any], replace: bool = False) -> None:
-    """Write tables and receipt as one folder that appears whole; an existing target is kept unless `replace`."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+def write_folder(
+    target: Path,
+    tables: Tables | Result,
+    receipt: dict[str, Any],
+    replace: bool = False,
+    announce: Callable[[dict[str, str]], None] = lambda digests: None,
+) -> None:
+    """Write tables and receipt as one folder that appears whole; an existing target is kept unless `replace`.
+
+    `announce` is told the SHA-256 of each file, by name, before the folder takes its place.
+
+    Raises:
+        CannotWrite: when the disk is full or the place is not to be written; what stood there stays.
+    """
+    check_together(tables._asdict(), target)
+    with replacing_folder(target, RECEIPT, replace) as folder:
         for kind, table in tables._asdict().items():
             write_table(table, folder / f"{kind}.parquet", kind)
         digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
-        (folder / "receipt.json").write_text(json.dumps({**receipt, "files": digests}, indent=1) + "\n")
-        for path in [*folder.iterdir(), folder]:
-            flush(path)
-        folder.chmod(0o755)
-        if replace:
-            with suppress(FileNotFoundError):
-                target.rename(folder / "old")
-        _appear(folder, target)
-        shutil.rmtree(target / "old", ignore_errors=True)
-        flush(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        note = verified.sealed({**receipt, "files": digests})
+        (folder / RECEIPT).write_bytes(note)
+        announce({**digests, RECEIPT: sha256(note)})
 
 
-def _appear(folder: Path, target: Path) -> None:
-    """Rename a finished folder, unless another runner was first and its folder stands there whole."""
-    try:
-        folder.rename(target)
-    except OSError:
-        if not (target / "receipt.json").exists():
-            raise
+def read_receipt(folder: Path) -> dict[str, Any]:
+    """A result's receipt, every byte of it as it was written; raises FileNotFoundError or DamagedFile."""
+    return verified.read_sealed(folder / RECEIPT)
 
 
 def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
-    """Tables and receipt of a folder, each file checked against the receipt; ValueError says what is wrong."""
+    """Tables and receipt of a folder: the receipt checked by its own digest, each table by the receipt's.
+
+    A folder that another process replaces meanwhile is read again: its files are of one writing, never of two.
+
+    Raises:
+        DamagedFile: names the file that is missing, altered, or holds what no result holds.
+    """
+    while True:
+        before = _identity(completed(folder))
+        try:
+            found = _read_folder(folder, kind)
+        except ValueError:
+            if _identity(completed(folder)) == before:
+                raise
+        else:
+            if _identity(completed(folder)) == before:
+                return found
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another that took its name."""
     try:
-        receipt = json.loads((folder / "receipt.json").read_text())
-        for path in (folder / f"{name}.parquet" for name in kind._fields):
-            if (found := file_digest(path)) != (digest := receipt["files"][path.name]):
-                raise ValueError(f"{path} has SHA-256 {found[:12]}…, its receipt says {digest[:12]}…")
-        return kind(*(read_table(folder / f"{name}.parquet", name) for name in kind._fields)), receipt
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowException) as error:
-        raise ValueError(f"{folder} is not a whole result: {error!r}") from error
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
+    verified.check_inside(folder, folder.parent)
+    try:
+        receipt = read_receipt(folder)
+        digests = receipt.get("files")
+        if not isinstance(digests, dict) or set(digests) != {f"{name}.parquet" for name in kind._fields}:
+            raise DamagedFile(f"{folder / RECEIPT} is refused: it does not vouch for {', '.join(kind._fields)}")
+        tables = {name: _vouched(folder / f"{name}.parquet", name, digests) for name in kind._fields}
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{folder} is not a whole result: {error.filename} is missing") from error
+    check_together(tables, folder)
+    return kind(**tables), receipt
+
+
+def _vouched(path: Path, kind: str, digests: dict[str, Any]) -> pd.DataFrame:
+    """The table in a file that a receipt vouches for."""
+    content = verified.read(path)
+    if (found := sha256(content)) != (digest := str(digests[path.name])):
+        raise DamagedFile(f"{path} has SHA-256 {found[:12]}…, its receipt says {digest[:12]}…")
+    return unpacked(content, kind, path)
 
 
 Fits = Callable[[str, dict[str, Any]], bool]
@@ -171,11 +183,10 @@ class Store:
         return self._checked[folder]
 
     def _set_aside(self, folder: Path) -> None:
-        damaged = self.root / "damaged"
-        damaged.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=damaged))
-        with suppress(FileNotFoundError):  # another runner may have set it aside already
-            folder.rename(aside / folder.name)
+        aside = self.root / "damaged" / f"{folder.name}-{uuid.uuid4().hex[:8]}" / folder.name
+        with writing(folder), suppress(FileNotFoundError):  # another runner may have set it aside already
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(aside)
 
     def keys(self) -> set[str]:
         """Keys of all finished runs, files verified."""
@@ -191,7 +202,8 @@ class Store:
     def lock(self, keys: Sequence[str]) -> FileLock:
         """A lock on a stack of runs; it goes with the process that holds it."""
         folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{self._name(keys)}.lock")
 
     @staticmethod

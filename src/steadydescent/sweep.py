@@ -149,17 +149,35 @@ def processes(device: str, asked: str) -> int:
     `DASK_SCHEDULER_ADDRESS` names, `auto` is 1.
 
     Raises:
-        ValueError: for anything but `auto`, a whole number from 1 on, or nothing.
+        ValueError: for anything but `auto`, a whole number from 1 on, or nothing; for more than there is room for; for
+            workers here when that variable names others.
+        RuntimeError: when workers are asked for and Dask is not installed.
     """
-    if asked != "auto":
-        if asked and not (asked.isascii() and asked.isdigit() and int(asked) > 0):
-            raise ValueError(
-                f"WORKERS must be auto or a whole number from 1 on, got {asked!r}; 1 is this process alone"
-            )
-        return int(asked or 1)
-    if os.environ.get("DASK_SCHEDULER_ADDRESS") or importlib.util.find_spec("distributed") is None:
+    elsewhere = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if asked in ("", "auto"):
+        if asked == "" or elsewhere or importlib.util.find_spec("distributed") is None:
+            return 1
+        return _cluster().room(device, _widest(device))
+    if not (asked.isascii() and asked.isdigit() and asked.strip("0")):
+        raise ValueError(f"WORKERS must be auto or a whole number from 1 on, got {asked!r}; 1 is this process alone")
+    if elsewhere:
+        raise ValueError(
+            f"WORKERS={asked} starts workers here and DASK_SCHEDULER_ADDRESS={elsewhere} names others; set one of them"
+        )
+    if (number := asked.lstrip("0")) == "1":
         return 1
-    return _cluster().room(device, max(plan.memory for plan in stack_plans()[device].values()))
+    most = _cluster().room(device, _widest(device))
+    if len(number) > len(str(most)) or int(number) > most:
+        raise ValueError(
+            f"WORKERS must be at most {most} on this machine, {_cluster().room_of(device, _widest(device))}, "
+            f"got {asked if len(asked) < 30 else asked[:30] + '…'}"
+        )
+    return int(number)
+
+
+def _widest(device: str) -> float:
+    """GiB that the largest stack of any task takes."""
+    return max(plan.memory for plan in stack_plans()[device].values())
 
 
 @contextmanager
@@ -173,12 +191,8 @@ def workers(device: str, asked: str = "") -> Iterator[str | None]:
         ValueError: for a number that is none, or for workers here and elsewhere.
         RuntimeError: when they cannot be had, with a sentence.
     """
-    asked, elsewhere = asked or os.environ.get("WORKERS", ""), os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if elsewhere and asked not in ("", "auto"):
-        raise ValueError(
-            f"WORKERS={asked} starts workers here and DASK_SCHEDULER_ADDRESS={elsewhere} names others; set one of them"
-        )
-    count = processes(device, asked)
+    elsewhere = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    count = processes(device, asked or os.environ.get("WORKERS", ""))
     with _cluster().crew(device, count) if elsewhere or count > 1 else nullcontext() as address:
         yield address
 

@@ -1,6 +1,7 @@
 """One experiment on one task, from tuning to a stored result; what a notebook calls."""
 
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from steadydescent.judging import Evidence
 from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.paths import REPRODUCED, STORE
 from steadydescent.progress import Journal
+from steadydescent.provenance import TOKEN
 from steadydescent.results import Result, Store, Tables, write_folder
 from steadydescent.runs import Run
 from steadydescent.study import EXTENSIONS, Parameters, Plan, load_study
@@ -135,6 +137,7 @@ class Trial:
         note = summary(receipts, self.device) | {
             "result": result_id(self.plan.experiment.name, self.plan.task, result),
             "profile": self.plan.profile,
+            "token": os.environ.get(TOKEN, ""),
             "networks": len(self.runs),
             "updates": self.plan.size.steps,
             "seeds": {"tuning": self.plan.size.tuning, "report": self.plan.size.report},

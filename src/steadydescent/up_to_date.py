@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from steadydescent.files import write_atomically
+from steadydescent import verified
+from steadydescent.files import DamagedFile, write_atomically
 
 NO_SOURCE = {"__pycache__", "node_modules"}
 """Folders that builds leave among the sources."""
@@ -29,8 +30,11 @@ def _files(source: Path) -> Iterable[tuple[str, Path]]:
 
 
 def unchanged(note: Path, made_from: str) -> bool:
-    """Whether the note says that the product was made from just this."""
-    return note.exists() and note.read_text() == made_from
+    """Whether the note says that the product was made from just this; one that is cut, altered or no file does not."""
+    try:
+        return verified.read(note) == made_from.encode()
+    except (FileNotFoundError, DamagedFile):
+        return False
 
 
 def remember(note: Path, made_from: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
+
+from steadydescent.files import DamagedFile
+from steadydescent.results import read_receipt
 
 from . import findings as fd
 from .elements import download, findings_of, joined, note_anchor, note_target, permanent_link, row_of, table, warn
@@ -110,4 +112,8 @@ class HowToCite(SphinxDirective):
             warn(self.get_location(), f"no receipt at {path}; every result carries one", "cite")
             return None
         self.env.note_dependency(str(path))
-        return provenance(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return provenance(read_receipt(path.parent))
+        except DamagedFile as error:
+            warn(self.get_location(), str(error), "cite")
+            return None

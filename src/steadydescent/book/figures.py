@@ -9,6 +9,9 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from steadydescent import verified
+from steadydescent.files import DamagedFile
+
 from . import findings as fd
 from .elements import (
     download,
@@ -43,7 +46,11 @@ class GeneratedFigure(SphinxDirective):
             warn(self.get_location(), f"no {self.noun} {name!r}; a cell above must draw it ({side})", "figure")
             return []
         self.env.note_dependency(str(side))
-        item = json.loads(side.read_text(encoding="utf-8"))
+        try:
+            item = verified.read_sealed(side)
+        except DamagedFile as error:
+            warn(self.get_location(), f"{self.noun} {name!r}: {error}", "figure")
+            return []
         for part in ("alt", "caption"):
             if not item.get(part, "").strip():
                 warn(self.get_location(), f"{self.noun} {name!r} has no {part} text", "figure")

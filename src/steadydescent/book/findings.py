@@ -6,12 +6,12 @@ findings.json is made by the ``steady`` command and is the only source of number
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from functools import lru_cache
 from pathlib import Path
 
+from steadydescent import verified
 from steadydescent.findings import digits_for
 
 MINUS = "\N{MINUS SIGN}"
@@ -26,7 +26,7 @@ class FindingsError(ValueError):
 
 @lru_cache(maxsize=4)
 def _read(path: str, _changed: int) -> dict:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return verified.read_sealed(Path(path))
 
 
 def load(path: Path) -> dict:

@@ -6,6 +6,7 @@ draws its own 50 000 training and 10 000 validation images from the 60 000; the 
 """
 
 import gzip
+import io
 import json
 import shutil
 import socket
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steadydescent import verified
 from steadydescent.data.task_data import Report, TaskData, checksum
 from steadydescent.files import DamagedFile, sha256, write_atomically
 from steadydescent.torchvision_shim import import_torchvision
@@ -30,6 +32,7 @@ DIGESTS = {  # SHA-256 of the unzipped files
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+LARGEST = 47_040_016  # bytes: the training images, unzipped
 FOLDER = Path("FashionMNIST") / "raw"  # torchvision looks here too
 PACKAGE = "dataset-fashion-mnist"  # in Debian and Ubuntu
 PACKAGE_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -146,16 +149,16 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 def _read_verified(path: Path, expected: str) -> bytes:
     zipped = path.with_name(path.name + ".gz")
     if path.exists():
-        content = path.read_bytes()
+        content = verified.read(path, LARGEST)
     elif zipped.exists():
-        path = zipped
+        path, packed = zipped, verified.read(zipped, LARGEST)
         try:
-            content = gzip.decompress(path.read_bytes())
+            with gzip.open(io.BytesIO(packed)) as stream:
+                content = stream.read(LARGEST + 1)  # no more, whatever the file unpacks to
         except (EOFError, OSError, zlib.error) as error:
-            found = sha256(path.read_bytes())
             raise DamagedFile(
                 f"{path} is refused: truncated or altered, cannot be unzipped ({error}); "
-                f"SHA-256 of the zipped file {found}, expected of the unzipped one {expected}."
+                f"SHA-256 of the zipped file {sha256(packed)}, expected of the unzipped one {expected}."
             ) from error
     else:
         raise FileNotFoundError(f"neither {path} nor {zipped.name} exists")
@@ -166,7 +169,10 @@ def _read_verified(path: Path, expected: str) -> bytes:
 
 
 def _holds(path: Path, content: bytes) -> bool:
-    return path.exists() and path.read_bytes() == content
+    try:
+        return verified.read(path, LARGEST) == content
+    except (FileNotFoundError, DamagedFile):
+        return False
 
 
 def _existing(folder: Path, scratch: Path) -> Path:

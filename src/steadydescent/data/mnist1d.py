@@ -25,10 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 from scipy.ndimage import gaussian_filter1d
 
+from steadydescent import verified
 from steadydescent.data.task_data import SEED_LIMIT, Report, TaskData, checksum
 from steadydescent.files import DamagedFile, sha256, write_atomically
 from steadydescent.source_code import Code, Unit, sources
@@ -50,6 +52,7 @@ ARGUMENTS = {
     "shuffle_seq": False,
     "final_seq_length": 40,
 }
+POINTS = 40  # ARGUMENTS["final_seq_length"]
 # Not these two: the package's templates have 12 points whatever is asked for, and `draw` shuffles no signal.
 CHANGEABLE = set(ARGUMENTS) - {"shuffle_seq", "template_len"}
 DRAW = Unit("data.mnist1d", "draw")
@@ -225,14 +228,17 @@ def _positions(points: int) -> NDArray[np.float64]:
 
 def read(part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Signals and labels of one set; raises FileNotFoundError, or DamagedFile if the content is not what was drawn."""
-    if not part.path.exists():
-        raise FileNotFoundError(f"{part.path} does not exist")
+    content = verified.read(part.path)
+    length = 8 + int.from_bytes(content[:8], "little")  # of the header: JSON behind its size
     try:
-        with safe_open(part.path, framework="np") as file:
-            expected = (file.metadata() or {}).get("sha256", "none stated")
-            arrays = {name: file.get_tensor(name) for name in ("x", "y")}
-    except SafetensorError as error:
+        told = verified.parsed(content[8:length], part.path)
+        expected = told["__metadata__"]["sha256"]
+        arrays = {name: array for name, array in load_arrays(content).items() if name in ("x", "y")}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"{part.path} is refused: truncated or altered, cannot be parsed ({error}).") from error
+    shapes = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
+    if shapes != {"x": ("float32", (part.count, POINTS)), "y": ("int64", (part.count,))}:
+        raise DamagedFile(f"{part.path} is refused: it holds {shapes}, not {part.count} signals and their labels.")
     found = _digest(part, arrays)
     if found != expected:
         message = f"{part.path} is refused: truncated or altered, SHA-256 found {found}, expected {expected}."

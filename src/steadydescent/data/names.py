@@ -6,14 +6,18 @@ identity. One test set serves all seeds; each seed draws its own training and va
 resemble one another stay on one side, so what is asked in the test cannot have been learned by heart.
 """
 
+import base64
 import gettext
+import hashlib
 import json
 import re
+import struct
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import files as installed
 from importlib.metadata import version
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -26,11 +30,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
+from steadydescent import verified
 from steadydescent.data.fashion_mnist import DataUnavailable
 from steadydescent.data.task_data import SEED_LIMIT, Report, TaskData, checksum
-from steadydescent.files import sha256
+from steadydescent.files import DamagedFile, sha256
 
 LANGUAGE = "uk"
+INSTALL = "install the package from PyPI, whole: `pip install --force-reinstall pycountry`"
 DATABASES = {  # gettext domain: the names that it translates
     "iso3166-1": pycountry.countries,
     "iso3166-2": pycountry.subdivisions,
@@ -81,11 +87,13 @@ def pairs() -> tuple[tuple[str, str], ...]:
     """All pairs (English, Ukrainian) of at most 20 characters a side, as they are written, sorted, none twice.
 
     A name without a translation is left out; one with two (a place and its language) is in two pairs.
-    Raises DataUnavailable when the package has no Ukrainian catalogues.
+    Raises DataUnavailable when the package has no Ukrainian catalogues, DamagedFile when its tables are not as they
+    were installed.
 
     >>> ("Ukraine", "Україна") in pairs()
     True
     """
+    check_tables()
     found = set()
     for domain, records in DATABASES.items():
         translate = _catalogue(domain).gettext  # gives back what it cannot translate
@@ -94,13 +102,35 @@ def pairs() -> tuple[tuple[str, str], ...]:
     return tuple(sorted(pair for pair in found if all(0 < len(name) <= LONGEST for name in pair)))
 
 
+def check_tables() -> None:
+    """Hold the package's tables to the digests that its installation recorded, where it recorded any (pip does).
+
+    Another byte would be another data set, with another identity: other runs, and no sign of damage.
+    Raises DamagedFile, naming the table.
+    """
+    for file in installed("pycountry") or ():
+        is_table = "databases" in file.parts or file.match(f"locales/{LANGUAGE}/LC_MESSAGES/*.mo")
+        if is_table and file.hash is not None and file.hash.mode == "sha256":
+            path = Path(str(file.locate()))
+            digest = hashlib.sha256(verified.read(path)).digest()
+            if base64.urlsafe_b64encode(digest).decode().rstrip("=") != file.hash.value:
+                raise DamagedFile(
+                    f"{path} is refused: truncated or altered, it has not the SHA-256 that was recorded when pycountry "
+                    f"was installed; {INSTALL}."
+                )
+
+
 def _catalogue(domain: str) -> gettext.NullTranslations:
     try:
         return gettext.translation(domain, pycountry.LOCALES_DIR, [LANGUAGE])
     except FileNotFoundError as error:
         raise DataUnavailable(
             f"Names: pycountry {version('pycountry')} has no Ukrainian catalogue {domain} under "
-            f"{pycountry.LOCALES_DIR}; install the package from PyPI, whole: `pip install --force-reinstall pycountry`."
+            f"{pycountry.LOCALES_DIR}; {INSTALL}."
+        ) from error
+    except (OSError, ValueError, struct.error) as error:
+        raise DamagedFile(
+            f"The catalogue {domain} under {pycountry.LOCALES_DIR} is damaged: {error}; {INSTALL}"
         ) from error
 
 

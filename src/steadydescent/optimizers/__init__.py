@@ -9,8 +9,8 @@ from steadydescent.optimizers.facades import (
     Momentum,
     Nesterov,
     RMSProp,
-    RuleOptimizer,
 )
+from steadydescent.optimizers.rule_optimizer import RuleOptimizer
 from steadydescent.optimizers.rules import RULES, Rule, State
 
 __all__ = [

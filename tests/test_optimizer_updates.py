@@ -1,4 +1,4 @@
-"""The optimisers through torch's fused kernels: what the rules say, and the rules themselves where no kernel fits."""
+"""The optimisers by torch's own functions: what the rules say, and the rules themselves where no function fits."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from facade_training import FACADES, assert_same, every_facade, feed, parameters, walk
-from steadydescent.optimizers import RULES, Adam, Momentum, facades, fused
+from steadydescent.optimizers import RULES, Adam, Momentum, Rule, RuleOptimizer, updates
 from torch_twins import EXACT
 
 BIT = {"rtol": 0, "atol": 0}
@@ -30,32 +30,36 @@ def assert_follows_its_rule(name, ours, steps=40, strided_grad=False, tolerance=
     assert_same([kept[key] for key in optimizer.state_names], state, **tolerance)
 
 
-@pytest.mark.parametrize("little", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", FACADES)
-def test_kernels_take_their_rules_steps(name, weight_decay, little, monkeypatch):
-    calls = []
-    monkeypatch.setattr(fused, "wakes_threads_for_little", lambda params: little)
-    counted = lambda *given, **hyper: calls.append(given) or fused.update_in_place(*given, **hyper)
-    monkeypatch.setattr(facades, "update_in_place", counted)
+def test_torchs_functions_take_their_rules_steps(name, weight_decay, threads, monkeypatch):
+    """As one thread goes, by a fused kernel, and as several do, which SGD's would wake for nothing."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(updates, "_by_rule", None)
     assert_follows_its_rule(name, *parameters(shapes=[(3, 11)]), weight_decay=weight_decay)
-    assert len(calls) == 40
 
 
-def test_several_threads_are_not_woken_for_small_tensors(monkeypatch):
-    small, large = [torch.zeros(fused.GRAIN - 1)] * 3, [torch.zeros(2 * fused.GRAIN), torch.zeros(3)]
-    for threads, woken in ((1, False), (2, True)):
-        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
-        assert fused.wakes_threads_for_little(small) is woken and not fused.wakes_threads_for_little(large)
-    assert not fused.wakes_threads_for_little([tensor.to("meta") for tensor in small])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_several_threads_are_not_woken_for_small_tensors(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    params = [nn.Parameter(torch.zeros(size)) for size in (3, updates.GRAIN - 1, updates.GRAIN)]
+    columns = [params, [torch.zeros_like(p) for p in params], [torch.zeros_like(p) for p in params]]
+    ways = {way: [p.numel() for p in alike[0]] for way, alike in updates._by_way(form("momentum"), columns)}
+    little, large = [3, updates.GRAIN - 1], [updates.GRAIN]
+    assert ways == ({"fused": little + large} if threads == 1 else {"foreach": little, "fused": large})
+
+
+def form(name):
+    return updates._form(RULES[name].update, 0.1, {})
 
 
 @pytest.mark.parametrize("name", FACADES)
-def test_tensors_that_are_not_contiguous_take_their_rules_steps_to_the_bit(name):
-    """The kernels would pair their elements in the order of memory."""
+def test_tensors_that_lie_otherwise_in_memory_take_their_rules_steps(name):
+    """A kernel would pair their elements in the order of memory."""
     (plain,) = parameters(shapes=[(11, 3)])
-    assert_follows_its_rule(name, nn.Parameter(plain.detach().t()), tolerance=BIT, weight_decay=0.1)
-    assert_follows_its_rule(name, plain, strided_grad=True, tolerance=BIT, weight_decay=0.1)
+    assert_follows_its_rule(name, nn.Parameter(plain.detach().t()), weight_decay=0.1)
+    assert_follows_its_rule(name, plain, strided_grad=True, weight_decay=0.1)
 
 
 @pytest.mark.parametrize(("name", "memory"), [("momentum", "mu"), ("nesterov", "mu"), ("averaged-momentum", "beta")])
@@ -104,9 +108,26 @@ def test_parameters_of_several_dtypes_and_steps_share_a_group():
     assert [together.state[param]["step"] for param in mixed] == [4, 7, 5, 7, 5, 7]
 
 
-def test_a_rate_or_a_device_that_kernels_do_not_take_is_left_to_the_rule():
-    assert fused.fit(parameters(), parameters())
-    assert not fused.fit(parameters(), parameters(torch.float32))
-    assert not fused.fit([torch.ones(3, device="meta")])
-    assert not fused.is_fused(Momentum.rule.update, 0.1, {"mu": 0.0})
-    assert not fused.is_fused(lambda theta: theta, 0.1, {})
+def test_a_rate_or_a_memory_that_torchs_functions_do_not_take_is_left_to_the_rule():
+    assert form("momentum") is not None
+    assert updates._form(Momentum.rule.update, 0.1, {"mu": 0.0}) is None
+    assert updates._form(Momentum.rule.update, torch.tensor(0.1, device="meta"), {"mu": 0.9}) is None
+    assert updates._form(lambda theta: theta, 0.1, {}) is None
+
+
+def test_a_rule_of_ones_own_is_computed_as_it_is():
+    def signs(theta, grad, state, step, lr, weight_decay=0.0):
+        return theta - lr * grad.sign() / step, (state[0] + 1,)
+
+    class Signs(RuleOptimizer):
+        rule, state_names = Rule(lambda theta: (torch.zeros_like(theta),), signs, {"weight_decay": 0.0}), ("count",)
+
+    param = nn.Parameter(torch.zeros(3))
+    optimizer = Signs([param], 1.0)
+    walk(optimizer, [param], range(1))
+    param.grad = torch.ones(3)
+    optimizer.step()
+    assert optimizer.state[param]["count"].tolist() == [2.0] * 3 and optimizer.state[param]["step"] == 2
+    other = Signs([param], 1.0)
+    other.load_state_dict(optimizer.state_dict())
+    assert other.state[param]["step"] == 2

@@ -1,0 +1,271 @@
+"""What all optimisers here share: groups, state and steps of torch's `Optimizer`, with a pure rule inside."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, ClassVar, NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+from torch.optim.optimizer import ParamsT
+
+from steadydescent.checks import check_count, check_size
+from steadydescent.optimizers.group_keys import FLAGS, refused
+from steadydescent.optimizers.rules import Rule
+from steadydescent.optimizers.torch_twins import TWINS, from_torch, to_torch
+from steadydescent.optimizers.updates import FULL, HALF, overlaps, update_in_place
+
+DTYPES = FULL | HALF
+_FORMERLY = {"momentum_buffer": "velocity", "square_avg": "square", "exp_avg": "mean", "exp_avg_sq": "square"}
+"""Names of state tensors → what states saved before they had torch's names call them."""
+
+
+class RuleOptimizer(torch.optim.Optimizer):
+    """A rule as a torch optimiser; a subclass names the `rule` and the tensors of its state.
+
+    What torch's own do, these do: parameter groups with their own rate and hyper-parameters, `state_dict`, schedulers,
+    hooks, closures, autocast, a rate that is a 0-dim tensor. A parameter without gradient is skipped and its step does
+    not advance; so is one that a lazy module has not made yet. One that is given twice is updated twice, as by torch.
+
+    **Weights.** float64, float32, bfloat16 and float16, of any size, layout, device and tensor class, sharded ones
+    (`DTensor`) too. Complex, float8 and other dtypes, sparse and nested gradients, and weights whose numbers share
+    memory (`expand`) are refused by name before anything changes. A step is counted when it has been made. Updates go
+    by torch's own functions, equal to the rule to rounding; fused kernels are taken where tests prove them right
+    (`optimizers.updates`). In bfloat16, as in torch, 0.999·s rounds back to s, so that β₂ = 0.999 never forgets, and
+    in float16 the square of 1e-4 is 0: keep parameters in float32 and let autocast do the rest.
+
+    **State.** For each parameter `step`, the number of its updates (an int), and for each of `state_names` one tensor
+    of its shape, dtype and device, changed in place: to keep a `state_dict` while training goes on, copy it deeply.
+
+    **From torch and back.** States have torch's form. `load_state_dict` takes that of torch's `Adam`, `AdamW`,
+    `RMSprop` and `SGD`, and theirs takes ours, where the rule is the same: SGD with momentum is `Momentum`, with
+    `nesterov=True` it is `Nesterov`. Refused before anything changes: `amsgrad`, `maximize`, `dampening`, `centered`,
+    RMSprop with momentum, another rule's state, state for parameters of other shapes. torch's SGD counts no steps;
+    after it, `step` is the number of updates by the class here. The averaged momentums have no twin in torch: their
+    state is ours alone.
+
+    **Names.** Hyper-parameters go by our names (`mu`, `beta1`, ...), in arguments and in `param_groups`; torch's
+    (`betas`, `momentum`, `alpha`) and misspelt ones are refused, with the name that may have been meant. All other keys
+    of a group are the user's and stay there. torch's flags (`foreach`, `fused`, `amsgrad`, `capturable`, ...) may stand
+    as None or False; True is refused.
+
+    **Schedulers.** All of torch's. `OneCycleLR` and `CyclicLR` want `cycle_momentum=False`, and refuse without it: they
+    know momentum by torch's names alone. To cycle it, set `group["mu"]` or `group["beta1"]` after each of their steps.
+
+    No class is called gradient descent: it is `SGD` when the batch is the whole training set.
+
+    >>> from steadydescent.optimizers import Adam
+    >>> model = torch.nn.Linear(3, 1)
+    >>> optimizer = Adam(model.parameters(), lr=1e-3)
+    >>> scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    >>> model(torch.ones(2, 3)).square().mean().backward()
+    >>> optimizer.step()
+    >>> scheduler.step()
+    >>> optimizer.zero_grad()
+    >>> optimizer.param_groups[0]["lr"], optimizer.state[model.bias]["step"]
+    (0.0005, 1)
+    >>> torch.optim.Adam(model.parameters()).load_state_dict(optimizer.state_dict())  # torch goes on from here
+    """
+
+    rule: ClassVar[Rule]
+    state_names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, params: ParamsT, lr: float | Tensor, **hyper: Any) -> None:
+        if wrong := refused(self.rule.hyper, self._fixed, hyper):
+            raise (ValueError if set(wrong) <= FLAGS else TypeError)(self._foreign(wrong))
+        if unknown := set(hyper) - set(self.rule.hyper) - FLAGS:
+            raise TypeError(self._foreign({name: [] for name in unknown}))
+        own = {name: value for name, value in hyper.items() if name in self.rule.hyper}
+        super().__init__(params, {"lr": _checked_rate(lr), **self.rule.checked(**own)})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with their own `lr` and hyper-parameters; those not given are the optimiser's.
+
+        Raises:
+            ValueError: for a value that the constructor would refuse, a hyper-parameter of another optimiser, or
+                a misspelt one.
+        """
+        if isinstance(param_group, dict):  # torch says what else is wrong
+            checked = self._checked({"rule": self._rule_name, **self.defaults, **param_group})
+            param_group = {"rule": self._rule_name, **param_group, **checked}
+        super().add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State and groups as torch's optimiser of the same rule has them, which can go on from it."""
+        saved = super().state_dict()
+        return {**saved, "param_groups": [to_torch(self._rule_name, group) for group in saved["param_groups"]]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over groups and state, or refuse before anything changes; `load_state_dict` ends here, and copies do."""
+        groups = [from_torch(self._rule_name, group) for group in state["param_groups"]]
+        for group in groups:
+            self._checked(group)
+        own = {key: self._taken_over(key, kept) for key, kept in state["state"].items()}
+        super().__setstate__({**state, "param_groups": groups, "state": defaultdict(dict, own)})
+
+    def _taken_over(self, param: Any, kept: Any) -> Any:
+        """A parameter's state with copies of its tensors, shared with no other optimiser, that lie as it does."""
+        if not isinstance(param, Tensor) or not (kept := {key: v for key, v in kept.items() if v is not None}):
+            return kept  # torch lets other entries through, and had None for no momentum
+        kept |= {name: kept.pop(_FORMERLY[name]) for name in self._formerly_called(kept)}
+        if "dampening" in self._fixed:
+            kept.setdefault("step", 0)  # torch's SGD counts none
+        if missing := {"step", *self.state_names} - set(kept):
+            raise ValueError(f"state of {type(self).__name__} must have {sorted(missing)}, got {sorted(kept)}")
+        if is_lazy(param):
+            raise ValueError("state of a lazy module's parameter: run the module once, then load the state")
+        for name in self.state_names:
+            if kept[name].shape != param.shape:
+                raise ValueError(f"{name} must have the shape {[*param.shape]}, got {[*kept[name].shape]}")
+        copies = {name: _copied(kept[name], param) for name in self.state_names}
+        return {**kept, "step": _checked_step(kept["step"]), **copies}
+
+    def _formerly_called(self, kept: Mapping[str, Any]) -> list[str]:
+        return [name for name in self.state_names if name not in kept and _FORMERLY.get(name) in kept]
+
+    def _checked(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The rate and all hyper-parameters of a group."""
+        name = type(self).__name__
+        if missing := {"lr", *self.rule.hyper} - set(group):
+            raise ValueError(f"a parameter group of {name} must have {sorted(missing)}, got {sorted(group)}")
+        if wrong := refused(self.rule.hyper, self._fixed, {key: v for key, v in group.items() if key != "params"}):
+            raise ValueError(self._foreign(wrong))
+        if (rule := group.get("rule")) != self._rule_name:
+            raise ValueError(f"{name} takes groups of the rule {self._rule_name!r} alone, got one of {rule!r}")
+        hyper = {key: group[key] for key in self.rule.hyper}
+        return {"lr": _checked_rate(group["lr"]), **self.rule.checked(**hyper)}
+
+    def _foreign(self, names: Mapping[str, Sequence[str]]) -> str:
+        told = f"{type(self).__name__} has no {sorted(names)}; its hyper-parameters are {sorted(self.rule.hyper)}"
+        meant = [f"{name!r} may mean {' and '.join(map(repr, ours))}" for name, ours in sorted(names.items()) if ours]
+        flags = ["torch's flags may be None or False here; to maximise, negate the loss"] if FLAGS & set(names) else []
+        return "; ".join([told, *meant, *flags])
+
+    @property
+    def _rule_name(self) -> str:
+        return str(self.rule.update.__name__)
+
+    @property
+    def _fixed(self) -> Mapping[str, Any]:
+        """What torch's optimiser of the same rule must hold to compute it."""
+        return TWINS[self._rule_name].fixed if self._rule_name in TWINS else {}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient, in place.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls `backward`, returns the loss.
+
+        Returns:
+            The closure's loss, if there is one.
+
+        Raises:
+            ValueError: for a weight or gradient that cannot be updated, by name, before any parameter changes.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, params in self._due():
+            hyper = {name: group[name] for name in self.rule.hyper}
+            for once in _rounds(params):
+                for made, alike in self._by_updates(once).items():
+                    self._update(*alike, made + 1, group["lr"], hyper)
+        return loss
+
+    def _update(
+        self,
+        params: list[Tensor],
+        states: list[dict[str, Any]],
+        step: int,
+        lr: float | Tensor,
+        hyper: Mapping[str, float],
+    ) -> None:
+        grads = [grad.resolve_neg() for param in params if (grad := param.grad) is not None]
+        columns = [params, grads, *[[state[name] for state in states] for name in self.state_names]]
+        update_in_place(self.rule.update, columns, step, lr, hyper)
+        for state in states:
+            state["step"] = step
+
+    def _by_updates(self, params: list[Tensor]) -> dict[int, tuple[list[Tensor], list[dict[str, Any]]]]:
+        """Parameters and their states by the number of updates that they have had; state starts here."""
+        states = [*map(self.state.__getitem__, params)]
+        if not all(states):
+            for param, state in zip(params, states, strict=True):
+                if not state:
+                    state.update(zip(self.state_names, self.rule.init(param), strict=True), step=0)
+        made = [state["step"] for state in states]
+        if len(set(made)) == 1:
+            return {made[0]: (params, states)}
+        alike: dict[int, tuple[list[Tensor], list[dict[str, Any]]]] = defaultdict(lambda: ([], []))
+        for param, state, number in zip(params, states, made, strict=True):
+            alike[number][0].append(param)
+            alike[number][1].append(state)
+        return alike
+
+    def _due(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
+        """Each group with its parameters that have a gradient."""
+        due = []
+        for number, group in enumerate(self.param_groups):
+            params = [param for param in group["params"] if param.grad is not None]
+            if not _can_be_updated(params, [param.grad for param in params]):
+                for place, param in enumerate(group["params"]):
+                    if param.grad is not None and not _can_be_updated([param], [param.grad]):
+                        who = f"parameter {(group.get('param_names') or range(place + 1))[place]} of group {number}"
+                        self._refuse(who, param, param.grad)
+            due.append((group, params))
+        return due
+
+    def _refuse(self, who: str, param: Tensor, grad: Tensor) -> NoReturn:
+        name, known = type(self).__name__, sorted(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        if grad.is_complex() or grad.layout != torch.strided or grad.is_nested:
+            layout = str(grad.layout).removeprefix("torch.")
+            kind = "complex" if grad.is_complex() else "nested" if grad.is_nested else layout.replace("_", " ")
+            kind = "sparse" if layout.startswith("sparse") else kind
+            raise ValueError(f"{name} needs dense real gradients; that of {who} is {kind}")
+        if {param.dtype, grad.dtype} - DTYPES:
+            dtypes = f"{param.dtype}, its gradient {grad.dtype}".replace("torch.", "")
+            raise ValueError(f"{name} updates weights of {', '.join(known)}; {who} is {dtypes}: cast it, or freeze it")
+        raise ValueError(f"{name} updates in place, and numbers of {who} share memory: give it a clone")
+
+
+def _can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
+    return (
+        {*map(attrgetter("dtype"), params), *map(attrgetter("dtype"), grads)} <= DTYPES
+        and set(map(attrgetter("layout"), grads)) <= {torch.strided}
+        and not any(map(attrgetter("is_nested"), grads))
+        and (all(map(Tensor.is_contiguous, params)) or not any(map(overlaps, params)))
+    )
+
+
+def _rounds(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Parameters such that each comes once in a round: one that is given twice is updated twice."""
+    while params:
+        if len(set(map(id, params))) == len(params):  # as almost always
+            yield params
+            return
+        once = {id(param): param for param in params}
+        yield [*once.values()]
+        params = [param for param in params if once.pop(id(param), None) is None]
+
+
+def _checked_rate(lr: float | Tensor) -> float | Tensor:
+    """A number, or a 0-dim tensor as it is, so that whoever changes it in place changes the rate."""
+    if not isinstance(lr, Tensor):
+        return check_size(lr, "lr")
+    if lr.ndim:
+        raise ValueError(f"lr must be a number or a tensor without axes, got one of shape {[*lr.shape]}")
+    check_size(lr.item(), "lr")
+    return lr
+
+
+def _checked_step(step: Any) -> int:
+    """The number of updates as an int; torch's optimisers keep a tensor."""
+    number = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
+    return check_count(int(number) if isinstance(number, float) and number.is_integer() else number, "step", least=0)
+
+
+def _copied(kept: Tensor, param: Tensor) -> Tensor:
+    return torch.empty_like(param, dtype=kept.dtype, device=kept.device).copy_(kept)
