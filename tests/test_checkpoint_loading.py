@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from noisy_training import assert_same
+from steadydescent import optimizers
 from steadydescent.normalization import BatchNorm
 from steadydescent.weight_averaging import EMA, Shadow, average_checkpoints, load_checkpoint, save_checkpoint
 
@@ -252,3 +253,37 @@ def test_an_optimizer_takes_and_gives_the_state_of_the_one_of_torchs_that_it_nam
         if kind is not torch.optim.SGD:
             with pytest.raises(ValueError, match="was written with"):
                 load_checkpoint(path, model, made[Other if kind is Twin else Twin])
+
+
+TWINS = {
+    "adam": (optimizers.Adam, torch.optim.Adam, {}),
+    "adamw": (optimizers.AdamW, torch.optim.AdamW, {}),
+    "rmsprop": (optimizers.RMSProp, torch.optim.RMSprop, {}),
+    "sgd": (optimizers.SGD, torch.optim.SGD, {}),
+    "momentum": (optimizers.Momentum, torch.optim.SGD, {"momentum": 0.9}),
+    "nesterov": (optimizers.Nesterov, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+}
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["from torch", "to torch"])
+@pytest.mark.parametrize("rule", TWINS)
+def test_a_checkpoint_of_torchs_optimizer_goes_on_with_ours_and_back(rule, back, tmp_path):
+    ours, theirs, hyper = TWINS[rule]
+    makes = [lambda m: theirs(m.parameters(), lr=0.1, **hyper), lambda m: ours(m.parameters(), lr=0.1)]
+    before, after = reversed(makes) if back else makes
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+
+    def train(model, optimizer):
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+    whole, fresh = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer, other = before(whole), after(fresh)
+    train(whole, optimizer)
+    save_checkpoint(tmp_path / "a.safetensors", whole, optimizer, 3)
+    train(whole, optimizer)
+    load_checkpoint(tmp_path / "a.safetensors", fresh, other)
+    train(fresh, other)
+    torch.testing.assert_close(fresh.weight, whole.weight, rtol=1e-6, atol=1e-7)

@@ -48,12 +48,19 @@ def trained(optimizer, steps=3):
     return model, chosen
 
 
+class Elsewhere:
+    """Another library's optimiser of the same name."""
+
+    class Adam(torch.optim.Adam):
+        pass
+
+
 def test_an_optimizer_of_the_same_name_from_elsewhere_is_refused(path):
     model, optimizer = trained(optimizers.Adam)
     save_checkpoint(path, model, optimizer, 3)
-    other, theirs = trained(torch.optim.Adam)
+    other, theirs = trained(Elsewhere.Adam)
     before = state(other), theirs.state_dict()
-    with pytest.raises(ValueError, match=r"written with steadydescent.*\.Adam, not torch.optim.adam.Adam"):
+    with pytest.raises(ValueError, match=r"written with steadydescent.*\.Adam, not .*Elsewhere\.Adam"):
         load_checkpoint(path, other, theirs)
     assert_same((state(other), theirs.state_dict()), before)
 

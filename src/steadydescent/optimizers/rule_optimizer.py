@@ -147,6 +147,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         return str(self.rule.update.__name__)
 
     @property
+    def torch_class(self) -> type[torch.optim.Optimizer] | None:
+        """torch's optimiser of the same rule, whose states and checkpoints this one takes and gives; None without."""
+        return getattr(torch.optim, TWINS[self._rule_name].name) if self._rule_name in TWINS else None
+
+    @property
     def _fixed(self) -> Mapping[str, Any]:
         """What torch's optimiser of the same rule must hold to compute it."""
         return TWINS[self._rule_name].fixed if self._rule_name in TWINS else {}
