@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from fabricated import receipt, result
-from steadydescent.results import write_folder
+from fabricated import result, write_result
 from steadydescent.study import Plan, load_study
 
 TASK = "mnist1d-mlp"
@@ -28,5 +27,5 @@ def keep(
 ) -> None:
     """A result at home, published or reproduced; what is noted goes into its receipt."""
     root = home / "results" / ("published" if source == "published" else f"reproduced/{profile}")
-    made, note = result(toy_plan(profile), scored(gain, spread)), receipt(profile, f"toy/{TASK}@{source}", **noted)
-    write_folder(root / "toy" / TASK, made, note, replace=True)
+    made = result(toy_plan(profile), scored(gain, spread))
+    write_result(root / "toy" / TASK, made, profile, f"toy/{TASK}@{source}", **noted)

@@ -362,7 +362,8 @@ def said_by(words: list[str], **environment: str) -> tuple[int, str]:
 def test_a_bad_value_of_any_option_is_refused_in_a_sentence(words, option, variable, quiet, tmp_path, monkeypatch):
     if words[0] not in TRIED or option == "--workers":
         elsewhere = {other for where, other, _ in options() if where[0] in TRIED}
-        assert option in elsewhere | {"--workers", "--port", "--only", "--with", "--seconds", "--rounds"}
+        own = {"--workers", "--port", "--only", "--with", "--seconds", "--rounds", "--cell-hours"}
+        assert option in elsewhere | own
         return
     monkeypatch.setattr("steadydescent.findings.REPRODUCED", tmp_path)
     others = [] if option == "--source" else TRIED[words[0]]

@@ -16,7 +16,7 @@ import pytest
 from docutils import nodes
 
 from page_cells import run, without_drawing
-from steadydescent import figures, page, paths
+from steadydescent import figures, page, paths, published, verified
 from steadydescent.book import outputs, pages
 from steadydescent.book.elements import stressed
 from steadydescent.paths import PUBLISHED, ROOT
@@ -118,7 +118,7 @@ Prose.
 def toy(folder: Path, findings: dict, receipt: dict, figure: dict) -> Book:
     folder.mkdir()
     book = Book(folder, findings)
-    (book.source / "results/toy/receipt.json").write_text(json.dumps(receipt))
+    (book.source / "results/toy/receipt.json").write_bytes(verified.sealed(receipt))
     book.figure("toy-curve", **{key: text for key, text in figure.items() if key != "spec"})
     book.figure("toy-chart", "charts", **figure)
     return book
@@ -225,7 +225,7 @@ FILES = {"bench-cpu.json": "speed", "growth-cpu.json": "growth", "intervals.csv"
 
 
 def test_every_published_file_that_is_no_result_is_among_them():
-    assert {path.name for path in PUBLISHED.iterdir() if path.is_file()} == set(FILES)
+    assert {path.name for path in PUBLISHED.iterdir() if path.is_file()} == {*FILES, published.MANIFEST}
 
 
 def in_json(path: Path) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -257,15 +257,15 @@ def test_a_marker_in_a_published_file_is_refused_or_inert(tmp_path, monkeypatch,
     """Where a page looks a name up, and then finds nothing, its cell fails and so does the book."""
     for other in FILES:
         text = made() if other == name else (PUBLISHED / other).read_text()
-        (tmp_path / other).write_text(text)
+        published.write(other, text.encode(), tmp_path)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
     drawn = without_drawing(monkeypatch)
-    for module in ("report", "growth_report"):
-        bound = __import__(module)
+    for bound in (published, __import__("report"), __import__("growth_report")):
         monkeypatch.setattr(bound, "PUBLISHED", tmp_path)
         for function in vars(bound).values():
-            if getattr(function, "__defaults__", None) == (PUBLISHED,):
-                monkeypatch.setattr(function, "__defaults__", (tmp_path,))
+            if PUBLISHED in (usual := getattr(function, "__defaults__", None) or ()):
+                own = tuple(tmp_path if value == PUBLISHED else value for value in usual)
+                monkeypatch.setattr(function, "__defaults__", own)
     try:
         told = run(ROOT / f"chapters/{FILES[name]}.md", until="steadydescent.study")
     except (KeyError, ValueError, AssertionError):

@@ -12,23 +12,23 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
 
 from damage import cut, flip, places
 from fabricated import a_run, experiments_from, result, tables, write_experiments, write_result
 from judged import TASK, score, toy_plan
-from steadydescent import data, figures, findings, published, reproduce, verified
+from steadydescent import data, figures, findings, kernels, notebooks, published, reproduce, verified
 from steadydescent.book import findings as book_findings
 from steadydescent.data import fashion_mnist, mnist1d
 from steadydescent.files import DamagedFile, sha256
 from steadydescent.paths import ROOT
+from steadydescent.provenance import TOKEN
 from steadydescent.results import Result, Store, read_folder
 from steadydescent.up_to_date import remember
 
@@ -80,11 +80,12 @@ def home(tmp_path_factory):
     where |= {"GENERATED": home / "generated", "PUBLISHED": home / "results/published"}
     where |= {"REPRODUCED": home / "results/reproduced", "STORE": home / "results/store"}
     with experiments_from(home / "experiments"), pytest.MonkeyPatch.context() as patch:
-        for module in (findings, reproduce, growth_report, figures):
+        for module in (findings, reproduce, notebooks, growth_report, figures):
             for name in where.keys() & vars(module).keys():
                 patch.setattr(module, name, where[name])
         patch.setattr(reproduce.data, "fetch", lambda *_: None)
-        patch.setattr(papermill, "execute_notebook", lambda *_, **__: keep(home, "reproduced/laptop"))
+        patch.setattr(kernels, "execute", partial(left_by_notebook, home))
+        patch.setattr(kernels, "check_parameters", lambda *_: None)
         patch.setattr(mnist1d, "COUNTS", {"train": 20, "validation": 10, "test": 10})
         tiny = {name: fashion_bytes(name) for name in fashion_mnist.DIGESTS}
         patch.setattr(fashion_mnist, "DIGESTS", {name: sha256(content) for name, content in tiny.items()})
@@ -106,8 +107,14 @@ def made() -> Result:
     return result(toy_plan(), score)
 
 
-def keep(home: Path, place: str) -> None:
-    write_result(home / "results" / place / "toy" / TASK, made(), "laptop", f"toy/{TASK}@12345678")
+def keep(home: Path, place: str, **noted: str) -> None:
+    write_result(home / "results" / place / "toy" / TASK, made(), "laptop", f"toy/{TASK}@12345678", **noted)
+
+
+def left_by_notebook(home: Path, notebook: Path, output: Path, parameters: dict, start: dict, seconds: float) -> None:
+    """What a notebook leaves that ends well."""
+    keep(home, "reproduced/laptop", token=start["env"][TOKEN], device_kind=parameters["device"])
+    output.write_text("{}")
 
 
 def fill(home: Path, fashion: dict[str, bytes]) -> None:
@@ -129,7 +136,7 @@ def fill(home: Path, fashion: dict[str, bytes]) -> None:
         (folder / (name + ".gz" * zipped)).write_bytes(gzip.compress(content, mtime=0) if zipped else content)
     data.load("mnist1d", [0], home / "data", print)
     plan = toy_plan()
-    remember(reproduce._note(plan), reproduce._inputs(plan, "cpu") + reproduce._digest_of_result(plan))
+    remember(notebooks._note(plan), notebooks._inputs(plan, "cpu") + notebooks._digest_of_result(plan))
 
 
 def trained(home: Path) -> dict:
@@ -320,6 +327,7 @@ ALLOWED = {
     "src/steadydescent/paths.py": "pyproject.toml, a source",
     "src/steadydescent/source_code.py": "sources",
     "src/steadydescent/progress.py": "the journal of a run under way",
+    "src/steadydescent/processes.py": "/dev/null",
     "src/steadydescent/files.py": "flushes and locks",
     "src/steadydescent/weight_averaging/checkpoint_files.py": "checkpoints of people's own, with checks of its own",
     "benchmarks/growth.py": "/sys",

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from disk_faults import FAILING, FULL, QUOTA, READ_ONLY, counted
 from fabricated import SMALL_EXPERIMENT, write_experiments
-from steadydescent import files, findings, paths, reproduce
+from steadydescent import book_build, files, findings, paths, reproduce
 from steadydescent.cli import main
 from steadydescent.files import CannotWrite, explained, require_room
 from writers import SAME_WAY, TASK, WRITERS, copied, in_memory, keep, places_in, prepared, study, tree, visible
@@ -143,7 +143,8 @@ def commands(tmp_path, monkeypatch):
         (place / "html" / "index.html").write_text("the book")
         (place / "conf.py").write_text("")
         (place / "pyproject.toml").write_text('[project]\nname = "steadydescent"\n')
-        monkeypatch.setattr(reproduce, "HTML", place / "html")
+        for module in (reproduce, book_build):
+            monkeypatch.setattr(module, "HTML", place / "html")
         monkeypatch.setattr(paths, "DATA", place / "data")
         monkeypatch.setattr(paths, "PUBLISHED", place / "results/published")
         monkeypatch.setattr(paths, "ROOT", place)

@@ -130,7 +130,7 @@ CHANGES = {
     "checkpoints a run": ("readouts", set_to(readouts, "CHECKPOINTS_PER_RUN", 10)),
     "training examples": ("wrong labels", set_to(engine, "TRAIN_EXAMPLES", 400)),
     "curve examples": ("readouts", set_to(engine, "CURVE_EXAMPLES", 1_900)),
-    "batch of re-estimated statistics": ("readouts", set_to(engine, "STATISTICS_BATCH", 500)),
+    "batch of re-estimated statistics": ("readouts", set_to(engine, "STATISTICS_BATCH", 100)),
     "calibration bins": ("readouts", set_to(evaluation, "CALIBRATION_BINS", 16)),
     "tail of losses": ("probes", set_to(engine.Stack, "_watch_losses", wide_tail)),
     "accuracy of a diverged run": ("diverged", set_to(engine, "measure", hopeful)),

@@ -108,20 +108,27 @@ def test_optimizers_on_every_tensor(rule, dtype, layout):
         assert_close(row.model.weight, exact.model.weight, dtype, scale=4.0)
 
 
-@every_model
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "float16"])  # squares of its gradients are 0 there
 @pytest.mark.parametrize("rule", FACADES)
 def test_optimizers_on_every_model(rule, name):
-    ours, theirs = made(name), made(name)
-    before = bits(ours.model)
-    mine = FACADES[rule](trainable(ours.model), lr=0.05)
-    twin = TWINS[rule](trainable(theirs.model), 0.05, **RULES[rule].checked())
-    for _ in zip(trained(ours, mine, STEPS), trained(theirs, twin, STEPS), strict=True):
-        pass
-    movable = [(n, p) for n, p in ours.model.named_parameters() if p.requires_grad and p.numel()]
+    """As torch's own in double precision on the same gradients."""
+    row = made(name)
+    before, mine = bits(row.model), trainable(row.model)
+    exact = [nn.Parameter(parameter.detach().double()) for parameter in mine]
+    optimizer, twin = FACADES[rule](mine, lr=0.05), TWINS[rule](exact, 0.05, **RULES[rule].checked())
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        row.loss(row.model, generator).backward()
+        for parameter, other in zip(mine, exact, strict=True):
+            other.grad = None if parameter.grad is None else parameter.grad.double()
+        optimizer.step()
+        twin.step()
+    movable = [(n, p) for n, p in row.model.named_parameters() if p.requires_grad and p.numel()]
     moved = [not torch.equal(parameter, before[key]) for key, parameter in movable]
     assert moved and all(moved)
-    for one_, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
-        assert_close(one_.detach(), other.detach(), one_.dtype, scale=4.0)
+    for parameter, other in zip(mine, exact, strict=True):
+        assert_close(parameter.detach(), other.detach(), parameter.dtype, scale=4.0)
 
 
 @pytest.mark.parametrize("dtype", NO_MEAN, ids=str)

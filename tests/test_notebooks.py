@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from real_commands import PARAMETERS, write_notebook
 from small_study import TASK, keep, toy_plan
-from steadydescent import kernels, notebooks, reproduce
+from steadydescent import kernels, notebooks, reproduce, verified
 
 FLAT = {"constant": 0.0, "linear": 0.0}
 OUTPUT = f"toy-{TASK}.ipynb"
@@ -74,7 +74,7 @@ OUTCOMES = {
         "ended without writing a result to .*, where an older one is",
     ),
     "receipt written again": (
-        lambda home, good: (place(home) / "receipt.json").write_text((place(home) / "receipt.json").read_text() + " "),
+        lambda home, good: (place(home) / "receipt.json").write_bytes((place(home) / "receipt.json").read_bytes()),
         "ended without writing a result to .*, where an older one is",
     ),
     "result of another run": (
@@ -110,7 +110,8 @@ def test_only_a_fresh_whole_result_of_these_parameters_is_success(home, executed
         def good(**noted) -> None:
             executed.good(parameters, token)
             receipt = place(home) / "receipt.json"
-            receipt.write_text(json.dumps(json.loads(receipt.read_text()) | noted))
+            found = json.loads(receipt.read_text()) | noted
+            receipt.write_bytes(verified.sealed({key: value for key, value in found.items() if key != verified.SEAL}))
 
         act(home, good)
 

@@ -248,7 +248,7 @@ CHANGES = [
     ("optimizers.rules", "(velocity,) = state\n", "(velocity,) = state  # unpacked\n", set()),
     ("optimizers.rules", '"""Heavy-ball momentum as torch has it', '"""Heavy-ball momentum', set()),
     ("optimizers.rules", "theta: Tensor, grad: Tensor, state: State", "theta, grad, state", set()),
-    ("optimizers.facades", "closure", "closure_", set()),
+    ("optimizers.rule_optimizer", "closure", "closure_", set()),
     ("schedules.schedule", 'xlabel="update"', 'xlabel="step"', set()),
     ("schedules.by_name", "schedule must be one of", "choose a schedule among", set()),
     ("engine", '"runs of a stack must agree', '"runs must agree', set()),

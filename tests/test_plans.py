@@ -76,13 +76,13 @@ def test_good_parameters_are_plain_json():
     ("change", "sentence"),
     [
         ({"experiment": "weights"}, r"experiment must be one of \[.*'weight_averaging'.*\], got 'weights'"),
-        ({"profile": "huge"}, r"profile must be one of \['desk', 'full', 'laptop', 'smoke'\], got 'huge'"),
-        ({"task": "mnist"}, r"task must be one of .*'mnist1d-mlp'.* in profile 'smoke', got 'mnist'"),
+        ({"profile": "huge"}, r"profile must be one of \['smoke', 'laptop', 'desk', 'full'\], got 'huge'"),
+        ({"task": "mnist"}, r"task in 'smoke' 'mnist' is unknown; did you mean '.*Known are .*'mnist1d-mlp'"),
         (
             {"task": "fashion-mnist-cnn", "profile": "laptop"},
-            "task must be one of .* in profile 'laptop', got 'fashion",
+            "task in 'laptop' 'fashion",
         ),
-        ({"device": "tpu"}, "device must be auto, cpu or cuda, got 'tpu'"),
+        ({"device": "tpu"}, "device 'tpu' is unknown; did you mean 'cpu'"),
         ({"task": 3}, "task.*valid string.*3"),
         ({"profile": None}, "profile.*valid string.*None"),
         ({"lr": 1e-3}, "lr.*Extra inputs are not permitted"),
@@ -95,7 +95,7 @@ def test_bad_parameter_is_refused_by_name_with_what_is_allowed(change, sentence)
 
 @pytest.mark.parametrize("profile", ["huge", "", "Laptop"])
 def test_unknown_profile_is_refused(profile):
-    with pytest.raises(ValueError, match=f"profile must be one of .*'laptop'.*, got '{profile}'"):
+    with pytest.raises(ValueError, match=f"profile .*'{profile}'"):
         plans(profile)
 
 

@@ -122,7 +122,7 @@ def test_device_that_is_not_there_is_refused(monkeypatch):
     assert pick_device("auto") == pick_device("cpu") == "cpu"
     with pytest.raises(ValueError, match="device 'cuda' was asked for, but torch finds no GPU; use DEVICE=cpu"):
         pick_device("cuda")
-    with pytest.raises(ValueError, match="device must be auto, cpu or cuda, got 'gpu'"):
+    with pytest.raises(ValueError, match="device 'gpu' is unknown; did you mean 'cpu'"):
         pick_device("gpu")
     monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: True)
     assert (pick_device("auto"), pick_device("cuda"), pick_device("cpu")) == ("cuda", "cuda", "cpu")

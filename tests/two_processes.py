@@ -36,8 +36,9 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def same(found: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(whole(found.detach()), wanted.detach(), rtol=1e-5, atol=1e-6)
+def same(found: Tensor, wanted: Tensor, where: str = "") -> None:
+    told = lambda text: f"{where}: {text}"
+    torch.testing.assert_close(whole(found.detach()), wanted.detach(), rtol=1e-5, atol=1e-6, msg=told)
 
 
 def sharded(model: nn.Module) -> nn.Module:
@@ -53,7 +54,7 @@ def every_rule_on_sharded_parameters() -> None:
     for rule in RULES:
         ours, theirs = sharded(plain()), plain()
         optimizer = FACADES[rule](ours.parameters(), lr=RATE)
-        twin = TWINS[rule](theirs.parameters(), RATE, **RULES[rule].checked())
+        twin = TWINS[rule](list(theirs.parameters()), RATE, **RULES[rule].checked())
         for step in range(STEPS):
             theirs.zero_grad()
             theirs(batch(step)).square().mean().backward()
@@ -62,7 +63,7 @@ def every_rule_on_sharded_parameters() -> None:
             optimizer.step()
             twin.step()
         for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            same(mine, other)
+            same(mine, other, rule)
 
 
 def averages_and_checkpoint(model: nn.Module, folder: Path) -> None:

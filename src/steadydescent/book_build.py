@@ -48,6 +48,7 @@ def build_book(source: str, profile: str | None = None) -> Path:
     """
     home = folder(source, profile)
     if not _at_hand(_made_from(home, source, profile)):
+        require_room(HTML.parent)
         with _alone():
             if not _at_hand(made_from := _made_from(home, source, profile)):  # the other build may have made it
                 _build(findings(source, profile), made_from)
@@ -84,7 +85,6 @@ def _alone() -> Iterator[None]:
 
 
 def _build(found: dict, made_from: str) -> None:
-    require_room(HTML.parent)
     new = HTML.parent / "books" / uuid.uuid4().hex[:8]
     new.mkdir(parents=True)
     shutil.rmtree(GENERATED, ignore_errors=True)

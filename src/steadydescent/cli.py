@@ -289,7 +289,7 @@ def book(source: str, profile: str) -> None:
 
 
 @main.command()
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
 def serve(port: int) -> None:
     """Serve the built book on this machine."""
     from steadydescent.reproduce import serve_book

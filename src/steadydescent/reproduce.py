@@ -60,11 +60,11 @@ def run_study(profile: str, device: str, only: str = "", asked: str = "", cell_h
             click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
         else:
             todo.append(plan)
-    check_notebooks(todo, device)
     if todo:
         require_room(REPRODUCED)
         needed = sum(float(plan.cost(device)["disk_mb"]) for plan in todo)
         require_room(STORE, needed - _size(STORE) / 1e6)
+    check_notebooks(todo, device)
     for source in sorted({find(plan.task).source for plan in todo}):
         data.fetch(source, DATA, click.echo)
     with workers(device, asked) if todo else nullcontext() as address:
@@ -164,7 +164,7 @@ def serve_book(port: int) -> None:
     except OSError as error:
         raise RuntimeError(f"port {port} cannot be had ({error.strerror}); name another with --port") from error
     with listening as server:
-        click.echo(f"http://127.0.0.1:{port}/ (Ctrl-C stops)")
+        click.echo(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C stops)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
