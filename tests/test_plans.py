@@ -80,7 +80,7 @@ def test_good_parameters_are_plain_json():
         ({"task": "mnist"}, r"task in 'smoke' 'mnist' is unknown; did you mean '.*Known are .*'mnist1d-mlp'"),
         (
             {"task": "fashion-mnist-cnn", "profile": "laptop"},
-            "task in 'laptop' 'fashion",
+            "task in 'laptop' must be one of .*got 'fashion",
         ),
         ({"device": "tpu"}, "device 'tpu' is unknown; did you mean 'cpu'"),
         ({"task": 3}, "task.*valid string.*3"),

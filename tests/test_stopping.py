@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fabricated import write_experiments
 from real_commands import alive, called, family, kill_all, said, start, start_run, study_in, until
 from steadydescent import processes
 
@@ -158,6 +159,7 @@ def test_reader_that_goes_away_ends_the_command_as_a_closed_pipe_does(words):
 
 
 def test_ctrl_c_ends_serving_quietly_and_a_port_in_use_is_a_sentence(tmp_path):
+    write_experiments(tmp_path / "experiments")
     (tmp_path / "_build" / "html").mkdir(parents=True)
     (tmp_path / "_build" / "html" / "index.html").write_text("<p>book</p>")
     port = str(20_000 + os.getpid() % 20_000)
