@@ -1,5 +1,6 @@
 """On a real local cluster: the rows are those of one process, a killed worker costs what it had in hand, no more."""
 
+import asyncio
 import gc
 import importlib.util
 import os
@@ -378,3 +379,12 @@ def test_command_starts_its_workers_once_for_all_notebooks(monkeypatch):
 
     refused = CliRunner().invoke(cli.main, ["run", "--device", "cpu"], env={"WORKERS": "none"})
     assert refused.exit_code == 1 and "WORKERS must be auto or a whole number" in refused.output
+
+
+def test_scheduler_is_asked_from_inside_a_running_loop_as_a_notebooks_kernel_has_one():
+    async def asked() -> None:
+        with pytest.raises(RuntimeError, match=r"no Dask scheduler answers at .*127\.0\.0\.1:1 ") as refused:
+            cluster._client("tcp://127.0.0.1:1")
+        assert "event loop" not in str(refused.value)
+
+    asyncio.run(asked())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fabricated import result
+from fabricated import LAPTOP, SMALL_EXPERIMENT, experiments_from, result, write_experiments
 from fabricated import write_result as keep
 from judged import ARMS, NOTE, TASK, asked, row_by_hand, rows_of, score, steep, table_by_hand, toy_plan
 from steadydescent import findings, judging
@@ -15,7 +15,7 @@ from steadydescent.claims import cells, contrasts, load_claims, planned
 from steadydescent.exact import EXACT
 from steadydescent.judging import all_rows, exact_rows, judge_all
 from steadydescent.statistics import overall
-from steadydescent.study import load_study
+from steadydescent.study import Plan, load_study
 
 # ---- rows that arithmetic decides, or nothing yet ------------------------------------------------------------------
 
@@ -155,3 +155,44 @@ def test_claim_without_results_is_not_run(toy, published):
 def test_unknown_source_of_findings_is_refused(source, profile, sentence):
     with pytest.raises(ValueError, match=sentence):
         findings.folder(source, profile)
+
+
+# ---- a study that has moved on -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("public", [True, False])
+@pytest.mark.parametrize(
+    ("change", "asks"), [({"steps": 41}, "41 updates"), (None, "nothing of the kind")], ids=["other length", "no task"]
+)
+def test_result_of_a_plan_that_is_no_more_is_missed_by_name(toy, monkeypatch, public, change, asks):
+    """Its rows would else be \"not run\", without a word."""
+    for name in ("PUBLISHED", "REPRODUCED"):
+        monkeypatch.setattr(findings, name, toy / name.lower())
+    home = (toy / "published" if public else toy / "reproduced/laptop") / "toy" / "mnist1d-mlp"
+    plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="laptop")
+    keep(home, result(plan, lambda run, readout, split: 0.6), "laptop", "toy/mnist1d-mlp@1")
+    profiles = {
+        "laptop": {"mnist1d-mlp": LAPTOP | change} if change else {},
+        "smoke": SMALL_EXPERIMENT["profiles"]["smoke"],
+    }
+    write_experiments(toy / "later", SMALL_EXPERIMENT | {"profiles": profiles})
+    with (
+        experiments_from(toy / "later"),
+        pytest.raises(ValueError, match=f"with 40 updates, .* now asks for {asks}; take"),
+    ):
+        list(findings.results(home.parents[1]))
+
+
+def test_published_result_that_no_experiment_owns_is_missed_by_name(toy, monkeypatch):
+    monkeypatch.setattr(findings, "PUBLISHED", toy / "published")
+    plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="laptop")
+    made = result(plan, lambda run, readout, split: 0.6)
+    keep(toy / "published/toy/saddle", made, "laptop", "toy/saddle@1")
+    with pytest.raises(ValueError, match=r"toy/saddle is refused: experiments/study\.yml has no rates for it"):
+        list(findings.results(toy / "published"))
+
+
+@pytest.mark.parametrize("profile", ["lapto", "../../evil", "", "huge"])
+def test_profile_is_checked_where_it_makes_no_difference_too(profile):
+    with pytest.raises(ValueError, match="profile"):
+        findings.folder("published", profile)

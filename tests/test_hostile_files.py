@@ -1,5 +1,6 @@
 """Files made to do harm: bombs, links, pipes, forged receipts. Each is refused by name, and nothing waits for it."""
 
+import errno
 import gzip
 import os
 import shutil
@@ -315,6 +316,21 @@ def as_folder(path: Path) -> None:
 
 HOSTILE = [as_pipe, as_link, as_endless, as_loop, as_folder]
 hostile = pytest.mark.parametrize("spoil", HOSTILE, ids=lambda spoil: spoil.__name__)
+
+
+def test_a_system_that_refuses_for_now_says_nothing_of_a_file(tmp_path, monkeypatch):
+    """Too many open files, a lost network drive: a sound stack is not set aside for them."""
+    store = Store(tmp_path)
+    store.save(tables([a_run(curve_points=2)]), {})
+
+    def refusing(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refusing)
+        with pytest.raises(OSError, match="Too many open files"):
+            Store(tmp_path).keys()
+    assert len(Store(tmp_path).keys()) == 1 and not (tmp_path / "damaged").exists()
 
 
 @hostile

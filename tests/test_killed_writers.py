@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import shutil
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -174,3 +175,16 @@ def test_result_that_cannot_take_the_place_of_the_old_one_leaves_it_to_be_found(
         with pytest.raises(CannotWrite, match="cannot be written: Input/output error"):
             keep("reproduced/laptop", 0.05)(tmp_path)
     assert read_result("reproduced/laptop")(tmp_path)[0][-1]["result"] == f"toy/{TASK}@0.05"
+
+
+def test_what_is_no_folder_gives_way_to_a_result_and_is_not_waited_for(tmp_path):
+    for spoil in (
+        lambda path: os.mkfifo(path),
+        lambda path: path.write_text(""),
+        lambda path: path.symlink_to(tmp_path),
+    ):
+        spoil(tmp_path / "result")
+        with replacing_folder(tmp_path / "result", "whole", replace=True) as folder:
+            (folder / "whole").write_text("")
+        assert [path.name for path in (tmp_path / "result").iterdir()] == ["whole"]
+        shutil.rmtree(tmp_path / "result")

@@ -420,8 +420,16 @@ def test_stored_runs_are_taken_whatever_made_them_if_one_says_so(bench, monkeypa
     bench.store.save(tables(runs), stack_receipt(runs, code=None, commit="0123abc"))
     monkeypatch.setenv(numerics.ACCEPT, "1")
     assert trained_now(bench, runs) == []
+    assert any("2 stored runs were trained by other code and are taken as they are" in note for note in bench.notes)
     _, receipts = sweep.stored(runs, bench.store, "cpu")
     assert [told["commit"] for told in summary(receipts, "cpu")["trained_by"]] == ["0123abc"]
+
+
+def test_the_word_that_accepts_is_1_or_none(monkeypatch):
+    for said in ("yes", "true", "0", " "):
+        monkeypatch.setenv(numerics.ACCEPT, said)
+        with pytest.raises(ValueError, match=f"{numerics.ACCEPT} must be 1, .*, or unset, got '{said}'"):
+            numerics.accepted()
 
 
 def test_a_result_names_what_trained_each_of_its_stacks(bench):

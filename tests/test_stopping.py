@@ -171,3 +171,12 @@ def test_ctrl_c_ends_serving_quietly_and_a_port_in_use_is_a_sentence(tmp_path):
     )
     serving.send_signal(signal.SIGINT)
     assert serving.wait(20) == 0 and "Traceback" not in said(tmp_path)
+
+
+def test_closed_standard_output_ends_no_command(tmp_path):
+    study_in(tmp_path)
+    words = [sys.executable, "-m", "steadydescent.cli", "plan", "--profile", "smoke"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *words], env=os.environ | {"STEADY_HOME": str(tmp_path)}, check=False
+    )
+    assert done.returncode == 0

@@ -79,6 +79,9 @@ class Friendly(click.Group):
         """The command as a process of its own, which also answers to signals and closed pipes."""
         from steadydescent.processes import leave, leave_on_signals
 
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by whoever called
+                setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
         leave_on_signals()
         try:
             try:
@@ -339,9 +342,11 @@ def data() -> None:
 def fetch(source: str) -> None:
     """Make or find the data (mnist1d, fashion-mnist or all), verify it, and say which source served."""
     from steadydescent import data as sources
+    from steadydescent.checks import check_choice
     from steadydescent.files import require_room
     from steadydescent.paths import DATA
 
+    check_choice(source, [*sources.SOURCES, "all"], "source")
     require_room(DATA)
     for name in sources.SOURCES if source == "all" else [source]:
         click.echo(f"{name}: {sources.fetch(name, DATA, click.echo)}")

@@ -118,7 +118,9 @@ def local_cluster(workers: int, device: str, threads: int = 0) -> SpecCluster:
 def _client(address: str) -> Client:
     """A client of the scheduler at an address, which is asked for its name first: a client that fails leaves a mess."""
     try:
-        kind = asyncio.run(asyncio.wait_for(_kind(address), CONNECT_SECONDS + 1))
+        with ThreadPoolExecutor(1, initializer=deaf) as asking:  # a notebook's kernel has a loop in its own thread
+            asked = asyncio.wait_for(_kind(address), CONNECT_SECONDS + 1)
+            (kind,) = heard([asking.submit(asyncio.run, asked)])
         if kind != "Scheduler":
             raise ValueError(f"it is the address of a {kind}")
     except Exception as error:  # whatever a wrong address, a wrong port or a wrong server gives

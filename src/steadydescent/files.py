@@ -32,6 +32,8 @@ REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.ENOTDIR: "a file stands where a folder must be, move it",
     errno.ENOTEMPTY: "what stands there is no result, move it",
+    errno.EISDIR: "a folder stands where a file must be, move it",
+    errno.ELOOP: "a link there leads to itself, remove it",
     errno.EEXIST: "what stands there is in the way, move it",
     errno.EMFILE: "too many files are open, see `ulimit -n`",
 }
@@ -166,8 +168,16 @@ def replacing_folder(path: Path, whole: str, replace: bool = False) -> Iterator[
         except OSError:  # another writer was first, or a reader has finished the move
             if not (completed(path) / whole).exists():
                 raise
-        shutil.rmtree(path / OLD, ignore_errors=True)
+        _remove(path / OLD)
         flush(path.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or whatever stood in a folder's place: a pipe that is opened as a folder waits for ever."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def completed(path: Path) -> Path:

@@ -14,7 +14,7 @@ from steadydescent.checks import check_choice
 from steadydescent.claims import load_claims, place
 from steadydescent.files import DamagedFile, completed, write_atomically
 from steadydescent.judging import Candidates, Evidence, all_rows, evidence_of, judge_all, judged
-from steadydescent.paths import EXPERIMENTS, GENERATED, PUBLISHED, REPRODUCED, ROOT
+from steadydescent.paths import EXPERIMENTS, GENERATED, PACKAGE, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.provenance import packages
 from steadydescent.receipts import untrue
 from steadydescent.results import RECEIPT, Result, read_folder
@@ -25,10 +25,11 @@ from steadydescent.up_to_date import digest
 
 def folder(source: str, profile: str | None) -> Path:
     """The folder that holds results: what was published, or one's own of a profile."""
-    if source == "published":
-        return PUBLISHED
     check_choice(source, ("published", "reproduced"), "source")
-    return REPRODUCED / check_choice(profile, PROFILES, "profile")
+    if source == "published" and profile is None:
+        return PUBLISHED
+    check_choice(profile, PROFILES, "profile")
+    return PUBLISHED if source == "published" else REPRODUCED / str(profile)
 
 
 def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]]]:
@@ -40,6 +41,7 @@ def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]
     homes = list(_homes(root))
     if root == PUBLISHED:
         published.check(root)
+        _refuse_strangers(root, {f"{name}/{task}" for name, task, _ in homes})
     for name, task, home in homes:
         if os.path.lexists(home):
             yield name, task, home, *_result(root, name, task)
@@ -52,6 +54,16 @@ def _homes(root: Path) -> Iterator[tuple[str, str, Path]]:
     for name, experiment in load_study().items():
         for task in experiment.rates:
             yield name, task, completed(root / name / task)
+
+
+def _refuse_strangers(root: Path, known: set[str]) -> None:
+    """Refuse a published result that no experiment of the study owns: it would not be shown, nor missed."""
+    owned = {place.rpartition("/")[0] for place in published.listed(root) if place.endswith(f"/{RECEIPT}")}
+    if strangers := sorted(owned - known):
+        raise DamagedFile(
+            f"{root / strangers[0]} is refused: experiments/study.yml has no rates for it; put them back, "
+            "or remove the result and its lines in the manifest"
+        )
 
 
 def _again(root: Path, name: str, task: str) -> str:
@@ -69,6 +81,13 @@ def _result(root: Path, name: str, task: str) -> tuple[Result, dict[str, Any]]:
         raise DamagedFile(f"{error}; {_again(root, name, task)}") from error
     if wrong := untrue(name, task, None if root == PUBLISHED else root.name, result, receipt):
         raise DamagedFile(f"{home / RECEIPT} is refused: {wrong}; {_again(root, name, task)}")
+    size = load_study()[name].profiles.get(receipt["profile"], {}).get(task)
+    if size is None or size.steps != receipt["updates"]:  # none of its runs would be found, and nobody would miss them
+        asks = f"{size.steps} updates" if size else "nothing of the kind"
+        raise ValueError(
+            f"{home} was made in profile {receipt['profile']!r} with {receipt['updates']} updates, and "
+            f"experiments/study.yml now asks for {asks}; take that change back, or run and publish it again"
+        )
     return result, receipt
 
 
@@ -87,9 +106,9 @@ def rows_kept(source: str, profile: str | None) -> list[dict[str, Any]]:
     homes = [home for *_, home in _homes(root)]
     if root == PUBLISHED:
         published.check(root)
-    sources = [ROOT / "src", ROOT / "tests", EXPERIMENTS, *homes]
+    sources = [PACKAGE, ROOT / "tests", EXPERIMENTS, *homes]
     made_from = digest(sources, [path.relative_to(root) for path in sorted(root.glob("*/*"))], packages())
-    kept = REPRODUCED / f"verdicts-{source}-{profile}.json"
+    kept = REPRODUCED / ("verdicts-published.json" if root == PUBLISHED else f"verdicts-{source}-{profile}.json")
     with suppress(FileNotFoundError, DamagedFile):
         found = verified.read_sealed(kept)
         if found.get("made from") == made_from:

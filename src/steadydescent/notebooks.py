@@ -20,8 +20,9 @@ import click
 import psutil
 from filelock import FileLock, Timeout
 
+from steadydescent import numerics
 from steadydescent.files import writing
-from steadydescent.paths import EXPERIMENTS, REPRODUCED, ROOT
+from steadydescent.paths import EXPERIMENTS, PACKAGE, REPRODUCED, ROOT
 from steadydescent.processes import heard
 from steadydescent.progress import VARIABLE, followed
 from steadydescent.provenance import TOKEN, device_name, packages
@@ -197,8 +198,8 @@ def _note(plan: Plan) -> Path:
 
 def _inputs(plan: Plan, device: str) -> str:
     """Digest of what a result depends on: code, notebooks, packages, parameters, machine, and whether Python checks."""
-    made_with = packages(), device_name(device), __debug__
-    return digest([ROOT / "src", EXPERIMENTS], _parameters(plan, device), *made_with)
+    made_with = packages(), device_name(device), __debug__, numerics.accepted()
+    return digest([PACKAGE, EXPERIMENTS], _parameters(plan, device), *made_with)
 
 
 def _digest_of_result(plan: Plan) -> str:

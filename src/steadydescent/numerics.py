@@ -206,8 +206,14 @@ def stale(found: Iterable[Sequence[str]]) -> str:
 
 
 def accepted() -> bool:
-    """Whether stored runs are taken whatever made them."""
-    return os.environ.get(ACCEPT) == "1"
+    """Whether stored runs are taken whatever made them.
+
+    Raises:
+        ValueError: for a variable that says neither 1 nor nothing.
+    """
+    if (said := os.environ.get(ACCEPT, "")) not in ("", "1"):
+        raise ValueError(f"{ACCEPT} must be 1, which takes stored runs whatever made them, or unset, got {said!r}")
+    return said == "1"
 
 
 def trained_by(receipts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 HOME = "STEADY_HOME"
 """The variable that names another checkout than the one whose package is imported."""
 ROOT = Path(os.environ.get(HOME) or Path(__file__).resolve().parents[2]).absolute()
+PACKAGE = Path(__file__).resolve().parent
+"""The code that runs, wherever the study is."""
 DATA = ROOT / "data"
 EXPERIMENTS = ROOT / "experiments"
 RESULTS = ROOT / "results"

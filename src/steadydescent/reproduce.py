@@ -13,6 +13,7 @@ import click
 from steadydescent import data, published
 from steadydescent.book_build import HTML
 from steadydescent.book_build import build_book as build_book
+from steadydescent.checks import check_choice
 from steadydescent.claims import contrasts
 from steadydescent.files import require_room, write_atomically, writing
 from steadydescent.findings import findings, folder, results, rows, verdict_table
@@ -120,9 +121,13 @@ def publish_results(profile: str, only: str = "") -> list[str]:
     """Copy verified results of a profile to `results/published`; smoke supports no claim and is refused."""
     if profile == "smoke":
         raise ValueError("profile 'smoke' supports no claim and is not published; use laptop, desk or full")
-    mine = [found for found in results(REPRODUCED / profile) if only in ("", found[0], f"{found[0]}/{found[1]}")]
-    if not mine:
-        raise FileNotFoundError(f"no reproduced results of profile {profile} match only={only!r}")
+    there = list(results(folder("reproduced", profile)))
+    if not there:
+        raise FileNotFoundError(f"no reproduced results of profile {profile}; `make reproduce PROFILE={profile}` first")
+    known = [name for experiment, task, *_ in there for name in (experiment, f"{experiment}/{task}")]
+    if only:
+        check_choice(only, list(dict.fromkeys(known)), "only, among the reproduced results,")
+    mine = [found for found in there if only in ("", found[0], f"{found[0]}/{found[1]}")]
     places = {f"{experiment}/{task}": (result, receipt) for experiment, task, _, result, receipt in mine}
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")

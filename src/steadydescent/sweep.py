@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +20,7 @@ from steadydescent.checks import check_choice
 from steadydescent.paths import DATA
 from steadydescent.progress import Journal
 from steadydescent.provenance import receipt
-from steadydescent.results import Fits, Store, Tables, whatever
+from steadydescent.results import Fits, Store, Tables
 from steadydescent.runs import Run
 from steadydescent.tasks import base
 
@@ -84,6 +85,10 @@ def train(runs: Sequence[Run], store: Store, device: str, journal: Journal, titl
     left = [stack for stack in todo if any(run.key not in have for run in stack)]
     if outdated := _outdated([run for run in runs if run.key not in have], store, device):
         journal.tell(note=numerics.stale(outdated))
+    if numerics.accepted() and (taken := have - _standing(runs, store, device)):
+        journal.tell(
+            note=f"{len(taken)} stored runs were trained by other code and are taken as they are: {numerics.ACCEPT}=1"
+        )
     count = lambda part: sum(run.steps for stack in part for run in stack)
     journal.tell(start=title, total=count(todo), initial=count(todo) - count(left))
     compiled = worth_compiling(todo, device)
@@ -101,7 +106,14 @@ def current(runs: Iterable[Run], device: str) -> Fits:
 def finished(runs: Iterable[Run], store: Store, device: str) -> set[str]:
     """Keys of those of the runs that the store holds as they would be trained now."""
     runs = list(runs)
-    fits = whatever if numerics.accepted() else current(runs, device)
+    if numerics.accepted():
+        return {key for key, _ in store.versions({run.key for run in runs})}
+    return _standing(runs, store, device)
+
+
+def _standing(runs: Iterable[Run], store: Store, device: str) -> set[str]:
+    """Keys of the runs that the store holds as they would be trained now, whatever else is accepted."""
+    fits = current(runs := list(runs), device)
     return {key for key, receipt in store.versions({run.key for run in runs}) if fits(key, receipt)}
 
 
@@ -114,7 +126,7 @@ def stored(runs: Iterable[Run], store: Store, device: str) -> tuple[Tables, list
     runs = list(runs)
     fits = current(runs, device)
     if numerics.accepted():  # a version that stands goes before one that is merely accepted
-        standing = {key for key, receipt in store.versions({run.key for run in runs}) if fits(key, receipt)}
+        standing = _standing(runs, store, device)
         return store.load([run.key for run in runs], lambda key, receipt: key not in standing or fits(key, receipt))
     return store.load([run.key for run in runs], fits)
 
@@ -154,6 +166,8 @@ def processes(device: str, asked: str) -> int:
         RuntimeError: when workers are asked for and Dask is not installed.
     """
     elsewhere = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if elsewhere and not re.fullmatch(r"[a-z]+://[^\s/]+:\d+/?", elsewhere):
+        raise ValueError(f"DASK_SCHEDULER_ADDRESS must be like tcp://host:8786, got {elsewhere!r}")
     if asked in ("", "auto"):
         if asked == "" or elsewhere or importlib.util.find_spec("distributed") is None:
             return 1

@@ -25,7 +25,8 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
 
     Raises:
         FileNotFoundError: when there is none.
-        DamagedFile: for a link, a folder, a pipe or a device, for a larger file, and for one that cannot be read.
+        DamagedFile: for a link, a folder, a pipe or a device, and for a larger file.
+        OSError: when the system refuses for now, as with too many open files; that says nothing of the file.
     """
     try:
         about = path.lstat()
@@ -35,10 +36,8 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
         if about.st_size > most:
             raise DamagedFile(f"{path} is refused: it has {about.st_size} bytes, expected at most {most}")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DamagedFile(f"{path} is refused: it cannot be read ({error.strerror or error})") from error
+    except NotADirectoryError as error:
+        raise DamagedFile(f"{path} is refused: a file stands in the place of a folder above it") from error
 
 
 def check_inside(path: Path, root: Path) -> None:

@@ -53,9 +53,9 @@ class EMA(nn.Module):
       update, whatever their shape. A buffer of the state must keep its shape, and be there, when the average is made.
     - Weights that are not finite are averaged as any others, and stay in the average.
     - Parameters of 8 and 16 bits are averaged in float32, those of complex32 in complex64; others as they are.
-    - The model must be one that `copy.deepcopy` can copy; `Shadow` needs no copy. One under `fully_shard`, or of
-      `DTensor`s, is averaged shard by shard, each process its own; the average of the former cannot be called, but
-      swapped in. Make the average after sharding.
+    - The model must be one that `copy.deepcopy` can copy; `Shadow` needs no copy. One under `fully_shard`, or
+      of `DTensor` weights, is averaged shard by shard, each process its own; the average of the former cannot be
+      called, but swapped in. Make the average after sharding.
 
     Conventions in use: viblo-ema's printed `ModelEmaV2` averages integer buffers too, and truncates; timm's
     `ModelEmaV3` copies them, torch's `AveragedModel` copies every buffer unless told `use_buffers=True`, `ema_pytorch`
