@@ -271,3 +271,19 @@ def test_what_a_scheduler_remembers_is_no_rate_tensor_of_the_optimizer_and_rate_
     lr_scheduler.LambdaLR(optimizer, lambda t: 0.5)
     assert rates_of(optimizer) == pytest.approx([0.005, 0.01])
     assert rates_of(optimizer, "initial_lr") == pytest.approx([0.01, 0.02])
+
+
+def test_default_device_elsewhere_changes_nothing():
+    """`meta` stands for an accelerator: what is made there by mistake has no values."""
+
+    def searched(model, optimizer, data):
+        with restored(model, optimizer):
+            test = range_test(rate_step(optimizer, lambda: model(data).square().mean()), 1e-4, 1, 9)
+        set_rate(optimizer, 0.03)
+        losses = [*test.losses, *smoothed([4.0, 2.0, 2.0], 0.5)]
+        return losses, rates_of(optimizer), everything(model, optimizer)
+
+    one, other = trained(), trained()
+    usual = searched(*one)
+    with torch.device("meta"):
+        assert same(usual, searched(*other))
