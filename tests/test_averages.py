@@ -296,3 +296,19 @@ def test_simple_average_refuses_what_has_no_mean_by_name(value):
     for broken in ({"mean": state["mean"].double()}, {"values": [1, 2]}, {"values": None}):
         with pytest.raises(ValueError, match="the state of 1 values must hold the last 3 of them and their mean"):
             average.load_state_dict({**state, **broken})
+
+
+def test_default_device_elsewhere_changes_nothing():
+    """`meta` stands for an accelerator: what is made there by mistake has no values."""
+    decays = torch.tensor([0.5, 0.9])
+
+    def averages():
+        average, other = SimpleMovingAverage(2), SimpleMovingAverage(2)
+        means = [average.update(value).item() for value in (1.0, 3.0, 4.0)]
+        other.load_state_dict(average.state_dict())
+        steps = (1, torch.tensor(1, device="cpu"))
+        return [*means, other.update(6.0).item()], [debias(1 - decays, decays, step).tolist() for step in steps]
+
+    usual = averages()
+    with torch.device("meta"):
+        assert averages() == usual

@@ -68,6 +68,17 @@ def test_measuring_changes_neither_module_nor_random_numbers():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_bytes_are_the_same_where_nothing_is_kept_and_inputs_are_of_there(mode):
+    model, x = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU()), torch.ones(11, 5)
+    usual, before = activation_bytes(model, x), {key: value.clone() for key, value in model.state_dict().items()}
+    with mode():
+        assert activation_bytes(model, x) == activation_bytes(model, torch.ones(11, 5)) == usual > 0
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode) and not torch.is_grad_enabled()
+    assert activation_bytes(model, x) == usual
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
 @given(st.integers(0, 999), st.integers(1, 99), st.integers(1, 999))
 def test_bound_is_the_last_size_within_the_budget(fixed, each, size):
     for spare in {0, each - 1}:

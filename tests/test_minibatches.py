@@ -225,3 +225,20 @@ def test_slides_rule_for_the_batch_size():
     assert recommended_batch_sizes(50_000) == (64, 128, 256, 512, 1024)
     with pytest.raises(ValueError, match="examples must be a whole number of at least 1, got 0"):
         recommended_batch_sizes(0)
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_indices_are_on_the_cpu_whatever_the_default_device(replacement):
+    """`meta` stands for an accelerator: what is made there by mistake has no values."""
+
+    def walked():
+        stream, batches = IndexStream(7, 3, 0, replacement=replacement), EpochBatches(7, 3, 0)
+        first = stream.take(0), stream.take(5), [*batches]
+        other = EpochBatches(7, 3, 1)
+        other.load_state_dict(batches.state_dict())
+        return [part.tolist() for part in first[:2]], first[2], [*other], batches.state_dict()["epoch_start"].tolist()
+
+    usual = walked()
+    with torch.device("meta"):
+        assert walked() == usual
+        assert IndexStream(7, 3, 0).take(0).device.type == "cpu"

@@ -1,5 +1,7 @@
 """Normalisation: of inputs, by every kind in every shape and stacked, and what is refused."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from steadydescent.normalization import (
     draw_noise,
     moments,
     normalizer,
+    reestimate,
     standardise,
     statistics_momentum,
 )
@@ -159,3 +162,23 @@ def test_refused_inputs_leave_the_statistics(norm, shape, message):
     with pytest.raises(ValueError, match=message):
         norm(torch.ones(shape))
     assert torch.equal(norm.running_mean, torch.zeros(3)) and torch.equal(norm.running_var, torch.ones(3))
+
+
+def test_default_device_elsewhere_changes_nothing():
+    """`meta` stands for an accelerator: what is made there by mistake has no values."""
+    x, norms = torch.randn(6, 3), [BatchNorm(3), GhostBatchNorm(3, 2), NoisyBatchNorm(3)]
+
+    def used():
+        mean, std = moments(x)
+        results = [mean, std, standardise(x, mean, std), standardise(x, 0.5, 2.0)]
+        for norm in copy.deepcopy(norms):
+            draw_noise(norm, 6, torch.Generator().manual_seed(1))
+            results += [norm(x).detach(), norm.eval()(x).detach()]
+            reestimate(norm, [x])
+            norm.reset_running_stats()
+            results += norm.state_dict().values()
+        return [result.tolist() for result in results]
+
+    usual = used()
+    with torch.device("meta"):
+        assert used() == usual

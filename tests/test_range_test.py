@@ -8,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim import lr_scheduler
 
 from rate_searches import bounds, quadratic, rng
-from steadydescent.lr_search import ramp, range_test, rate_step, restored, smoothed
+from steadydescent.lr_search import ramp, range_test, rate_step, restored, set_rate, smoothed
+from steadydescent.optimizers import SGD
 
 
 @given(bounds, st.integers(2, 40))
@@ -189,3 +191,99 @@ def test_parameters_that_would_not_be_restored_are_refused():
 def test_optimizer_without_a_rate_gives_no_ratio():
     with pytest.raises(ValueError, match="lr must not be 0"):
         rate_step(torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.0), lambda: torch.ones(()))
+
+
+# Taking a rate over
+
+
+def two_groups(kind, first=0.1, second=0.2, as_tensor=False):
+    rates = [torch.tensor(rate) if as_tensor else rate for rate in (first, second)]
+    return kind([{"params": [nn.Parameter(torch.ones(2))], "lr": rate} for rate in rates], lr=1.0)
+
+
+def rates_of(optimizer, key="lr"):
+    return [float(group[key]) for group in optimizer.param_groups]
+
+
+each_kind = pytest.mark.parametrize("kind", [SGD, torch.optim.SGD, torch.optim.Adam])
+each_form = pytest.mark.parametrize("as_tensor", [False, True], ids=["numbers", "tensors"])
+
+
+@each_kind
+@each_form
+def test_a_rate_that_is_set_keeps_ratios_and_tensors_and_adds_nothing(kind, as_tensor):
+    optimizer = two_groups(kind, as_tensor=as_tensor)
+    before, keys = [group["lr"] for group in optimizer.param_groups], [set(group) for group in optimizer.param_groups]
+    for rate in (0.03, 7.0, 1e-9):
+        set_rate(optimizer, rate)
+        assert rates_of(optimizer) == pytest.approx([rate, 2 * rate])
+    assert [set(group) for group in optimizer.param_groups] == keys
+    if as_tensor:
+        assert all(group["lr"] is tensor for group, tensor in zip(optimizer.param_groups, before, strict=True))
+
+
+SCHEDULERS = {
+    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda t: 0.5**t),
+    "LambdaLR in the middle": lambda o: lr_scheduler.LambdaLR(o, lambda t: 0.5**t, last_epoch=2),
+    "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.5),
+    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 7),
+    "LinearLR": lambda o: lr_scheduler.LinearLR(o),
+    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o), lr_scheduler.ConstantLR(o)], milestones=[2]
+    ),
+    "ReduceLROnPlateau": lr_scheduler.ReduceLROnPlateau,
+}
+
+
+@each_kind
+@each_form
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_on_a_resumed_optimizer_the_next_scheduler_starts_from_the_rate_that_was_set(name, kind, as_tensor):
+    """As on a fresh optimiser that was made with these rates, update for update."""
+    scheduled, resumed = (two_groups(kind, as_tensor=as_tensor) for _ in range(2))
+    lr_scheduler.LambdaLR(scheduled, lambda t: 0.9)
+    resumed.load_state_dict(scheduled.state_dict())
+    assert "initial_lr" in resumed.param_groups[0]
+    set_rate(resumed, 0.01)
+    fresh = two_groups(kind, 0.01, 0.02, as_tensor)
+    if "middle" in name:
+        for group in fresh.param_groups:
+            group["initial_lr"] = float(group["lr"])
+    curves = []
+    for optimizer in (resumed, fresh):
+        scheduler, curve = SCHEDULERS[name](optimizer), []
+        for _ in range(4):
+            curve.append(rates_of(optimizer))
+            optimizer.step()
+            scheduler.step(*[1.0] if name == "ReduceLROnPlateau" else [])
+        curves.append(curve)
+    np.testing.assert_allclose(*curves, rtol=1e-6)
+
+
+@each_form
+def test_what_a_scheduler_remembers_is_no_rate_tensor_of_the_optimizer_and_rate_step_leaves_it(as_tensor):
+    optimizer = two_groups(torch.optim.SGD, as_tensor=as_tensor)
+    lr_scheduler.LambdaLR(optimizer, lambda t: 1.0)
+    rate_step(optimizer, lambda: sum(group["params"][0].sum() for group in optimizer.param_groups))(0.5)
+    assert rates_of(optimizer) == [0.5, 1.0] and rates_of(optimizer, "initial_lr") == pytest.approx([0.1, 0.2])
+    set_rate(optimizer, 0.01)
+    assert rates_of(optimizer, "initial_lr") == rates_of(optimizer) == pytest.approx([0.01, 0.02])
+    lr_scheduler.LambdaLR(optimizer, lambda t: 0.5)
+    assert rates_of(optimizer) == pytest.approx([0.005, 0.01])
+    assert rates_of(optimizer, "initial_lr") == pytest.approx([0.01, 0.02])
+
+
+def test_default_device_elsewhere_changes_nothing():
+    """`meta` stands for an accelerator: what is made there by mistake has no values."""
+
+    def searched(model, optimizer, data):
+        with restored(model, optimizer):
+            test = range_test(rate_step(optimizer, lambda: model(data).square().mean()), 1e-4, 1, 9)
+        set_rate(optimizer, 0.03)
+        losses = [*test.losses, *smoothed([4.0, 2.0, 2.0], 0.5)]
+        return losses, rates_of(optimizer), everything(model, optimizer)
+
+    one, other = trained(), trained()
+    usual = searched(*one)
+    with torch.device("meta"):
+        assert same(usual, searched(*other))

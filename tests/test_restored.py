@@ -44,6 +44,7 @@ class Zoo(nn.Module):
         self.register_buffer("counts", torch.arange(4))
         self.register_buffer("phases", torch.ones(4, dtype=torch.complex64))
         self.register_buffer("eighths", torch.ones(4).to(torch.float8_e4m3fn))
+        self.register_buffer("requires", torch.ones(4).requires_grad_())
         self.register_buffer("nothing", None)
         whole = torch.arange(8.0)
         self.register_buffer("left", whole[:4])
@@ -83,8 +84,28 @@ def made(seed=0):
     model.linear.weight.grad = torch.full((4, 4), 2.0)
     model.short.weight.grad = torch.full((4, 4), 3.0, dtype=torch.bfloat16)
     model.short.weight.main_grad = torch.full((4, 4), 5.0)
+    model.norm.weight.register_hook(double)
+    model.norm.weight.register_post_accumulate_grad_hook(halve)
     model.norm.eval()
     return model, optimizer
+
+
+def double(gradient):
+    return 2 * gradient
+
+
+def halve(parameter):
+    parameter.grad /= 2
+
+
+def forget(parameter):
+    parameter.grad = None
+
+
+def hooks_of(tensor):
+    """Which functions are called, in order, on the way back; the dict that holds them is torch's own."""
+    both = (tensor._backward_hooks, tensor._post_accumulate_grad_hooks)
+    return [None if hooks is None else (id(hooks), list(hooks.values())) for hooks in both]
 
 
 def fingerprint(value, seen=None):
@@ -110,7 +131,7 @@ def fingerprint(value, seen=None):
             value.is_leaf,
         )
         return (*whole, *place, bits, fingerprint(value.grad, seen) if value.is_leaf else None,
-                fingerprint(value.__dict__, seen))  # fmt: skip
+                fingerprint(value.__dict__, seen), hooks_of(value))  # fmt: skip
     if isinstance(value, dict):
         return (*whole, [(id(k) if isinstance(k, torch.Tensor) else k, fingerprint(v, seen)) for k, v in value.items()])
     if isinstance(value, set):
@@ -198,6 +219,12 @@ DISTURBANCES = {
     "a gradient set to None": lambda m, o: o.zero_grad(set_to_none=True),
     "a gradient that was None": lambda m, o: set_grad(m.norm.bias),
     "a gradient in another precision": lambda m, o: fill(m.short.weight.main_grad),
+    "a hook on a parameter": lambda m, o: m.linear.weight.register_hook(lambda g: g * 0),
+    "a hook on a parameter that had one": lambda m, o: m.norm.weight.register_hook(lambda g: g * 0),
+    "a parameter's hook lost": lambda m, o: m.norm.weight._backward_hooks.clear(),
+    "a hook after the gradient": lambda m, o: m.linear.weight.register_post_accumulate_grad_hook(forget),
+    "another hook after the gradient": lambda m, o: m.norm.weight.register_post_accumulate_grad_hook(forget),
+    "a hook on a gradient's buffer": lambda m, o: m.requires.register_hook(lambda g: g * 0),
     "an attribute of a parameter": lambda m, o: setattr(m.linear.weight, "mine", 1),
     "a buffer's values": lambda m, o: fill(m.norm.running_mean),
     "a buffer grown": lambda m, o: setattr(m, "cache", torch.ones(9, 4)),
@@ -270,6 +297,30 @@ def test_what_is_disturbed_inside_is_as_it_was_by_identity_and_bits(name):
         DISTURBANCES[name](model, optimizer)
         assert everything(model, optimizer) != before, "nothing was disturbed"
     assert everything(model, optimizer) == before
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["with a shape", "lazy"])
+@pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_no_hook_of_the_block_is_called_after_it_and_those_before_are(register, lazy):
+    """torch goes on calling a dict of hooks that it was once given, even where its attribute says None."""
+    torch.manual_seed(0)
+    weights = []
+    for hooked in (True, False):
+        model = nn.Sequential(nn.LazyLinear(3) if lazy else nn.Linear(4, 3))
+        optimizer, calls = torch.optim.SGD(model.parameters(), lr=0.1), []
+        if not lazy:  # what has no shape yet takes no hook
+            model[0].bias.register_hook(calls.append)
+        if hooked:
+            with restored(model, optimizer):
+                model(torch.ones(2, 4))
+                for parameter in model.parameters():
+                    getattr(parameter, register)(lambda _: pytest.fail("called after the block"))
+        model(torch.ones(2, 4)).sum().backward()
+        getattr(model[0].weight, register)(lambda _, calls=calls: calls.append(None))
+        model(torch.ones(2, 4)).sum().backward()
+        assert len(calls) == (1 if lazy else 3)
+        weights.append(model[0].weight.grad)
+    assert torch.equal(*weights)
 
 
 def test_all_of_it_at_once_and_an_exception():

@@ -19,6 +19,7 @@ from steadydescent.lr_search import (
     range_test,
     rate_step,
     restored,
+    set_rate,
     uniform,
     valley,
 )
@@ -150,6 +151,47 @@ def test_swapped_or_missing_models_and_optimizers_are_named():
     ]:
         with pytest.raises(ValueError, match=reason):
             enter()
+
+
+class Ignores(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step()
+
+
+class Lacks(torch.optim.SGD):
+    def step(self):
+        super().step()
+
+
+@pytest.mark.parametrize("kind", [Ignores, Lacks])
+def test_an_optimizer_that_ignores_or_lacks_a_closure_is_named_and_moves_nothing(kind):
+    model = nn.Linear(2, 1)
+    optimizer, before = kind(model.parameters(), lr=0.1, weight_decay=0.0), model.weight.detach().clone()
+    model(torch.ones(3, 2)).sum().backward()  # an old gradient
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}\.step must (take a|call its) closure, .* by hand$"):
+        range_test(rate_step(optimizer, lambda: model(torch.ones(3, 2)).square().mean()), 1e-3, 1, 5)
+    assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("take", [lambda o: set_rate(o, 0.5), lambda o: rate_step(o, None)], ids=["set", "step"])
+def test_rates_that_are_tensors_of_whole_numbers_are_refused_and_none_is_changed(take, dtype):
+    parameters = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([{"params": [p]} for p in parameters], lr=0.1)
+    optimizer.param_groups[1]["lr"] = torch.ones((), dtype=dtype)  # as resumed ones may be
+    with pytest.raises(ValueError, match=rf"^lr of parameter group 1 must be a number or .* got a tensor of {dtype};"):
+        take(optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.1 and optimizer.param_groups[1]["lr"].item() == 1
+
+
+def test_groups_added_after_the_step_was_made_are_named():
+    first, second = nn.Linear(2, 1), nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(first.parameters(), lr=0.1)
+    step = rate_step(optimizer, lambda: first(torch.ones(3, 2)).square().mean())
+    optimizer.add_param_group({"params": second.parameters()})
+    with pytest.raises(ValueError, match=r"the 1 parameter groups that it had .*, got 2; call rate_step after"):
+        step(0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1]
 
 
 # Random search

@@ -36,7 +36,8 @@ def debias(average: Tensor, beta: float | Tensor, step: int | Tensor) -> Tensor:
     44.54...
     """
     if isinstance(beta, Tensor):
-        return average / -torch.expm1(torch.as_tensor(step).double() * beta.double().log()).to(average.dtype)
+        steps = torch.as_tensor(step, device=beta.device).double()
+        return average / -torch.expm1(steps * beta.double().log()).to(average.dtype)
     if beta == 0:
         return average
     if isinstance(step, Tensor):
@@ -137,13 +138,14 @@ class SimpleMovingAverage:
             ValueError: for what is no number, or a tensor whose shape, dtype or device is not that of the values
                 before, or not floating-point, or of 8 bits, in which nothing can be added.
         """
-        new = value if isinstance(value, Tensor) else torch.tensor(check_number(value, "value"), dtype=torch.float64)
-        values, mean = self._buffers_for(new)
+        if not isinstance(value, Tensor):
+            value = torch.tensor(check_number(value, "value"), dtype=torch.float64, device="cpu")
+        values, mean = self._buffers_for(value)
         place = self.count % self.window
         filled = min(self.count + 1, self.window)
         old = values[place] if self.count >= self.window else mean  # in growing, x̄ + (x − x̄)/t
-        self._mean = mean + (new - old) / filled
-        values[place] = new
+        self._mean = mean + (value - old) / filled
+        values[place] = value
         if place == self.window - 1:
             self._mean = values.mean(0)
         self.count += 1

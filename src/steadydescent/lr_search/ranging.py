@@ -39,9 +39,9 @@ def smoothed(losses: Iterable[float], beta: float) -> Iterator[float]:
     >>> [round(loss, 2) for loss in smoothed([4.0, 2.0, 2.0], 0.5)]
     [4.0, 2.67, 2.29]
     """
-    average = torch.zeros((), dtype=torch.float64)
+    average = torch.zeros((), dtype=torch.float64, device="cpu")
     for step, loss in enumerate(losses, start=1):
-        average = ewa(average, torch.tensor(loss, dtype=torch.float64), beta)
+        average = ewa(average, torch.tensor(loss, dtype=torch.float64, device="cpu"), beta)
         yield debias(average, beta, step).item()
 
 
@@ -138,8 +138,8 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
 
     Raises:
         ValueError: for what is no optimiser, or one whose `step` takes no closure; if the first group's rate is 0, for
-            then there is no ratio to keep; by the step, if the loss is not one number to differentiate, or the
-            optimiser did not call the closure.
+            then there is no ratio to keep; for a rate that is a tensor of whole numbers; by the step, if the loss is
+            not one number to differentiate, the optimiser did not call the closure, or has other groups than before.
     """
     check_optimizer(optimizer)
     ratios, by_hand = _ratios(optimizer), "write step(rate) with zero_grad, loss, backward and step by hand"
@@ -178,7 +178,9 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give the first parameter group this rate and the others theirs in the same ratio, as the range test does.
 
-    A rate that is a tensor is changed in place. Set it before a scheduler is made: that remembers the rates it finds.
+    A rate that is a tensor is changed in place. Set it before a scheduler is made: that remembers the rates it finds,
+    or, on an optimiser that was loaded, the `initial_lr` that one before left in its groups. So `initial_lr`, where
+    there is one, becomes the rate too, and the next scheduler starts from it.
 
     >>> first, second = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
     >>> optimizer = torch.optim.SGD([{"params": first, "lr": 0.1}, {"params": second, "lr": 1.0}])
@@ -187,14 +189,24 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     [0.03, 0.3]
 
     Raises:
-        ValueError: for what is no optimiser, a rate that is not positive and finite, or if the first group's rate is 0.
+        ValueError: for what is no optimiser, a rate that is not positive and finite, if the first group's rate is 0, or
+            for a rate that is a tensor of whole numbers.
     """
     check_optimizer(optimizer)
     _set_rates(optimizer, _ratios(optimizer), check_positive(rate, "rate"))
+    for group in optimizer.param_groups:
+        if "initial_lr" in group:
+            group["initial_lr"] = group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
 
 
 def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
     """The rate of each group over the first one's."""
+    for number, group in enumerate(optimizer.param_groups):
+        if isinstance(group["lr"], Tensor) and not group["lr"].is_floating_point():
+            raise ValueError(
+                f"lr of parameter group {number} must be a number or a floating-point tensor, which can hold any rate, "
+                f"got a tensor of {group['lr'].dtype}; make the optimiser with lr.float()"
+            )
     base = float(optimizer.param_groups[0]["lr"])
     if base == 0:
         raise ValueError("the first parameter group's lr must not be 0: the other groups keep their ratio to it")
@@ -202,6 +214,11 @@ def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, ratios: list[float], rate: float) -> None:
+    if len(optimizer.param_groups) != len(ratios):
+        raise ValueError(
+            f"the optimiser must have the {len(ratios)} parameter groups that it had when rate_step was called, "
+            f"got {len(optimizer.param_groups)}; call rate_step after the groups are added"
+        )
     for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(ratio * rate)

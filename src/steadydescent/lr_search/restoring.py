@@ -23,6 +23,8 @@ WRAPPERS = ("torch.distributed", "torch.nn.parallel", "torch._dynamo")
 """Modules whose attributes belong together with state in C++ or in a compiler, which no copy reaches."""
 REGISTERED = ("_parameters", "_buffers", "_modules")
 """What is put back of such a wrapper, beside its mode."""
+HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+"""Where torch keeps the hooks of a tensor; there is no public way to them."""
 NO_DATA = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, partial, Enum)
 """Objects that may have attributes and are no state."""
 
@@ -34,9 +36,9 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, *others: Any) -
     Each thing is put back in place, so that whoever holds it goes on holding it, in the dtype it had:
 
     - of the model: which parameters, buffers, submodules and attributes each module has, and its mode; the values of
-      all tensors, in a state dict or not, whatever became of their size, dtype or memory; gradients and
-      `requires_grad`. A lazy module that got its shape inside is lazy again. Attributes that are other people's objects
-      stay as they are, but for tensors, lists, dicts, generators and modules;
+      all tensors, in a state dict or not, whatever became of their size, dtype or memory; gradients,
+      `requires_grad` and hooks on tensors. A lazy module that got its shape inside is lazy again. Attributes that are
+      other people's objects stay as they are, but for tensors, lists, dicts, generators and modules;
     - of the optimiser: groups and their order, rates (tensors too), all its state, of whatever type;
     - the random states of torch (CPU, and the devices of these tensors), numpy and Python;
     - `others`: what else takes part, as a `GradScaler`, a scheduler, an EMA, or the `EpochBatches` that are drawn from.
@@ -188,6 +190,8 @@ class _Kept:
         self._step(name, partial(_refill_dict, value, list(value.items())))
 
     def _tensor(self, name: str, tensor: Tensor, objects: bool) -> None:
+        for hooks in HOOKS:
+            self._hooks(f"{name}.{hooks}", tensor, hooks)
         if is_lazy(tensor):
             self._step(name, partial(_make_lazy, tensor, type(tensor), tensor.data))
             return
@@ -206,6 +210,13 @@ class _Kept:
             self._step(f"{name}.grad", partial(setattr, tensor, "grad", tensor.grad))
         self._dict(name, tensor.__dict__, objects)  # such as the main_grad of mixed precision
 
+    def _hooks(self, name: str, tensor: Tensor, which: str) -> None:
+        """Hooks of a tensor are no part of its `__dict__`; None until the first is registered."""
+        hooks = getattr(tensor, which)
+        if hooks is not None:
+            self._step(name, partial(_refill_dict, hooks, list(hooks.items())))
+        self._step(name, partial(_set_hooks, tensor, which, hooks))
+
 
 def _is_wrapper(module: nn.Module) -> bool:
     return any(cls.__module__.startswith(WRAPPERS) for cls in type(module).__mro__)
@@ -214,6 +225,13 @@ def _is_wrapper(module: nn.Module) -> bool:
 def _set_class(value: Any, cls: type) -> None:
     if type(value) is not cls:
         value.__class__ = cls
+
+
+def _set_hooks(tensor: Tensor, which: str, hooks: dict | None) -> None:
+    if (now := getattr(tensor, which)) is not hooks:
+        if now is not None:
+            now.clear()  # else torch's C++ goes on calling them
+        setattr(tensor, which, hooks)
 
 
 def _refill(value: set | deque, items: list) -> None:

@@ -25,7 +25,8 @@ def activation_bytes(module: nn.Module, *inputs: Any) -> int:
 
     The share of a minibatch's memory that grows with n: measure at n and 2n, and (bytes(2n) − bytes(n))/n is the bytes
     for each example, whatever is kept once. Each storage counts once. To count the loss too, hand in a module that
-    computes it. Weights, buffers and random generators are left as they were.
+    computes it. Weights, buffers and random generators are left as they were. What training would keep is counted under
+    `no_grad` and `inference_mode` too.
 
     >>> mlp = nn.Sequential(nn.Linear(40, 100), nn.ReLU(), nn.Linear(100, 10))
     >>> activation_bytes(mlp, torch.zeros(7, 40))  # 7 · (40 inputs + 100 hidden units) · 4 bytes
@@ -36,6 +37,11 @@ def activation_bytes(module: nn.Module, *inputs: Any) -> int:
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"module must be an nn.Module, got {module!r}")
+    with torch.inference_mode(False):  # in which nothing is kept, whatever else is switched on
+        return _kept_bytes(module, inputs)
+
+
+def _kept_bytes(module: nn.Module, inputs: tuple) -> int:
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     copies = tuple(value.clone() if isinstance(value, Tensor) else value for value in inputs)  # a view keeps no more
     own = {tensor.untyped_storage().data_ptr() for tensor in chain(module.parameters(), buffers.values())}

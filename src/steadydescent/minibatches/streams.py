@@ -20,7 +20,8 @@ class IndexStream:
 
     The last m mod n examples of an epoch are left out of it (they come again in the next). With `replacement` every
     example of every minibatch is drawn anew from all m, independently: the noise of the closed forms.
-    The stream depends on (m, n, seed, replacement) alone, not on how many batches are taken at a time.
+    The stream depends on (m, n, seed, replacement) alone, not on how many batches are taken at a time. It is on the
+    CPU, whatever torch's default device.
 
     >>> stream = IndexStream(examples=7, batch_size=3, seed=0)
     >>> stream.take(4).shape
@@ -34,13 +35,14 @@ class IndexStream:
         self.examples, self.batch_size = check_batch_size(examples, batch_size)
         self.replacement = check_flag(replacement, "replacement")
         self._generator = _seeded(seed)
-        self._left = torch.empty(0, self.batch_size, dtype=torch.int64)
+        self._left = torch.empty(0, self.batch_size, dtype=torch.int64, device="cpu")
 
     def _epoch(self) -> Tensor:
         whole = self.examples - self.examples % self.batch_size
         if self.replacement:
-            return torch.randint(self.examples, (whole // self.batch_size, self.batch_size), generator=self._generator)
-        return torch.randperm(self.examples, generator=self._generator)[:whole].view(-1, self.batch_size)
+            shape = (whole // self.batch_size, self.batch_size)
+            return torch.randint(self.examples, shape, generator=self._generator, device="cpu")
+        return _permutation(self.examples, self._generator)[:whole].view(-1, self.batch_size)
 
     def take(self, steps: int) -> Tensor:
         """The next `steps` minibatches, `[steps, n]`, int64 positions in the training set."""
@@ -95,7 +97,9 @@ class EpochBatches(Sampler[list[int]]):
     Each iteration counts for itself, and takes an epoch of its own. The state is that of the loop under way: a look at
     `next(iter(loader))` inside it, or a whole loop inside it, leaves it alone; between loops, it is that of the last.
     Where two iterations are alive and either could be meant, as behind `it = iter(loader)` that is kept in a variable,
-    `state_dict` refuses. A loop through `counted` is always the one that is meant.
+    `state_dict` refuses. A loop through `counted` is always the one that is meant. One that was interrupted behind its
+    first batch, and whose iterator a kept traceback keeps alive, looks as one around a whole loop: where a state is
+    taken behind the end of an epoch alone, delete that traceback first (in a notebook, start the kernel anew).
 
     >>> from torch.utils.data import DataLoader
     >>> batches = EpochBatches(examples=7, batch_size=3, seed=0)
@@ -142,7 +146,7 @@ class EpochBatches(Sampler[list[int]]):
         done = self._newest.first if self._resume else 0
         walk = self._newest = _Pass(self._generator.get_state(), done, self._resume)
         self._resume = False
-        order = torch.randperm(self.examples, generator=self._generator)
+        order = _permutation(self.examples, self._generator)
         world_batches = order.split(self.batch_size * self.world_size)[done : len(self)]
         self._under_way.append(walk)
         try:
@@ -220,7 +224,7 @@ class EpochBatches(Sampler[list[int]]):
         self._newest = self._last
         self._under_way, self._resume = [], done < len(self)
         if not self._resume:
-            torch.randperm(self.examples, generator=self._generator)  # that epoch is over: pass its order by
+            _permutation(self.examples, self._generator)  # that epoch is over: pass its order by
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is no loop under way, but stands where the one is that the copied is in."""
@@ -288,6 +292,11 @@ def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if rank >= world_size:
         raise ValueError(f"rank must be below world_size = {world_size}, got {rank}")
     return rank, world_size
+
+
+def _permutation(examples: int, generator: torch.Generator) -> Tensor:
+    """On the CPU, as the generator is, whatever the default device."""
+    return torch.randperm(examples, generator=generator, device="cpu")
 
 
 def _seeded(seed: int) -> torch.Generator:

@@ -57,7 +57,7 @@ def standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     >>> standardise(torch.tensor([[1.0], [3.0]]), torch.tensor([2.0]), torch.tensor([1.0])).flatten().tolist()
     [-1.0, 1.0]
     """
-    scales = torch.as_tensor(std)
+    scales = torch.as_tensor(std, device=x.device)
     if not ((scales > 0) & (scales < math.inf)).all():
         raise ValueError(f"std must be positive and finite, got {std}")
     return (x - mean) / std
