@@ -167,7 +167,10 @@ def processes(device: str, asked: str) -> int:
     """
     elsewhere = os.environ.get("DASK_SCHEDULER_ADDRESS")
     if elsewhere and not re.fullmatch(r"[a-z]+://[^\s/]+:\d+/?", elsewhere):
-        raise ValueError(f"DASK_SCHEDULER_ADDRESS must be like tcp://host:8786, got {elsewhere!r}")
+        raise RuntimeError(
+            f"no Dask scheduler answers at DASK_SCHEDULER_ADDRESS={elsewhere} (it is no address); it must be like "
+            "tcp://host:8786"
+        )
     if asked in ("", "auto"):
         if asked == "" or elsewhere or importlib.util.find_spec("distributed") is None:
             return 1
