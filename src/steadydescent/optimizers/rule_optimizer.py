@@ -2,21 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import attrgetter
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import ParamsT
 
-from steadydescent.checks import check_count, check_size
 from steadydescent.optimizers.group_keys import FLAGS, refused
 from steadydescent.optimizers.rules import Rule
+from steadydescent.optimizers.step_checks import can_be_updated, checked_rate, checked_step, fit, refuse_unfit
 from steadydescent.optimizers.torch_twins import TWINS, from_torch, to_torch
-from steadydescent.optimizers.updates import FULL, HALF, overlaps, update_in_place
+from steadydescent.optimizers.updates import update_in_place
 
-DTYPES = FULL | HALF
 _FORMERLY = {"momentum_buffer": "velocity", "square_avg": "square", "exp_avg": "mean", "exp_avg_sq": "square"}
 """Names of state tensors → what states saved before they had torch's names call them."""
 
@@ -77,7 +75,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if unknown := set(hyper) - set(self.rule.hyper) - FLAGS:
             raise TypeError(self._foreign({name: [] for name in unknown}))
         own = {name: value for name, value in hyper.items() if name in self.rule.hyper}
-        super().__init__(params, {"lr": _checked_rate(lr), **self.rule.checked(**own)})
+        super().__init__(params, {"lr": checked_rate(lr), **self.rule.checked(**own)})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with their own `lr` and hyper-parameters; those not given are the optimiser's.
@@ -106,8 +104,12 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _taken_over(self, param: Any, kept: Any) -> Any:
         """A parameter's state with copies of its tensors, shared with no other optimiser, that lie as it does."""
-        if not isinstance(param, Tensor) or not (kept := {key: v for key, v in kept.items() if v is not None}):
-            return kept  # torch lets other entries through, and had None for no momentum
+        if not isinstance(param, Tensor):
+            return kept  # torch lets other entries through
+        if not isinstance(kept, dict):
+            raise ValueError(f"state of a parameter must be a dict, got {type(kept).__name__}")
+        if self._is_new(kept := {key: value for key, value in kept.items() if value is not None}):
+            return kept  # torch's SGD had None for no momentum
         kept |= {name: kept.pop(_FORMERLY[name]) for name in self._formerly_called(kept)}
         if "dampening" in self._fixed:
             kept.setdefault("step", 0)  # torch's SGD counts none
@@ -116,10 +118,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         if is_lazy(param):
             raise ValueError("state of a lazy module's parameter: run the module once, then load the state")
         for name in self.state_names:
+            if not isinstance(kept[name], Tensor):
+                raise ValueError(f"{name} must be a tensor, got {type(kept[name]).__name__}")
             if kept[name].shape != param.shape:
                 raise ValueError(f"{name} must have the shape {[*param.shape]}, got {[*kept[name].shape]}")
         copies = {name: _copied(kept[name], param) for name in self.state_names}
-        return {**kept, "step": _checked_step(kept["step"]), **copies}
+        return {**kept, "step": checked_step(kept["step"]), **copies}
 
     def _formerly_called(self, kept: Mapping[str, Any]) -> list[str]:
         return [name for name in self.state_names if name not in kept and _FORMERLY.get(name) in kept]
@@ -134,7 +138,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if (rule := group.get("rule")) != self._rule_name:
             raise ValueError(f"{name} takes groups of the rule {self._rule_name!r} alone, got one of {rule!r}")
         hyper = {key: group[key] for key in self.rule.hyper}
-        return {"lr": _checked_rate(group["lr"]), **self.rule.checked(**hyper)}
+        return {"lr": checked_rate(group["lr"]), **self.rule.checked(**hyper)}
 
     def _foreign(self, names: Mapping[str, Sequence[str]]) -> str:
         told = f"{type(self).__name__} has no {sorted(names)}; its hyper-parameters are {sorted(self.rule.hyper)}"
@@ -167,16 +171,17 @@ class RuleOptimizer(torch.optim.Optimizer):
             The closure's loss, if there is one.
 
         Raises:
-            ValueError: for a weight or gradient that cannot be updated, by name, before any parameter changes.
+            ValueError: for a weight or gradient that cannot be updated, and for a weight that has another shape than
+                its gradient or state, by name, before any parameter changes.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, params in self._due():
+        for group, params, states in self._due():
             hyper = {name: group[name] for name in self.rule.hyper}
-            for once in _rounds(params):
-                for made, alike in self._by_updates(once).items():
+            for once, kept in _rounds(params, states):
+                for made, alike in self._by_updates(once, kept).items():
                     self._update(*alike, made + 1, group["lr"], hyper)
         return loss
 
@@ -194,12 +199,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         for state in states:
             state["step"] = step
 
-    def _by_updates(self, params: list[Tensor]) -> dict[int, tuple[list[Tensor], list[dict[str, Any]]]]:
+    def _by_updates(
+        self, params: list[Tensor], states: list[Any]
+    ) -> dict[int, tuple[list[Tensor], list[dict[str, Any]]]]:
         """Parameters and their states by the number of updates that they have had; state starts here."""
-        states = [*map(self.state.__getitem__, params)]
-        if not all(states):
-            for param, state in zip(params, states, strict=True):
-                if not state:
+        for place, (param, state) in enumerate(zip(params, states, strict=True)):
+            if not state or "step" not in state:
+                state = states[place] = self.state[param]
+                if "step" not in state:
                     state.update(zip(self.state_names, self.rule.init(param), strict=True), step=0)
         made = [state["step"] for state in states]
         if len(set(made)) == 1:
@@ -210,66 +217,37 @@ class RuleOptimizer(torch.optim.Optimizer):
             alike[number][1].append(state)
         return alike
 
-    def _due(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
-        """Each group with its parameters that have a gradient."""
+    def _due(self) -> list[tuple[dict[str, Any], list[Tensor], list[Any]]]:
+        """Each group with its parameters that have a gradient, and their states; refused if any cannot be updated."""
         due = []
         for number, group in enumerate(self.param_groups):
             params = [param for param in group["params"] if param.grad is not None]
-            if not _can_be_updated(params, [param.grad for param in params]):
+            grads, states = [param.grad for param in params], [*map(self.state.get, params)]
+            if not can_be_updated(params, grads) or not fit(params, grads, states, self.state_names):
                 for place, param in enumerate(group["params"]):
-                    if param.grad is not None and not _can_be_updated([param], [param.grad]):
+                    if param.grad is not None:
                         who = f"parameter {(group.get('param_names') or range(place + 1))[place]} of group {number}"
-                        self._refuse(who, param, param.grad)
-            due.append((group, params))
+                        kept = self.state.get(param)
+                        begun = None if self._is_new(kept) else kept
+                        refuse_unfit(type(self).__name__, who, param, begun, self.state_names)
+            due.append((group, params, states))
         return due
 
-    def _refuse(self, who: str, param: Tensor, grad: Tensor) -> NoReturn:
-        name, known = type(self).__name__, sorted(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        if grad.is_complex() or grad.layout != torch.strided or grad.is_nested:
-            layout = str(grad.layout).removeprefix("torch.")
-            kind = "complex" if grad.is_complex() else "nested" if grad.is_nested else layout.replace("_", " ")
-            kind = "sparse" if layout.startswith("sparse") else kind
-            raise ValueError(f"{name} needs dense real gradients; that of {who} is {kind}")
-        if {param.dtype, grad.dtype} - DTYPES:
-            dtypes = f"{param.dtype}, its gradient {grad.dtype}".replace("torch.", "")
-            raise ValueError(f"{name} updates weights of {', '.join(known)}; {who} is {dtypes}: cast it, or freeze it")
-        raise ValueError(f"{name} updates in place, and numbers of {who} share memory: give it a clone")
+    def _is_new(self, kept: Mapping[str, Any] | None) -> bool:
+        """Whether a parameter's state holds nothing of an optimiser's; what else is there is the user's own."""
+        return not kept or kept.keys().isdisjoint({"step", *self.state_names, *_FORMERLY, *_FORMERLY.values()})
 
 
-def _can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
-    return (
-        {*map(attrgetter("dtype"), params), *map(attrgetter("dtype"), grads)} <= DTYPES
-        and set(map(attrgetter("layout"), grads)) <= {torch.strided}
-        and not any(map(attrgetter("is_nested"), grads))
-        and (all(map(Tensor.is_contiguous, params)) or not any(map(overlaps, params)))
-    )
-
-
-def _rounds(params: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Parameters such that each comes once in a round: one that is given twice is updated twice."""
+def _rounds(params: list[Tensor], states: list[Any]) -> Iterator[tuple[list[Tensor], list[Any]]]:
+    """Parameters, each once in a round, and their states: one that is given twice is updated twice."""
     while params:
         if len(set(map(id, params))) == len(params):  # as almost always
-            yield params
+            yield params, states
             return
-        once = {id(param): param for param in params}
-        yield [*once.values()]
-        params = [param for param in params if once.pop(id(param), None) is None]
-
-
-def _checked_rate(lr: float | Tensor) -> float | Tensor:
-    """A number, or a 0-dim tensor as it is, so that whoever changes it in place changes the rate."""
-    if not isinstance(lr, Tensor):
-        return check_size(lr, "lr")
-    if lr.ndim:
-        raise ValueError(f"lr must be a number or a tensor without axes, got one of shape {[*lr.shape]}")
-    check_size(lr.item(), "lr")
-    return lr
-
-
-def _checked_step(step: Any) -> int:
-    """The number of updates as an int; torch's optimisers keep a tensor."""
-    number = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
-    return check_count(int(number) if isinstance(number, float) and number.is_integer() else number, "step", least=0)
+        once = {id(param): (param, state) for param, state in zip(params, states, strict=True)}
+        yield [param for param, _ in once.values()], [state for _, state in once.values()]
+        again = [pair for pair in zip(params, states, strict=True) if once.pop(id(pair[0]), None) is None]
+        params, states = [param for param, _ in again], [state for _, state in again]
 
 
 def _copied(kept: Tensor, param: Tensor) -> Tensor:
