@@ -1,12 +1,13 @@
 """Parameter groups and gradients that the optimisers refuse: a sentence, and nothing has changed."""
 
 import math
+import operator
 
 import pytest
 import torch
 from torch import nn
 
-from facade_training import assert_unchanged, every_facade, parameters, snapshot, walk
+from facade_training import assert_same, assert_unchanged, every_facade, parameters, snapshot, walk
 from steadydescent.optimizers import SGD, Adam, AdamW, Momentum, Nesterov, RMSProp
 
 BAD = [
@@ -43,6 +44,61 @@ def test_a_bad_value_is_refused_by_the_constructor_in_a_group_and_in_an_added_on
         optimizer.add_param_group(group)
     assert_unchanged(optimizer, before)
     assert len(list(group["params"])) == 2  # not even the group's parameters were looked at
+
+
+@pytest.mark.parametrize(("facade", "bad", "says"), BAD)
+def test_a_bad_value_put_into_a_group_later_is_refused_before_anything_moves(facade, bad, says):
+    two = [parameters(), parameters()]
+    optimizer, params = facade([{"params": params} for params in two], 0.1), two[0] + two[1]
+    walk(optimizer, params, range(2))
+    optimizer.param_groups[1].update(bad)
+    before = [param.clone() for param in params]
+    for _ in range(2):  # it stays refused
+        with pytest.raises(ValueError, match=f"parameter group 1: .*{says}"):
+            walk(optimizer, params, [2])
+    assert_same(params, before)
+    assert {state["step"] for state in optimizer.state.values()} == {2}
+    (name,) = bad
+    optimizer.param_groups[1][name] = optimizer.param_groups[0][name]
+    walk(optimizer, params, [2])
+
+
+WORDS = {"betas": (0.5, 0.6), "momentum": 0.5, "alpha": 0.5, "maximize": True, "amsgrad": True, "Weight_Decay": 0.1}
+
+
+@every_facade
+@pytest.mark.parametrize("word", WORDS)
+def test_torchs_words_put_into_a_group_later_are_refused_rather_than_ignored(facade, word):
+    params = parameters()
+    optimizer = facade(params, 0.1)
+    walk(optimizer, params, range(2))
+    optimizer.param_groups[0] |= {"maximize": None, "lr_mult": 2.0}  # which ask for nothing
+    walk(optimizer, params, [2])
+    held = [param.clone() for param in params]
+    optimizer.param_groups[0][word] = WORDS[word]
+    with pytest.raises(ValueError, match=rf"parameter group 0: {facade.__name__} has no \['{word}'\]"):
+        walk(optimizer, params, [3])
+    assert_same(params, held)
+
+
+def test_what_a_group_lacks_is_said_at_the_step():
+    params = parameters()
+    optimizer = Adam(params)
+    optimizer.param_groups.append({"params": parameters(), "lr": 0.1})
+    with pytest.raises(ValueError, match=r"parameter group 1: a parameter group of Adam must have \['beta1'"):
+        walk(optimizer, params, [0])
+
+
+@every_facade
+def test_the_users_dict_is_the_group_as_with_torch(facade):
+    groups = [{"params": parameters()}, {"params": parameters(), "lr": 0.1}]
+    optimizer = facade(groups[:1], 0.1)
+    optimizer.add_param_group(groups[1])
+    assert all(map(operator.is_, optimizer.param_groups, groups))
+    groups[1]["lr"] = 0.0
+    held = [param.clone() for param in groups[1]["params"]]
+    walk(optimizer, groups[0]["params"] + groups[1]["params"], range(2))
+    assert_same(groups[1]["params"], held)
 
 
 @pytest.mark.parametrize("key", ["betas", "momentum", "alpha", "dampening", "mu", "beta"])

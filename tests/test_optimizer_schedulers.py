@@ -39,6 +39,21 @@ def test_torchs_schedulers_do_to_ours_what_they_do_to_torchs(build, lr):
     assert_same(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
+def test_a_rate_that_a_scheduler_has_lowered_to_just_below_zero_stops_nothing():
+    """`LinearLR` multiplies, and ends at -3e-17."""
+    lowest = 0.0
+    for total in range(2, 20):
+        params = parameters()
+        optimizer = Adam(params, 0.3)
+        schedule = lr_scheduler.LinearLR(optimizer, 0.7, 0.0, total)
+        for step in range(total + 1):
+            walk(optimizer, params, [step])
+            schedule.step()
+        lowest = min(lowest, optimizer.param_groups[0]["lr"])
+        copy.deepcopy(optimizer).load_state_dict(optimizer.state_dict())
+    assert -1e-15 < lowest < 0
+
+
 def test_plateaus_lower_the_rate():
     params = parameters()
     optimizer = Momentum(params, 0.1)

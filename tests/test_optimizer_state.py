@@ -94,6 +94,19 @@ def test_a_deep_copy_continues_on_its_own(facade):
         (Adam, lambda saved: saved["state"][1].pop("exp_avg_sq"), r"must have \['exp_avg_sq'\]"),
         (Adam, lambda saved: saved["param_groups"][0].update(betas=[0.9]), r"betas must hold 2 numbers, got \[0.9\]"),
         (Adam, lambda saved: saved["state"][1].update(step=2.5), "step must be a whole number of at least 0, got 2.5"),
+        (Adam, lambda saved: saved["state"][1].update(exp_avg=[1.0]), "exp_avg must be a tensor, got list"),
+        (Adam, lambda saved: saved["state"][1].update(exp_avg=1.0), "exp_avg must be a tensor, got float"),
+        (Adam, lambda saved: saved["state"].update({1: 3}), "state of a parameter must be a dict, got int"),
+        (
+            Adam,
+            lambda saved: saved["state"][1].update(exp_avg=torch.ones(7, device="meta")),
+            "state on the meta device holds no values",
+        ),
+        (
+            Adam,
+            lambda saved: saved["param_groups"][0].update(lr=torch.tensor(1)),
+            "floating-point tensor, got one of int64",
+        ),
         (
             Adam,
             lambda saved: saved["state"][1].update(exp_avg=torch.ones(1)),

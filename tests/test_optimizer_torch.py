@@ -308,6 +308,13 @@ def test_names_that_would_go_unheeded_are_refused_with_the_one_that_was_meant(fa
         facade(parameters(), 0.1, **{key: value})
 
 
+def test_a_users_number_is_no_misspelt_hyper_parameter_of_another_rule():
+    for facade in (SGD, Momentum, Nesterov, Adam, AdamW):
+        assert facade([{"params": parameters(), "meta": 3}], 0.1).param_groups[0]["meta"] == 3
+    with pytest.raises(ValueError, match="'meta' may mean 'beta'"):
+        RMSProp([{"params": parameters(), "meta": 3}], 0.1)
+
+
 def test_torchs_names_are_refused_whatever_they_hold():
     for value in (None, False, "0.9", {}):
         with pytest.raises(ValueError, match=r"Momentum has no \['momentum'\]"):

@@ -62,10 +62,34 @@ def test_tensors_that_lie_otherwise_in_memory_take_their_rules_steps(name):
     assert_follows_its_rule(name, plain, strided_grad=True, weight_decay=0.1)
 
 
-@pytest.mark.parametrize(("name", "memory"), [("momentum", "mu"), ("nesterov", "mu"), ("averaged-momentum", "beta")])
-def test_without_memory_the_velocity_is_the_gradient(name, memory):
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "memory"),
+    [("momentum", "mu"), ("nesterov", "mu"), *((name, "beta") for name in FACADES if "beta" in RULES[name].hyper)],
+)
+def test_without_memory_the_state_is_that_of_the_rule(name, memory, threads, monkeypatch):
     """torch's SGD would leave it as it was, which shows as soon as the memory is raised."""
-    assert_follows_its_rule(name, *parameters(shapes=[(3, 11)]), tolerance=BIT, **{memory: 0.0})
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    (ours,) = parameters(shapes=[(3, 11)])
+    assert_follows_its_rule(name, ours, **{memory: 0.0})
+    assert_follows_its_rule(name, ours, weight_decay=0.1, **{memory: 0.0})
+    assert_follows_its_rule(name, nn.Parameter(ours.detach().t()), **{memory: 0.0})
+
+
+@every_facade
+def test_the_default_device_need_not_be_that_of_the_weights(facade):
+    for size in (5, updates.GRAIN + 1):
+        one, other = parameters(torch.float32, [(size,)]), parameters(torch.float32, [(size,)])
+        with torch.device("meta"):
+            optimizer = facade(one, 0.1)
+        plain = facade(other, 0.1)
+        for step in range(3):
+            feed(one, step)
+            feed(other, step)
+            with torch.device("meta"):
+                optimizer.step()
+            plain.step()
+        assert_same(one, other)
 
 
 @every_facade
@@ -110,7 +134,6 @@ def test_parameters_of_several_dtypes_and_steps_share_a_group():
 
 def test_a_rate_or_a_memory_that_torchs_functions_do_not_take_is_left_to_the_rule():
     assert form("momentum") is not None
-    assert updates._form(Momentum.rule.update, 0.1, {"mu": 0.0}) is None
     assert updates._form(Momentum.rule.update, torch.tensor(0.1, device="meta"), {"mu": 0.9}) is None
     assert updates._form(lambda theta: theta, 0.1, {}) is None
 

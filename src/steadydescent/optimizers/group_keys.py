@@ -4,7 +4,8 @@ Users keep their own notes in groups (`lr_mult`, `layer_id`), and torch's optimi
 hyper-parameters of other rules, torch's names of them, flags that ask for what no rule here does, and misspelt names.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 from steadydescent.optimizers.rules import RULES
@@ -42,8 +43,10 @@ def refused(hyper: Collection[str], fixed: Mapping[str, Any], group: Mapping[str
         if key in FLAGS:
             if group[key] and group[key] != fixed.get(key):
                 found[key] = []
-        elif (key in OTHERS or _may_be_hyper(group[key])) and (near := _nearest(key, [*sorted(known), *OTHERS])):
-            found[key] = [name for name in MEANT.get(near, (near,)) if name in known]
+        elif (key in OTHERS or _may_be_hyper(group[key])) and (near := _nearest(key, (*sorted(known), *OTHERS))):
+            meant = [name for name in MEANT.get(near, (near,)) if name in known]
+            if meant or _plain(key) == _plain(near):  # `meta` is no misspelt `beta` where there is none
+                found[key] = meant
     return found
 
 
@@ -51,7 +54,8 @@ def _may_be_hyper(value: Any) -> bool:
     return value is not None and not isinstance(value, str | bytes | bool | dict)
 
 
-def _nearest(key: str, names: Sequence[str]) -> str | None:
+@cache
+def _nearest(key: str, names: tuple[str, ...]) -> str | None:
     """The first of the names that is the same but for capitals and underscores, or else near."""
     same = (name for name in names if _plain(key) == _plain(name))
     return next(same, next((name for name in names if _is_near(_plain(key), _plain(name))), None))

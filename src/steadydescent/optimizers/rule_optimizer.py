@@ -28,13 +28,16 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     **Weights.** float64, float32, bfloat16 and float16, of any size, layout, device and tensor class, sharded ones
     (`DTensor`) too. Complex, float8 and other dtypes, sparse and nested gradients, and weights whose numbers share
-    memory (`expand`) are refused by name before anything changes. A step is counted when it has been made. Updates go
+    memory (`expand`) or are negated lazily are refused by name before anything changes; so is a weight that was resized
+    (new tokens, pruning) when its gradient or state was not. A step is counted when it has been made. Updates go
     by torch's own functions, equal to the rule to rounding; fused kernels are taken where tests prove them right
     (`optimizers.updates`). In bfloat16, as in torch, 0.999·s rounds back to s, so that β₂ = 0.999 never forgets, and
     in float16 the square of 1e-4 is 0: keep parameters in float32 and let autocast do the rest.
 
     **State.** For each parameter `step`, the number of its updates (an int), and for each of `state_names` one tensor
     of its shape, dtype and device, changed in place: to keep a `state_dict` while training goes on, copy it deeply.
+    What else is there is the user's. torch's distributed checkpoints take it as it is, not flattened
+    (`flatten_optimizer_state_dict`): torch would look there for our names in groups that have torch's.
 
     **From torch and back.** States have torch's form. `load_state_dict` takes that of torch's `Adam`, `AdamW`,
     `RMSprop` and `SGD`, and theirs takes ours, where the rule is the same: SGD with momentum is `Momentum`, with
@@ -45,7 +48,8 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     **Names.** Hyper-parameters go by our names (`mu`, `beta1`, ...), in arguments and in `param_groups`; torch's
     (`betas`, `momentum`, `alpha`) and misspelt ones are refused, with the name that may have been meant. All other keys
-    of a group are the user's and stay there. torch's flags (`foreach`, `fused`, `amsgrad`, `capturable`, ...) may stand
+    of a group are the user's and stay there. What is put into a group later is looked at by the next step, except for
+    a rate tensor that is filled anew. torch's flags (`foreach`, `fused`, `amsgrad`, `capturable`, ...) may stand
     as None or False; True is refused.
 
     **Schedulers.** All of torch's. `OneCycleLR` and `CyclicLR` want `cycle_momentum=False`, and refuse without it: they
@@ -68,6 +72,8 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     rule: ClassVar[Rule]
     state_names: ClassVar[tuple[str, ...]]
+    _seen: Sequence[tuple[list[str], list[Any]]] = ()
+    """Keys and values of each group as the last step found them."""
 
     def __init__(self, params: ParamsT, lr: float | Tensor, **hyper: Any) -> None:
         if wrong := refused(self.rule.hyper, self._fixed, hyper):
@@ -86,13 +92,20 @@ class RuleOptimizer(torch.optim.Optimizer):
         """
         if isinstance(param_group, dict):  # torch says what else is wrong
             checked = self._checked({"rule": self._rule_name, **self.defaults, **param_group})
-            param_group = {"rule": self._rule_name, **param_group, **checked}
+            param_group.update({"rule": self._rule_name, **checked})  # as with torch, the user's dict is the group
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """State and groups as torch's optimiser of the same rule has them, which can go on from it."""
         saved = super().state_dict()
         return {**saved, "param_groups": [to_torch(self._rule_name, group) for group in saved["param_groups"]]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """torch's, with a sentence for tensors without values; what is refused is said at the class."""
+        try:
+            super().load_state_dict(state_dict)
+        except NotImplementedError as error:  # torch's, for a copy out of the meta device
+            raise ValueError(f"state on the meta device holds no values to load: {error}") from error
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over groups and state, or refuse before anything changes; `load_state_dict` ends here, and copies do."""
@@ -171,7 +184,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             The closure's loss, if there is one.
 
         Raises:
-            ValueError: for a weight or gradient that cannot be updated, and for a weight that has another shape than
+            ValueError: for what has been put into a group since and `add_param_group` would refuse, for a weight or
+                gradient that cannot be updated, and for a weight that has another shape than
                 its gradient or state, by name, before any parameter changes.
         """
         loss = None
@@ -219,6 +233,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _due(self) -> list[tuple[dict[str, Any], list[Tensor], list[Any]]]:
         """Each group with its parameters that have a gradient, and their states; refused if any cannot be updated."""
+        self._check_changed_groups()
         due = []
         for number, group in enumerate(self.param_groups):
             params = [param for param in group["params"] if param.grad is not None]
@@ -232,6 +247,29 @@ class RuleOptimizer(torch.optim.Optimizer):
                         refuse_unfit(type(self).__name__, who, param, begun, self.state_names)
             due.append((group, params, states))
         return due
+
+    def _check_changed_groups(self) -> None:
+        """Refuse what has been put into a group since the last step and would go unheeded, or to NaN."""
+        now = [([*group], [*group.values()]) for group in self.param_groups]
+        for number, (group, (keys, values)) in enumerate(zip(self.param_groups, now, strict=True)):
+            known, before = self._seen[number] if number < len(self._seen) else ([], [])
+            changed = [key for key, old, new in zip(keys, before, values, strict=False) if old is not new]
+            if changed or keys != known:
+                try:
+                    self._check_values(group, changed if keys == known else keys)
+                except ValueError as error:
+                    raise ValueError(f"parameter group {number}: {error}") from None
+        self._seen = now
+
+    def _check_values(self, group: dict[str, Any], changed: list[str]) -> None:
+        if not {"lr", *self.rule.hyper}.issuperset(changed):
+            self._checked(group)
+            return
+        for key in changed:  # as schedulers do at every step
+            if key == "lr":
+                checked_rate(group["lr"])
+            else:
+                self.rule.checked(**{key: group[key]})
 
     def _is_new(self, kept: Mapping[str, Any] | None) -> bool:
         """Whether a parameter's state holds nothing of an optimiser's; what else is there is the user's own."""

@@ -11,6 +11,8 @@ from steadydescent.checks import check_count, check_size
 from steadydescent.optimizers.updates import FULL, HALF, overlaps
 
 DTYPES = FULL | HALF
+ROUNDED = -1e-7
+"""How far below 0 a rate may be: schedulers that lower it to 0 end there but for rounding (`LinearLR` at -3e-17)."""
 
 
 def can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
@@ -88,14 +90,19 @@ def _refuse_kind(name: str, who: str, param: Tensor, grad: Tensor) -> None:
 def checked_rate(lr: float | Tensor) -> float | Tensor:
     """A number, or a 0-dim tensor as it is, so that whoever changes it in place changes the rate."""
     if not isinstance(lr, Tensor):
-        return check_size(lr, "lr")
+        check_size(0 if _is_rounded(lr) else lr, "lr")
+        return float(lr)
     if lr.ndim:
         raise ValueError(f"lr must be a number or a tensor without axes, got one of shape {[*lr.shape]}")
     if not lr.is_floating_point():
         dtype = str(lr.dtype).removeprefix("torch.")
         raise ValueError(f"lr must be a number or a floating-point tensor, got one of {dtype}, which cannot hold 0.5")
-    check_size(lr.item(), "lr")
+    check_size(0 if _is_rounded(lr.item()) else lr.item(), "lr")
     return lr
+
+
+def _is_rounded(lr: Any) -> bool:
+    return isinstance(lr, float) and ROUNDED < lr < 0
 
 
 def checked_step(step: Any) -> int:

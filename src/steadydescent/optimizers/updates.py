@@ -71,10 +71,9 @@ def update_in_place(update: Update, columns: Columns, step: int, lr: float | Ten
 def _form(update: Update, lr: float | Tensor, hyper: Mapping[str, Any]) -> Form | None:
     """The function that does what `update` does with this rate and these hyper-parameters, if there is one.
 
-    None for a memory of 0: torch's SGD then leaves the velocity as it was, and the rule's is the gradient. Nor for a
-    rate on a GPU, which would have to be waited for.
+    None for a rate on a GPU, which would have to be waited for.
     """
-    if 0 in (hyper.get("mu"), hyper.get("beta")) or (isinstance(lr, Tensor) and not lr.is_cpu):
+    if isinstance(lr, Tensor) and not lr.is_cpu:
         return None
     return _FORMS.get(update)
 
@@ -178,6 +177,9 @@ def _sgd(
     nesterov: bool = False,
     **way: Any,
 ) -> None:
+    if velocities:
+        # without a memory torch leaves the velocity as it was, and the rule's is the gradient
+        momentum = momentum or math.ulp(0.0)
     if way.get("foreach"):
         _sgd_by_operation(params, grads, velocities, lr, weight_decay, momentum, dampening, nesterov)
         return
@@ -203,7 +205,8 @@ def _sgd_by_operation(
     if weight_decay:
         grads = [*torch._foreach_add(grads, params, alpha=weight_decay)]
     if velocities:
-        memory = torch.tensor(momentum, dtype=torch.float64)  # a number would be rounded to half precision first
+        # a number would be rounded to half precision first
+        memory = torch.tensor(momentum, dtype=torch.float64, device="cpu")
         torch._foreach_mul_(velocities, memory)
         torch._foreach_add_(velocities, grads, alpha=1 - dampening)
         grads = [*torch._foreach_add(grads, velocities, alpha=momentum)] if nesterov else velocities
@@ -219,7 +222,7 @@ def _rmsprop(
     **arguments: Any,
 ) -> None:
     if not fused:
-        steps = [torch.zeros(())] * len(params)  # counted, never read
+        steps = [torch.zeros((), device="cpu")] * len(params)  # counted, never read
         rmsprop(params, grads, squares, [], [], steps, alpha=alpha, momentum=0.0, centered=False, **arguments)
         return
     for part in _portions(params):  # as Adam's: no memory of the mean, and no correction, since 1 − β^∞ = 1
@@ -241,7 +244,7 @@ def _portions(tensors: Sequence[Tensor]) -> Iterator[slice]:
 def _adam(
     params: list[Tensor], grads: list[Tensor], means: list[Tensor], squares: list[Tensor], step: float, **arguments: Any
 ) -> None:
-    steps = [*torch.full((len(params),), step - 1, dtype=torch.float32).unbind()]  # torch adds one
+    steps = [*torch.full((len(params),), step - 1, dtype=torch.float32, device="cpu").unbind()]  # torch adds one
     adam(params, grads, means, squares, [], steps, amsgrad=False, maximize=False, **arguments)
 
 
@@ -255,7 +258,8 @@ _FORMS: Mapping[Update, Form] = {
     rules.corrected_momentum: Form(
         _sgd,
         lambda step, lr, beta: {
-            "lr": debias(torch.tensor(lr, dtype=torch.float64), beta, step).item(), "momentum": beta, "dampening": beta,
+            "lr": debias(torch.tensor(lr, dtype=torch.float64, device="cpu"), beta, step).item(),
+            "momentum": beta, "dampening": beta,
         },
         FULL,
     ),
