@@ -107,7 +107,7 @@ def check(model: nn.Module, reference: nn.Module, way: str, mesh: DeviceMesh, pa
 
 
 def refused(use, sentence: str) -> None:
-    with pytest.raises((ValueError, RuntimeError), match=re.escape(sentence)):
+    with pytest.raises((ValueError, RuntimeError, OSError), match=re.escape(sentence)):
         use()
 
 
@@ -129,6 +129,8 @@ def work(rank: int, processes: int, folder: str) -> None:
         for way, spread in WAYS.items():
             check(spread(plain(), mesh), plain(), way, mesh, Path(folder) / f"{way}.safetensors")
         replicated(rank, Path(folder))
+        (Path(folder) / "file").touch()
+        refused(lambda: save_checkpoint(f"{folder}/file/a.safetensors", sharded(plain(), mesh), None, 1), "file")
     finally:
         distributed.destroy_process_group()
 

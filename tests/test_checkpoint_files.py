@@ -165,7 +165,7 @@ def strange_optimizer(run):
         (narrow, r"'3.weight' has shape \(3, 5\) in .*a.safetensors but \(2, 5\) in the model"),
         (double, r"is torch.float32 in .*a.safetensors but torch.float64 in the model"),
         (deeper, r"'4.bias' is in the model but not in .*a.safetensors"),
-        (reversed_order, "groups hold the parameters"),
+        (reversed_order, "groups of the optimizer hold the parameters"),
         (another_optimizer, r"a.safetensors was written with torch.optim.adam.Adam, not torch.optim.sgd.SGD"),
         (strange_optimizer, "parameter 0 of the optimizer's group 0 is none of the model's"),
         (another_average, r"'module.0.bias' is in .*a.safetensors but not in the part 'ema'"),

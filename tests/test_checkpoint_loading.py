@@ -192,6 +192,74 @@ def test_an_averages_load_that_is_refused_changes_nothing(assign):
     assert ema.updates == 0
 
 
+# An optimiser as a part
+
+
+def wide_momentum(parameters, **options):
+    """SGD whose momentum has more bits than its weights."""
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, **options)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            momentum = torch.full_like(parameter, 1.0009765625, dtype=torch.float32)
+            optimizer.state[parameter]["momentum_buffer"] = momentum
+    return optimizer
+
+
+@pytest.mark.parametrize("owner", ["model", "part", "nobody"])
+def test_an_optimizer_comes_back_as_a_part_as_it_does_as_the_optimizer(path, owner):
+    model, other = nn.Linear(3, 2).bfloat16(), nn.Linear(3, 2).bfloat16()
+    optimizer = wide_momentum((model if owner == "model" else other).parameters())
+    before = copy.deepcopy(optimizer.state_dict())
+    parts = {"optimizer_2": optimizer, **({"other": other} if owner == "part" else {})}
+    save_checkpoint(path, model, None, 1, **parts)
+    for slots in optimizer.state.values():
+        slots["momentum_buffer"] = torch.zeros_like(slots["momentum_buffer"])
+    load_checkpoint(path, model, None, **parts)
+    assert_same(optimizer.state_dict(), before)
+
+
+def test_a_failed_load_gives_an_optimizer_that_is_a_part_its_slots_back(path):
+    model = nn.Sequential(nn.Linear(3, 2).bfloat16(), Refusing())
+    optimizer, last = wide_momentum(model.parameters()), Refusing()
+    save_checkpoint(path, model, None, 1, second=optimizer, last=last)
+    optimizer.param_groups[0]["lr"] = 7.0
+    before, last.willing = copy.deepcopy(optimizer.state_dict()), False
+    with pytest.raises(RuntimeError, match="not today"):
+        load_checkpoint(path, model, None, second=optimizer, last=last)
+    assert_same(optimizer.state_dict(), before)
+
+
+def test_groups_in_another_order_are_refused_of_a_part_too(path):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    groups = [{"params": layer.parameters()} for layer in model]
+    save_checkpoint(path, model, None, 1, second=torch.optim.SGD(groups, lr=0.1))
+    groups = [{"params": layer.parameters()} for layer in reversed(model)]
+    with pytest.raises(ValueError, match=r"groups of the part 'second' hold the parameters \[\['1.weight'"):
+        load_checkpoint(path, model, None, second=torch.optim.SGD(groups, lr=0.1))
+
+
+class Counting(torch.optim.SGD):
+    """Adds to torch's state."""
+
+    seen = 0
+
+    def state_dict(self):
+        return {**super().state_dict(), "seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state.pop("seen")
+        super().load_state_dict(state)
+
+
+def test_what_an_optimizer_adds_to_its_state_comes_back_of_a_part(path):
+    model = nn.Linear(2, 2)
+    optimizer, other = Counting(model.parameters(), 0.1), Counting(model.parameters(), 0.1)
+    optimizer.seen = 5
+    save_checkpoint(path, model, None, 1, second=optimizer)
+    load_checkpoint(path, model, None, second=other)
+    assert other.seen == 5
+
+
 # Models that hold no values
 
 

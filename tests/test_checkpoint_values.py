@@ -3,6 +3,7 @@
 import enum
 import math
 import struct
+import warnings
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 
 import numpy as np
@@ -134,6 +135,18 @@ def test_a_view_comes_back_as_a_tensor_of_its_own(tmp_path):
     assert same(returned(tmp_path / "a.safetensors", torch.ones(1).expand(5)), torch.ones(5))
 
 
+def test_what_is_not_a_value_does_not_come_back(tmp_path):
+    """As the head of `packing` says."""
+    tensor, array = torch.ones(2, requires_grad=True), np.asfortranarray(np.ones((2, 3)))
+    parameter = nn.Parameter(torch.ones(2), requires_grad=False)
+    tensor.note = parameter.note = 1
+    array.flags.writeable = False
+    back = returned(tmp_path / "a.safetensors", [tensor, parameter, array])
+    assert not back[0].requires_grad and not hasattr(back[0], "note")
+    assert type(back[1]) is nn.Parameter and not back[1].requires_grad and not hasattr(back[1], "note")
+    assert back[2].flags.c_contiguous and back[2].flags.writeable and np.array_equal(back[2], array)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -206,6 +219,11 @@ HUNG = OrderedDict()
 HUNG.note = 1
 
 
+with warnings.catch_warnings(action="ignore"):  # torch: a prototype
+    NESTED = [
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
+        for layout in (torch.strided, torch.jagged)
+    ]
 LOST = [
     *(Colour.RED, Level.LOW, Name("a"), Mine(a=1), Number(3), Share(0.5), Row([1]), Point(1, 2)),
     *(print, object(), lambda: 3, Colour, range(3), bytearray(b"a"), memoryview(b"a"), ITSELF, DEEP, HUNG),
@@ -213,6 +231,7 @@ LOST = [
     *(np.array([object()]), np.array(["a"]), np.zeros(2, [("a", "i4")]), np.ma.array([1])),
     *(torch.ones(2, device="meta"), torch.ones(2).to_sparse(), Odd([1.0]), "\ud800", "\ud83d\ude00"),
     *(defaultdict(lambda: 3), defaultdict(Row), nn.UninitializedParameter()),
+    *NESTED,
 ]
 NAMED = {"ids": lambda value: type(value).__name__}
 

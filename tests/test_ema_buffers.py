@@ -1,5 +1,7 @@
 """What has no mean is not averaged: by `EMA`, by `Shadow`, and by the mean of files; buffers of every kind."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -303,3 +305,28 @@ def test_weights_that_are_tied_or_untied_later_are_refused_by_both_names():
     shared["b"] = shared["a"]  # the layer itself
     with pytest.raises(ValueError, match=r"'b.bias' is tied to 'a.bias' in the model but not in the average"):
         ema.update(shared)
+
+
+def test_a_state_with_two_values_for_tied_names_is_refused_by_both_and_nothing_changes(tmp_path):
+    untied, tied = (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(2))
+    tied[1].weight = tied[0].weight
+    ema = EMA(tied, 0.5)
+    before = copy.deepcopy((tied.state_dict(), ema.state_dict()))
+    sentence = r"'1.weight' is tied to '0.weight' in the model but has other values in .*a.safetensors"
+    save_checkpoint(tmp_path / "a.safetensors", untied, None, 1, ema=EMA(untied, 0.5))
+    with pytest.raises(ValueError, match=sentence):
+        load_checkpoint(tmp_path / "a.safetensors", tied)
+    with pytest.raises(ValueError, match=r"'module.1.weight' is tied to 'module.0.weight' in the average"):
+        ema.load_state_dict(EMA(untied, 0.5).state_dict())
+    shadow = Shadow(untied, 0.5)
+    shadow.register()
+    with pytest.raises(ValueError, match=r"'1.weight' is tied to '0.weight' in the model"):
+        Shadow(tied, 0.5).load_state_dict(shadow.state_dict())
+    assert_same((tied.state_dict(), ema.state_dict()), before)
+    nn.init.constant_(tied[0].weight, float("nan"))  # a run that diverged: still one value for both
+    save_checkpoint(tmp_path / "b.safetensors", tied, None, 1, ema=EMA(tied, 0.5))
+    load_checkpoint(tmp_path / "b.safetensors", tied, ema=ema)
+    with torch.no_grad():
+        untied[1].weight.copy_(untied[0].weight)
+    save_checkpoint(tmp_path / "c.safetensors", untied, None, 1)
+    load_checkpoint(tmp_path / "c.safetensors", tied)

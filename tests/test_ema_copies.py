@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from noisy_training import assert_equal_bits, assert_same, network, state
-from steadydescent.weight_averaging import EMA, Shadow, load_checkpoint, mix, named_tensors, save_checkpoint
+from steadydescent.weight_averaging import (
+    EMA,
+    Shadow,
+    load_checkpoint,
+    mix,
+    save_checkpoint,
+    snapshots,
+)
 
 # Copies
 
@@ -280,7 +287,7 @@ def test_a_swap_that_fails_half_way_is_undone(average, monkeypatch):
     model = network()
     ema, shadow = EMA(network(seed=5), 0.5), Shadow(model, 0.5)
     shadow.register()
-    before, written, write = state(model), [], named_tensors.write
+    before, written, write = state(model), [], snapshots.write
 
     def failing(target, value):
         written.append(1)
@@ -288,7 +295,7 @@ def test_a_swap_that_fails_half_way_is_undone(average, monkeypatch):
             raise KeyboardInterrupt
         write(target, value)
 
-    monkeypatch.setattr(named_tensors, "write", failing)
+    monkeypatch.setattr(snapshots, "write", failing)
     with pytest.raises(KeyboardInterrupt):
         (ema.swapped(model) if average == "EMA" else shadow.applied()).__enter__()
     monkeypatch.undo()

@@ -336,7 +336,10 @@ def test_a_deep_copy_goes_its_own_way():
         (lambda: Debiased(1.0), "beta must be"),
         (lambda: Ramped(1.0), r"cap must be in \[0, 1\), got 1.0"),
         (lambda: TailMean(0), "start must be a whole number of at least 1, got 0"),
-        (lambda: EMA(network(), 0.9, dtype=torch.int64), "dtype must be floating-point, got torch.int64"),
+        (
+            lambda: EMA(network(), 0.9, dtype=torch.int64),
+            "dtype must be floating-point, of 16 bits or more, got torch.int64",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_by_name(make, sentence):

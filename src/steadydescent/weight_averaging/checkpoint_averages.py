@@ -23,6 +23,7 @@ def average_checkpoints(
     and variances of batch norms, unless `average_buffers` is False, and buffers of floating point that it names (names
     or patterns, as for `EMA`). A file says which of its weights these are. All others, integers, unit vectors of
     spectral norms, masks and extra state, are those of the newest file by step, of several such the last given.
+    A buffer in the memory of a weight, and of its kind of numbers, is averaged as the weight is.
     Optimiser slots are not averaged and not read. One file is in memory at a time, beside the sums.
 
     Files of format 1 (before version 0.2) do not say which weights are parameters: all of floating point are averaged,

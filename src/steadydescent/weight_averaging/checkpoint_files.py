@@ -109,7 +109,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write nested content to a file that appears whole: beside its target, flushed to disk, renamed.
 
     Tensors that are spread over processes are gathered: all processes must call this, the first of them writes, and
-    the others wait for it.
+    the others wait for it. Should it fail, all raise.
 
     Raises:
         TypeError: for what would not come back as it is, by its dotted name, and for more numbers and texts outside
@@ -121,15 +121,28 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     if len(json.dumps(text)) > LONGEST:
         raise TypeError(f"numbers and texts take {len(text)} characters, more than {LONGEST}; put them into tensors")
     metadata = {"format": FORMAT, "content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    if not packer.sharded:
+        return _write_here(path, packer.tensors, metadata)
+    failure: list[str | None] = [None]
+    first = distributed.get_rank() == 0
     try:
-        if not packer.sharded or distributed.get_rank() == 0:
-            with replacing(path) as temporary:
-                save_file(packer.tensors, temporary, metadata)
+        if first:
+            _write_here(path, packer.tensors, metadata)
+    except BaseException as error:
+        failure = [f"{type(error).__name__}: {error}"]
+        raise
+    finally:
+        distributed.broadcast_object_list(failure, src=0)  # also waits for the first
+    if failure[0] is not None:
+        raise OSError(f"{path} was not written by the first process: {failure[0]}")
+
+
+def _write_here(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
     except SafetensorError as error:  # a full disk, too, is no OSError to safetensors
         raise OSError(f"{path} could not be written, and is as it was: {error}") from error
-    finally:
-        if packer.sharded:
-            distributed.barrier()
 
 
 def _digest(tensor: Tensor) -> str:

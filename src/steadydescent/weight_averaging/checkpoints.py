@@ -3,23 +3,32 @@
 A file's tensors have dotted names that say what they are: `weights.0.bias`, `slots.0.bias.exp_avg`, `parts.average.…`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from steadydescent.checks import check_count
 from steadydescent.weight_averaging.checkpoint_files import CheckpointFile, opened, write
 from steadydescent.weight_averaging.comparing import check_alike, refuse_unready
 from steadydescent.weight_averaging.loading import load_named, refuse_unfit
-from steadydescent.weight_averaging.named_slots import class_name, load_slots, named_state, numbered_state, same_class
-from steadydescent.weight_averaging.named_tensors import held
+from steadydescent.weight_averaging.named_slots import (
+    NAMED,
+    class_name,
+    is_numbered,
+    load_slots,
+    named_state,
+    numbered_state,
+    owner_of,
+    same_class,
+)
+from steadydescent.weight_averaging.named_tensors import held, sharing
 from steadydescent.weight_averaging.snapshots import Snapshot
 
 
@@ -52,10 +61,12 @@ def save_checkpoint(
             parameters must be the model's. None keeps weights alone.
         step: how many updates have been made; it must be given.
         **parts: what else a run needs to continue bitwise, each under a name of its own: an average of the
-            weights, a scheduler, the `torch.Generator` that shuffles, `EpochBatches`. Dropout draws from
-            `torch.default_generator`, a part like others; the `DataLoader` needs `generator=torch.Generator()` beside
-            it: without one it draws a seed from there at the start of an epoch, once more when the run is resumed.
-            With workers the loader runs ahead of the loop: what must be kept is `EpochBatches.state_dict(done=…)`.
+            weights, another optimiser (kept as `optimizer` is, if its parameters are the model's or
+            another part's), a scheduler, the `torch.Generator` that shuffles, `EpochBatches`.
+            Dropout draws from `torch.default_generator`, a part like others; the `DataLoader` needs
+            `generator=torch.Generator()` beside it: without one it draws a seed from there at the
+            start of an epoch, once more when the run is resumed. With workers the loader runs ahead
+            of the loop: what must be kept is `EpochBatches.state_dict(done=…)`.
 
     Saved inside `EMA.swapped` or `Shadow.applied`, the file holds the averaged weights, as opennmt-tf's checkpoints
     do. To continue a run, save its own weights and give the average as a part.
@@ -74,6 +85,7 @@ def save_checkpoint(
     7
     """
     _check_parts(parts)
+    modules = model, *parts.values()
     step, weights = check_count(step, "step", least=0), model.state_dict()
     refuse_unready(weights, "the model")
     content = {
@@ -82,7 +94,7 @@ def save_checkpoint(
         **_with_mean(model, weights),
         **({} if optimizer is None else named_state(optimizer, model)),
         "classes": {name: class_name(part) for name, part in parts.items()},
-        **{f"parts.{name}": _state_of(part) for name, part in parts.items()},
+        **{f"parts.{name}": _saved(part, modules) for name, part in parts.items()},
     }
     write(Path(path), content)
 
@@ -118,12 +130,14 @@ def load_checkpoint(
         step, weights, places = file.step, file.mapping("weights"), (str(path), "the model")
         refuse_unfit(model, weights, places)
         try:
-            slots = None if optimizer is None else numbered_state(file, optimizer, model)
+            ends = str(path), "the optimizer"
+            slots = None if optimizer is None else numbered_state(file, optimizer, model, ends)
         except ValueError:  # parameters of other names are another model's: say that first
             if any(name not in weights for name, _ in model.named_parameters()):
                 check_alike(weights, model.state_dict(), places)
             raise
-        states = {name: _part(file, name, part) for name, part in parts.items()}
+        modules = model, *parts.values()
+        states = {name: _part(file, name, part, modules) for name, part in parts.items()}
     with ExitStack() as undo:
         undo.callback(Snapshot(model, extra=True).restore)
         load_named(model, weights, places)
@@ -141,15 +155,13 @@ def _with_mean(model: nn.Module, weights: Mapping[str, Any]) -> dict[str, list[s
     """Which of the weights are parameters, and which statistics: `average_checkpoints` has names alone to go by."""
     found = held(model)
     names = {**{name: name for name in found.state}, **found.ties}
-    addresses = {(tensor.data_ptr(), tensor.shape) for tensor in found.parameters.values()}
-    renamed = {  # by a hook of the model's
-        name
-        for name, value in weights.items()
-        if name not in names and isinstance(value, Tensor) and (value.data_ptr(), value.shape) in addresses
-    }
+    averaged = found.statistics & found.buffers.keys()
+    # renamed by a hook of the model's, or buffers in the memory of others
+    same = sharing(weights, found.parameters)
+    statistics = sharing(weights, {name: found.buffers[name] for name in averaged})
     return {
-        "parameters": [name for name in weights if names.get(name) in found.parameters or name in renamed],
-        "statistics": [name for name in weights if name in found.statistics],
+        "parameters": [name for name in weights if names.get(name) in found.parameters or name in same],
+        "statistics": [name for name in weights if name in found.statistics | statistics],
     }
 
 
@@ -160,17 +172,28 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
             raise ValueError(f"part {name!r} must have state_dict and load_state_dict, got {part!r}")
 
 
-def _part(file: CheckpointFile, name: str, part: Stateful | torch.Generator) -> Any:
+def _part(file: CheckpointFile, name: str, part: Stateful | torch.Generator, modules: Sequence[Any]) -> Any:
     """A part's state, if the file holds it and it is for this part."""
     if f"parts.{name}" not in file.keys:
         held = sorted(key.removeprefix("parts.") for key in file.keys if key.startswith("parts."))
         raise ValueError(f"{file.path} holds no part {name!r}; it holds {held}")
     state = file[f"parts.{name}"]
+    if isinstance(part, Optimizer) and isinstance(state, dict) and state.keys() >= NAMED:
+        places = f"part {name!r} in {file.path}", f"the part {name!r}"
+        owner = owner_of(part, modules)
+        return numbered_state(state, part, modules[0] if owner is None else owner, places)
     if not same_class(saved := file["classes"][name], class_name(part)):
         raise ValueError(f"part {name!r} in {file.path} was written with {saved}, not {class_name(part)}")
     if isinstance(part, nn.Module):
         refuse_unfit(part, state, (str(file.path), f"the part {name!r}"))
     return state
+
+
+def _saved(part: Stateful | torch.Generator, modules: Sequence[Any]) -> Any:
+    """A part's state; an optimiser's by names of the first of `modules` that has its parameters."""
+    state = _state_of(part)
+    owner = owner_of(part, modules) if isinstance(part, Optimizer) and is_numbered(state) else None
+    return state if owner is None else named_state(cast("Optimizer", part), owner)
 
 
 def _state_of(part: Stateful | torch.Generator) -> Any:
@@ -182,6 +205,8 @@ def _load_into(part: Stateful | torch.Generator, state: Any, places: tuple[str, 
         part.set_state(state)
     elif isinstance(part, nn.Module):
         load_named(part, state, places)
+    elif isinstance(part, Optimizer) and is_numbered(state):
+        load_slots(part, state)
     else:
         part.load_state_dict(state)
 
@@ -192,8 +217,8 @@ def _kept(part: Stateful | torch.Generator) -> Callable[[], None]:
     if isinstance(part, nn.Module):
         restore = Snapshot(part, extra=True).restore
     else:
-        put = part.set_state if isinstance(part, torch.Generator) else part.load_state_dict
-        restore = partial(put, deepcopy(_state_of(part)))
+        places = "what it was", "the part"
+        restore = partial(_load_into, part, deepcopy(_state_of(part)), places)
 
     def back() -> None:
         with suppress(Exception):  # a part that refuses even its own state has not taken another

@@ -28,6 +28,8 @@ def refuse_unready(tensors: Mapping[str, Any], where: str) -> None:
                 f"{name!r} in {where} is on the meta device and holds no values; "
                 "give it memory before, as model.to_empty(device='cpu') does"
             )
+        if isinstance(tensor, Tensor) and tensor.is_nested:
+            raise ValueError(f"{name!r} in {where} is a nested tensor; only dense tensors are taken")
         if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
             raise ValueError(f"{name!r} in {where} has the layout {tensor.layout}; only dense tensors are taken")
 

@@ -1,6 +1,6 @@
 """A running average of a module's weights, as a module: for anyone's own training loop."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -52,7 +52,12 @@ class EMA(nn.Module):
     - Buffers that are no part of the state (`persistent=False`) and extra state (`get_extra_state`) follow the last
       update, whatever their shape. A buffer of the state must keep its shape, and be there, when the average is made.
     - Weights that are not finite are averaged as any others, and stay in the average.
-    - Parameters of 8 and 16 bits are averaged in float32, those of complex32 in complex64; others as they are.
+    - Parameters of 8 and 16 bits are averaged in float32, those of complex32 in complex64; others as
+      they are. So it stays when the EMA is cast, as by `ema.to(torch.bfloat16)`: the average would
+      stand still. Only where `dtype` asks for 16 bits is it cast as other modules are.
+    - A buffer in the memory of a weight is averaged as the weight is, and has memory of its own in
+      the average.
+    - A copy or pickle is swapped into no model, though it be made inside `swapped`.
     - The model must be one that `copy.deepcopy` can copy; `Shadow` needs no copy. One under `fully_shard`, or
       of `DTensor` weights, is averaged shard by shard, each process its own; the average of the former cannot be
       called, but swapped in. Make the average after sharding.
@@ -64,9 +69,10 @@ class EMA(nn.Module):
     ramps its decay as 1 − (1 + t)^(−2/3); here the loop chooses when to update, and the ramp is a `mixing`.
 
     Raises:
-        ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`, or a dtype that is
-            not floating-point, a name in `average_buffers` that no such buffer has, or a parameter on the meta
-            device or of a lazy module before its first batch, by name.
+        ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`, a dtype
+            that is not floating-point or has fewer than 16 bits, a name in `average_buffers` that no
+            such buffer has, or a parameter on the meta device or of a lazy module before its first
+            batch, by name.
         TypeError: for a model that cannot be copied, naming the module and its attribute.
 
     >>> from steadydescent.weight_averaging import Debiased
@@ -94,8 +100,9 @@ class EMA(nn.Module):
         average_buffers: bool | Collection[str] = True,
     ) -> None:
         super().__init__()
-        if dtype is not None and not dtype.is_floating_point:
-            raise ValueError(f"dtype must be floating-point, got {dtype}")
+        if dtype is not None and not (dtype.is_floating_point and dtype.itemsize > 1):
+            raise ValueError(f"dtype must be floating-point, of 16 bits or more, got {dtype}")
+        self._dtype = dtype
         self.mixing = as_mixing(mixing, "mixing")
         self.updates = 0
         found = held(model)
@@ -110,6 +117,8 @@ class EMA(nn.Module):
         own = held(self.module)
         refuse_unready(own.state, "the average")
         transient = {name: tensor for name, (_, tensor) in own.transient.items() if tensor is not None}
+        for tensor in (*own.buffers.values(), *transient.values()):
+            tensor.data = tensor.data.clone()  # those that share memory would be mixed twice
         for name, tensor in {**own.state, **transient}.items():
             if name in self._averaged or tensor.dtype.itemsize > 1:  # 8 bits: the scales of a quantised layer
                 tensor.data = tensor.data.to(kept_dtype(tensor, dtype))  # in place, so that tied ones stay tied
@@ -158,7 +167,7 @@ class EMA(nn.Module):
         check_fit(average, held(model))
         self._swapped = True
         try:
-            with replaced(model, average.state):
+            with replaced(model, average.state, self._averaged):
                 yield model
         finally:
             self._swapped = False
@@ -176,6 +185,22 @@ class EMA(nn.Module):
             )
         return self.module(*args, **kwargs)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EMA":
+        """What `to` and `cuda` go through; no cast leaves fewer bits than an average needs."""
+
+        def keeping(tensor: Tensor) -> Tensor:
+            made = fn(tensor)
+            narrow = kept_dtype(made) != made.dtype and kept_dtype(tensor) == tensor.dtype
+            return torch.empty_like(made, dtype=tensor.dtype).copy_(tensor) if narrow else made
+
+        chosen = self._dtype is not None and self._dtype.itemsize < 4
+        applied: EMA = super()._apply(fn if chosen else keeping, recurse)
+        return applied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, or what comes from a pickle, is swapped into no model."""
+        super().__setstate__({**state, "_swapped": False})
+
     def train(self, mode: bool = True) -> "EMA":
         """Stays in inference mode: batch-norm statistics are averages here, not its own."""
         return super().train(False)
@@ -185,7 +210,7 @@ class EMA(nn.Module):
 
         `mixing` and `average_buffers` are the constructor's and not stored.
         """
-        return torch.tensor(self.updates)
+        return torch.tensor(self.updates, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the number of updates from a `state_dict`; comes before any weight is taken."""

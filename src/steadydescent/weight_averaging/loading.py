@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from steadydescent.weight_averaging.comparing import differences, refuse_unready
-from steadydescent.weight_averaging.named_tensors import Held, held, placed_like
+from steadydescent.weight_averaging.named_tensors import Held, has_mean, held, local, mesh_of, placed_like
 from steadydescent.weight_averaging.snapshots import Snapshot
 
 
@@ -33,10 +34,13 @@ def load_named(
     processes as the module's are. What is refused may be half loaded.
 
     Raises:
-        ValueError: naming the tensor that does not fit; `places` says in words where state and module are.
+        ValueError: naming the tensor that does not fit, or two that are tied in the module and differ
+            in the state; `places` says in words where state and module are.
     """
+    found = held(module)
+    _refuse_untied(found, state, places)
     try:
-        return (load or module.load_state_dict)(_spread(state, held(module)))
+        return (load or module.load_state_dict)(_spread(state, found))
     except (RuntimeError, ValueError) as error:
         refuse_mentioned(str(error), state, module.state_dict(), places)
         raise
@@ -55,6 +59,28 @@ def refuse_unfit(module: nn.Module, state: Mapping[str, Any], places: tuple[str,
         value = state.get(name)
         if isinstance(value, Tensor) and value.dtype != tensor.dtype:
             raise ValueError(f"{name!r} is {value.dtype} in {here} but {tensor.dtype} in {there}")
+
+
+def _refuse_untied(found: Held, state: Mapping[str, Any], places: tuple[str, str]) -> None:
+    for name, first in found.ties.items():
+        one, other = state.get(name), state.get(first)
+        if isinstance(one, Tensor) and isinstance(other, Tensor) and not _same_values(one, other):
+            raise ValueError(
+                f"{name!r} is tied to {first!r} in {places[1]} but has other values in {places[0]}, "
+                "of which one would be lost; untie them before it is loaded"
+            )
+
+
+def _same_values(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit, so that what is not a number is itself; of a `DTensor` the shard held here."""
+    if (one.shape, one.dtype, mesh_of(one)) != (other.shape, other.dtype, mesh_of(other)):
+        return False
+    if one.is_meta or other.is_meta:
+        return one.is_meta == other.is_meta
+    ours, theirs = (local(tensor).cpu() for tensor in (one, other))
+    if has_mean(ours):
+        ours, theirs = (tensor.resolve_conj().reshape(-1).view(torch.uint8) for tensor in (ours, theirs))
+    return torch.equal(ours, theirs)
 
 
 def refuse_mentioned(text: str, state: Mapping[str, Any], ours: Mapping[str, Any], places: tuple[str, str]) -> None:

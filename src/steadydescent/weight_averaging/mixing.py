@@ -64,7 +64,7 @@ class Debiased:
     def __call__(self, step: int) -> float:
         if step == 1:
             return 1.0  # the quotient rounds, to above 1 for some β
-        return float(debias(torch.tensor(1 - self.beta, dtype=torch.float64), self.beta, step))
+        return float(debias(torch.tensor(1 - self.beta, dtype=torch.float64, device="cpu"), self.beta, step))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """An optimiser's state with parameters by name, as checkpoints keep it, instead of torch's running number."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -7,6 +8,9 @@ from torch.optim import Optimizer
 
 from steadydescent.weight_averaging.checkpoint_files import CheckpointFile
 from steadydescent.weight_averaging.named_tensors import placed_like
+
+NAMED = {"optimizer", "slots", "groups"}
+"""Some keys of what `named_state` gives."""
 
 
 def class_name(thing: object) -> str:
@@ -38,8 +42,13 @@ def named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def numbered_state(file: CheckpointFile, optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
-    """The reverse of `named_state`.
+def numbered_state(
+    content: CheckpointFile | Mapping[str, Any],
+    optimizer: Optimizer,
+    model: nn.Module,
+    places: tuple[str, str],
+) -> dict[str, Any]:
+    """The reverse of `named_state`; `places` says in words where the state and the optimiser are.
 
     A state is for its own class. An optimiser that shares its states with one of torch says so by `torch_class`: the
     states of the two then go into each other, and what their groups hold is for their `load_state_dict` to judge.
@@ -47,19 +56,22 @@ def numbered_state(file: CheckpointFile, optimizer: Optimizer, model: nn.Module)
     Raises:
         ValueError: for a state that is not for this optimiser.
     """
-    if "optimizer" not in file.keys:
-        raise ValueError(f"{file.path} was written without an optimizer")
-    saved, ours = file["optimizer"], class_name(optimizer)
-    twins = ("twin" in file.keys and file["twin"] == ours) or _twin_name(optimizer) == saved
+    keys = content.keys() if isinstance(content, Mapping) else content.keys
+    here, there = places
+    if "optimizer" not in keys:
+        raise ValueError(f"{here} was written without an optimizer")
+    saved, ours = content["optimizer"], class_name(optimizer)
+    twins = ("twin" in keys and content["twin"] == ours) or _twin_name(optimizer) == saved
     if not twins and not same_class(saved, ours):
-        raise ValueError(f"{file.path} was written with {saved}, not {ours}")
-    names, groups = _parameter_names(optimizer, model), file["groups"]
+        raise ValueError(f"{here} was written with {saved}, not {ours}")
+    names, groups = _parameter_names(optimizer, model), content["groups"]
     theirs = [group["params"] for group in groups]
     if names != theirs:
-        raise ValueError(f"the optimizer's groups hold the parameters {names}, those in {file.path} hold {theirs}")
+        ours, saved = (f"hold the parameters {names}", f"hold {theirs}")
+        raise ValueError(f"the groups of {there} {ours}, those in {here} {saved}")
     numbers = {name: number for number, name in enumerate(name for group in names for name in group)}
     return {
-        "state": {numbers.get(key, key): slots for key, slots in file["slots"].items()},
+        "state": {numbers.get(key, key): slots for key, slots in content["slots"].items()},
         "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups],
     }
 
@@ -86,6 +98,20 @@ def _twin_name(optimizer: Optimizer) -> str | None:
     """torch's optimiser whose state an optimiser takes and gives, if it names one."""
     twin = getattr(optimizer, "torch_class", None)
     return f"{twin.__module__}.{twin.__qualname__}" if isinstance(twin, type) else None
+
+
+def is_numbered(state: Any) -> bool:
+    """Whether an optimiser's state is as torch makes it: others can be read by their optimiser alone."""
+    return isinstance(state, dict) and state.keys() == {"state", "param_groups"}
+
+
+def owner_of(optimizer: Optimizer, modules: Iterable[Any]) -> nn.Module | None:
+    """The first of several modules that holds all of an optimiser's parameters."""
+    wanted = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for module in modules:
+        if isinstance(module, nn.Module) and wanted <= set(map(id, module.parameters())):
+            return module
+    return None
 
 
 def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:

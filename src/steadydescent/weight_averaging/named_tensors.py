@@ -1,14 +1,14 @@
 """A module's parameters and buffers by name: what is averaged, swapped and compared."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import Buffer
+from torch.nn.parameter import Buffer, is_lazy
 
 Tensors = dict[str, Tensor]
 _PLAIN = (Tensor, nn.Parameter, Buffer)
@@ -103,6 +103,9 @@ def has_mean(tensor: Any) -> bool:
 def averaged_names(of: Held, average_buffers: bool | Collection[str]) -> frozenset[str]:
     """Names of what is averaged: parameters, batch-norm statistics unless `average_buffers` is False, buffers it names.
 
+    A buffer in the memory of one of these is averaged as it is: two values of one place would undo
+    each other.
+
     Raises:
         ValueError: for text in place of a list of names, and a name or pattern that no buffer of real or complex
             numbers has.
@@ -112,7 +115,8 @@ def averaged_names(of: Held, average_buffers: bool | Collection[str]) -> frozens
         chosen |= {name for name in of.statistics & of.buffers.keys() if has_mean(of.buffers[name])}
     if not isinstance(average_buffers, bool):
         chosen |= named_buffers(average_buffers, {name for name, tensor in of.buffers.items() if has_mean(tensor)})
-    return frozenset(chosen)
+    numbers = {name: tensor for name, tensor in of.buffers.items() if has_mean(tensor)}
+    return frozenset(chosen | sharing(numbers, {name: of.state[name] for name in chosen}))
 
 
 def named_buffers(patterns: Collection[str], names: Collection[str]) -> set[str]:
@@ -146,6 +150,36 @@ def kept_dtype(tensor: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
     return dtype or (torch.float32 if tensor.dtype.itemsize < 4 else tensor.dtype)
 
 
+# Memory
+
+
+def sharing(tensors: Mapping[str, Any], others: Tensors) -> set[str]:
+    """Names of the tensors whose memory overlaps that of one of the others."""
+    spans: dict[Any, list[tuple[int, int]]] = {}
+    for other in others.values():
+        for storage, *span in _spans(other):
+            spans.setdefault(storage, []).append((span[0], span[1]))
+    return {
+        name
+        for name, tensor in tensors.items()
+        for storage, start, end in _spans(tensor)
+        if any(start < last and first < end for first, last in spans.get(storage, ()))
+    }
+
+
+def _spans(tensor: Any) -> list[tuple[Any, int, int]]:
+    """A dense tensor's storage, and between which addresses its values lie; else nothing."""
+    if not isinstance(tensor, Tensor) or is_lazy(tensor) or tensor.is_nested:
+        return []
+    if tensor.layout != torch.strided:
+        return []
+    if (here := local(tensor)).is_meta or here.numel() == 0:
+        return []
+    start, storage = here.data_ptr(), (here.device, here.untyped_storage().data_ptr())
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(here.shape, here.stride(), strict=True))
+    return [(storage, start, start + reach * here.itemsize)]
+
+
 # Moving values
 
 
@@ -172,23 +206,24 @@ def mix_in(averages: Tensors, values: Tensors, weight: float, averaged: Collecti
 
 @torch.no_grad()
 def write(target: Tensor, value: Tensor) -> None:
-    """Copy a value into a tensor in place; one whose elements share memory, as `expand` makes, gets its own.
+    """Copy a value into a tensor in place.
 
+    One whose elements share memory, as `expand` makes, stays so if these are equal in the value, else
+    it gets its own.
     What a model has made in torch's inference mode can be changed in that mode alone.
     """
     if any(stride == 0 and size > 1 for size, stride in zip(target.shape, target.stride(), strict=True)):
-        target.data = value.to(target.device, target.dtype, copy=True)
+        value = value.to(target.device, target.dtype)
+        once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in target.stride())
+        if torch.equal(value[once].expand_as(value), value):
+            write(target[once], value[once])
+        else:
+            target.data = value.clone(memory_format=torch.contiguous_format)
     elif target.is_inference():
         with torch.inference_mode():
             target.copy_(value)
     else:
         target.copy_(value)
-
-
-def overwrite(targets: Tensors, values: Tensors) -> None:
-    """Copy values into targets in place, by name; dtype and device stay the targets'."""
-    for name, target in targets.items():
-        write(target, values[name])
 
 
 def copied(tensors: Tensors) -> Tensors:
@@ -205,6 +240,13 @@ def copy_as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None = No
 def mesh_of(tensor: Tensor) -> Any:
     """The device mesh over which a `DTensor` is spread, None for an ordinary tensor."""
     return None if type(tensor) in _PLAIN else getattr(tensor, "device_mesh", None)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Outside autograd, and of a `DTensor` what this process has."""
+    detached: Any = tensor.detach()
+    mine: Tensor = detached if mesh_of(tensor) is None else detached.to_local()
+    return mine
 
 
 def placed_like(value: Any, like: Any) -> Any:

@@ -1,5 +1,10 @@
 """Nested values as JSON and named tensors, and back: type and value come back as they were, or packing refuses.
 
+What is not its value does not come back. A tensor keeps dtype, shape and values, and the order of its
+axes where it is dense; it comes back on the CPU, in memory of its own, without graph, hooks and
+attributes, and `requires_grad` is kept for parameters alone. A numpy array keeps dtype, shape and
+values; it comes back in C order and can be written to.
+
 Taken are None, bool, int, float, complex, str, bytes; list, tuple, set, frozenset, dict, OrderedDict, defaultdict,
 Counter and deque of them, with keys of all that can be one; tensors and parameters; numpy's scalars and arrays of
 numbers and times; `torch.Size`, `torch.dtype`, `torch.device`. Subclasses are refused: what they are stands in code.
@@ -105,6 +110,9 @@ class Packer:
         if mesh_of(value) is not None:
             self.sharded = True
             whole = value.full_tensor().detach()  # type: ignore[attr-defined]
+        if value.is_nested:
+            parts = "give it its parts, tensor.unbind()"
+            raise TypeError(f"{name} is a nested tensor; a checkpoint cannot hold it: {parts}")
         if value.is_meta or value.layout != torch.strided or value.is_quantized:
             what = "is on the meta device and holds no values" if value.is_meta else f"is {value.layout}, not dense"
             raise TypeError(f"{name} {'is quantised' if value.is_quantized else what}; a checkpoint cannot hold it")

@@ -18,7 +18,6 @@ from steadydescent.weight_averaging.named_tensors import (
     held,
     kept_dtype,
     mix_in,
-    named_tensors,
     placed_like,
 )
 from steadydescent.weight_averaging.snapshots import Snapshot, put
@@ -108,7 +107,7 @@ class Shadow:
         self._fitting()
         kept = Snapshot(self.model)
         try:
-            put(self.model, self.shadow)
+            put(self.model, self.shadow, self._averaged)
         except BaseException:
             kept.restore()
             raise
@@ -153,13 +152,14 @@ class Shadow:
         """
         self._refuse_if_applied("load_state_dict")
         if not isinstance(state, Mapping) or not {"shadow", "updates"} <= state.keys():
-            held = sorted(state) if isinstance(state, Mapping) else state
-            raise ValueError(f"the state of a Shadow must hold 'shadow' and 'updates', got {held}")
+            keys = sorted(state) if isinstance(state, Mapping) else state
+            raise ValueError(f"the state of a Shadow must hold 'shadow' and 'updates', got {keys}")
         updates = check_count(state["updates"], "updates", least=0)
-        weights = named_tensors(self.model)
+        found = held(self.model)
+        weights = found.state
         saved = {name: placed_like(tensor, weights.get(name)) for name, tensor in state["shadow"].items()}
         if saved:  # empty before `register`
-            check_alike(saved, weights, ("the saved shadow", "the model"))
+            check_alike(saved, weights, ("the saved shadow", "the model"), ties=({}, found.ties))
         self.shadow = {
             name: copy_as(tensor, self._dtype_of(name, weights[name]), weights[name].device)
             for name, tensor in saved.items()

@@ -1,6 +1,6 @@
 """A module's tensors as they are now, to be put back whatever happens to the module meanwhile."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steadydescent.weight_averaging.named_tensors import Tensors, copy_as, held, overwrite, write
+from steadydescent.weight_averaging.named_tensors import Tensors, copy_as, held, write
 
 
 class Snapshot:
@@ -26,8 +26,9 @@ class Snapshot:
             for entries in (part._parameters, part._buffers)
             for name, tensor in entries.items()
         ]
-        tensors = {id(tensor): tensor for *_, tensor in self._places if tensor is not None}
-        self._copies = {key: _copy(tensor) for key, tensor in tensors.items()}
+        copies = {id(tensor): _copy(tensor) for *_, tensor in self._places if tensor is not None}
+        # by place: in a copy of this, tensors have other ids
+        self._copies = [copies.get(id(tensor)) for *_, tensor in self._places]
         self._extra = [(part, deepcopy(part.get_extra_state())) for part in found.extra.values()] if extra else []
 
     def restore(self) -> None:
@@ -38,12 +39,12 @@ class Snapshot:
         """
         held(self._module)
         failures = []
-        for name, entries, own_name, tensor in self._places:
+        for (name, entries, own_name, tensor), kept in zip(self._places, self._copies, strict=True):
             try:
                 if own_name not in entries or entries[own_name] is not tensor:
                     entries[own_name] = tensor  # the module has put another in its place
                 if tensor is not None:
-                    _put_back(tensor, self._copies[id(tensor)])
+                    _put_back(tensor, kept)
             except Exception as error:
                 failures.append(f"{name!r} ({error})")
         for part, state in self._extra:
@@ -56,19 +57,24 @@ class Snapshot:
 
 
 @contextmanager
-def replaced(module: nn.Module, values: Tensors) -> Iterator[None]:
-    """Other values in a module's parameters and buffers, by name, for the length of a `with` block."""
+def replaced(module: nn.Module, values: Tensors, last: Collection[str] = ()) -> Iterator[None]:
+    """Other values in a module, as by `put`, for the length of a `with` block."""
     kept = Snapshot(module)
     try:
-        put(module, values)
+        put(module, values, last)
         yield
     finally:
         kept.restore()
 
 
-def put(module: nn.Module, values: Tensors) -> None:
-    """Write values into a module's parameters and buffers, by name."""
-    overwrite(held(module).state, values)
+def put(module: nn.Module, values: Tensors, last: Collection[str] = ()) -> None:
+    """Write values into a module's parameters and buffers, by name.
+
+    Those in `last` stand where others are in the same memory.
+    """
+    targets = held(module).state
+    for name in sorted(targets, key=lambda name: name in last):
+        write(targets[name], values[name])
 
 
 def _copy(tensor: Tensor) -> Tensor | None:
