@@ -44,7 +44,8 @@ class YamlFile(NamedTuple):
         """An error that names file, line and place."""
         line = next(self.lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self.lines)
         where = "".join(f"{part}: " if isinstance(part, str) else f"number {part + 1}: " for part in place)
-        return ValueError(f"{_short(self.path)}, line {line}: {where}{text}")
+        told = f"{_short(self.path)}, line {line}: {where}{text}"
+        return ValueError("".join(c if c.isprintable() else repr(c)[1:-1] for c in told))
 
     def model(self, kind: type[M], place: Place = (), **more: Any) -> M:
         """What stands at a place as a model, strictly: no text for a number, no true for 1.
