@@ -29,6 +29,12 @@ def fashion_mnist():
 
 
 @pytest.fixture(autouse=True)
+def _free_backends():
+    """torch's own test helpers, once imported, forbid the settings that our engine makes, in every test after."""
+    torch.backends.__allow_nonbracketed_mutation_flag = True
+
+
+@pytest.fixture(autouse=True)
 def _needs(request):
     if request.node.get_closest_marker("needs_fashion"):
         request.getfixturevalue("fashion_mnist")

@@ -180,7 +180,7 @@ def test_cite_gives_one_entry_by_its_id_or_all(published):
         (["publish", "--profile", "smoke"], "profile 'smoke' supports no claim and is not published"),
         (
             ["data", "fetch", "cifar"],
-            "source must be one of ['mnist1d', 'fashion-mnist', 'names', 'gaussian-2', 'gaussian-100'], got 'cifar'",
+            "source must be one of ['mnist1d', 'fashion-mnist', 'names', 'gaussian-2', 'gaussian-100', 'all'], got",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

@@ -183,7 +183,7 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
 }
 KINDS = {"receipt.json", "runs.parquet", "finals.parquet", "quantiles.parquet", "measures.parquet", "curves.parquet",
          "predictions.parquet", "SHA256SUMS", "bench-cpu.json", "growth-cpu.json", "intervals.csv", "findings.json",
-         "toy.json", "verdicts-published-None.json", "verdicts-reproduced-laptop.json", f"toy-{TASK}.made-from",
+         "toy.json", "verdicts-published.json", "verdicts-reproduced-laptop.json", f"toy-{TASK}.made-from",
          "test.safetensors", "validation.safetensors", "train-0.safetensors", "train-images-idx3-ubyte",
          "t10k-labels-idx1-ubyte.gz"}  # fmt: skip
 NOT_READ = {
@@ -328,6 +328,7 @@ ALLOWED = {
     "src/steadydescent/source_code.py": "sources",
     "src/steadydescent/progress.py": "the journal of a run under way",
     "src/steadydescent/processes.py": "/dev/null",
+    "src/steadydescent/cli.py": "/dev/null",
     "src/steadydescent/files.py": "flushes and locks",
     "src/steadydescent/weight_averaging/checkpoint_files.py": "checkpoints of people's own, with checks of its own",
     "benchmarks/growth.py": "/sys",

@@ -167,9 +167,7 @@ def tables():
         stand_in = types.ModuleType("expecttest")
         stand_in.TestCase = unittest.TestCase
         sys.modules["expecttest"] = stand_in
-    found = pytest.importorskip("torch.testing._internal.common_optimizers", exc_type=ImportError)
-    torch.backends.__allow_nonbracketed_mutation_flag = True  # which its import forbids, for every test after it
-    return found
+    return pytest.importorskip("torch.testing._internal.common_optimizers", exc_type=ImportError)
 
 
 def translated(cls, given):

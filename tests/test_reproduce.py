@@ -109,7 +109,7 @@ def test_publish_refuses_smoke_and_what_is_not_there(home):
     with pytest.raises(ValueError, match="'smoke' supports no claim and is not published; use laptop, desk or full"):
         reproduce.publish_results("smoke")
     keep(home, "reproduced", {"constant": UP, "linear": UP})
-    with pytest.raises(FileNotFoundError, match="no reproduced results of profile laptop match only='toy/other'"):
+    with pytest.raises(ValueError, match=r"only, among the reproduced results, must be one of .*got 'toy/other'"):
         reproduce.publish_results("laptop", "toy/other")
     assert not (home / "results" / "published").exists()
 

@@ -94,7 +94,7 @@ def sealed(content: Mapping[str, Any]) -> bytes:
     >>> print(sealed({"networks": 3})[:34].decode())
     {
      "networks": 3,
-     "sha256": "8dee
+     "sha256": "ca76
 
     Raises:
         ValueError: when the content has the digest's name itself, or text that is no Unicode.
