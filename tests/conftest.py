@@ -15,6 +15,9 @@ hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=10_000)
 hypothesis.settings.load_profile("nightly" if os.environ.get("STEADY_FUZZ") == "nightly" else "steady")
 
+# torch's own test helpers, once imported, would forbid the settings that our engine makes in every test after.
+torch.backends.disable_global_flags = lambda: None
+
 if os.environ.get("PYTEST_XDIST_WORKER"):  # test processes share the cores
     torch.set_num_threads(1)
 
@@ -26,12 +29,6 @@ def fashion_mnist():
         return data.fetch("fashion-mnist", DATA, print)
     except data.DataUnavailable as error:
         pytest.skip(f"Fashion-MNIST is not to be had here: {error}")
-
-
-@pytest.fixture(autouse=True)
-def _free_backends():
-    """torch's own test helpers, once imported, forbid the settings that our engine makes, in every test after."""
-    torch.backends.__allow_nonbracketed_mutation_flag = True
 
 
 @pytest.fixture(autouse=True)
