@@ -1,4 +1,5 @@
-"""What this machine can do at most: a large product, the step's bare matrix products, a copy; and our share of it.
+"""What this machine can do at most: a large product, the step's bare matrix products, a copy; and
+our share of it.
 
 Axes: R replicas, B batch, P parameters.
 """
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from ours import OurStack, plan
 from peers import BATCH, BETA, LR, MOMENTUM
 from rounds import Local, compare, repeated
+from steadydescent.engine.stepping import can_compile, numerics
+from steadydescent.engine.tasks import find
 from steadydescent.optimizers import RULES
-from steadydescent.stepping import can_compile, numerics
-from steadydescent.tasks import find
 from steadydescent.weight_averaging import mix
 from training import BLOCK, Settings, trained
 
@@ -25,10 +26,11 @@ COPIED = {"cpu": 2**25, "cuda": 2**28}
 
 
 class BareProducts:
-    """The matrix products of one update of R perceptrons and nothing else, into memory that is there already.
+    """The matrix products of one update of R perceptrons and nothing else, into memory that is
+    there already.
 
-    For each layer of `sizes` [in, …, out]: x·Wᵀ + b, then the gradient of W, and that of x but for the first layer,
-    whose input needs none.
+    For each layer of `sizes` [in, …, out]: x·Wᵀ + b, then the gradient of W, and that of x but for
+    the first layer, whose input needs none.
     """
 
     def __init__(self, sizes: list[int], width: int, batch: int, device: str) -> None:
@@ -43,7 +45,9 @@ class BareProducts:
     @property
     def operations(self) -> int:
         """Multiplications and additions of one update of all replicas."""
-        products = [i * o * (2 if layer == 0 else 3) for layer, (i, o) in enumerate(pairwise(self.sizes))]
+        products = [
+            i * o * (2 if layer == 0 else 3) for layer, (i, o) in enumerate(pairwise(self.sizes))
+        ]
         return 2 * self.width * self.batch * sum(products)
 
     def batched(self) -> None:
@@ -78,11 +82,15 @@ def linear_sizes(task: str) -> list[int]:
 
 def products_of(task: str, device: str, settings: Settings) -> BareProducts:
     """The bare products of a task's step at the width used."""
-    return BareProducts(linear_sizes(task), settings.width or plan(task, device).width, BATCH, device)
+    return BareProducts(
+        linear_sizes(task), settings.width or plan(task, device).width, BATCH, device
+    )
 
 
 @torch.no_grad()
-def better_way(products: BareProducts, device: str, threads: int, seconds: float) -> Callable[[], None]:
+def better_way(
+    products: BareProducts, device: str, threads: int, seconds: float
+) -> Callable[[], None]:
     """The faster of the two ways to make the products."""
     ways = [products.batched, products.one_by_one]
     tried = [Local("", repeated(way), device, threads=threads) for way in ways]
@@ -100,16 +108,30 @@ def product_ceiling(task: str, device: str, settings: Settings) -> list[dict[str
     with numerics(threads):
         way = better_way(products, device, threads, settings.seconds / 3)
         contenders = [
-            Local(f"bare products, {way.__name__}", repeated(way, products.operations / 1e9), device, threads=threads),
             Local(
-                f"{SIDE}×{SIDE} product, float32", repeated(lambda: torch.mm(a, b, out=c), 2 * SIDE**3 / 1e9), device,
+                f"bare products, {way.__name__}",
+                repeated(way, products.operations / 1e9),
+                device,
                 threads=threads,
             ),
-        ]  # fmt: skip
+            Local(
+                f"{SIDE}×{SIDE} product, float32",
+                repeated(lambda: torch.mm(a, b, out=c), 2 * SIDE**3 / 1e9),
+                device,
+                threads=threads,
+            ),
+        ]
         return compare(
-            f"bare products, {task}", device, "GFLOP/s", contenders, settings.rounds, settings.seconds / 2,
-            notes={contenders[1].name: f"{way.__name__.replace('_', ' ')}, {products.width} replicas"},
-        )  # fmt: skip
+            f"bare products, {task}",
+            device,
+            "GFLOP/s",
+            contenders,
+            settings.rounds,
+            settings.seconds / 2,
+            notes={
+                contenders[1].name: f"{way.__name__.replace('_', ' ')}, {products.width} replicas"
+            },
+        )
 
 
 @torch.no_grad()
@@ -122,22 +144,35 @@ def step_against_products(task: str, device: str, settings: Settings) -> list[di
         contenders = [
             trained("ours", stack, device, settings.updates_checked(task), threads, BLOCK[device]),
             Local(
-                f"bare products, {way.__name__.replace('_', ' ')}", repeated(way, products.width), device,
+                f"bare products, {way.__name__.replace('_', ' ')}",
+                repeated(way, products.width),
+                device,
                 threads=threads,
             ),
-        ]  # fmt: skip
+        ]
         return compare(
-            f"step against its bare matrix products, {task}", device, "ms/update", contenders,
-            settings.rounds, settings.seconds, times=1000.0 * products.width,
-        )  # fmt: skip
+            f"step against its bare matrix products, {task}",
+            device,
+            "ms/update",
+            contenders,
+            settings.rounds,
+            settings.seconds,
+            times=1000.0 * products.width,
+        )
 
 
-def update_and_average(theta: Tensor, grad: Tensor, velocity: Tensor, average: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def update_and_average(
+    theta: Tensor, grad: Tensor, velocity: Tensor, average: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Momentum and one EMA on `[R, P]`: reads four tensors, writes three."""
     t = torch.tensor(2, device=theta.device)
     lr = torch.full((len(theta), 1), LR, device=theta.device)
     theta, (velocity,) = RULES["momentum"].update(theta, grad, (velocity,), t, lr, **MOMENTUM_HYPER)
-    return theta, velocity, mix(average[None], theta, torch.full((1, 1, 1), 1 - BETA, device=theta.device))[0]
+    return (
+        theta,
+        velocity,
+        mix(average[None], theta, torch.full((1, 1, 1), 1 - BETA, device=theta.device))[0],
+    )
 
 
 MOMENTUM_HYPER = RULES["momentum"].checked(mu=MOMENTUM)
@@ -149,13 +184,25 @@ MOVED = 7
 def bandwidth(device: str, settings: Settings) -> list[dict[str, Any]]:
     """GB/s that the update with one EMA moves, against a plain copy."""
     count = COPIED[device] if settings.width == 0 else 2**16 * settings.width
-    source, target, velocity, average = (torch.randn(64, count // 64, device=device) for _ in range(4))
-    work = torch.compile(update_and_average, dynamic=False) if can_compile(device) is None else update_and_average
+    source, target, velocity, average = (
+        torch.randn(64, count // 64, device=device) for _ in range(4)
+    )
+    work = (
+        torch.compile(update_and_average, dynamic=False)
+        if can_compile(device) is None
+        else update_and_average
+    )
     size = source.nbytes / 1e9
     with numerics():
         contenders = [
-            Local("ours", repeated(lambda: work(source, target, velocity, average), MOVED * size), device),
+            Local(
+                "ours",
+                repeated(lambda: work(source, target, velocity, average), MOVED * size),
+                device,
+            ),
             Local("copy", repeated(lambda: target.copy_(source), 2 * size), device),
         ]
-        found = compare("update and EMA", device, "GB/s", contenders, settings.rounds, settings.seconds / 2)
+        found = compare(
+            "update and EMA", device, "GB/s", contenders, settings.rounds, settings.seconds / 2
+        )
     return [{**line, "peer_name": "copy bandwidth"} for line in found]

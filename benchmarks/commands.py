@@ -1,4 +1,6 @@
-"""What surrounds the training: imports, the store and journal of a sweep, a run with nothing to do, the book."""
+"""What surrounds the training: imports, the store and journal of a sweep, a run with nothing to do,
+the book.
+"""
 
 import os
 import shutil
@@ -14,12 +16,14 @@ from typing import Any
 from unittest.mock import patch
 
 from rounds import row
-from steadydescent import engine, sweep
-from steadydescent.book_build import MADE_FROM
-from steadydescent.paths import RESULTS, ROOT
-from steadydescent.progress import Journal
-from steadydescent.results import Store, Tables, read_folder
-from steadydescent.runs import Run
+from steadydescent.engine import stack as engine
+from steadydescent.engine.runs import Run
+from steadydescent.study.book.build import MADE_FROM
+from steadydescent.study.paths import RESULTS, ROOT
+from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.results.store import Store, Tables, read_folder
+from steadydescent.study.training import sweep
+from steadydescent.study.training.progress import Journal
 from training import Settings
 
 SWEEP_STACKS, SWEEP_UPDATES = 2, {"cpu": 2_000, "cuda": 6_000}
@@ -80,10 +84,19 @@ class Timed:
 def sweep_runs(device: str, settings: Settings) -> list[Run]:
     """Runs for a few stacks of the desk's usual length."""
     task, updates = "mnist1d-mlp", settings.checked or SWEEP_UPDATES[device]
-    count = SWEEP_STACKS * (settings.width or sweep.stack_plans()[device][task].width)
-    common = {"task": task, "optimizer": "momentum", "schedule": "constant", "steps": updates, "batch_size": 100}
+    count = SWEEP_STACKS * (settings.width or stack_plans()[device][task].width)
+    common = {
+        "task": task,
+        "optimizer": "momentum",
+        "schedule": "constant",
+        "steps": updates,
+        "batch_size": 100,
+    }
     common |= {"readouts": ("last", "ema-20", "ema-50"), "curve_points": min(10, updates)}
-    return [Run.model_validate({**common, "lr": 0.02 * (1 + i // 30), "seed": i % 30}) for i in range(count)]
+    return [
+        Run.model_validate({**common, "lr": 0.02 * (1 + i // 30), "seed": i % 30})
+        for i in range(count)
+    ]
 
 
 def sweep_share(device: str, settings: Settings) -> list[dict[str, Any]]:
@@ -97,21 +110,52 @@ def sweep_share(device: str, settings: Settings) -> list[dict[str, Any]]:
             whole.append(time.perf_counter() - began)
         inside.append(timed.seconds)
     if not all(inside):
-        raise RuntimeError("no stack of the sweep was timed: it was trained in another process; unset WORKERS")
+        raise RuntimeError(
+            "no stack of the sweep was timed: it was trained in another process; unset WORKERS"
+        )
     note = f"{len(runs)} networks of {runs[0].steps} updates"
-    return [row("store, journal and checks", device, "s", whole[1:], inside[1:], "bare stacks of the sweep", note=note)]
+    return [
+        row(
+            "store, journal and checks",
+            device,
+            "s",
+            whole[1:],
+            inside[1:],
+            "bare stacks of the sweep",
+            note=note,
+        )
+    ]
 
 
 def reproduce(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """`steady reproduce --profile smoke`, book and all, when it is done already; the run before may have to train."""
-    command = (str(Path(sys.executable).with_name("steady")), "reproduce", "--profile", "smoke", "--device", device)
+    """`steady reproduce --profile smoke`, book and all, when it is done already; the run before may
+    have to train.
+    """
+    command = (
+        str(Path(sys.executable).with_name("steady")),
+        "reproduce",
+        "--profile",
+        "smoke",
+        "--device",
+        device,
+    )
     took, made = [], []
     for _ in range(3):
         before = stacks_stored()
         took.append(seconds(*command))
         made.append(updates_in(stacks_stored() - before))
     note = f"updates made: {sum(made[1:])}, and {made[0]} by the run before"
-    return [row("reproduce with nothing to do", device, "s", took[1:], took[:1] * 2, "the run before it", note=note)]
+    return [
+        row(
+            "reproduce with nothing to do",
+            device,
+            "s",
+            took[1:],
+            took[:1] * 2,
+            "the run before it",
+            note=note,
+        )
+    ]
 
 
 def stacks_stored() -> set[Path]:

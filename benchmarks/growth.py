@@ -1,10 +1,13 @@
-"""How time and memory grow with replicas, parameters, networks and workers: a few minutes, one file of rows.
+"""How time and memory grow with replicas, parameters, networks and workers: a few minutes, one file
+of rows.
 
-    python benchmarks/growth.py                # → results/published/growth-cpu.json, drawn by the chapter on growth
-    python benchmarks/growth.py --compile      # the stack's step compiled at every point; adds minutes
+    python benchmarks/growth.py                # → results/published/growth-cpu.json, drawn by the
+    chapter on growth python benchmarks/growth.py --compile      # the stack's step compiled at
+    every point; adds minutes
 
-Every point of the first two curves is measured in a process of its own, so that its peak of memory is its own. The time
-of an update is that of the quietest of many short chunks: other work on the machine can only add to it.
+Every point of the first two curves is measured in a process of its own, so that its peak of memory
+is its own. The time of an update is that of the quietest of many short chunks: other work on the
+machine can only add to it.
 """
 
 import importlib.util
@@ -27,16 +30,19 @@ import click
 import psutil
 import torch
 
-from steadydescent import published, sweep, verified
-from steadydescent.engine import Stack
+from steadydescent import verified
+from steadydescent.engine.runs import Run
+from steadydescent.engine.stack import Stack
+from steadydescent.engine.stepping import can_compile, numerics
+from steadydescent.engine.tasks import TASKS, Task, initial_model
+from steadydescent.engine.tasks.models import mlp
 from steadydescent.files import write_atomically
-from steadydescent.models import mlp
-from steadydescent.paths import DATA
-from steadydescent.provenance import receipt
-from steadydescent.results import Store, Tables
-from steadydescent.runs import Run
-from steadydescent.stepping import can_compile, numerics
-from steadydescent.tasks import TASKS, Task, initial_model
+from steadydescent.study.paths import DATA
+from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.results import published
+from steadydescent.study.results.provenance import receipt
+from steadydescent.study.results.store import Store, Tables
+from steadydescent.study.training import sweep
 
 TASK = "mnist1d-mlp"
 REPLICAS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -64,11 +70,16 @@ def networks(count: int, steps: int, task: str = TASK) -> list[Run]:
         "steps": steps,
     }
     readouts = ("last", "ema-10")
-    return [Run(**usual, lr=0.01 * (1 + i // SEEDS), seed=i % SEEDS, readouts=readouts) for i in range(count)]
+    return [
+        Run(**usual, lr=0.01 * (1 + i // SEEDS), seed=i % SEEDS, readouts=readouts)
+        for i in range(count)
+    ]
 
 
 def wide(hidden: int) -> str:
-    """The name of a task like `mnist1d-mlp` with other hidden layers, known in this process from now on."""
+    """The name of a task like `mnist1d-mlp` with other hidden layers, known in this process from
+    now on.
+    """
     name = f"mnist1d-mlp-{hidden}"
     TASKS[name] = Task("mnist1d", partial(mlp, 40, hidden, hidden, 10), "none")
     return name
@@ -78,15 +89,19 @@ def peak(device: str) -> float:
     """The most memory that this process has held so far, on a GPU its tensors there, MiB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
 def point(replicas: int, hidden: int, device: str, seconds: float, compile: bool) -> dict[str, Any]:
-    """Seconds an update of a stack, and the memory it needs above that of a process with the library loaded."""
+    """Seconds an update of a stack, and the memory it needs above that of a process with the
+    library loaded.
+    """
     task = wide(hidden)
     base = psutil.Process().memory_info().rss / 2**20 if device == "cpu" else 0.0
     unit = 32 if device == "cuda" else 1  # a block of updates recorded as one graph
-    with numerics(sweep.stack_plans()[device][TASK].threads), torch.no_grad():
+    with numerics(stack_plans()[device][TASK].threads), torch.no_grad():
         stack, done = Stack(networks(replicas, STEPS, task), DATA, device, compile), 0
 
         def timed(updates: int) -> float:
@@ -99,10 +114,17 @@ def point(replicas: int, hidden: int, device: str, seconds: float, compile: bool
 
         first = timed(2 * unit)
         guess = min(timed(unit) for _ in range(3))
-        size = unit * max(1, min(STEPS // CHUNKS // unit - 1, round(seconds / CHUNKS / guess / unit)))
+        size = unit * max(
+            1, min(STEPS // CHUNKS // unit - 1, round(seconds / CHUNKS / guess / unit))
+        )
         times = [timed(size) for _ in range(CHUNKS)]
     parameters = sum(p.numel() for p in initial_model(task, 0).parameters())
-    row = {"replicas": replicas, "parameters": parameters, "seconds": min(times), "median_seconds": median(times)}
+    row = {
+        "replicas": replicas,
+        "parameters": parameters,
+        "seconds": min(times),
+        "median_seconds": median(times),
+    }
     return row | {"memory_mib": peak(device) - base, "first_seconds": first, "compiled": compile}
 
 
@@ -114,29 +136,36 @@ def alone(**settings: Any) -> dict[str, Any]:
 
 
 def swept(stacks: int, device: str, root: Path) -> tuple[float, Store]:
-    """Seconds of a whole sweep of so many stacks at the planned width, data, evaluation and store included."""
-    store, width = Store(root / str(stacks)), sweep.stack_plans()[device][TASK].width
+    """Seconds of a whole sweep of so many stacks at the planned width, data, evaluation and store
+    included.
+    """
+    store, width = Store(root / str(stacks)), stack_plans()[device][TASK].width
     runs = networks(stacks * width, SWEEP_STEPS)
     return seconds_of(lambda: sweep.train(runs, store, device, QUIET)), store
 
 
 def more_networks(device: str) -> Iterator[dict[str, Any]]:
     """Sweeps of more and more networks, and what they take on disk."""
-    width = sweep.stack_plans()[device][TASK].width
+    width = stack_plans()[device][TASK].width
     with tempfile.TemporaryDirectory() as folder:
         swept(1, device, Path(folder) / "warm")
         base = psutil.Process().memory_info().rss / 2**20 if device == "cpu" else 0.0
         for stacks in STACKS:
             seconds, store = swept(stacks, device, Path(folder))
             size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
-            row = {"stacks": stacks, "networks": stacks * width, "updates": SWEEP_STEPS, "seconds": seconds}
+            row = {
+                "stacks": stacks,
+                "networks": stacks * width,
+                "updates": SWEEP_STEPS,
+                "seconds": seconds,
+            }
             yield row | {"bytes": size, "memory_mib": max(0.0, peak(device) - base)}
 
 
 def more_stored(device: str) -> Iterator[dict[str, Any]]:
     """Seconds to store a stack, and to look through a store that holds more and more of them."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = networks(sweep.stack_plans()[device][TASK].width, 10)
+        runs = networks(stack_plans()[device][TASK].width, 10)
         tables, note = sweep.trained(runs, device, QUIET.tell, compiled=True)
         store, saving = Store(Path(folder)), []
         for stored in range(1, STORED[-1] + 1):
@@ -158,15 +187,19 @@ def seconds_of(act: Callable[[], object]) -> float:
 def cache_mib() -> float | None:
     """The largest cache of the first core, where the system tells."""
     found = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    return max((int(path.read_text(encoding="utf-8").rstrip("K\n")) / 1024 for path in found), default=None)
+    return max(
+        (int(path.read_text(encoding="utf-8").rstrip("K\n")) / 1024 for path in found), default=None
+    )
 
 
 def more_workers(device: str) -> Iterator[dict[str, Any]]:
-    """The same sweep on more and more workers, one thread each (on GPUs one GPU each), up to twice the cores."""
+    """The same sweep on more and more workers, one thread each (on GPUs one GPU each), up to twice
+    the cores.
+    """
     from dask.system import CPU_COUNT
     from distributed import Client
 
-    from steadydescent.cluster import ADDRESS, local_cluster
+    from steadydescent.study.training.cluster import ADDRESS, local_cluster
 
     most = torch.cuda.device_count() if device == "cuda" else 2 * CPU_COUNT
     counts = [2**i for i in range(most.bit_length()) if 2**i <= most]
@@ -198,9 +231,15 @@ def points(curve: str, device: str, seconds: float, compile: bool) -> Iterator[d
     elif curve == "parameters":
         yield from (alone(replicas=AT_REPLICAS, hidden=hidden, **settings) for hidden in HIDDEN)
     elif curve == "planned":
-        yield alone(replicas=sweep.stack_plans()[device][TASK].width, hidden=100, **settings | {"compile": True})
+        yield alone(
+            replicas=stack_plans()[device][TASK].width,
+            hidden=100,
+            **settings | {"compile": True},
+        )
     else:
-        yield from {"networks": more_networks, "store": more_stored, "workers": more_workers}[curve](device)
+        yield from {"networks": more_networks, "store": more_stored, "workers": more_workers}[
+            curve
+        ](device)
 
 
 def unavailable(curve: str, device: str) -> str | None:
@@ -212,12 +251,32 @@ def unavailable(curve: str, device: str) -> str | None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--curve", "curves", multiple=True, type=click.Choice(CURVES), help="One curve; again for more. All.")
-@click.option("--seconds", default=2.0, show_default=True, help="Seconds a point of the first two curves.")
-@click.option("--compile", is_flag=True, help="Compile the step at every point, not at the planned width alone.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where to; results/published/growth-<device>.json.")
-def main(device: str, curves: tuple[str, ...], seconds: float, compile: bool, output: Path | None) -> None:
-    """Measure how time and memory grow, and save the rows with a receipt. A few minutes on two quiet cores."""
+@click.option(
+    "--curve",
+    "curves",
+    multiple=True,
+    type=click.Choice(CURVES),
+    help="One curve; again for more. All.",
+)
+@click.option(
+    "--seconds", default=2.0, show_default=True, help="Seconds a point of the first two curves."
+)
+@click.option(
+    "--compile",
+    is_flag=True,
+    help="Compile the step at every point, not at the planned width alone.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to; results/published/growth-<device>.json.",
+)
+def main(
+    device: str, curves: tuple[str, ...], seconds: float, compile: bool, output: Path | None
+) -> None:
+    """Measure how time and memory grow, and save the rows with a receipt. A few minutes on two
+    quiet cores.
+    """
     device, rows, began = sweep.pick_device(device), [], time.perf_counter()
     for name in ("WORKERS", "DASK_SCHEDULER_ADDRESS"):
         os.environ.pop(name, None)  # the curves say themselves who trains

@@ -3,11 +3,11 @@
 import torch
 
 from peers import BATCH, BLOCK, HELD_OUT, LR, WINDOW
-from steadydescent.engine import Stack
-from steadydescent.paths import DATA
-from steadydescent.runs import Run
-from steadydescent.stepping import can_compile
-from steadydescent.sweep import StackPlan, stack_plans
+from steadydescent.engine.runs import Run
+from steadydescent.engine.stack import Stack
+from steadydescent.engine.stepping import can_compile
+from steadydescent.study.paths import DATA
+from steadydescent.study.planning.stacks import StackPlan, stack_plans
 
 UPDATES = 30_000
 """Length of the runs that are timed; a stack that reaches it starts anew."""
@@ -21,13 +21,26 @@ def plan(task: str, device: str) -> StackPlan:
 
 
 class OurStack:
-    """R replicas, seeds from `first` on, constant rate, momentum, and the first `averages` windows of `WINDOWS`."""
+    """R replicas, seeds from `first` on, constant rate, momentum, and the first `averages` windows
+    of `WINDOWS`.
+    """
 
-    def __init__(self, task: str, device: str, averages: int = 1, width: int = 0, first: int = 0) -> None:
+    def __init__(
+        self, task: str, device: str, averages: int = 1, width: int = 0, first: int = 0
+    ) -> None:
         readouts = ("last", *(f"ema-{100 * window / UPDATES:g}" for window in WINDOWS[:averages]))
-        settings = {"task": task, "optimizer": "momentum", "schedule": "constant", "lr": LR, "batch_size": BATCH}
+        settings = {
+            "task": task,
+            "optimizer": "momentum",
+            "schedule": "constant",
+            "lr": LR,
+            "batch_size": BATCH,
+        }
         seeds = range(first, first + (width or plan(task, device).width))
-        self.runs = [Run.model_validate({**settings, "steps": UPDATES, "seed": s, "readouts": readouts}) for s in seeds]
+        self.runs = [
+            Run.model_validate({**settings, "steps": UPDATES, "seed": s, "readouts": readouts})
+            for s in seeds
+        ]
         self.device = device
         self._start()
 

@@ -1,7 +1,9 @@
-"""The loops that the engine is held against, each on the weights, the data and the data order of the engine's replicas.
+"""The loops that the engine is held against, each on the weights, the data and the data order of
+the engine's replicas.
 
-P0 `DataLoaderLoop`, the loop people write; P1 `InMemoryLoop`, the best single-model loop; P3 `Ensemble`, torch.func's
-ensembling as its tutorial shows it. P2 is P1 in as many processes as cores (`processes`). All keep one EMA.
+P0 `DataLoaderLoop`, the loop people write; P1 `InMemoryLoop`, the best single-model loop; P3
+`Ensemble`, torch.func's ensembling as its tutorial shows it. P2 is P1 in as many processes as cores
+(`processes`). All keep one EMA.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,15 +17,15 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from steadydescent import data
-from steadydescent.engine import initial_weights
+from steadydescent.engine import data
+from steadydescent.engine.runs import stream_seed
+from steadydescent.engine.stack import initial_weights
+from steadydescent.engine.stepping import can_compile
+from steadydescent.engine.tasks import find
+from steadydescent.engine.tasks.transformer import Attention
 from steadydescent.minibatches import IndexStream
 from steadydescent.normalization import BatchNorm
-from steadydescent.paths import DATA
-from steadydescent.runs import stream_seed
-from steadydescent.stepping import can_compile
-from steadydescent.tasks import find
-from steadydescent.transformer import Attention
+from steadydescent.study.paths import DATA
 
 LR, MOMENTUM, BATCH, WINDOW = 0.02, 0.9, 100, 100
 BETA = 1 - 1 / WINDOW
@@ -49,7 +51,9 @@ def examples(task: str, seed: int) -> tuple[TensorDataset, TensorDataset]:
 
 
 def fastest_layers(module: nn.Module) -> nn.Module:
-    """The same network with torch's own fused layers, which `vmap` on a CPU does not take: batch norm and attention."""
+    """The same network with torch's own fused layers, which `vmap` on a CPU does not take: batch
+    norm and attention.
+    """
     for name, child in module.named_children():
         if type(child) is BatchNorm:
             fused = nn.BatchNorm2d(child.channels, child.eps, child.momentum)
@@ -66,14 +70,18 @@ class FusedAttention(Attention):
     """Attention by torch's fused kernel; the same numbers."""
 
     def forward(self, x: Tensor, context: Tensor, visible: Tensor) -> Tensor:
-        split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # [B, T, d] → [B, H, T, d/H]
+        split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(
+            -3, -2
+        )  # [B, T, d] → [B, H, T, d/H]
         heads = (split(self.query(x)), split(self.key(context)), split(self.value(context)))
         found = scaled_dot_product_attention(*heads, attn_mask=visible)
         return self.out(found.transpose(-3, -2).flatten(-2))
 
 
 class Single:
-    """One network with torch's own layers, its EMA and its data: what both single-model loops share."""
+    """One network with torch's own layers, its EMA and its data: what both single-model loops
+    share.
+    """
 
     def __init__(self, task: str, device: str, seed: int = 0) -> None:
         self.kind, self.device = find(task), device
@@ -92,7 +100,9 @@ class Single:
 
 
 class Epochs(Sampler[int]):
-    """Examples in the order of a stream, epoch after epoch, one by one as a `RandomSampler` gives them."""
+    """Examples in the order of a stream, epoch after epoch, one by one as a `RandomSampler` gives
+    them.
+    """
 
     def __init__(self, stream: IndexStream) -> None:
         self.stream = stream
@@ -124,7 +134,10 @@ class DataLoaderLoop(Single):
             self.kind.loss(self.model(x), y).backward()
             self.optimizer.step()
             with torch.no_grad():
-                averages, values = self.average.state_dict().values(), self.model.state_dict().values()
+                averages, values = (
+                    self.average.state_dict().values(),
+                    self.model.state_dict().values(),
+                )
                 for average, value in zip(averages, values, strict=True):
                     average.copy_(BETA * average + (1 - BETA) * value)
         return updates
@@ -132,7 +145,9 @@ class DataLoaderLoop(Single):
 
 @dataclass(frozen=True)
 class Choice:
-    """How a single-model loop is run; `optimizer` is foreach or fused, `compiled` the network and its gradients."""
+    """How a single-model loop is run; `optimizer` is foreach or fused, `compiled` the network and
+    its gradients.
+    """
 
     threads: int
     optimizer: str
@@ -148,15 +163,21 @@ def threads_in_words(count: int) -> str:
 
 
 class InMemoryLoop(Single):
-    """P1: data on the device, compiled or eager, foreach or fused SGD, EMA by one lerp; on a GPU one CUDA graph."""
+    """P1: data on the device, compiled or eager, foreach or fused SGD, EMA by one lerp; on a GPU
+    one CUDA graph.
+    """
 
     def __init__(self, task: str, device: str, choice: Choice, seed: int = 0) -> None:
         super().__init__(task, device, seed)
         self.threads = choice.threads
         self.x, self.y = (tensor.to(device) for tensor in self.train.tensors)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), LR, momentum=MOMENTUM, **{choice.optimizer: True})
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), LR, momentum=MOMENTUM, **{choice.optimizer: True}
+        )
         self.moving, self.averages = floating(self.model), floating(self.average)
-        self.objective = torch.compile(self._objective, dynamic=False) if choice.compiled else self._objective
+        self.objective = (
+            torch.compile(self._objective, dynamic=False) if choice.compiled else self._objective
+        )
         self.step: Callable[[Tensor], None] = recorded(self) if device == "cuda" else self.update
 
     def _objective(self, rows: Tensor) -> Tensor:
@@ -183,7 +204,9 @@ def floating(module: nn.Module) -> list[Tensor]:
 
 
 def recorded(loop: InMemoryLoop) -> Callable[[Tensor], None]:
-    """The loop's update as one CUDA graph that is replayed; weights, statistics and momentum start as they were."""
+    """The loop's update as one CUDA graph that is replayed; weights, statistics and momentum start
+    as they were.
+    """
     rows = torch.zeros(BATCH, dtype=torch.int64, device=loop.device)
     kept = [tensor.clone() for tensor in loop.moving]
     side = torch.cuda.Stream()
@@ -209,22 +232,36 @@ def recorded(loop: InMemoryLoop) -> Callable[[Tensor], None]:
 
 
 def choices(device: str, threads: tuple[int, ...]) -> list[Choice]:
-    """The single-model loops worth trying here. On a GPU, where graphs help either, also eager ones."""
+    """The single-model loops worth trying here. On a GPU, where graphs help either, also eager
+    ones.
+    """
     if device == "cuda":
-        return [Choice(1, optimizer, compiled) for compiled in (True, False) for optimizer in ("foreach", "fused")]
+        return [
+            Choice(1, optimizer, compiled)
+            for compiled in (True, False)
+            for optimizer in ("foreach", "fused")
+        ]
     compiled = can_compile(device) is None
-    return [Choice(count, optimizer, compiled) for count in threads for optimizer in ("foreach", "fused")]
+    return [
+        Choice(count, optimizer, compiled)
+        for count in threads
+        for optimizer in ("foreach", "fused")
+    ]
 
 
 class Ensemble:
-    """P3: parameters of R models stacked, `functional_call`, `vmap` and `grad`, eager, momentum and EMA by hand."""
+    """P3: parameters of R models stacked, `functional_call`, `vmap` and `grad`, eager, momentum and
+    EMA by hand.
+    """
 
     def __init__(self, task: str, device: str, width: int) -> None:
         self.kind, self.device, self.width = find(task), device, width
         loaded = data.load(self.kind.source, range(width), DATA)
         self.train, self.held_out = loaded.train, loaded.validation[:1, :HELD_OUT].to(device)
         self.pool, self.labels = loaded.pool.to(device), loaded.labels.to(device)
-        self.mean, self.std = (t[:, None].to(device) for t in (loaded.mean, loaded.std))  # [R, 1, D or 1]
+        self.mean, self.std = (
+            t[:, None].to(device) for t in (loaded.mean, loaded.std)
+        )  # [R, 1, D or 1]
         self.streams = [order(task, seed, self.train.shape[1]) for seed in range(width)]
         models = [initial_weights(task, seed).to(device).train() for seed in range(width)]
         self.parameters, self.buffers = stack_module_state(models)
@@ -236,14 +273,21 @@ class Ensemble:
     def _objective(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        fresh = {name: buffer.clone() for name, buffer in buffers.items()}  # batch norm writes into them
+        fresh = {
+            name: buffer.clone() for name, buffer in buffers.items()
+        }  # batch norm writes into them
         return self.kind.loss(functional_call(self.base, (parameters, fresh), (x,)), y), fresh
 
     def advance(self, updates: int) -> int:
         for left in range(updates, 0, -BLOCK):
-            taken = [rows[s.take(min(left, BLOCK))] for rows, s in zip(self.train, self.streams, strict=True)]
+            taken = [
+                rows[s.take(min(left, BLOCK))]
+                for rows, s in zip(self.train, self.streams, strict=True)
+            ]
             for rows in torch.stack(taken, 1).to(self.device):  # [R, B]
-                self._update(self.kind.inputs(self.pool[rows], self.mean, self.std), self.labels[rows])
+                self._update(
+                    self.kind.inputs(self.pool[rows], self.mean, self.std), self.labels[rows]
+                )
         return updates * self.width
 
     @torch.no_grad()
@@ -259,6 +303,8 @@ class Ensemble:
         """Held-out loss of the first model."""
         first = lambda tensors: {name: tensor[0] for name, tensor in tensors.items()}
         x = self.kind.inputs(self.pool[self.held_out[0]], self.mean[0], self.std[0])
-        outputs = functional_call(self.base.eval(), (first(self.parameters), first(self.buffers)), (x,))
+        outputs = functional_call(
+            self.base.eval(), (first(self.parameters), first(self.buffers)), (x,)
+        )
         self.base.train()
         return self.kind.loss(outputs, self.labels[self.held_out[0]]).item()

@@ -1,4 +1,6 @@
-"""Parts one by one: the EMA module and the optimisers against those that people would otherwise pick."""
+"""Parts one by one: the EMA module and the optimisers against those that people would otherwise
+pick.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -10,9 +12,9 @@ from torch import Tensor, nn
 
 from rounds import Local, compare, repeated
 from steadydescent import optimizers
-from steadydescent.engine import initial_weights
-from steadydescent.stepping import numerics
-from steadydescent.torchvision_shim import import_torchvision
+from steadydescent.dataset_shift.torchvision_shim import import_torchvision
+from steadydescent.engine.stack import initial_weights
+from steadydescent.engine.stepping import numerics
 from steadydescent.weight_averaging import EMA
 from training import Settings
 
@@ -21,9 +23,13 @@ EXACT = 1e-4
 """Means of averages or weights after the same updates may differ by rounding alone, relative."""
 MODELS = ("names-transformer", "resnet18")
 SHAPES: dict[str, Callable[[], nn.Module]] = {
-    "10 million weights in 10 layers": lambda: nn.Sequential(*[nn.Linear(1000, 1000) for _ in range(10)]),
+    "10 million weights in 10 layers": lambda: nn.Sequential(
+        *[nn.Linear(1000, 1000) for _ in range(10)]
+    ),
     "1 000 small tensors": lambda: nn.Sequential(*[nn.Linear(32, 32) for _ in range(500)]),
-    "10 million weights, channels_last": lambda: nn.Sequential(*[nn.Conv2d(128, 128, 3) for _ in range(68)]).to(
+    "10 million weights, channels_last": lambda: nn.Sequential(
+        *[nn.Conv2d(128, 128, 3) for _ in range(68)]
+    ).to(
         memory_format=torch.channels_last  # type: ignore[call-overload]
     ),
 }
@@ -54,7 +60,9 @@ def model(name: str, device: str) -> nn.Module:
 
 
 def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Module], Any]]]:
-    """Four averages with one decay from the first weights on: the averaged module, and what updates it."""
+    """Four averages with one decay from the first weights on: the averaged module, and what updates
+    it.
+    """
     import_torchvision()  # timm imports it
     from ema_pytorch import EMA as EmaPytorch  # type: ignore[import-untyped] # noqa: N811
     from timm.utils.model_ema import ModelEmaV3
@@ -63,7 +71,11 @@ def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Mod
     ours = EMA(network, BETA)
     timm = ModelEmaV3(network, decay=BETA, foreach=True)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(BETA), use_buffers=True)
-    whole = {"min_value": BETA, "update_after_step": 0, "update_every": 1}  # no ramp, and every update counts
+    whole = {
+        "min_value": BETA,
+        "update_after_step": 0,
+        "update_every": 1,
+    }  # no ramp, and every update counts
     lucid = EmaPytorch(network, beta=BETA, use_foreach=True, **whole)
     return {
         "ours": (ours.module, ours.update),
@@ -75,7 +87,9 @@ def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Mod
 
 @torch.no_grad()
 def ema_update(name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Updates of the average a second; after the same updates the averages' mean absolute weights are compared."""
+    """Updates of the average a second; after the same updates the averages' mean absolute weights
+    are compared.
+    """
     network = model(name, device)
     found = averagers(network)
     for _, update in found.values():  # torch's and ema-pytorch's first update copies
@@ -85,15 +99,23 @@ def ema_update(name: str, device: str, settings: Settings) -> list[dict[str, Any
     with numerics():
         contenders = [
             Local(
-                peer, repeated(partial(update, network)), device, checked=CHECKED,
+                peer,
+                repeated(partial(update, network)),
+                device,
+                checked=CHECKED,
                 score=partial(magnitude, list(module.parameters())),
             )
             for peer, (module, update) in found.items()
-        ]  # fmt: skip
+        ]
         return compare(
-            f"EMA update, {name}", device, "updates/s", contenders, settings.rounds, settings.seconds / 2,
+            f"EMA update, {name}",
+            device,
+            "updates/s",
+            contenders,
+            settings.rounds,
+            settings.seconds / 2,
             tolerance=EXACT,
-        )  # fmt: skip
+        )
 
 
 def magnitude(tensors: Sequence[Tensor]) -> float:
@@ -103,10 +125,16 @@ def magnitude(tensors: Sequence[Tensor]) -> float:
 
 
 def optimizer_step(rule: str, name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Steps a second on a network's weights, against torch's class by its foreach way and by its fused kernel."""
+    """Steps a second on a network's weights, against torch's class by its foreach way and by its
+    fused kernel.
+    """
     _, torchs, needed = OPTIMIZERS[rule]
-    peers = {f"torch {torchs.__name__}, {way}": {way: True, **needed} for way in ("foreach", "fused")}
-    return _raced(f"optimizer step, {rule}, {name}", rule, model(name, device), peers, device, settings, EXACT)
+    peers = {
+        f"torch {torchs.__name__}, {way}": {way: True, **needed} for way in ("foreach", "fused")
+    }
+    return _raced(
+        f"optimizer step, {rule}, {name}", rule, model(name, device), peers, device, settings, EXACT
+    )
 
 
 def optimizer_layout(rule: str, name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
@@ -116,7 +144,9 @@ def optimizer_layout(rule: str, name: str, device: str, settings: Settings) -> l
     if name.endswith(HALF):
         weights = weights.bfloat16()
     tolerance = 100 * EXACT if name.endswith(HALF) else EXACT
-    return _raced(f"optimizer by layout, {rule}, {name}", rule, weights, peers, device, settings, tolerance)
+    return _raced(
+        f"optimizer by layout, {rule}, {name}", rule, weights, peers, device, settings, tolerance
+    )
 
 
 def _raced(
@@ -128,7 +158,9 @@ def _raced(
     settings: Settings,
     tolerance: float,
 ) -> list[dict[str, Any]]:
-    """Steps on fixed gradients by our class and by torch's with each peer's arguments; weights are compared after."""
+    """Steps on fixed gradients by our class and by torch's with each peer's arguments; weights are
+    compared after.
+    """
     ours, torchs, _ = MORE_OPTIMIZERS[rule]
     generator = torch.Generator(device).manual_seed(0)
     slopes = [torch.randn(p.shape, generator=generator, device=device) for p in first.parameters()]
@@ -139,7 +171,15 @@ def _raced(
             params = _with_gradients(first, slopes)
             step, score = make(params, lr=1e-4).step, partial(magnitude, params)
             contenders.append(Local(peer, repeated(step), device, checked=CHECKED, score=score))
-        return compare(case, device, "steps/s", contenders, settings.rounds, settings.seconds / 2, tolerance=tolerance)
+        return compare(
+            case,
+            device,
+            "steps/s",
+            contenders,
+            settings.rounds,
+            settings.seconds / 2,
+            tolerance=tolerance,
+        )
 
 
 def _with_gradients(network: nn.Module, slopes: list[Tensor]) -> list[nn.Parameter]:

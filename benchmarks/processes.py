@@ -1,7 +1,7 @@
 """One training loop in several processes, one thread each, all at once.
 
-Each process waits for a go, makes so many updates, and reports how much work that was and how long it took; the rate
-of all is their sum.
+Each process waits for a go, makes so many updates, and reports how much work that was and how long
+it took; the rate of all is their sum.
 """
 
 import math
@@ -14,11 +14,13 @@ from typing import Any, Protocol
 import torch
 
 from rounds import finish, units_in
-from steadydescent.stepping import numerics
+from steadydescent.engine.stepping import numerics
 
 
 class Loop(Protocol):
-    """What a process runs: `advance(n)` makes n updates and says how many of single networks that were."""
+    """What a process runs: `advance(n)` makes n updates and says how many of single networks that
+    were.
+    """
 
     device: str
 
@@ -30,7 +32,9 @@ class Loop(Protocol):
 class Processes:
     """A contender of several processes; process i runs `build(*arguments[i])`, a `Loop`."""
 
-    def __init__(self, name: str, build: Callable[..., Loop], arguments: Sequence[tuple], checked: int) -> None:
+    def __init__(
+        self, name: str, build: Callable[..., Loop], arguments: Sequence[tuple], checked: int
+    ) -> None:
         self.name, self.checked, self.units = name, checked, 1
         self.warm_up = math.nan
         self.loss: float | None = math.nan
@@ -65,7 +69,9 @@ class Processes:
         try:
             found = line.recv()
         except EOFError:
-            raise RuntimeError(f"a process of {self.name!r} died, perhaps for want of memory") from None
+            raise RuntimeError(
+                f"a process of {self.name!r} died, perhaps for want of memory"
+            ) from None
         if isinstance(found, str):
             raise RuntimeError(f"a process of {self.name!r} failed: {found}")
         return found
@@ -79,7 +85,9 @@ class Processes:
 
 
 def _work(line: Connection, build: Callable[..., Loop], arguments: tuple) -> None:
-    """In each process: build the loop, then train, or say the loss, whenever asked, until the line closes."""
+    """In each process: build the loop, then train, or say the loss, whenever asked, until the line
+    closes.
+    """
     try:
         with numerics(1):
             loop = build(*arguments)

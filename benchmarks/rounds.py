@@ -1,7 +1,8 @@
-"""Interleaved timing: contenders take turns, round after round, and ratios are taken within a round.
+"""Interleaved timing: contenders take turns, round after round, and ratios are taken within a
+round.
 
-What slows the machine for longer than a round slows all alike and cancels. Compiling and warming up come before the
-first round and are reported apart.
+What slows the machine for longer than a round slows all alike and cancels. Compiling and warming up
+come before the first round and are reported apart.
 """
 
 import math
@@ -19,7 +20,9 @@ FEWEST_FOR_ORDER_STATISTICS = 6
 
 
 class Contender(Protocol):
-    """What takes part in rounds. `loss` is that of the network that all contenders train alike, None without one."""
+    """What takes part in rounds. `loss` is that of the network that all contenders train alike,
+    None without one.
+    """
 
     name: str
     warm_up: float
@@ -35,8 +38,8 @@ class Contender(Protocol):
 class Local:
     """A contender in this process; `advance(n)` makes n units of work and says how much that was.
 
-    With `checked`, so many units are made before anything is timed, and `score` then says the loss: nobody wins by
-    doing less. Rounds are whole numbers of `block` units.
+    With `checked`, so many units are made before anything is timed, and `score` then says the loss:
+    nobody wins by doing less. Rounds are whole numbers of `block` units.
     """
 
     def __init__(
@@ -92,14 +95,17 @@ def finish(device: str) -> None:
 
 
 def units_in(seconds: float, took: Callable[[int], float]) -> int:
-    """How many units of work fill so many seconds; `took(n)` makes n of them and says how long that took.
+    """How many units of work fill so many seconds; `took(n)` makes n of them and says how long that
+    took.
 
     >>> units_in(1.0, lambda units: 0.01 * units)
     100
     """
     units = 1
     while (time_taken := took(units)) < seconds / 4:
-        units = max(2 * units, min(8 * units, math.ceil(units * seconds / 3 / max(time_taken, 1e-9))))
+        units = max(
+            2 * units, min(8 * units, math.ceil(units * seconds / 3 / max(time_taken, 1e-9)))
+        )
     return max(1, round(units * seconds / time_taken))
 
 
@@ -113,7 +119,8 @@ def interleaved(contenders: Sequence[Contender], rounds: int) -> dict[str, list[
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """A 95 % interval of the median and how it was made: from order statistics, or by bootstrap where there are few.
+    """A 95 % interval of the median and how it was made: from order statistics, or by bootstrap
+    where there are few.
 
     >>> median_interval([1, 2, 3, 4, 5, 6, 7])
     (1.0, 7.0, 'order statistics')
@@ -126,24 +133,46 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, str]:
     if len(values) >= FEWEST_FOR_ORDER_STATISTICS:
         exact = quantile_test(values, p=0.5).confidence_interval(0.95)
         return float(exact.low), float(exact.high), "order statistics"
-    drawn = bootstrap((values,), np.median, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    drawn = bootstrap(
+        (values,), np.median, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
     return float(drawn.low), float(drawn.high), "bootstrap"
 
 
 def row(
-    case: str, device: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, **more: Any
+    case: str,
+    device: str,
+    unit: str,
+    ours: Sequence[float],
+    peer: Sequence[float],
+    peer_name: str,
+    **more: Any,
 ) -> dict[str, Any]:
-    """One comparison: medians of both, and the median of the rounds' ratios ours/peer with its interval."""
+    """One comparison: medians of both, and the median of the rounds' ratios ours/peer with its
+    interval.
+    """
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     low, high, how = median_interval(ratios)
     return {
-        "case": case, "device": device, "unit": unit,
-        "ours": statistics.median(ours), "peer": statistics.median(peer), "peer_name": peer_name,
-        "ratio": statistics.median(ratios), "ratio_low": low, "ratio_high": high,
-        "interval": how, "rounds": len(ratios),
-        "our_warm_up": None, "peer_warm_up": None, "our_loss": None, "peer_loss": None, "losses_agree": None,
-        "note": "", **more,
-    }  # fmt: skip
+        "case": case,
+        "device": device,
+        "unit": unit,
+        "ours": statistics.median(ours),
+        "peer": statistics.median(peer),
+        "peer_name": peer_name,
+        "ratio": statistics.median(ratios),
+        "ratio_low": low,
+        "ratio_high": high,
+        "interval": how,
+        "rounds": len(ratios),
+        "our_warm_up": None,
+        "peer_warm_up": None,
+        "our_loss": None,
+        "peer_loss": None,
+        "losses_agree": None,
+        "note": "",
+        **more,
+    }
 
 
 def compare(
@@ -160,26 +189,39 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Prepare all, let them take turns, and hold the first against each other one: a row a peer.
 
-    With `times` rows are times, `times` / rate, in place of rates: 1000 for milliseconds. Losses agree when they
-    differ by at most `tolerance`, relative.
+    With `times` rows are times, `times` / rate, in place of rates: 1000 for milliseconds. Losses
+    agree when they differ by at most `tolerance`, relative.
     """
     for contender in contenders:
         contender.prepare(seconds)
     rates = interleaved(contenders, rounds)
-    shown = {name: [times / rate for rate in found] if times else found for name, found in rates.items()}
+    shown = {
+        name: [times / rate for rate in found] if times else found for name, found in rates.items()
+    }
     ours, *peers = contenders
     return [
         row(
-            case, device, unit, shown[ours.name], shown[peer.name], peer.name,
-            our_warm_up=ours.warm_up, peer_warm_up=peer.warm_up, our_loss=ours.loss, peer_loss=peer.loss,
-            losses_agree=agree(ours.loss, peer.loss, tolerance), note=(notes or {}).get(peer.name, ""),
+            case,
+            device,
+            unit,
+            shown[ours.name],
+            shown[peer.name],
+            peer.name,
+            our_warm_up=ours.warm_up,
+            peer_warm_up=peer.warm_up,
+            our_loss=ours.loss,
+            peer_loss=peer.loss,
+            losses_agree=agree(ours.loss, peer.loss, tolerance),
+            note=(notes or {}).get(peer.name, ""),
         )
         for peer in peers
-    ]  # fmt: skip
+    ]
 
 
 def agree(ours: float | None, theirs: float | None, tolerance: float) -> bool | None:
-    """Whether two losses differ by at most a share `tolerance` of theirs; None where there is nothing to compare."""
+    """Whether two losses differ by at most a share `tolerance` of theirs; None where there is
+    nothing to compare.
+    """
     if ours is None or theirs is None:
         return None
     return math.isclose(ours, theirs, rel_tol=tolerance)

@@ -25,10 +25,10 @@ from pieces import (
     optimizer_layout,
     optimizer_step,
 )
-from steadydescent import published
 from steadydescent.checks import check_choice
-from steadydescent.paths import PUBLISHED
-from steadydescent.provenance import receipt
+from steadydescent.study.paths import PUBLISHED
+from steadydescent.study.results import published
+from steadydescent.study.results.provenance import receipt
 from training import TASKS, Settings, averages_cost, train
 
 Case = Callable[[str, Settings], list[dict[str, Any]]]
@@ -37,19 +37,35 @@ PERCEPTRONS = ("mnist1d-mlp", "fashion-mnist-mlp")
 CASES: dict[str, Case] = {
     **{f"train {task}, one EMA": partial(train, task) for task in TASKS},
     **{f"bare products, {task}": partial(product_ceiling, task) for task in PERCEPTRONS},
-    **{f"step against its bare matrix products, {task}": partial(step_against_products, task) for task in PERCEPTRONS},
+    **{
+        f"step against its bare matrix products, {task}": partial(step_against_products, task)
+        for task in PERCEPTRONS
+    },
     "update and EMA": bandwidth,
-    **{f"one EMA added to a step, {task}": partial(averages_cost, task, averages=1) for task in PERCEPTRONS},
-    **{f"five averages added to a step, {task}": partial(averages_cost, task, averages=5) for task in PERCEPTRONS},
+    **{
+        f"one EMA added to a step, {task}": partial(averages_cost, task, averages=1)
+        for task in PERCEPTRONS
+    },
+    **{
+        f"five averages added to a step, {task}": partial(averages_cost, task, averages=5)
+        for task in PERCEPTRONS
+    },
     **{f"EMA update, {name}": partial(ema_update, name) for name in (*MODELS, *SHAPES)},
-    **{f"optimizer step, {rule}, {on}": partial(optimizer_step, rule, on) for rule in OPTIMIZERS for on in MODELS},
+    **{
+        f"optimizer step, {rule}, {on}": partial(optimizer_step, rule, on)
+        for rule in OPTIMIZERS
+        for on in MODELS
+    },
     **{
         f"optimizer by layout, {rule}, {name}": partial(optimizer_layout, rule, name)
         for rule in MORE_OPTIMIZERS
         for shape in SHAPES
         for name in (shape, shape + HALF)
     },
-    **{f"import {module}": partial(importing, module) for module in ("steadydescent", "steadydescent.engine")},
+    **{
+        f"import {module}": partial(importing, module)
+        for module in ("steadydescent", "steadydescent.engine.stack")
+    },
     "store, journal and checks": sweep_share,
 }
 """Case → what measures it on a device."""
@@ -58,12 +74,13 @@ ON_REQUEST: dict[str, Case] = {"reproduce": reproduce, "book": book}
 
 
 def chosen(only: str = "", also: str = "") -> dict[str, Case]:
-    """Cases whose name holds `only`, or matches it as a glob, and those on request in `also`, with commas between.
+    """Cases whose name holds `only`, or matches it as a glob, and those on request in `also`, with
+    commas between.
 
     With `also` and no `only`, those on request are all that is run.
 
-    Raises:
-        ValueError: for a pattern that no case matches, or an unknown case on request; names what exists.
+    Raises: ValueError: for a pattern that no case matches, or an unknown case on request; names
+        what exists.
     """
     wanted = [name for name in also.split(",") if name]
     for name in wanted:
@@ -81,7 +98,11 @@ def run(cases: dict[str, Case], device: str, settings: Settings) -> list[dict[st
     for number, (name, case) in enumerate(cases.items(), start=1):
         began = time.perf_counter()
         rows += case(device, settings)
-        print(f"{number}/{len(cases)} {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{number}/{len(cases)} {name}: {time.perf_counter() - began:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     return rows
 
 
@@ -105,19 +126,29 @@ def brief(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The columns that fit a terminal."""
     return [
         {
-            "case": row["case"], "peer": row["peer_name"], "ours": row["ours"], "theirs": row["peer"],
-            "unit": row["unit"], "ours/theirs": f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]",
+            "case": row["case"],
+            "peer": row["peer_name"],
+            "ours": row["ours"],
+            "theirs": row["peer"],
+            "unit": row["unit"],
+            "ours/theirs": f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]",
             "losses": {True: "agree", False: "DIFFER", None: ""}[row["losses_agree"]],
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
-def save(rows: Sequence[dict[str, Any]], device: str, minutes: float, folder: Path = PUBLISHED) -> Path:
-    """Keep rows with a receipt in `bench-<device>.json`; cases that were measured earlier and not now stay there."""
+def save(
+    rows: Sequence[dict[str, Any]], device: str, minutes: float, folder: Path = PUBLISHED
+) -> Path:
+    """Keep rows with a receipt in `bench-<device>.json`; cases that were measured earlier and not
+    now stay there.
+    """
     name, now = f"bench-{device}.json", {row["case"] for row in rows}
     parts = published.parsed(name, folder, otherwise=[])
-    kept = [{**part, "rows": [row for row in part["rows"] if row["case"] not in now]} for part in parts]
+    kept = [
+        {**part, "rows": [row for row in part["rows"] if row["case"] not in now]} for part in parts
+    ]
     parts = [part for part in kept if part["rows"]]
     parts.append({"rows": list(rows), "receipt": receipt(device, minutes=round(minutes, 1))})
     return published.write_json(name, parts, folder)

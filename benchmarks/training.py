@@ -1,4 +1,6 @@
-"""Training with one EMA: the engine against the loops people write, P0 to P3, in replica-updates a second."""
+"""Training with one EMA: the engine against the loops people write, P0 to P3, in replica-updates a
+second.
+"""
 
 import os
 from contextlib import ExitStack, closing
@@ -10,12 +12,19 @@ from ours import OurStack, plan
 from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop, choices, threads_in_words
 from processes import Processes
 from rounds import Contender, Local, compare
-from steadydescent.stepping import numerics
-from steadydescent.sweep import processes
+from steadydescent.engine.stepping import numerics
+from steadydescent.study.training.sweep import processes
 
-TASKS = ("mnist1d-mlp", "mnist1d-cnn", "fashion-mnist-mlp", "fashion-mnist-cnn", "names-transformer")
+TASKS = (
+    "mnist1d-mlp",
+    "mnist1d-cnn",
+    "fashion-mnist-mlp",
+    "fashion-mnist-cnn",
+    "names-transformer",
+)
 BLOCK = {"cpu": 1, "cuda": 32}
-"""The engine is timed over multiples of so many updates: on a GPU the length of a recorded block."""
+"""The engine is timed over multiples of so many updates: on a GPU the length of a recorded block.
+"""
 MOST_PROCESSES = {"cpu": 1_000, "cuda": 16}
 """P2 on a GPU: more processes than this share one GPU no better and take minutes to start."""
 SECONDS = {"cpu": 1.0, "cuda": 0.4}
@@ -26,7 +35,8 @@ SECONDS = {"cpu": 1.0, "cuda": 0.4}
 class Settings:
     """How long to measure: seconds a measurement, and rounds.
 
-    `checked` are the updates after which losses are compared, `width` is that of the stack; 0 means the task's own.
+    `checked` are the updates after which losses are compared, `width` is that of the stack; 0 means
+    the task's own.
     """
 
     seconds: float = 1.0
@@ -36,16 +46,23 @@ class Settings:
 
     def updates_checked(self, task: str) -> int:
         """Fewer where rounding soon shows: a whole background of one shade crosses a ReLU at once."""
-        return self.checked or {"mnist1d-mlp": 192, "fashion-mnist-cnn": 16, "names-transformer": 32}.get(task, 64)
+        return self.checked or {
+            "mnist1d-mlp": 192,
+            "fashion-mnist-cnn": 16,
+            "names-transformer": 32,
+        }.get(task, 64)
 
 
 TOLERANCE = 0.01
-"""Losses after the same updates may differ by rounding, which grows along training: 1 %, relative."""
+"""Losses after the same updates may differ by rounding, which grows along training: 1 %, relative.
+"""
 
 
 def trained(name: str, loop: Any, device: str, checked: int, threads: int, block: int = 1) -> Local:
     """A training loop as a contender; its units are updates."""
-    return Local(name, loop.advance, device, threads=threads, checked=checked, block=block, score=loop.loss)
+    return Local(
+        name, loop.advance, device, threads=threads, checked=checked, block=block, score=loop.loss
+    )
 
 
 def fastest(tried: dict[Any, Local], seconds: float) -> tuple[Any, str]:
@@ -62,7 +79,9 @@ def best_choice(task: str, device: str, seconds: float) -> tuple[Choice, str]:
     """The single-model loop that is fastest here."""
     loop = lambda choice: InMemoryLoop(task, device, choice).advance
     tried = choices(device, thread_counts())
-    return fastest({c: Local("", loop(c), device, threads=c.threads, checked=3) for c in tried}, seconds)
+    return fastest(
+        {c: Local("", loop(c), device, threads=c.threads, checked=3) for c in tried}, seconds
+    )
 
 
 def thread_counts() -> tuple[int, ...]:
@@ -77,7 +96,9 @@ def side_by_side(task: str, device: str, width: int) -> list[tuple]:
 
 
 def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Our stacks against P0 to P3: a row a peer. On a CPU ours are as many processes as `make reproduce` has here."""
+    """Our stacks against P0 to P3: a row a peer. On a CPU ours are as many processes as `make
+    reproduce` has here.
+    """
     width, threads = settings.width or plan(task, device).width, plan(task, device).threads
     checked, stacks = settings.updates_checked(task), side_by_side(task, device, width)
     entrant = partial(trained, device=device, checked=checked)
@@ -86,7 +107,9 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
         many = Choice(1, choice.optimizer, choice.compiled)
         count = min(os.cpu_count() or 1, MOST_PROCESSES[device])
         ensemble = Ensemble(task, device, width)
-        tried = {n: Local("", ensemble.advance, device, threads=n, checked=1) for n in thread_counts()}
+        tried = {
+            n: Local("", ensemble.advance, device, threads=n, checked=1) for n in thread_counts()
+        }
         best, told_threads = fastest(tried, settings.seconds / 3)
         names = {
             "P0": "P0 DataLoader loop",
@@ -94,32 +117,53 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
             "P2": f"P2 {count} processes at once: {many}",
             "P3": f"P3 torch.func ensemble of {width}, eager, {threads_in_words(best)}",
         }
-        at_once = lambda name, build, of: running.enter_context(closing(Processes(name, build, of, checked)))
+        at_once = lambda name, build, of: running.enter_context(
+            closing(Processes(name, build, of, checked))
+        )
         one = lambda: entrant("ours", OurStack(*stacks[0]), threads=threads, block=BLOCK[device])
         contenders: list[Contender] = [
             one() if len(stacks) == 1 else at_once("ours", OurStack, stacks),
             entrant(names["P0"], DataLoaderLoop(task, device), threads=choice.threads),
             entrant(names["P1"], InMemoryLoop(task, device, choice), threads=choice.threads),
-            at_once(names["P2"], InMemoryLoop, [(task, device, many, seed) for seed in range(count)]),
+            at_once(
+                names["P2"], InMemoryLoop, [(task, device, many, seed) for seed in range(count)]
+            ),
             entrant(names["P3"], Ensemble(task, device, width), threads=best),
         ]
         ours = f"ours: {len(stacks)} at once, each {width} networks on {threads_in_words(1 if stacks[1:] else threads)}"
         return compare(
-            f"train {task}, one EMA", device, "replica-updates/s", contenders, settings.rounds, settings.seconds,
-            tolerance=TOLERANCE, notes={names["P0"]: ours, names["P1"]: told, names["P3"]: told_threads},
-        )  # fmt: skip
+            f"train {task}, one EMA",
+            device,
+            "replica-updates/s",
+            contenders,
+            settings.rounds,
+            settings.seconds,
+            tolerance=TOLERANCE,
+            notes={names["P0"]: ours, names["P1"]: told, names["P3"]: told_threads},
+        )
 
 
-def averages_cost(task: str, device: str, settings: Settings, averages: int) -> list[dict[str, Any]]:
+def averages_cost(
+    task: str, device: str, settings: Settings, averages: int
+) -> list[dict[str, Any]]:
     """Time of an update that keeps so many averages against one that keeps none."""
     threads = plan(task, device).threads
     stack = partial(OurStack, task, device, width=settings.width)
     entrant = partial(trained, device=device, checked=32, threads=threads, block=BLOCK[device])
     named = {1: "one EMA added to a step", 5: "five averages added to a step"}[averages]
     with numerics(threads):
-        contenders = [entrant("ours", stack(averages)), entrant("the same step without an average", stack(0))]
+        contenders = [
+            entrant("ours", stack(averages)),
+            entrant("the same step without an average", stack(0)),
+        ]
         times = 1000.0 * (settings.width or plan(task, device).width)
         return compare(
-            f"{named}, {task}", device, "ms/update", contenders, settings.rounds, settings.seconds,
-            times=times, tolerance=TOLERANCE,
-        )  # fmt: skip
+            f"{named}, {task}",
+            device,
+            "ms/update",
+            contenders,
+            settings.rounds,
+            settings.seconds,
+            times=times,
+            tolerance=TOLERANCE,
+        )

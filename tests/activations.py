@@ -21,5 +21,7 @@ def as_trained(module, seed=0):
     module = module.double()
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(torch.rand(parameter.shape, generator=generator(seed), dtype=torch.float64) + 0.5)
+            parameter.copy_(
+                torch.rand(parameter.shape, generator=generator(seed), dtype=torch.float64) + 0.5
+            )
     return module

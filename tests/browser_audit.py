@@ -2,10 +2,10 @@
 
     python tests/browser_audit.py _build/html --shots screenshots
 
-Fails (exit status 1) on a foreign request, a failed request, a message of the console, a chart or a formula that was
-not drawn, a page wider than its window, an accessibility finding that axe-core calls serious or critical, and a
-permanent address that leads nowhere.
-Screenshots are taken in light and dark, on a wide screen and at 390 pixels. axe-core comes from ``npm ci`` in web/npm;
+Fails (exit status 1) on a foreign request, a failed request, a message of the console, a chart or a
+formula that was not drawn, a page wider than its window, an accessibility finding that axe-core
+calls serious or critical, and a permanent address that leads nowhere. Screenshots are taken in
+light and dark, on a wide screen and at 390 pixels. axe-core comes from ``npm ci`` in web/npm;
 without it the accessibility check is skipped, and said to be.
 """
 
@@ -56,7 +56,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 @contextmanager
 def served(root: Path) -> Iterator[str]:
     """Address of a local server for the folder."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -77,8 +79,14 @@ def watch(page: Page, findings: list[str]) -> None:
             findings.append(f"console {message.type}: {message.text[:300]}")
 
     page.on("request", on_request)
-    page.on("requestfailed", lambda request: findings.append(f"failed request: {request.url} {request.failure}"))
-    page.on("response", lambda r: findings.append(f"status {r.status}: {r.url}") if r.status >= 400 else None)
+    page.on(
+        "requestfailed",
+        lambda request: findings.append(f"failed request: {request.url} {request.failure}"),
+    )
+    page.on(
+        "response",
+        lambda r: findings.append(f"status {r.status}: {r.url}") if r.status >= 400 else None,
+    )
     page.on("console", on_console)
     page.on("pageerror", lambda error: findings.append(f"page error: {str(error)[:300]}"))
 
@@ -109,7 +117,9 @@ def accessibility(page: Page, axe: str) -> list[str]:
     return [f"axe {v['impact']} {v['id']}: {v['help']} at {v['nodes'][0]['target']}" for v in grave]
 
 
-def audit_view(browser: Browser, base: str, pages: list[str], view: str, shots: Path | None) -> dict[str, list[str]]:
+def audit_view(
+    browser: Browser, base: str, pages: list[str], view: str, shots: Path | None
+) -> dict[str, list[str]]:
     """Open all pages in one view; returns the findings of each page that has some."""
     width, height, scheme = VIEWS[view]
     viewport = {"width": width, "height": height}
@@ -124,7 +134,10 @@ def audit_view(browser: Browser, base: str, pages: list[str], view: str, shots: 
         settle(page, findings)
         findings += overflow(page)
         if shots is not None:
-            page.screenshot(path=shots / f"{name.removesuffix('.html').replace('/', '-')}-{view}.png", full_page=True)
+            page.screenshot(
+                path=shots / f"{name.removesuffix('.html').replace('/', '-')}-{view}.png",
+                full_page=True,
+            )
         if axe is not None:
             findings += accessibility(page, axe)
         page.close()
@@ -141,7 +154,11 @@ def audit_redirects(root: Path, names: list[str]) -> dict[str, list[str]]:
         found = REFRESH.search((root / name).read_text(encoding="utf-8"))
         target = urlparse(found["url"]) if found else urlparse("")
         page = (root / name).parent / target.path
-        if not (target.fragment and page.is_file() and f'id="{target.fragment}"' in page.read_text(encoding="utf-8")):
+        if not (
+            target.fragment
+            and page.is_file()
+            and f'id="{target.fragment}"' in page.read_text(encoding="utf-8")
+        ):
             bad[name] = [f"leads to {target.geturl() or 'nowhere'}, where no element has that id"]
     return bad
 
@@ -157,7 +174,9 @@ def follow(browser: Browser, base: str, name: str) -> dict[str, list[str]]:
     return {name: findings} if findings else {}
 
 
-def look(root: Path, pages: list[str], addresses: list[str], view: str, shots: Path | None) -> dict[str, list[str]]:
+def look(
+    root: Path, pages: list[str], addresses: list[str], view: str, shots: Path | None
+) -> dict[str, list[str]]:
     """In a browser of its own: all pages in one view, and these permanent addresses."""
     with sync_playwright() as playwright, served(root) as base:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -182,7 +201,10 @@ def audit(root: Path, shots: Path | None, views: list[str]) -> dict[str, list[st
     bad = audit_redirects(root, addresses)
     one_of_each = [next(name for name in addresses if name.startswith(kind)) for kind in REDIRECTS]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(look, root, pages, one_of_each if view == views[0] else [], view, shots) for view in views]
+        jobs = [
+            pool.submit(look, root, pages, one_of_each if view == views[0] else [], view, shots)
+            for view in views
+        ]
         for job in jobs:
             bad |= job.result()
     print(f"{len(pages)} pages in {len(views)} views, {len(addresses)} permanent addresses")
@@ -191,17 +213,27 @@ def audit(root: Path, shots: Path | None, views: list[str]) -> dict[str, list[st
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, nargs="?", default=Path("_build/html"), help="folder of the built book")
-    parser.add_argument("--shots", type=Path, help="folder for screenshots; none are taken without it")
-    parser.add_argument("--views", nargs="+", choices=list(VIEWS), default=list(VIEWS), help="which views to open")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "root", type=Path, nargs="?", default=Path("_build/html"), help="folder of the built book"
+    )
+    parser.add_argument(
+        "--shots", type=Path, help="folder for screenshots; none are taken without it"
+    )
+    parser.add_argument(
+        "--views", nargs="+", choices=list(VIEWS), default=list(VIEWS), help="which views to open"
+    )
     options = parser.parse_args(arguments)
     if not (options.root / "index.html").is_file():
         parser.error(f"{options.root} holds no index.html; build the book first (make book)")
     if options.shots:
         options.shots.mkdir(parents=True, exist_ok=True)
     if not AXE.exists():
-        print(f"axe-core skipped: {AXE} is missing ('npm ci --ignore-scripts' in web/npm installs it)")
+        print(
+            f"axe-core skipped: {AXE} is missing ('npm ci --ignore-scripts' in web/npm installs it)"
+        )
     bad = audit(options.root.resolve(), options.shots, options.views)
     for name, findings in bad.items():
         print(name, *findings, sep="\n    ")

@@ -6,16 +6,19 @@ import hypothesis
 import pytest
 import torch
 
-from steadydescent import data
-from steadydescent.paths import DATA
+from steadydescent.engine import data
+from steadydescent.study.paths import DATA
 
 # No deadline: this machine may be busy. The same examples each time: a failure can be run again.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 # Fuzzing takes 500 cases, and 10 000 other ones each time with STEADY_FUZZ=nightly.
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=10_000)
-hypothesis.settings.load_profile("nightly" if os.environ.get("STEADY_FUZZ") == "nightly" else "steady")
+hypothesis.settings.load_profile(
+    "nightly" if os.environ.get("STEADY_FUZZ") == "nightly" else "steady"
+)
 
-# torch's own test helpers, once imported, would forbid the settings that our engine makes in every test after.
+# torch's own test helpers, once imported, would forbid the settings that our engine makes in every
+# test after.
 torch.backends.disable_global_flags = lambda: None
 
 if os.environ.get("PYTEST_XDIST_WORKER"):  # test processes share the cores
@@ -53,10 +56,17 @@ def toy(tmp_path):
 def home(tmp_path, monkeypatch):
     """The small study in a folder of its own, where results are read and written."""
     from fabricated import experiments_from, write_experiments
-    from steadydescent import findings, notebooks, reproduce
+    from steadydescent.study import reproduce
+    from steadydescent.study.book import findings
+    from steadydescent.study.training import notebooks
 
     write_experiments(tmp_path / "experiments")
-    places = {"ROOT": "", "RESULTS": "results", "GENERATED": "generated", "EXPERIMENTS": "experiments"}
+    places = {
+        "ROOT": "",
+        "RESULTS": "results",
+        "GENERATED": "generated",
+        "EXPERIMENTS": "experiments",
+    }
     places |= {"PUBLISHED": "results/published", "REPRODUCED": "results/reproduced"}
     for module in (findings, notebooks, reproduce):
         for name, place in places.items():

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from steadydescent import verified
-from steadydescent.results import file_digest
+from steadydescent.study.results.store import file_digest
 
 
 def flip(path: Path, place: int = -1, mask: int = 0x20) -> None:
@@ -29,7 +29,9 @@ def remove(path: Path) -> None:
 
 
 def forge(folder: Path, **changes: Any) -> None:
-    """Change a receipt, and vouch anew for it and for all files as they are now: what digests cannot find."""
+    """Change a receipt, and vouch anew for it and for all files as they are now: what digests
+    cannot find.
+    """
     receipt = verified.read_sealed(folder / "receipt.json")
     receipt["files"] = {path.name: file_digest(path) for path in sorted(folder.glob("*.parquet"))}
     (folder / "receipt.json").write_bytes(verified.sealed(receipt | changes))
@@ -37,5 +39,8 @@ def forge(folder: Path, **changes: Any) -> None:
 
 def places(size: int, count: int, *about: object) -> list[int]:
     """Places in a file of a size, drawn the same each time: the first, the last and some between."""
-    drawn = (int.from_bytes(hashlib.sha256(repr((i, *about)).encode()).digest()[:8]) % size for i in range(count))
+    drawn = (
+        int.from_bytes(hashlib.sha256(repr((i, *about)).encode()).digest()[:8]) % size
+        for i in range(count)
+    )
     return sorted({0, size - 1, *drawn})

@@ -1,7 +1,9 @@
-"""Every step by which a writer changes a disk, counted; at the k-th it is killed, or refused from there on.
+"""Every step by which a writer changes a disk, counted; at the k-th it is killed, or refused from
+there on.
 
-A step is a call of the system that makes, fills, flushes, moves or removes a file or folder. Writing a Parquet or
-safetensors file is one step, of which a killed or refused writer leaves the half.
+A step is a call of the system that makes, fills, flushes, moves or removes a file or folder.
+Writing a Parquet or safetensors file is one step, of which a killed or refused writer leaves the
+half.
 """
 
 import builtins
@@ -27,7 +29,9 @@ NAMES = (*MAKE, *REMOVE, "fsync", "chmod", "link", "symlink", "truncate", "ftrun
 
 
 class Steps:
-    """Counts steps; `fault` is told at the k-th what is left: a function that leaves the half of it, or None."""
+    """Counts steps; `fault` is told at the k-th what is left: a function that leaves the half of
+    it, or None.
+    """
 
     def __init__(self, at: int, fault: Callable[["Steps", str], None]) -> None:
         self.at, self.fault, self.names = at, fault, list[str]()
@@ -46,7 +50,9 @@ class _Told(io.FileIO):
     steps: Steps
 
     def write(self, content: Any) -> int:
-        self.steps.step("write", lambda: io.FileIO.write(self, bytes(content)[: len(bytes(content)) // 2]))
+        self.steps.step(
+            "write", lambda: io.FileIO.write(self, bytes(content)[: len(bytes(content)) // 2])
+        )
         return super().write(content)
 
 
@@ -76,14 +82,20 @@ def counted(at: int, fault: Callable[[Steps, str], None]) -> Iterator[Steps]:
             patch.setattr(os, name, _before(getattr(os, name), name, steps))
         for opener in (io, builtins):
             patch.setattr(opener, "open", _opening(steps))
-        for library, name in ((pq, "write_table"), (checkpoint_files, "save_file"), (safetensors.torch, "save_file")):
+        for library, name in (
+            (pq, "write_table"),
+            (checkpoint_files, "save_file"),
+            (safetensors.torch, "save_file"),
+        ):
             patch.setattr(library, name, _whole(getattr(library, name), name, steps))
         yield steps
 
 
 def _before(real: Callable[..., Any], name: str, steps: Steps) -> Callable[..., Any]:
     def called(*given, **more):
-        reading = name == "open" and not (given[1] if len(given) > 1 else 0) & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)
+        reading = name == "open" and not (given[1] if len(given) > 1 else 0) & (
+            os.O_CREAT | os.O_WRONLY | os.O_RDWR
+        )
         if not reading:
             steps.step(name)
         return real(*given, **more)
@@ -124,7 +136,9 @@ def killed_at(step: int, write: Callable[[], object]) -> bool:
 
 
 def refusal(number: int, removing: bool) -> Callable[[Steps, str], None]:
-    """A disk that from here on refuses to write, and to remove too when asked for, as one that turns read-only does."""
+    """A disk that from here on refuses to write, and to remove too when asked for, as one that
+    turns read-only does.
+    """
 
     def refuse(steps: Steps, name: str) -> None:
         if removing or name not in REMOVE:

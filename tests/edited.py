@@ -6,8 +6,8 @@ from copy import copy
 
 import pytest
 
-from steadydescent import numerics
-from steadydescent.source_code import Code, _Module
+from steadydescent.engine.source_code import Code, _Module
+from steadydescent.study.results import fingerprints as numerics
 
 
 def with_text(code: Code, module: str, text: str) -> Code:

@@ -1,4 +1,6 @@
-"""Stacks and results with made-up scores, for tests of what comes after training. Nothing is trained here."""
+"""Stacks and results with made-up scores, for tests of what comes after training. Nothing is
+trained here.
+"""
 
 import json
 import math
@@ -9,15 +11,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from steadydescent import claims, provenance, published
-from steadydescent.measures import derived
-from steadydescent.numerics import made_with
-from steadydescent.results import Result, Tables, write_folder
-from steadydescent.runs import Run
-from steadydescent.study import Plan, experiment, load_study
-from steadydescent.sweep import stack_plans
-from steadydescent.tasks import base, find
-from steadydescent.trial import quantiles
+from steadydescent.engine.runs import Run
+from steadydescent.engine.tasks import base, find
+from steadydescent.study.judging import claims
+from steadydescent.study.judging.measures import derived
+from steadydescent.study.planning import Plan, experiment, load_study
+from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.results import provenance, published
+from steadydescent.study.results.fingerprints import made_with
+from steadydescent.study.results.store import Result, Tables, write_folder
+from steadydescent.study.training.trial import quantiles
 
 Score = Callable[[Run, str, str], float]
 Probed = Callable[[Run], Iterable[tuple[str, str, int | None, float]]]
@@ -26,8 +29,16 @@ LAPTOP = {"steps": 40, "tuning": 3, "report": 5}
 
 def a_run(**changes) -> Run:
     """A small run; its readouts fit its 40 steps."""
-    base = {"task": "mnist1d-mlp", "optimizer": "momentum", "schedule": "constant", "lr": 0.1, "batch_size": 100}
-    return Run(**(base | {"steps": 40, "seed": 0, "readouts": ("last", "ema-10"), "test": True} | changes))
+    base = {
+        "task": "mnist1d-mlp",
+        "optimizer": "momentum",
+        "schedule": "constant",
+        "lr": 0.1,
+        "batch_size": 100,
+    }
+    return Run(
+        **(base | {"steps": 40, "seed": 0, "readouts": ("last", "ema-10"), "test": True} | changes)
+    )
 
 
 def nothing(run: Run) -> Iterable[tuple[str, str, int | None, float]]:
@@ -44,8 +55,8 @@ def tables(
 ) -> Tables:
     """What a stack of these runs would leave if `score` were their accuracy, or a surface's height.
 
-    Loss and calibration follow from the accuracy. `probed` says what probes of a run found, (readout, measure, step,
-    value), and `predicted` its classes.
+    Loss and calibration follow from the accuracy. `probed` says what probes of a run found,
+    (readout, measure, step, value), and `predicted` its classes.
     """
     finals, curves, measures, classes, rows, lost = [], [], [], [], [], set(diverged)
     for run in runs:
@@ -55,19 +66,30 @@ def tables(
             where = {"run": run.key, "readout": readout}
             splits = [
                 "validation",
-                *(["test", "train", *(f"test/{shift}" for shift in run.shifts)] if run.test else ()),
+                *(
+                    ["test", "train", *(f"test/{shift}" for shift in run.shifts)]
+                    if run.test
+                    else ()
+                ),
             ]
-            finals += [{**where, "split": split, **_scored(run, score(run, readout, split))} for split in splits]
+            finals += [
+                {**where, "split": split, **_scored(run, score(run, readout, split))}
+                for split in splits
+            ]
             if run.curve_points > 1:
                 measured = _scored(run, score(run, readout, "validation"))
-                steps = [round(run.steps * (i + 1) / run.curve_points) for i in range(run.curve_points)]
+                steps = [
+                    round(run.steps * (i + 1) / run.curve_points) for i in range(run.curve_points)
+                ]
                 curves += [{**where, "step": step, **measured} for step in steps]
             if predicted is not None and run.test:
                 classes.append({**where, "classes": predicted(run, readout)})
     return Tables(
         pd.DataFrame(rows).astype({"diverged_at": "Int64"}),
         pd.DataFrame(finals),
-        pd.DataFrame(curves, columns=["run", "readout", "step", "accuracy", "loss", "calibration_error"]),
+        pd.DataFrame(
+            curves, columns=["run", "readout", "step", "accuracy", "loss", "calibration_error"]
+        ),
         pd.DataFrame(measures, columns=["run", "readout", "measure", "step", "value"]).astype(
             {"step": "Int64", "value": float}
         ),
@@ -96,10 +118,17 @@ def result(
     diverged: Callable[[Run], bool] = lambda run: False,
     probed: Probed = nothing,
 ) -> Result:
-    """The result of a plan whose tuning and report runs both cover the grid points −half … half of every arm."""
+    """The result of a plan whose tuning and report runs both cover the grid points −half … half of
+    every arm.
+    """
     indices = range(-half, half + 1)
     places = [(condition, arm) for condition in plan.conditions for arm in plan.arms_in(condition)]
-    asked = [run for place in places for made in (plan.tuning, plan.reporting) for run in made(*place, indices)]
+    asked = [
+        run
+        for place in places
+        for made in (plan.tuning, plan.reporting)
+        for run in made(*place, indices)
+    ]
     runs = list({run.key: run for run in asked}.values())
     made = tables(runs, score, [run.key for run in runs if diverged(run)], probed)
     kinds = [made.measures, derived(made, plan.target, "loss" in plan.tune_by)]
@@ -110,17 +139,30 @@ def result(
 def receipt(profile: str, name: str, **more) -> dict:
     """A receipt with all that the book and the commands read."""
     return {
-        "result": name, "profile": profile, "date": "2026-02-03 04:05 UTC", "commit": "abc1234",
-        "command": "steady run", "trained_on": ["2 cores"], "seconds": 90.0, "networks": 1234, "updates": 2000,
-        "seeds": {"tuning": 3, "report": 5}, **more,
-    }  # fmt: skip
+        "result": name,
+        "profile": profile,
+        "date": "2026-02-03 04:05 UTC",
+        "commit": "abc1234",
+        "command": "steady run",
+        "trained_on": ["2 cores"],
+        "seconds": 90.0,
+        "networks": 1234,
+        "updates": 2000,
+        "seeds": {"tuning": 3, "report": 5},
+        **more,
+    }
 
 
 def write_result(folder: Path, made: Result, profile: str, name: str, **more) -> None:
-    """Write a result where a profile's results are looked for; one that is published is listed there."""
+    """Write a result where a profile's results are looked for; one that is published is listed
+    there.
+    """
     runs = made.runs
     told = {"networks": len(runs), "updates": int(runs.steps.max()), **more}
-    told["seeds"] = {"tuning": runs[~runs.test].seed.nunique(), "report": runs[runs.test].seed.nunique()}
+    told["seeds"] = {
+        "tuning": runs[~runs.test].seed.nunique(),
+        "report": runs[runs.test].seed.nunique(),
+    }
     write_folder(folder, made, receipt(profile, name, **told), replace=True)
     if (root := folder.parents[1]).name == "published":
         published.record([folder.relative_to(root).as_posix()], root)
@@ -142,23 +184,46 @@ def experiments_from(folder: Path) -> Iterator[None]:
 
 
 SMALL_EXPERIMENT = {
-    "title": "Toy", "question": "Does it?", "notebook": "toy.ipynb",
-    "runs": {"optimizer": "momentum", "schedule": "constant", "batch_size": 100}, "curve_points": 2,
+    "title": "Toy",
+    "question": "Does it?",
+    "notebook": "toy.ipynb",
+    "runs": {"optimizer": "momentum", "schedule": "constant", "batch_size": 100},
+    "curve_points": 2,
     "conditions": {"constant": {"schedule": "constant"}, "linear": {"schedule": "linear"}},
-    "arms": {"last": {"readouts": ["last"]}, "ema": {"readouts": ["ema-10", "ema-30"]},
-             "checkpoints": {"readouts": ["checkpoints-2"]}, "tail": {"readouts": ["tail-25"]},
-             "ramp": {"readouts": ["ema-ramp"]}},
+    "arms": {
+        "last": {"readouts": ["last"]},
+        "ema": {"readouts": ["ema-10", "ema-30"]},
+        "checkpoints": {"readouts": ["checkpoints-2"]},
+        "tail": {"readouts": ["tail-25"]},
+        "ramp": {"readouts": ["ema-ramp"]},
+    },
     "secondary": [["ema", "last"]],
     "rates": {"mnist1d-mlp": {"center": 0.1, "ratio": 2, "points": 5}},
-    "profiles": {"smoke": {"mnist1d-mlp": {"steps": 40, "tuning": 2, "report": 3, "points": 3}},
-                 "laptop": {"mnist1d-mlp": LAPTOP}},
-}  # fmt: skip
+    "profiles": {
+        "smoke": {"mnist1d-mlp": {"steps": 40, "tuning": 2, "report": 3, "points": 3}},
+        "laptop": {"mnist1d-mlp": LAPTOP},
+    },
+}
 SMALL_CLAIM = {
-    "id": "ema-wins", "title": "EMA wins", "source": ["somewhere"], "sentence": "It does.", "scope": "T", "test": "T.",
+    "id": "ema-wins",
+    "title": "EMA wins",
+    "source": ["somewhere"],
+    "sentence": "It does.",
+    "scope": "T",
+    "test": "T.",
     "experiment": "toy",
-    "contrasts": [{"arm": "ema", "against": "last", "better": True, "measure": "accuracy", "rule": "superiority",
-                   "rate": "tuned", "margins": {"mnist1d-mlp": 1.0}}],
-}  # fmt: skip
+    "contrasts": [
+        {
+            "arm": "ema",
+            "against": "last",
+            "better": True,
+            "measure": "accuracy",
+            "rule": "superiority",
+            "rate": "tuned",
+            "margins": {"mnist1d-mlp": 1.0},
+        }
+    ],
+}
 
 
 def write_experiments(

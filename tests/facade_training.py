@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from steadydescent.optimizers import SGD, Adam, AdamW, AveragedMomentum, CorrectedMomentum, Momentum, Nesterov, RMSProp
+from steadydescent.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    AveragedMomentum,
+    CorrectedMomentum,
+    Momentum,
+    Nesterov,
+    RMSProp,
+)
 
 FACADES = {
     "sgd": SGD,
@@ -24,14 +33,19 @@ every_facade = pytest.mark.parametrize("facade", FACADES.values(), ids=FACADES.k
 
 def parameters(dtype=torch.float64, shapes=SHAPES):
     generator = torch.Generator().manual_seed(3)
-    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)) for shape in shapes]
+    return [
+        nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype))
+        for shape in shapes
+    ]
 
 
 def feed(params, step):
     """Each parameter's gradient of this step, the same for equal parameters."""
     generator = torch.Generator().manual_seed(step)
     for param in params:
-        param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float64).to(param.dtype)
+        param.grad = torch.randn(param.shape, generator=generator, dtype=torch.float64).to(
+            param.dtype
+        )
 
 
 def walk(optimizer, params, steps):
@@ -42,11 +56,15 @@ def walk(optimizer, params, steps):
 
 def assert_same(ours, theirs, **tolerance):
     for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one.detach(), other.detach(), **(tolerance or {"rtol": 0, "atol": 0}))
+        torch.testing.assert_close(
+            one.detach(), other.detach(), **(tolerance or {"rtol": 0, "atol": 0})
+        )
 
 
 def snapshot(optimizer):
-    return copy.deepcopy(optimizer.state_dict()), [p.clone() for g in optimizer.param_groups for p in g["params"]]
+    return copy.deepcopy(optimizer.state_dict()), [
+        p.clone() for g in optimizer.param_groups for p in g["params"]
+    ]
 
 
 def assert_unchanged(optimizer, before):

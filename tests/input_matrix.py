@@ -1,7 +1,8 @@
-"""The matrix of inputs: what people's models are made of, as rows that every technique is put through.
+"""The matrix of inputs: what people's models are made of, as rows that every technique is put
+through.
 
-A row is a model and the loss of its next batch. `tensors()` are rows of one parameter for each dtype, size and
-layout; `MODELS` are rows for all else that a model may hold.
+A row is a model and the loss of its next batch. `tensors()` are rows of one parameter for each
+dtype, size and layout; `MODELS` are rows for all else that a model may hold.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 NO_MEAN = (torch.complex64, torch.complex128, torch.float8_e4m3fn, torch.float8_e5m2)
 """Dtypes that optimisers refuse by name."""
 SIZES = (0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 4_097)
-"""None, one, and one below, at and above the SIMD blocks of 8, 16 and 32 values; several blocks and one value."""
+"""None, one, and one below, at and above the SIMD blocks of 8, 16 and 32 values; several blocks and
+one value.
+"""
 
 
 def contiguous(values: Tensor) -> Tensor:
@@ -66,7 +69,9 @@ def drawn(like: Tensor, generator: torch.Generator) -> Tensor:
 def one(dtype: torch.dtype, size: int, layout: str) -> Row:
     """A row of one parameter; its gradient is drawn anew from the generator."""
     values = torch.randn(size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
-    return Row(One(LAYOUTS[layout](values.to(dtype))), lambda m, g: (m.weight * drawn(m.weight, g)).sum())
+    return Row(
+        One(LAYOUTS[layout](values.to(dtype))), lambda m, g: (m.weight * drawn(m.weight, g)).sum()
+    )
 
 
 def tensors() -> Iterator[tuple[torch.dtype, int, str]]:
@@ -99,7 +104,9 @@ class Tied(nn.Module):
 
 
 class Buffers(nn.Linear):
-    """Buffers that no mean makes sense of: a counter, a mask, a phase, quantised values and their scale, a cache."""
+    """Buffers that no mean makes sense of: a counter, a mask, a phase, quantised values and their
+    scale, a cache.
+    """
 
     def __init__(self) -> None:
         super().__init__(4, 3)
@@ -122,7 +129,9 @@ class Buffers(nn.Linear):
 
 
 class Growing(nn.Linear):
-    """A cache that is as long as the inputs so far, and a buffer that is None before the first of them."""
+    """A cache that is as long as the inputs so far, and a buffer that is None before the first of
+    them.
+    """
 
     def __init__(self) -> None:
         super().__init__(4, 3)
@@ -157,7 +166,9 @@ def _frozen() -> nn.Module:
 
 
 def _normed(layer: nn.Module, norm: nn.Module | None = None) -> nn.Module:
-    """Without a bias before the norm: its gradient would be rounding, which Adam makes whole steps of."""
+    """Without a bias before the norm: its gradient would be rounding, which Adam makes whole steps
+    of.
+    """
     return nn.Sequential(layer, norm or nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2))
 
 
@@ -174,7 +185,9 @@ def _initialised(model: nn.Module, *inputs: Tensor) -> nn.Module:
 
 def _half(dtype: torch.dtype) -> Row:
     model = nn.Sequential(nn.Linear(40, 33), nn.ReLU(), nn.Linear(33, 5)).to(dtype)
-    return Row(model, lambda m, g: m(torch.randn(6, 40, generator=g).to(dtype)).float().square().mean())
+    return Row(
+        model, lambda m, g: m(torch.randn(6, 40, generator=g).to(dtype)).float().square().mean()
+    )
 
 
 def _tied() -> Row:

@@ -6,20 +6,34 @@ from statistics import fmean
 
 import numpy as np
 
-from fabricated import LAPTOP, SMALL_CLAIM, SMALL_EXPERIMENT, experiments_from, receipt, result, write_experiments
-from steadydescent.judging import judge_all
-from steadydescent.study import Plan, load_study
+from fabricated import (
+    LAPTOP,
+    SMALL_CLAIM,
+    SMALL_EXPERIMENT,
+    experiments_from,
+    receipt,
+    result,
+    write_experiments,
+)
+from steadydescent.study.judging.judge import judge_all
+from steadydescent.study.planning import Plan, load_study
 
 TASK = "mnist1d-mlp"
 ARMS = {name: arm["readouts"] for name, arm in SMALL_EXPERIMENT["arms"].items()}
 NOTE = receipt("laptop", "toy/mnist1d-mlp@12345678")
 
 
-def asked(folder, *contrasts: dict, size: dict | None = None, needs: str = "common verdict", **fields):
-    """The small study with other fields, and one claim of these contrasts, of `ema` against `last` where unsaid."""
+def asked(
+    folder, *contrasts: dict, size: dict | None = None, needs: str = "common verdict", **fields
+):
+    """The small study with other fields, and one claim of these contrasts, of `ema` against `last`
+    where unsaid.
+    """
     told = {"profiles": {"laptop": {TASK: LAPTOP | (size or {})}}} | fields
     made = [SMALL_CLAIM["contrasts"][0] | contrast for contrast in contrasts]
-    write_experiments(folder, SMALL_EXPERIMENT | told, [SMALL_CLAIM | {"contrasts": made, "needs": needs}])
+    write_experiments(
+        folder, SMALL_EXPERIMENT | told, [SMALL_CLAIM | {"contrasts": made, "needs": needs}]
+    )
     return experiments_from(folder)
 
 
@@ -37,19 +51,29 @@ def noise(*what: object) -> float:
 
 
 def score(run, readout: str, split: str) -> float:
-    """Best at the centre of the grid, EMA 3 points above the last weights, a point of noise a seed and candidate."""
+    """Best at the centre of the grid, EMA 3 points above the last weights, a point of noise a seed
+    and candidate.
+    """
     bonus = {"ema-10": 0.03, "ema-30": 0.02}.get(readout, 0.0)
     place = np.log2(run.lr / 0.1)
-    return 0.6 + bonus - 0.02 * place**2 + 0.01 * noise(run.seed, run.lr, readout, split, run.schedule)
+    return (
+        0.6 + bonus - 0.02 * place**2 + 0.01 * noise(run.seed, run.lr, readout, split, run.schedule)
+    )
 
 
 def steep(gain: dict[str, float], best: float = 0.1):
-    """No noise at all: each readout has its gain, and every grid point away from the best rate costs 10 points."""
-    return lambda run, readout, split: 0.6 + gain.get(readout, 0.0) - 0.1 * abs(np.log2(run.lr / best))
+    """No noise at all: each readout has its gain, and every grid point away from the best rate
+    costs 10 points.
+    """
+    return lambda run, readout, split: (
+        0.6 + gain.get(readout, 0.0) - 0.1 * abs(np.log2(run.lr / best))
+    )
 
 
 def planted(gain: float, spread: float):
-    """The EMA is the last weights plus a gain; each has a noise of this spread; the margin is 1 point."""
+    """The EMA is the last weights plus a gain; each has a noise of this spread; the margin is 1
+    point.
+    """
 
     def made(run, readout, split):
         averaged = readout.startswith("ema-")
@@ -61,21 +85,32 @@ def planted(gain: float, spread: float):
 
 def table_by_hand(made, schedule: str, split: str, report: bool) -> dict:
     """(rate, readout) → {seed: percent}, row by row."""
-    runs = {row.run: row for row in made.runs.itertuples() if row.schedule == schedule and row.test == report}
+    runs = {
+        row.run: row
+        for row in made.runs.itertuples()
+        if row.schedule == schedule and row.test == report
+    }
     found = {}
     for row in made.finals.itertuples():
         if row.run in runs and row.split == split:
-            found.setdefault((runs[row.run].lr, row.readout), {})[runs[row.run].seed] = 100 * row.accuracy
+            found.setdefault((runs[row.run].lr, row.readout), {})[runs[row.run].seed] = (
+                100 * row.accuracy
+            )
     return found
 
 
 def row_by_hand(made, schedule: str, draws: int = 6_000) -> dict:
     """Estimate, standard error and choices of ema − last, with plain loops and lists.
 
-    Each draw is another tuning, of as many seeds as tuning had, from those of tuning and of reports, which have
-    validation scores too; seeds pull by their own scores and by their part in the choice.
+    Each draw is another tuning, of as many seeds as tuning had, from those of tuning and of
+    reports, which have validation scores too; seeds pull by their own scores and by their part in
+    the choice.
     """
-    tables = {"tuning": ("validation", False), "known": ("validation", True), "test": ("test", True)}
+    tables = {
+        "tuning": ("validation", False),
+        "known": ("validation", True),
+        "test": ("test", True),
+    }
     tuning, known, test = (table_by_hand(made, schedule, *how) for how in tables.values())
     candidates = {arm: [c for c in sorted(tuning) if c[1] in ARMS[arm]] for arm in ("ema", "last")}
     old, new = sorted(tuning[candidates["last"][0]]), sorted(test[candidates["last"][0]])
@@ -91,8 +126,16 @@ def row_by_hand(made, schedule: str, draws: int = 6_000) -> dict:
         counts.append(Counter(seeds))
     value, n, m = fmean(drawn), len(new), len(old)
     own = {s: (fmean(each[s]) - value) / n for s in new}
-    choice = {s: fmean((d - value) * count[s] for d, count in zip(drawn, counts, strict=True)) for s in [*old, *new]}
+    choice = {
+        s: fmean((d - value) * count[s] for d, count in zip(drawn, counts, strict=True))
+        for s in [*old, *new]
+    }
     variance = m / (m - 1) * sum(choice[s] ** 2 for s in old)
     variance += n / (n - 1) * (sum(own[s] ** 2 + choice[s] ** 2 for s in new))
     variance += n / (n - 1) * max(0.0, 2 * sum(own[s] * choice[s] for s in new))
-    return {"estimate": value, "error": variance**0.5, "n": n, "chosen": {a: best(a, old) for a in candidates}}
+    return {
+        "estimate": value,
+        "error": variance**0.5,
+        "n": n,
+        "chosen": {a: best(a, old) for a in candidates},
+    }

@@ -1,4 +1,6 @@
-"""What the tests of weight averaging share: a small network, its noisy training, whole runs, comparisons."""
+"""What the tests of weight averaging share: a small network, its noisy training, whole runs,
+comparisons.
+"""
 
 from copy import deepcopy
 
@@ -15,7 +17,9 @@ def network(seed=0, dtype=torch.float64):
     """Float buffers, an integer counter, and odd sizes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3)).to(dtype)
+        return nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3)).to(
+            dtype
+        )
 
 
 def train(model, steps=STEPS, seed=1, device="cpu"):
@@ -45,13 +49,16 @@ def assert_equal_bits(ours, theirs):
 
 
 SINGLE = {"rtol": 1e-5, "atol": 1e-7}
-"""For references that compute their mixing weight in single precision even for weights in double."""
+"""For references that compute their mixing weight in single precision even for weights in double.
+"""
 
 
 def assert_close(ours, theirs, only_floats=False, rtol=1e-11, atol=1e-13):
     for name, value in ours.items():
         if not only_floats or value.is_floating_point():
-            torch.testing.assert_close(value, theirs[name], rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                value, theirs[name], rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
+            )
 
 
 def fill(model, value):
@@ -74,7 +81,11 @@ class Counting(torch.optim.Optimizer):
                 slots["count"] = slots.get("count", 0) + 1
                 slots["sizes"] = [*slots.get("sizes", []), parameter.norm().item()][-2:]
                 slots["past"] = (parameter.clone(), None, {"best": torch.tensor(slots["count"])})
-                parameter -= group["lr"] / slots["count"] * (parameter.grad + sum(slots["sizes"]) * parameter)
+                parameter -= (
+                    group["lr"]
+                    / slots["count"]
+                    * (parameter.grad + sum(slots["sizes"]) * parameter)
+                )
 
 
 OPTIMIZERS = {
@@ -135,7 +146,12 @@ class Run:
 
     def everything(self):
         """Weights, buffers, slots, options and parts, copied."""
-        states = (self.model.state_dict(), self.optimizer.state_dict(), self.ema.state_dict(), self.shadow.state_dict())
+        states = (
+            self.model.state_dict(),
+            self.optimizer.state_dict(),
+            self.ema.state_dict(),
+            self.shadow.state_dict(),
+        )
         return deepcopy((states, self.schedule.state_dict(), self.generator.get_state(), self.done))
 
 
@@ -158,9 +174,14 @@ def assert_same(ours, theirs):
 
 
 def write_weights(path, step, *layers, **named):
-    """A checkpoint of these weights alone: parameters of floating point, and buffers of other numbers."""
+    """A checkpoint of these weights alone: parameters of floating point, and buffers of other
+    numbers.
+    """
     model = nn.Module()
-    for name, value in {**{f"w{number}": value for number, value in enumerate(layers)}, **named}.items():
+    for name, value in {
+        **{f"w{number}": value for number, value in enumerate(layers)},
+        **named,
+    }.items():
         tensor = torch.as_tensor(value)
         if tensor.is_floating_point():
             model.register_parameter(name, nn.Parameter(tensor))

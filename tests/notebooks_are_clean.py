@@ -14,7 +14,11 @@ def dirty_cells(notebook: Path) -> list[int]:
 
 
 if __name__ == "__main__":
-    found = {path.name: cells for path in sorted(EXPERIMENTS.glob("*.ipynb")) if (cells := dirty_cells(path))}
+    found = {
+        path.name: cells
+        for path in sorted(EXPERIMENTS.glob("*.ipynb"))
+        if (cells := dirty_cells(path))
+    }
     for name, cells in found.items():
         print(f"experiments/{name} holds outputs in cells {cells}; clear them before you commit")
     sys.exit(bool(found))

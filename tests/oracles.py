@@ -1,4 +1,6 @@
-"""Slow references: one network, one plain PyTorch loop, every step's weights kept. Never imports the engine."""
+"""Slow references: one network, one plain PyTorch loop, every step's weights kept. Never imports
+the engine.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -8,8 +10,13 @@ from torch import Tensor, nn
 
 
 def stream_seed(source: str, seed: int, purpose: str) -> int:
-    """The documented derivation of a stream's seed: first 63 bits of SHA-256 of `source/seed/purpose`."""
-    return int.from_bytes(hashlib.sha256(f"{source}/{seed}/{purpose}".encode()).digest()[:8], "big") >> 1
+    """The documented derivation of a stream's seed: first 63 bits of SHA-256 of
+    `source/seed/purpose`.
+    """
+    return (
+        int.from_bytes(hashlib.sha256(f"{source}/{seed}/{purpose}".encode()).digest()[:8], "big")
+        >> 1
+    )
 
 
 def epochs(examples: int, batch_size: int, seed: int):
@@ -63,7 +70,11 @@ def train_alone(
 def weighted(states: list[dict[str, Tensor]], shares: list[float]) -> dict[str, Tensor]:
     """Σ share·θ over states, in double precision."""
     return {
-        name: sum(share * state[name].double() for share, state in zip(shares, states, strict=True) if share)
+        name: sum(
+            share * state[name].double()
+            for share, state in zip(shares, states, strict=True)
+            if share
+        )
         for name in states[0]
     }
 

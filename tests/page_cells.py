@@ -1,4 +1,6 @@
-"""The code cells of the book's pages, run here without a kernel, and the figures that their text places."""
+"""The code cells of the book's pages, run here without a kernel, and the figures that their text
+places.
+"""
 
 import ast
 import importlib
@@ -9,11 +11,15 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from steadydescent import chapter_figures, figures
-from steadydescent.paths import ROOT
+from steadydescent.study.book import chapter_figures, figures
+from steadydescent.study.paths import ROOT
 
 CELL = re.compile(r"^(?P<fence>`{3,})\{code-cell\}[^\n]*\n(?P<body>.*?)^(?P=fence)$", re.M | re.S)
-PAGES = [path for path in sorted((ROOT / "chapters").glob("*.md")) if "{code-cell}" in path.read_text(encoding="utf-8")]
+PAGES = [
+    path
+    for path in sorted((ROOT / "chapters").glob("*.md"))
+    if "{code-cell}" in path.read_text(encoding="utf-8")
+]
 """Pages that run code."""
 
 
@@ -23,7 +29,9 @@ def cells_of(page: Path) -> list[tuple[int, str]]:
     found = []
     for cell in CELL.finditer(text):
         options = re.match(r"(?::[^\n]*\n)*", cell["body"])
-        found.append((text[: cell.start()].count("\n") + 1, cell["body"][options.end() if options else 0 :]))
+        found.append(
+            (text[: cell.start()].count("\n") + 1, cell["body"][options.end() if options else 0 :])
+        )
     return found
 
 
@@ -33,13 +41,17 @@ def names_placed(page: Path, directive: str) -> set[str]:
 
 
 class Drawn:
-    """What cells have drawn: names by directive, and captions. Each figure is drawn once, and nothing is saved."""
+    """What cells have drawn: names by directive, and captions. Each figure is drawn once, and
+    nothing is saved.
+    """
 
     def __init__(self) -> None:
         self.names: dict[str, set[str]] = {"datafig": set(), "vegachart": set()}
         self.captions: list[str] = []
 
-    def figure(self, name, draw, *, alt, caption, data, results=(), size=(6.8, 3.8), **subplots) -> None:
+    def figure(
+        self, name, draw, *, alt, caption, data, results=(), size=(6.8, 3.8), **subplots
+    ) -> None:
         assert alt.strip() and caption.strip() and len(data.columns)
         draw(Figure(figsize=size).subplots(**subplots))
         self.names["datafig"].add(name)
@@ -55,7 +67,11 @@ def without_drawing(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     """Have cells leave their figures with `Drawn` rather than on disk."""
     drawn = Drawn()
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for module in (figures, chapter_figures, *map(importlib.import_module, ("growth_report", "report"))):
+    for module in (
+        figures,
+        chapter_figures,
+        *map(importlib.import_module, ("growth_report", "report")),
+    ):
         for name in ("figure", "chart"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(drawn, name))
@@ -76,5 +92,9 @@ def run(page: Path, until: str = "") -> list[object]:
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, f"{page.name}, line {place}", "exec"), scope)
         if isinstance(last, ast.Expr):
-            told.append(eval(compile(ast.Expression(last.value), f"{page.name}, line {place}", "eval"), scope))
+            told.append(
+                eval(
+                    compile(ast.Expression(last.value), f"{page.name}, line {place}", "eval"), scope
+                )
+            )
     return [it for it in told if it is not None]

@@ -1,11 +1,13 @@
-"""Every plan of the study, its runs made once for all tests, and plans of the small experiment with other fields."""
+"""Every plan of the study, its runs made once for all tests, and plans of the small experiment with
+other fields.
+"""
 
 import copy
 from functools import cache
 
 from fabricated import LAPTOP, SMALL_EXPERIMENT
-from steadydescent.runs import Run
-from steadydescent.study import PROFILES, Experiment, Plan, plans
+from steadydescent.engine.runs import Run
+from steadydescent.study.planning import PROFILES, Experiment, Plan, plans
 
 EVERY_PLAN = [plan for profile in PROFILES for plan in plans(profile)]
 
@@ -27,7 +29,9 @@ def cost_of(place: int) -> dict:
 
 
 def changed(path: str, value: object) -> dict:
-    """The small experiment with one value replaced; `path` is joined by slashes: `rates/mnist1d-mlp/ratio`."""
+    """The small experiment with one value replaced; `path` is joined by slashes:
+    `rates/mnist1d-mlp/ratio`.
+    """
     fields = copy.deepcopy(SMALL_EXPERIMENT)
     *parents, last = path.split("/")
     place = fields
@@ -41,11 +45,15 @@ def plan_of(fields: dict, profile: str = "laptop") -> Plan:
     return Plan(experiment=Experiment(name="toy", **fields), task="mnist1d-mlp", profile=profile)
 
 
-def varied(conditions: dict | None = None, arms: dict | None = None, size: dict | None = None, **fields) -> Plan:
+def varied(
+    conditions: dict | None = None, arms: dict | None = None, size: dict | None = None, **fields
+) -> Plan:
     """The small experiment with other conditions, arms or fields, on its laptop profile."""
     told = {"conditions": conditions, "arms": arms, "secondary": []}
     told = {name: value for name, value in told.items() if value is not None} | fields
-    return plan_of(SMALL_EXPERIMENT | told | {"profiles": {"laptop": {"mnist1d-mlp": LAPTOP | (size or {})}}})
+    return plan_of(
+        SMALL_EXPERIMENT | told | {"profiles": {"laptop": {"mnist1d-mlp": LAPTOP | (size or {})}}}
+    )
 
 
 def places(plan: Plan) -> list[tuple[str, str]]:

@@ -1,4 +1,6 @@
-"""Stacks that probes look at: small ones that were trained, and stand-ins with data of a test's own."""
+"""Stacks that probes look at: small ones that were trained, and stand-ins with data of a test's
+own.
+"""
 
 from types import SimpleNamespace
 
@@ -6,19 +8,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from steadydescent.engine import Stack
-from steadydescent.paths import DATA
-from steadydescent.probes import PROBES
-from steadydescent.runs import Run
-from steadydescent.stepping import Flat, numerics
-from steadydescent.tasks import Task
+from steadydescent.engine.probes import PROBES
+from steadydescent.engine.runs import Run
+from steadydescent.engine.stack import Stack
+from steadydescent.engine.stepping import Flat, numerics
+from steadydescent.engine.tasks import Task
+from steadydescent.study.paths import DATA
 
 LAST = ("last",)
 SHIFT, NOISE = PROBES["internal-shift"], PROBES["gradient-noise"]
 
 
 def advanced(runs: list[Run], stops=(4,), probes=(), **options) -> Stack:
-    """A stack trained up to the last stop, looked at by probes at every stop; `found` keeps what they saw."""
+    """A stack trained up to the last stop, looked at by probes at every stop; `found` keeps what
+    they saw.
+    """
     with numerics(1), torch.no_grad():
         stack = Stack(runs, DATA, **({"compile": False} | options))
         stack.done, stack.found = 0, []

@@ -3,7 +3,9 @@
 import numpy as np
 from hypothesis import strategies as st
 
-bounds = st.tuples(st.floats(1e-9, 1e3), st.floats(1.001, 1e9)).map(lambda pair: (pair[0], pair[0] * pair[1]))
+bounds = st.tuples(st.floats(1e-9, 1e3), st.floats(1.001, 1e9)).map(
+    lambda pair: (pair[0], pair[0] * pair[1])
+)
 
 
 def rng(seed=0):

@@ -1,4 +1,6 @@
-"""What each process of a group does in the tests of averages and checkpoints of models that are spread over several."""
+"""What each process of a group does in the tests of averages and checkpoints of models that are
+spread over several.
+"""
 
 import os
 import re
@@ -11,7 +13,13 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-from steadydescent.weight_averaging import EMA, Shadow, average_checkpoints, load_checkpoint, save_checkpoint
+from steadydescent.weight_averaging import (
+    EMA,
+    Shadow,
+    average_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def plain(seed: int = 0) -> nn.Module:
@@ -40,13 +48,18 @@ WAYS = {"fully_shard": sharded, "DTensor": distributed_tensors}
 
 def whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Gathered from all processes."""
-    return {n: (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone() for n, t in tensors.items()}
+    return {
+        n: (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone()
+        for n, t in tensors.items()
+    }
 
 
 def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in whole(ours).items():
-        torch.testing.assert_close(value, theirs[name], msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            value, theirs[name], msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @torch.no_grad()
@@ -88,7 +101,9 @@ def check(model: nn.Module, reference: nn.Module, way: str, mesh: DeviceMesh, pa
     trained = whole(dict(model.state_dict()))
     save_checkpoint(path, model, optimizer, 3, ema=ema, shadow=shadow)
     in_one_piece = plain(seed=5)
-    load_checkpoint(path, in_one_piece, torch.optim.SGD(in_one_piece.parameters(), 0.1, momentum=0.9))
+    load_checkpoint(
+        path, in_one_piece, torch.optim.SGD(in_one_piece.parameters(), 0.1, momentum=0.9)
+    )
     assert_close(dict(in_one_piece.state_dict()), trained)
     assert_close(average_checkpoints([path]), trained)
     other = WAYS[way](plain(seed=5), mesh)
@@ -99,7 +114,9 @@ def check(model: nn.Module, reference: nn.Module, way: str, mesh: DeviceMesh, pa
     assert_close(dict(new_ema.module.state_dict()), expected)
     assert_close(new_shadow.shadow, expected)
     momenta = [slots.state[parameter]["momentum_buffer"] for parameter in other.parameters()]
-    assert all(isinstance(momentum, DTensor) and momentum.full_tensor().eq(1).all() for momentum in momenta)
+    assert all(
+        isinstance(momentum, DTensor) and momentum.full_tensor().eq(1).all() for momentum in momenta
+    )
     for use in (lambda: EMA(plain(), 0.5).update(model), lambda: ema.update(plain())):
         refused(use, "is spread over processes in")
     if way == "fully_shard":
@@ -130,7 +147,12 @@ def work(rank: int, processes: int, folder: str) -> None:
             check(spread(plain(), mesh), plain(), way, mesh, Path(folder) / f"{way}.safetensors")
         replicated(rank, Path(folder))
         (Path(folder) / "file").touch()
-        refused(lambda: save_checkpoint(f"{folder}/file/a.safetensors", sharded(plain(), mesh), None, 1), "file")
+        refused(
+            lambda: save_checkpoint(
+                f"{folder}/file/a.safetensors", sharded(plain(), mesh), None, 1
+            ),
+            "file",
+        )
     finally:
         distributed.destroy_process_group()
 
@@ -156,4 +178,7 @@ def replicated(rank: int, folder: Path) -> None:
     if rank == 0:
         save_checkpoint(folder / "ddp.safetensors", model, None, 1, ema=ema)
         load_checkpoint(folder / "ddp.safetensors", plain(seed=5), ema=EMA(plain(seed=5), 0.5))
-        refused(lambda: load_checkpoint(folder / "ddp.safetensors", ddp), "pass the unwrapped model there")
+        refused(
+            lambda: load_checkpoint(folder / "ddp.safetensors", ddp),
+            "pass the unwrapped model there",
+        )

@@ -32,7 +32,9 @@ def signals(knob="shear", severity=0, count=1000, seed=5):
 
 @cache
 def pictures(count=331, seed=1):
-    """Three classes of synthetic things on black: discs, bars and crosses, each with its own place, size and grey."""
+    """Three classes of synthetic things on black: discs, bars and crosses, each with its own place,
+    size and grey.
+    """
     numbers = np.random.default_rng(seed)
     down, across = np.mgrid[:28, :28] - 13.5
     labels = np.arange(count) % 3
@@ -44,7 +46,11 @@ def pictures(count=331, seed=1):
         cross = bar | (abs(v) < size) & (abs(u) < 3)
         image[:] = np.where((disc, bar, cross)[label], grey + 2 * u + v, 0)
     noisy = images + (images > 0) * numbers.integers(0, 30, images.shape)
-    return Shifted(torch.from_numpy(noisy.astype(np.uint8)).flatten(1), torch.from_numpy(labels), torch.arange(count))
+    return Shifted(
+        torch.from_numpy(noisy.astype(np.uint8)).flatten(1),
+        torch.from_numpy(labels),
+        torch.arange(count),
+    )
 
 
 def corrupted(knob, severity, seed=0, before=None):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fabricated import result, write_result
-from steadydescent.study import Plan, load_study
+from steadydescent.study.planning import Plan, load_study
 
 TASK = "mnist1d-mlp"
 
@@ -14,7 +14,9 @@ def toy_plan(profile: str = "laptop") -> Plan:
 
 
 def scored(gain: dict[str, float], spread: float = 0.0):
-    """EMA minus last weights = `gain` of the schedule; a spread adds to it for even seeds and takes from it for odd."""
+    """EMA minus last weights = `gain` of the schedule; a spread adds to it for even seeds and takes
+    from it for odd.
+    """
 
     def score(run, readout, split):
         return 0.6 + readout.startswith("ema-") * (gain[run.schedule] + spread * (-1) ** run.seed)
@@ -23,7 +25,12 @@ def scored(gain: dict[str, float], spread: float = 0.0):
 
 
 def keep(
-    home: Path, source: str, gain: dict[str, float], spread: float = 0.0, profile: str = "laptop", **noted: str
+    home: Path,
+    source: str,
+    gain: dict[str, float],
+    spread: float = 0.0,
+    profile: str = "laptop",
+    **noted: str,
 ) -> None:
     """A result at home, published or reproduced; what is noted goes into its receipt."""
     root = home / "results" / ("published" if source == "published" else f"reproduced/{profile}")

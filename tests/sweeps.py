@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from rate_searches import rng
-from steadydescent.regret import Sweep
+from steadydescent.study.judging.regret import Sweep
 
 RATES = np.geomspace(1e-5, 1, 31)
 DRAWS, RESAMPLES = 1_009, 251
@@ -15,7 +15,9 @@ MIDDLE = math.sqrt(1e-5)
 
 
 def parabola(rates, centre=MIDDLE):
-    """Percent, 90 at the centre, by default the middle of [1e-5, 1]; 4 pp are lost at one decade from it."""
+    """Percent, 90 at the centre, by default the middle of [1e-5, 1]; 4 pp are lost at one decade
+    from it.
+    """
     return 90 - 4 * np.log10(np.asarray(rates) / centre) ** 2
 
 

@@ -4,24 +4,42 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from fabricated import LAPTOP, SMALL_EXPERIMENT, experiments_from, stack_receipt, tables, write_experiments
-from steadydescent import trial as module
-from steadydescent.trial import Trial
+from fabricated import (
+    LAPTOP,
+    SMALL_EXPERIMENT,
+    experiments_from,
+    stack_receipt,
+    tables,
+    write_experiments,
+)
+from steadydescent.study.training import trial as module
+from steadydescent.study.training.trial import Trial
 
 
 def peak_at(optimum: dict[str, float]):
-    """Accuracy that falls with the distance, in grid points, from each readout's best point; a little noise a seed."""
+    """Accuracy that falls with the distance, in grid points, from each readout's best point; a
+    little noise a seed.
+    """
 
     def score(run, readout: str, split: str) -> float:
         place = np.log2(run.lr / 0.1)
         best = optimum.get(f"{run.schedule}/{readout}", optimum.get(readout, optimum[""]))
-        return 0.7 - 0.02 * abs(place - best) + 1e-4 * (run.seed % 7) + (0.01 if split == "train" else 0)
+        return (
+            0.7
+            - 0.02 * abs(place - best)
+            + 1e-4 * (run.seed % 7)
+            + (0.01 if split == "train" else 0)
+        )
 
     return score
 
 
-def start(monkeypatch, toy, optimum: dict[str, float], profile: str = "laptop", **told) -> tuple[Trial, list]:
-    """A trial whose networks are not trained but scored at once; and the lists of runs that it asked for."""
+def start(
+    monkeypatch, toy, optimum: dict[str, float], profile: str = "laptop", **told
+) -> tuple[Trial, list]:
+    """A trial whose networks are not trained but scored at once; and the lists of runs that it
+    asked for.
+    """
     asked, score = [], told.pop("score", peak_at(optimum))
 
     def pretend(runs, store, device, journal, title):
@@ -37,7 +55,10 @@ def start(monkeypatch, toy, optimum: dict[str, float], profile: str = "laptop", 
 @contextmanager
 def study_with(toy, size: dict | None = None, **fields):
     """The small experiment with other fields, its laptop profile with another size."""
-    told = {"profiles": {"laptop": {"mnist1d-mlp": LAPTOP | (size or {})}}, "secondary": []} | fields
+    told = {
+        "profiles": {"laptop": {"mnist1d-mlp": LAPTOP | (size or {})}},
+        "secondary": [],
+    } | fields
     write_experiments(toy / "other", SMALL_EXPERIMENT | told, claims=[])
     with experiments_from(toy / "other"):
         yield

@@ -1,4 +1,5 @@
-"""Sharded and replicated models on two gloo processes, against the same model on one; run by `test_input_matrix`.
+"""Sharded and replicated models on two gloo processes, against the same model on one; run by
+`test_input_matrix`.
 
 Every process checks what it holds, and a failing check ends both.
 """
@@ -38,7 +39,9 @@ def whole(tensor: Tensor) -> Tensor:
 
 def same(found: Tensor, wanted: Tensor, where: str = "") -> None:
     told = lambda text: f"{where}: {text}"
-    torch.testing.assert_close(whole(found.detach()), wanted.detach(), rtol=1e-5, atol=1e-6, msg=told)
+    torch.testing.assert_close(
+        whole(found.detach()), wanted.detach(), rtol=1e-5, atol=1e-6, msg=told
+    )
 
 
 def sharded(model: nn.Module) -> nn.Module:
@@ -67,11 +70,15 @@ def every_rule_on_sharded_parameters() -> None:
 
 
 def averages_and_checkpoint(model: nn.Module, folder: Path) -> None:
-    """Train a wrapped model beside a plain one; averages agree, and the trained weights are back after each block."""
+    """Train a wrapped model beside a plain one; averages agree, and the trained weights are back
+    after each block.
+    """
     reference = plain()
     pairs = [(model, reference), (EMA(model, 0.5), EMA(reference, 0.5))]
     shadows = Shadow(model, 0.5), Shadow(reference, 0.5)
-    optimizers = [Adam(m.parameters(), lr=RATE) for m, _ in zip((model, reference), range(2), strict=True)]
+    optimizers = [
+        Adam(m.parameters(), lr=RATE) for m, _ in zip((model, reference), range(2), strict=True)
+    ]
     for shadow in shadows:
         shadow.register()
     for step in range(STEPS):
@@ -97,7 +104,9 @@ def averages_and_checkpoint(model: nn.Module, folder: Path) -> None:
 
 def checkpoint(model: nn.Module, optimizer: Adam, reference: nn.Module, folder: Path) -> None:
     """Saved and loaded, or refused by a sentence that names the tensor, with nothing written."""
-    path = folder / f"{type(model).__name__}.safetensors"  # one for all: of sharded models the first process writes
+    path = (
+        folder / f"{type(model).__name__}.safetensors"
+    )  # one for all: of sharded models the first process writes
     try:
         save_checkpoint(path, model, optimizer, STEPS)
     except (ValueError, TypeError) as error:
@@ -119,12 +128,17 @@ def checkpoint(model: nn.Module, optimizer: Adam, reference: nn.Module, folder: 
 def main(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES,
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=PROCESSES,
         timeout=timedelta(seconds=60),
-    )  # fmt: skip
+    )
     every_rule_on_sharded_parameters()
     averages_and_checkpoint(DistributedDataParallel(plain()), Path(folder))
-    averages_and_checkpoint(fully_shard(plain(), mesh=init_device_mesh("cpu", (PROCESSES,))), Path(folder))
+    averages_and_checkpoint(
+        fully_shard(plain(), mesh=init_device_mesh("cpu", (PROCESSES,))), Path(folder)
+    )
     dist.destroy_process_group()
     print(f"process {rank} is done")
 

@@ -1,4 +1,6 @@
-"""Everything in the study and the library that writes a file which must last, each with what stood there before."""
+"""Everything in the study and the library that writes a file which must last, each with what stood
+there before.
+"""
 
 import os
 import shutil
@@ -14,13 +16,16 @@ import pytest
 import torch
 
 from fabricated import a_run, result, tables, write_experiments, write_result
-from steadydescent import claims, findings, provenance, published, reproduce
-from steadydescent.data import mnist1d
+from steadydescent.engine.data import mnist1d
 from steadydescent.files import write_atomically
-from steadydescent.paths import ROOT
-from steadydescent.results import Result, Store, Tables
-from steadydescent.study import Plan, experiment, load_study
-from steadydescent.up_to_date import remember
+from steadydescent.study import reproduce
+from steadydescent.study.book import findings
+from steadydescent.study.judging import claims
+from steadydescent.study.paths import ROOT
+from steadydescent.study.planning import Plan, experiment, load_study
+from steadydescent.study.results import provenance, published
+from steadydescent.study.results.store import Result, Store, Tables
+from steadydescent.study.results.up_to_date import remember
 from steadydescent.weight_averaging import checkpoint_files
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -31,8 +36,9 @@ MARKS = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts 
 
 
 class Writer(NamedTuple):
-    """`before` leaves what is old, or nothing; `write` puts the new in its place; `read` gives the parts that a reader
-    finds, each by itself old or new, None what is not there."""
+    """`before` leaves what is old, or nothing; `write` puts the new in its place; `read` gives the
+    parts that a reader finds, each by itself old or new, None what is not there.
+    """
 
     before: Callable[[Path], object]
     write: Callable[[Path], object]
@@ -48,9 +54,13 @@ def places_in(patch: pytest.MonkeyPatch, home: Path) -> None:
         for name, place in places.items():
             if hasattr(module, name):
                 patch.setattr(module, name, place)
-    patch.setattr(findings, "rows", lambda root: [{"root": root.name}])  # judging takes long, and writes nothing
+    patch.setattr(
+        findings, "rows", lambda root: [{"root": root.name}]
+    )  # judging takes long, and writes nothing
     patch.setattr(reproduce, "findings", lambda *where: {"claims": {}})
-    patch.setattr(suite, "receipt", lambda device, **more: {"device": device, **more})  # without the time of day
+    patch.setattr(
+        suite, "receipt", lambda device, **more: {"device": device, **more}
+    )  # without the time of day
     load_study.cache_clear()
     claims.load_claims.cache_clear()
 
@@ -76,15 +86,26 @@ def keep(source: str, gain: float) -> Callable[[Path], object]:
 def stored(home: Path) -> list[object]:
     """Rows of every stack of a store, as a process finds them that has just begun."""
     store = Store(home / "store", warn=lambda said: None)
-    return [[table.to_csv() for table in store.load(sorted(keys))[0]] if (keys := store.keys()) else None]
+    return [
+        [table.to_csv() for table in store.load(sorted(keys))[0]]
+        if (keys := store.keys())
+        else None
+    ]
 
 
 def read_result(source: str) -> Callable[[Path], list[object]]:
     def read(home: Path) -> list[object]:
         with pytest.MonkeyPatch.context() as patch:  # copies of a home are read, too
             patch.setattr(findings, "PUBLISHED", home / "results" / "published")
-            found = [(*tables, receipt) for *_, tables, receipt in findings.results(home / "results" / source)]
-        return [[part.to_csv() if hasattr(part, "to_csv") else part for part in found[0]] if found else None]
+            found = [
+                (*tables, receipt)
+                for *_, tables, receipt in findings.results(home / "results" / source)
+            ]
+        return [
+            [part.to_csv() if hasattr(part, "to_csv") else part for part in found[0]]
+            if found
+            else None
+        ]
 
     return read
 
@@ -105,11 +126,21 @@ def damaged_stack(home: Path) -> None:
 
 def set_aside(home: Path) -> list[object]:
     """Whether the damaged bytes are still there to be looked at, and what is read of the rest."""
-    return [len([path for path in (home / "store").rglob("runs.parquet") if path.read_bytes() == b"PAR1"])]
+    return [
+        len(
+            [
+                path
+                for path in (home / "store").rglob("runs.parquet")
+                if path.read_bytes() == b"PAR1"
+            ]
+        )
+    ]
 
 
 def checkpoint(value: float) -> Callable[[Path], object]:
-    return lambda home: checkpoint_files.write(home / "c.safetensors", {"w": torch.full((5,), value), "step": value})
+    return lambda home: checkpoint_files.write(
+        home / "c.safetensors", {"w": torch.full((5,), value), "step": value}
+    )
 
 
 def read_checkpoint(home: Path) -> list[object]:
@@ -125,7 +156,9 @@ def part(home: Path) -> mnist1d.Part:
 
 
 def read_part(home: Path) -> list[object]:
-    return [[array.tolist() for array in mnist1d.read(part(home))] if part(home).path.exists() else None]
+    return [
+        [array.tolist() for array in mnist1d.read(part(home))] if part(home).path.exists() else None
+    ]
 
 
 def study(home: Path) -> None:
@@ -152,7 +185,9 @@ def rows_of(case: str) -> list[dict]:
 
 
 WRITERS = {
-    "the first stack": Writer(nothing, lambda home: Store(home / "store").save(stack(0, 1), {}), stored),
+    "the first stack": Writer(
+        nothing, lambda home: Store(home / "store").save(stack(0, 1), {}), stored
+    ),
     "another stack": Writer(
         lambda home: Store(home / "store").save(stack(2), {}),
         lambda home: Store(home / "store").save(stack(0, 1), {}),
@@ -161,7 +196,9 @@ WRITERS = {
     "setting a stack aside": Writer(
         damaged_stack, lambda home: Store(home / "store", warn=lambda said: None).keys(), set_aside
     ),
-    "the first result": Writer(study, keep("reproduced/laptop", 0.05), read_result("reproduced/laptop")),
+    "the first result": Writer(
+        study, keep("reproduced/laptop", 0.05), read_result("reproduced/laptop")
+    ),
     "another result": Writer(
         lambda home: (study(home), keep("reproduced/laptop", 0.01)(home)),
         keep("reproduced/laptop", 0.05),
@@ -173,13 +210,20 @@ WRITERS = {
     "publishing another": Writer(
         publishable(old=True), lambda home: reproduce.publish_results("laptop"), read_published
     ),
-    "the first note": Writer(nothing, lambda home: remember(home / "a" / "note", "new"), read_text("a/note")),
+    "the first note": Writer(
+        nothing, lambda home: remember(home / "a" / "note", "new"), read_text("a/note")
+    ),
     "another note": Writer(
-        lambda home: remember(home / "note", "old"), lambda home: remember(home / "note", "new"), read_text("note")
+        lambda home: remember(home / "note", "old"),
+        lambda home: remember(home / "note", "new"),
+        read_text("note"),
     ),
     "verdicts kept": Writer(
         publishable(old=True),
-        lambda home: (findings.rows_kept("published", None), remember(home / "results/reproduced/note", "later")),
+        lambda home: (
+            findings.rows_kept("published", None),
+            remember(home / "results/reproduced/note", "later"),
+        ),
         lambda home: [repr(findings.rows_kept("published", None))],
     ),
     "findings": Writer(
@@ -191,29 +235,48 @@ WRITERS = {
     "the first checkpoint": Writer(nothing, checkpoint(2.0), read_checkpoint),
     "a data set": Writer(nothing, lambda home: mnist1d.draw_to_file(part(home)), read_part),
     "downloaded data": Writer(
-        nothing, lambda home: write_atomically(home / "data" / "images", b"x" * 70_000), read_text("data/images")
+        nothing,
+        lambda home: write_atomically(home / "data" / "images", b"x" * 70_000),
+        read_text("data/images"),
     ),
     "benchmarks": Writer(
         lambda home: suite.save(rows_of("one"), "cpu", 1.0, home),
         lambda home: suite.save(rows_of("two"), "cpu", 1.0, home),
         lambda home: [repr(published.parsed("bench-cpu.json", home))],
     ),
-}  # fmt: skip
+}
 
 
-SAME_WAY = ("another stack", "the first result", "publishing the first", "publishing another", "verdicts kept")
+SAME_WAY = (
+    "another stack",
+    "the first result",
+    "publishing the first",
+    "publishing another",
+    "verdicts kept",
+)
 """Writers that go the way of others, and run by night."""
 
 
 def tree(home: Path) -> dict[str, bytes | None]:
-    """Every file's bytes and every folder below `home` by path; what is set aside gets no name of its own."""
-    named = lambda path: "/".join(part.split("-")[0] if "damaged" in path.parts else part for part in path.parts)
-    return {named(path.relative_to(home)): path.read_bytes() if path.is_file() else None for path in home.rglob("*")}
+    """Every file's bytes and every folder below `home` by path; what is set aside gets no name of
+    its own.
+    """
+    named = lambda path: "/".join(
+        part.split("-")[0] if "damaged" in path.parts else part for part in path.parts
+    )
+    return {
+        named(path.relative_to(home)): path.read_bytes() if path.is_file() else None
+        for path in home.rglob("*")
+    }
 
 
 def visible(home: Path) -> dict[str, bytes]:
     """The files of `tree` that are looked for by name."""
-    return {name: b for name, b in tree(home).items() if b is not None and not ("/." in name or name.startswith("."))}
+    return {
+        name: b
+        for name, b in tree(home).items()
+        if b is not None and not ("/." in name or name.startswith("."))
+    }
 
 
 @contextmanager

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from steadydescent.checks import check_count, check_number, check_share
 
-__all__ = ["SimpleMovingAverage", "debias", "decay_for_window", "ewa", "mean_length", "ramped_decay", "window"]
+__all__ = [
+    "SimpleMovingAverage",
+    "debias",
+    "decay_for_window",
+    "ewa",
+    "mean_length",
+    "ramped_decay",
+    "window",
+]
 
 
 def ewa(average: Tensor, value: Tensor, beta: float | Tensor) -> Tensor:
@@ -62,7 +70,8 @@ def decay_for_window(window: float) -> float:
 def window(beta: float) -> float:
     """Number of values that an average with decay β is said to cover, 1/(1−β) (uit-slides, zh-ema).
 
-    A number of values, not an error: the last 1/(1−β) of them hold 1 − β^(1/(1−β)) of the weight, about 63 %.
+    A number of values, not an error: the last 1/(1−β) of them hold 1 − β^(1/(1−β)) of the weight,
+    about 63 %.
 
     >>> window(0.98)
     50.0
@@ -73,8 +82,9 @@ def window(beta: float) -> float:
 def mean_length(beta: float) -> float:
     """Length of the simple average with the lag and the variance of decay β's, (1+β)/(1−β) values.
 
-    Of k values the simple average lags (k−1)/2 steps behind and keeps 1/k of the variance of noise; the exponential
-    one lags β/(1−β) and keeps (1−β)/(1+β). Both agree at this length, almost twice the `window`.
+    Of k values the simple average lags (k−1)/2 steps behind and keeps 1/k of the variance of noise;
+    the exponential one lags β/(1−β) and keeps (1−β)/(1+β). Both agree at this length, almost twice
+    the `window`.
 
     >>> [mean_length(beta) for beta in (0.5, 0.9, 0.98, 0.999)]
     [3.0, 19.0, 99.0, 1999.0]
@@ -98,13 +108,15 @@ def ramped_decay(step: int, cap: float = 0.9999) -> float:
 class SimpleMovingAverage:
     """Mean of the last k values of a stream, SMA_next = SMA + (x_new − x_old)/k (viblo-ema).
 
-    Until k values have come it is the mean of those there are. Values are floats, averaged in double precision,
-    or floating-point tensors of one shape, dtype and device, averaged in that dtype; k of them are kept, which for
-    weights is k copies of the model. Each update costs the same, whatever k.
+    Until k values have come it is the mean of those there are. Values are floats, averaged in
+    double precision, or floating-point tensors of one shape, dtype and device, averaged in that
+    dtype; k of them are kept, which for weights is k copies of the model. Each update costs the
+    same, whatever k.
 
-    Rounding: each streaming update is off by a few units in the last place of the largest value in the window, and
-    such errors would gather for ever. So at every k-th update the mean is taken afresh from the k values: errors
-    gather over k updates at most, and an infinity or NaN leaves no trace later than 2k updates after it came.
+    Rounding: each streaming update is off by a few units in the last place of the largest value in
+    the window, and such errors would gather for ever. So at every k-th update the mean is taken
+    afresh from the k values: errors gather over k updates at most, and an infinity or NaN leaves no
+    trace later than 2k updates after it came.
 
     >>> average = SimpleMovingAverage(window=2)
     >>> [average.update(value).item() for value in (40.0, 49.0, 45.0)]
@@ -134,8 +146,8 @@ class SimpleMovingAverage:
     def update(self, value: float | Tensor) -> Tensor:
         """Take in one value and return the mean, of the value's shape.
 
-        Raises:
-            ValueError: for what is no number, or a tensor whose shape, dtype or device is not that of the values
+        Raises: ValueError: for what is no number, or a tensor whose shape, dtype or device is not
+            that of the values
                 before, or not floating-point, or of 8 bits, in which nothing can be added.
         """
         if not isinstance(value, Tensor):
@@ -152,11 +164,18 @@ class SimpleMovingAverage:
         return self.value
 
     def _buffers_for(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The ring `[k, …]` and the mean `[…]`, made at the first value, which every other must match."""
+        """The ring `[k, …]` and the mean `[…]`, made at the first value, which every other must
+        match.
+        """
         if not value.is_floating_point() or value.element_size() < 2:
-            raise ValueError(f"values must be floating-point, got {value.dtype}; 16 bits at least can be added")
+            raise ValueError(
+                f"values must be floating-point, got {value.dtype}; 16 bits at least can be added"
+            )
         if self._values is None or self._mean is None:
-            self._values, self._mean = value.new_zeros(self.window, *value.shape), torch.zeros_like(value)
+            self._values, self._mean = (
+                value.new_zeros(self.window, *value.shape),
+                torch.zeros_like(value),
+            )
         if (value.shape, value.dtype) != (self._mean.shape, self._mean.dtype):
             raise ValueError(
                 f"values must stay {tuple(self._mean.shape)} of {self._mean.dtype}, "
@@ -174,7 +193,8 @@ class SimpleMovingAverage:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the next updates give the same bits as if there had been no break.
+        """Go on from a saved state; the next updates give the same bits as if there had been no
+        break.
 
         Raises:
             ValueError: for what is no state, or the state of an average over another window.
@@ -183,7 +203,11 @@ class SimpleMovingAverage:
             raise ValueError(f"the state must be a dict with window and count, got {state!r}")
         if state["window"] != self.window:
             raise ValueError(f"window of the state must be {self.window}, got {state['window']}")
-        count, values, mean = check_count(state["count"], "count", least=0), state.get("values"), state.get("mean")
+        count, values, mean = (
+            check_count(state["count"], "count", least=0),
+            state.get("values"),
+            state.get("mean"),
+        )
         if count == 0:
             self.count, self._values, self._mean = 0, None, None
             return
@@ -192,5 +216,7 @@ class SimpleMovingAverage:
             or not isinstance(mean, Tensor)
             or (values.shape, values.dtype) != ((self.window, *mean.shape), mean.dtype)
         ):
-            raise ValueError(f"the state of {count} values must hold the last {self.window} of them and their mean")
+            raise ValueError(
+                f"the state of {count} values must hold the last {self.window} of them and their mean"
+            )
         self.count, self._values, self._mean = count, values.clone(), mean.clone()

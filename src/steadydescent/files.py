@@ -1,4 +1,6 @@
-"""Files and folders that appear whole or not at all, checked with SHA-256; what a full disk says is a sentence."""
+"""Files and folders that appear whole or not at all, checked with SHA-256; what a full disk says is
+a sentence.
+"""
 
 import errno
 import glob
@@ -48,19 +50,29 @@ class CannotWrite(OSError):
     """A file or folder that cannot be written; its text names the path, the reason and what to do.
 
     >>> print(CannotWrite(errno.EROFS, "Read-only file system", "/mnt/results"))
-    /mnt/results cannot be written: Read-only file system; make it writable, or work in a copy elsewhere, and try
-    again. What was finished before is kept
+    /mnt/results cannot be written: Read-only file system; make it writable, or work in a copy
+    elsewhere, and try again. What was finished before is kept
     """
 
     def __str__(self) -> str:
-        reason = f"{self.strerror}, {_free(Path(self.filename))}" if self.errno == errno.ENOSPC else self.strerror
+        reason = (
+            f"{self.strerror}, {_free(Path(self.filename))}"
+            if self.errno == errno.ENOSPC
+            else self.strerror
+        )
         remedy = REMEDIES.get(self.errno or 0, "mend that")
         return f"{self.filename} cannot be written: {reason}; {remedy}, and try again. What was finished before is kept"
 
 
 def explained(error: Exception) -> str:
-    """An error's text; that of an error of the system with the path, where it has one, and what to do."""
-    if isinstance(error, CannotWrite) or not isinstance(error, OSError) or error.errno not in REMEDIES:
+    """An error's text; that of an error of the system with the path, where it has one, and what to
+    do.
+    """
+    if (
+        isinstance(error, CannotWrite)
+        or not isinstance(error, OSError)
+        or error.errno not in REMEDIES
+    ):
         return str(error)
     named = "a file" if error.filename is None else str(error.filename)
     return f"{named} cannot be read or written: {error.strerror}; {REMEDIES[error.errno]}, and try again"
@@ -80,7 +92,8 @@ def standing(path: Path) -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a system refuses while `path` is written into `CannotWrite`; other errors stay what they are.
+    """Turn what a system refuses while `path` is written into `CannotWrite`; other errors stay what
+    they are.
 
     The errors of `write` and `fsync` name no path, and those of libraries in Rust are no `OSError`.
     """
@@ -102,7 +115,8 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def require_room(folder: Path, megabytes: float = 0.0) -> None:
-    """Refuse, before work starts, a folder that cannot be written, or whose disk has not so many MB left.
+    """Refuse, before work starts, a folder that cannot be written, or whose disk has not so many MB
+    left.
 
     Raises:
         CannotWrite: with the reason, the space needed and the space free.
@@ -126,10 +140,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file near ``path`` to write to; at the end it is flushed to disk and takes its place, after an error it goes.
+    """A file near ``path`` to write to; at the end it is flushed to disk and takes its place, after
+    an error it goes.
 
-    Every reader, at any moment, finds the old file or the new one. Two processes may write the same path at once: each
-    has its own temporary file, and the last rename wins. What killed writers left beside it is removed.
+    Every reader, at any moment, finds the old file or the new one. Two processes may write the same
+    path at once: each has its own temporary file, and the last rename wins. What killed writers
+    left beside it is removed.
 
     Raises:
         CannotWrite: when the disk is full or the place is not to be written; the old file stays.
@@ -137,7 +153,9 @@ def replacing(path: Path) -> Iterator[Path]:
     with writing(path), _partial(path) as folder:
         temporary = folder / f"{path.name}.partial"
         temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode  # the one the user's umask gives, whatever the writer makes of it
+        mode = (
+            temporary.stat().st_mode
+        )  # the one the user's umask gives, whatever the writer makes of it
         yield temporary
         temporary.chmod(mode)
         flush(temporary)
@@ -147,11 +165,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path, whole: str, replace: bool = False) -> Iterator[Path]:
-    """A folder beside ``path`` to write to; at the end it is flushed and takes its place, after an error it goes.
+    """A folder beside ``path`` to write to; at the end it is flushed and takes its place, after an
+    error it goes.
 
-    A folder that stands there already, with a file named `whole` in it, is kept unless `replace`. Then it is moved
-    into the new one, as `.old`, before the new one takes its place: a reader who finds neither calls `completed`,
-    which finishes the move, whether the writer is dead or about to do it itself.
+    A folder that stands there already, with a file named `whole` in it, is kept unless `replace`.
+    Then it is moved into the new one, as `.old`, before the new one takes its place: a reader who
+    finds neither calls `completed`, which finishes the move, whether the writer is dead or about to
+    do it itself.
 
     Raises:
         CannotWrite: when the disk is full or the place is not to be written; the old folder stays.
@@ -173,7 +193,9 @@ def replacing_folder(path: Path, whole: str, replace: bool = False) -> Iterator[
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, or whatever stood in a folder's place: a pipe that is opened as a folder waits for ever."""
+    """Remove a folder, or whatever stood in a folder's place: a pipe that is opened as a folder
+    waits for ever.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -181,7 +203,9 @@ def _remove(path: Path) -> None:
 
 
 def completed(path: Path) -> Path:
-    """The same path, after finishing the replacement of a folder there if its writer was killed in the midst of it."""
+    """The same path, after finishing the replacement of a folder there if its writer was killed in
+    the midst of it.
+    """
     while not path.exists():
         moved = path.parent.glob(f".{glob.escape(path.name)}.*.partial/{OLD}")
         if (old := next(moved, None)) is None:
@@ -196,9 +220,11 @@ def completed(path: Path) -> Path:
 
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """A folder beside `path` under a name that nobody reads, locked while it is written to and removed at the end.
+    """A folder beside `path` under a name that nobody reads, locked while it is written to and
+    removed at the end.
 
-    The system takes the lock away with the process, so that others can tell what a killed writer has left.
+    The system takes the lock away with the process, so that others can tell what a killed writer
+    has left.
     """
     _make_folder(path.parent)
     _sweep(path.parent)
@@ -206,7 +232,9 @@ def _partial(path: Path) -> Iterator[Path]:
     try:
         yield partial
     finally:
-        if path.exists() or not (partial / OLD).exists():  # else it holds all there is of the old and the new
+        if (
+            path.exists() or not (partial / OLD).exists()
+        ):  # else it holds all there is of the old and the new
             shutil.rmtree(partial, ignore_errors=True)
         if lock is not None:
             os.close(lock)
@@ -259,7 +287,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk; Windows cannot open a folder nor needs to."""
+    """Wait until a file, or a folder's list of names, is on disk; Windows cannot open a folder nor
+    needs to.
+    """
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

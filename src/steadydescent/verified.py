@@ -1,8 +1,10 @@
-"""Reading what may be damaged, hostile or gone: a file is what was written, or it is refused by name.
+"""Reading what may be damaged, hostile or gone: a file is what was written, or it is refused by
+name.
 
-Everything that the study reads from `results`, `data` and `generated` comes through `read`: a plain file, no link, of a
-bounded size. What its bytes must be is known from outside (a digest in a receipt, in a manifest, in the code), or the
-file says it itself: `sealed` JSON ends with the SHA-256 of all that stands before, and any other byte is found.
+Everything that the study reads from `results`, `data` and `generated` comes through `read`: a plain
+file, no link, of a bounded size. What its bytes must be is known from outside (a digest in a
+receipt, in a manifest, in the code), or the file says it itself: `sealed` JSON ends with the
+SHA-256 of all that stands before, and any other byte is found.
 """
 
 import json
@@ -17,16 +19,21 @@ from steadydescent.files import DamagedFile, sha256
 MOST_BYTES = 2**28
 """The largest file that is read, 256 MiB; no table of the study comes near."""
 SEAL = "sha256"
-KINDS = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def read(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a plain file of at most so many bytes; looked at before it is opened, so that a pipe never waits.
+    """The content of a plain file of at most so many bytes; looked at before it is opened, so that
+    a pipe never waits.
 
-    Raises:
-        FileNotFoundError: when there is none.
-        DamagedFile: for a link, a folder, a pipe or a device, and for a larger file.
-        OSError: when the system refuses for now, as with too many open files; that says nothing of the file.
+    Raises: FileNotFoundError: when there is none. DamagedFile: for a link, a folder, a pipe or a
+        device, and for a larger file. OSError: when the system refuses for now, as with too many
+        open files; that says nothing of the file.
     """
     try:
         about = path.lstat()
@@ -34,10 +41,14 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
             kind = KINDS.get(stat.S_IFMT(about.st_mode), "a device")
             raise DamagedFile(f"{path} is refused: it is {kind}, expected a plain file")
         if about.st_size > most:
-            raise DamagedFile(f"{path} is refused: it has {about.st_size} bytes, expected at most {most}")
+            raise DamagedFile(
+                f"{path} is refused: it has {about.st_size} bytes, expected at most {most}"
+            )
         return path.read_bytes()
     except NotADirectoryError as error:
-        raise DamagedFile(f"{path} is refused: a file stands in the place of a folder above it") from error
+        raise DamagedFile(
+            f"{path} is refused: a file stands in the place of a folder above it"
+        ) from error
 
 
 def check_inside(path: Path, root: Path) -> None:
@@ -48,7 +59,9 @@ def check_inside(path: Path, root: Path) -> None:
     """
     found, below = os.path.realpath(path), Path(os.path.relpath(path, root))
     if below.parts[:1] == (os.pardir,) or found != str(Path(os.path.realpath(root)) / below):
-        raise DamagedFile(f"{path} is refused: it leads to {found}, expected a place of its own in {root}")
+        raise DamagedFile(
+            f"{path} is refused: it leads to {found}, expected a place of its own in {root}"
+        )
 
 
 def parsed(content: bytes, path: Path) -> Any:
@@ -58,7 +71,12 @@ def parsed(content: bytes, path: Path) -> Any:
         DamagedFile: for anything else; names the file.
     """
     try:
-        return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_not_finite, parse_float=_finite)
+        return json.loads(
+            content.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_not_finite,
+            parse_float=_finite,
+        )
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{path} is refused: not the JSON that was written ({error})") from error
 
@@ -80,7 +98,8 @@ def _finite(text: str) -> float:
 
 
 def plain(content: Any) -> Any:
-    """What JSON keeps of a value: lists for tuples, numbers for numpy's, None for what is not finite.
+    """What JSON keeps of a value: lists for tuples, numbers for numpy's, None for what is not
+    finite.
 
     >>> plain({"a": (1, float("nan"))})
     {'a': [1, None]}
@@ -100,7 +119,9 @@ def sealed(content: Mapping[str, Any]) -> bytes:
         ValueError: when the content has the digest's name itself, or text that is no Unicode.
     """
     if SEAL in content:
-        raise ValueError(f"content with the name {SEAL!r} cannot be sealed: the digest of the rest is kept under it")
+        raise ValueError(
+            f"content with the name {SEAL!r} cannot be sealed: the digest of the rest is kept under it"
+        )
     kept = plain(content)
     return text({**kept, SEAL: sha256(text(kept))})
 
@@ -118,14 +139,18 @@ def unsealed(content: bytes, path: Path) -> dict[str, Any]:
     """
     found = parsed(content, path)
     if not isinstance(found, dict) or SEAL not in found:
-        raise DamagedFile(f"{path} is refused: cut, or from before files held a digest of their own content")
+        raise DamagedFile(
+            f"{path} is refused: cut, or from before files held a digest of their own content"
+        )
     stated = found.pop(SEAL)
     try:
         same = sealed(found) == content
     except (ValueError, RecursionError):
         same = False
     if not same:
-        raise DamagedFile(f"{path} is refused: truncated or altered, it is not what its SHA-256 {stated!s:.12}… says")
+        raise DamagedFile(
+            f"{path} is refused: truncated or altered, it is not what its SHA-256 {stated!s:.12}… says"
+        )
     return found
 
 

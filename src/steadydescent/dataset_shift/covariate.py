@@ -1,4 +1,5 @@
-"""Covariate shift, p(x) moves: MNIST-1D drawn with another setting of its generator, and corrupted pictures.
+"""Covariate shift, p(x) moves: MNIST-1D drawn with another setting of its generator, and corrupted
+pictures.
 
 One knob turns one property. Its table gives the value at severity 0 (unchanged) to 5.
 """
@@ -13,9 +14,9 @@ import torch
 from torch import Generator, Tensor
 
 from steadydescent.checks import check_count, check_generator
-from steadydescent.data.mnist1d import draw
+from steadydescent.dataset_shift.mnist1d_signals import draw
 from steadydescent.dataset_shift.shifted import Shifted, check_labels, check_severity, check_tensor
-from steadydescent.torchvision_shim import import_torchvision
+from steadydescent.dataset_shift.torchvision_shim import import_torchvision
 
 SIDE = 28  # pixels
 TRANSLATIONS = 48  # that the generator chooses from; as many at every severity, so that it draws the same numbers
@@ -66,25 +67,29 @@ SIGNAL_KNOBS = {
         lambda value: {"padding": [int(value), 60]},
     ),
 }
-"""Knobs of `shifted_signals`. Every other argument of the generator, and every random number, stays what it was."""
+"""Knobs of `shifted_signals`. Every other argument of the generator, and every random number, stays
+what it was.
+"""
 
 
 def shifted_signals(knob: str, severity: int, *, seed: int, count: int) -> Shifted:
-    """`count` raw MNIST-1D signals `[B, 40]` float32 with one knob of the generator turned, and their labels `[B]`.
+    """`count` raw MNIST-1D signals `[B, 40]` float32 with one knob of the generator turned, and
+    their labels `[B]`.
 
-    Raw: in the generator's units, before any standardisation; standardise with the training data's moments. Severity 0
-    with the test set's seed and size is the stored test set.
+    Raw: in the generator's units, before any standardisation; standardise with the training data's
+    moments. Severity 0 with the test set's seed and size is the stored test set.
 
-    The draw is paired: with the same seed and count, every knob and severity gives the same labels in the same order,
-    and each signal is the unshifted one but for its knob (the same pattern, the same place, the same noise up to its
-    scale, …), because all take the same random numbers. See `steadydescent.data.mnist1d.draw` for what that excludes:
-    it is why "padding" moves the lower end only, and "translation" the places, not their number.
+    The draw is paired: with the same seed and count, every knob and severity gives the same labels
+    in the same order, and each signal is the unshifted one but for its knob (the same pattern, the
+    same place, the same noise up to its scale, …), because all take the same random numbers. See
+    `steadydescent.dataset_shift.mnist1d_signals.draw` for what that excludes: it is why "padding"
+    moves the lower end only, and "translation" the places, not their number.
 
-    The class templates stay, and so does the mechanism that makes x from y. p(y|x) at a given x need not: more noise
-    makes classes overlap that did not.
+    The class templates stay, and so does the mechanism that makes x from y. p(y|x) at a given x
+    need not: more noise makes classes overlap that did not.
 
-    Raises ValueError for an unknown knob, a severity outside 0 to 5, a seed that is no whole number of at least 0, or a
-    count that 10 does not divide.
+    Raises ValueError for an unknown knob, a severity outside 0 to 5, a seed that is no whole number
+    of at least 0, or a count that 10 does not divide.
 
     >>> shifted = shifted_signals("shear", 3, seed=0, count=30)
     >>> shifted.x.shape, shifted.y.bincount().tolist()
@@ -100,8 +105,8 @@ def shifted_signals(knob: str, severity: int, *, seed: int, count: int) -> Shift
 class ImageKnob:
     """One corruption of pictures: what its values mean, and those of severity 0 to 5.
 
-    `apply(pictures, value, generator)` takes and returns float pictures `[B, 1, 28, 28]` from 0 to 1; what it returns
-    may lie outside and is then cut off.
+    `apply(pictures, value, generator)` takes and returns float pictures `[B, 1, 28, 28]` from 0 to
+    1; what it returns may lie outside and is then cut off.
     """
 
     meaning: str
@@ -109,16 +114,20 @@ class ImageKnob:
     apply: Callable[[Tensor, float, Generator], Tensor]
 
 
-def shifted_images(images: Tensor, labels: Tensor, knob: str, severity: int, *, generator: Generator) -> Shifted:
-    """Corrupted pictures `[B, 784]` uint8 (28 × 28, grey, on the CPU) and their labels `[B]`, untouched.
+def shifted_images(
+    images: Tensor, labels: Tensor, knob: str, severity: int, *, generator: Generator
+) -> Shifted:
+    """Corrupted pictures `[B, 784]` uint8 (28 × 28, grey, on the CPU) and their labels `[B]`,
+    untouched.
 
-    Every corruption is computed in float and rounded to the nearest of 0 to 255 once, at its end. What is random (the
-    noise; which way each picture turns or moves) comes from the CPU generator `generator` and does not depend on the
-    severity: the same state gives the same noise, larger. The kinds follow hendrycks2019benchmarking, the values are
-    ours, for small grey pictures of things on black. Severity 0 returns the pictures as they are and draws nothing.
+    Every corruption is computed in float and rounded to the nearest of 0 to 255 once, at its end.
+    What is random (the noise; which way each picture turns or moves) comes from the CPU generator
+    `generator` and does not depend on the severity: the same state gives the same noise, larger.
+    The kinds follow hendrycks2019benchmarking, the values are ours, for small grey pictures of
+    things on black. Severity 0 returns the pictures as they are and draws nothing.
 
-    Raises ValueError for an unknown knob, a severity outside 0 to 5, pictures that are not uint8 `[B, 784]`, other than
-    one label a picture, or no generator.
+    Raises ValueError for an unknown knob, a severity outside 0 to 5, pictures that are not uint8
+    `[B, 784]`, other than one label a picture, or no generator.
 
     >>> images, labels = torch.full((3, 784), 100, dtype=torch.uint8), torch.tensor([0, 1, 2])
     >>> shifted_images(images, labels, "brightness", 1, generator=torch.Generator()).x[0, 0]
@@ -127,8 +136,14 @@ def shifted_images(images: Tensor, labels: Tensor, knob: str, severity: int, *, 
     corruption = IMAGE_KNOBS[_checked_knob(knob, IMAGE_KNOBS)]
     value = corruption.values[check_severity(severity)]
     check_generator(generator)
-    if check_tensor(images, "images").dtype != torch.uint8 or images.ndim != 2 or images.shape[1] != SIDE**2:
-        raise ValueError(f"images must be uint8 [B, {SIDE**2}], got {images.dtype} {[*images.shape]}")
+    if (
+        check_tensor(images, "images").dtype != torch.uint8
+        or images.ndim != 2
+        or images.shape[1] != SIDE**2
+    ):
+        raise ValueError(
+            f"images must be uint8 [B, {SIDE**2}], got {images.dtype} {[*images.shape]}"
+        )
     before = Shifted(images, check_labels(labels), torch.arange(len(images)))
     if severity == 0:
         return before
@@ -145,7 +160,9 @@ def _checked_knob(name: str, knobs: dict[str, Any]) -> str:
 
 def _functional() -> ModuleType:
     import_torchvision()
-    from torchvision.transforms.v2 import functional  # here: it takes seconds, and signals need none of it
+    from torchvision.transforms.v2 import (
+        functional,
+    )  # here: it takes seconds, and signals need none of it
 
     return functional
 
@@ -156,7 +173,9 @@ def _noisy(pictures: Tensor, sigma: float, generator: Generator) -> Tensor:
 
 
 def _blurred(pictures: Tensor, sigma: float, generator: Generator) -> Tensor:
-    return _functional().gaussian_blur(pictures, 2 * ceil(3 * sigma) + 1, sigma)  # kernel of three σ to either side
+    return _functional().gaussian_blur(
+        pictures, 2 * ceil(3 * sigma) + 1, sigma
+    )  # kernel of three σ to either side
 
 
 def _brightened(pictures: Tensor, factor: float, generator: Generator) -> Tensor:
@@ -168,7 +187,9 @@ def _flattened(pictures: Tensor, factor: float, generator: Generator) -> Tensor:
 
 
 def _rotated(pictures: Tensor, degrees: float, generator: Generator) -> Tensor:
-    rotate = lambda part, sign: _functional().rotate(part, sign * degrees, interpolation="bilinear", fill=0)
+    rotate = lambda part, sign: _functional().rotate(
+        part, sign * degrees, interpolation="bilinear", fill=0
+    )
     return _each_its_way(pictures, rotate, [1, -1], generator)
 
 
@@ -180,9 +201,14 @@ def _translated(pictures: Tensor, pixels: float, generator: Generator) -> Tensor
 
 
 def _each_its_way(
-    pictures: Tensor, transform: Callable[[Tensor, Any], Tensor], ways: list[Any], generator: Generator
+    pictures: Tensor,
+    transform: Callable[[Tensor, Any], Tensor],
+    ways: list[Any],
+    generator: Generator,
 ) -> Tensor:
-    """Every picture transformed in one of several ways, drawn for each; one call a way, not one a picture."""
+    """Every picture transformed in one of several ways, drawn for each; one call a way, not one a
+    picture.
+    """
     chosen = torch.randint(len(ways), (len(pictures),), generator=generator)
     result = torch.empty_like(pictures)
     for number, way in enumerate(ways):
@@ -194,12 +220,22 @@ IMAGE_KNOBS = {
     "gaussian-noise": ImageKnob(
         "standard deviation of white noise, white = 1", (0.0, 0.05, 0.1, 0.2, 0.35, 0.5), _noisy
     ),
-    "gaussian-blur": ImageKnob("σ of the Gaussian, pixels", (0.0, 0.5, 0.75, 1.0, 1.5, 2.0), _blurred),
+    "gaussian-blur": ImageKnob(
+        "σ of the Gaussian, pixels", (0.0, 0.5, 0.75, 1.0, 1.5, 2.0), _blurred
+    ),
     "brightness": ImageKnob("factor on every pixel", (1.0, 1.25, 1.5, 2.0, 3.0, 5.0), _brightened),
     "contrast": ImageKnob(
-        "factor on the distance from the picture's mean", (1.0, 0.75, 0.5, 0.35, 0.2, 0.1), _flattened
+        "factor on the distance from the picture's mean",
+        (1.0, 0.75, 0.5, 0.35, 0.2, 0.1),
+        _flattened,
     ),
-    "rotation": ImageKnob("degrees, to the left or to the right", (0.0, 5.0, 10.0, 15.0, 22.0, 30.0), _rotated),
-    "translation": ImageKnob("pixels, left, right, up or down", (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), _translated),
+    "rotation": ImageKnob(
+        "degrees, to the left or to the right", (0.0, 5.0, 10.0, 15.0, 22.0, 30.0), _rotated
+    ),
+    "translation": ImageKnob(
+        "pixels, left, right, up or down", (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), _translated
+    ),
 }
-"""Knobs of `shifted_images`. What rotation and translation bring in from outside the picture is black."""
+"""Knobs of `shifted_images`. What rotation and translation bring in from outside the picture is
+black.
+"""

@@ -14,14 +14,16 @@ SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def prior_shift(labels: Tensor, proportions: Tensor, count: int, *, generator: Generator) -> Tensor:
-    """`count` different rows of `labels` `[N]`, in rising order, whose classes stand in the given proportions `[K]`.
+    """`count` different rows of `labels` `[N]`, in rising order, whose classes stand in the given
+    proportions `[K]`.
 
-    The counts are those of `largest_remainder`, and the rows of a class are drawn without replacement, so p(x|y) stays:
-    every row is an unchanged example of its class. From the same state of the (CPU) generator, a class that keeps fewer
-    rows keeps some of the same ones.
+    The counts are those of `largest_remainder`, and the rows of a class are drawn without
+    replacement, so p(x|y) stays: every row is an unchanged example of its class. From the same
+    state of the (CPU) generator, a class that keeps fewer rows keeps some of the same ones.
 
-    Raises ValueError if the labels are not class numbers 0 … K−1, the proportions are not, without a generator, or if a
-    class has fewer examples than asked for: nothing is then drawn, and nothing is repeated to make up for it.
+    Raises ValueError if the labels are not class numbers 0 … K−1, the proportions are not, without
+    a generator, or if a class has fewer examples than asked for: nothing is then drawn, and nothing
+    is repeated to make up for it.
 
     >>> labels = torch.tensor([0, 0, 1, 1, 0, 1, 1])
     >>> rows = prior_shift(labels, torch.tensor([0.75, 0.25]), 4, generator=torch.Generator().manual_seed(0))
@@ -31,23 +33,30 @@ def prior_shift(labels: Tensor, proportions: Tensor, count: int, *, generator: G
     check_generator(generator)
     counts = largest_remainder(proportions, count)
     if check_labels(labels).max() >= len(counts):
-        raise ValueError(f"labels must be below the {len(counts)} classes of the proportions, got {labels.max()}")
+        raise ValueError(
+            f"labels must be below the {len(counts)} classes of the proportions, got {labels.max()}"
+        )
     available = labels.bincount(minlength=len(counts))
     if (lacking := (counts > available).nonzero().flatten()).numel():
-        told = ", ".join(f"class {k} has {available[k]} of the {counts[k]} asked for" for k in lacking.tolist())
+        told = ", ".join(
+            f"class {k} has {available[k]} of the {counts[k]} asked for" for k in lacking.tolist()
+        )
         raise ValueError(f"a prior shift to {count} examples needs more than there are: {told}")
     orders = [torch.randperm(int(n), generator=generator) for n in available]
     rows = [
-        (labels == k).nonzero().flatten()[order[:n]] for k, (order, n) in enumerate(zip(orders, counts, strict=True))
+        (labels == k).nonzero().flatten()[order[:n]]
+        for k, (order, n) in enumerate(zip(orders, counts, strict=True))
     ]
     return torch.cat(rows).sort().values
 
 
 def largest_remainder(proportions: Tensor, count: int) -> Tensor:
-    """Whole numbers `[K]` that add up to `count` and are nearest to `proportions` `[K]` × `count` (Hamilton's method).
+    """Whole numbers `[K]` that add up to `count` and are nearest to `proportions` `[K]` × `count`
+    (Hamilton's method).
 
-    Each class gets its quota rounded down, and those with the largest remainders one more, the lower class first.
-    Remainders are compared to nine decimals, so that equal ones are equal in floats too.
+    Each class gets its quota rounded down, and those with the largest remainders one more, the
+    lower class first. Remainders are compared to nine decimals, so that equal ones are equal in
+    floats too.
 
     Raises ValueError unless count is at least 1 and the proportions are at least 0 and add up to 1.
 
@@ -57,7 +66,9 @@ def largest_remainder(proportions: Tensor, count: int) -> Tensor:
     check_count(count, "count")
     shares = check_tensor(proportions, "proportions").double()
     if shares.ndim != 1 or not (shares >= 0).all() or not (shares.sum() - 1).abs() < 1e-6:
-        raise ValueError(f"proportions must be [K], at least 0 and add up to 1, got {proportions.tolist()}")
+        raise ValueError(
+            f"proportions must be [K], at least 0 and add up to 1, got {proportions.tolist()}"
+        )
     quotas = shares * count
     counts = quotas.floor().long()
     order = (quotas - counts).round(decimals=9).sort(descending=True, stable=True).indices
@@ -66,39 +77,55 @@ def largest_remainder(proportions: Tensor, count: int) -> Tensor:
 
 
 def prior_proportions(frequencies: Tensor, severity: int, order: Tensor) -> Tensor:
-    """Class proportions `[K]` of a severity: p_k ∝ frequency_k · ratio^(−r/(K−1)), class k having rank r in `order`.
+    """Class proportions `[K]` of a severity: p_k ∝ frequency_k · ratio^(−r/(K−1)), class k having
+    rank r in `order`.
 
-    `frequencies` `[K]` are the classes' numbers or shares before the shift, `order` `[K]` a permutation of the classes,
-    the favoured one first. Ratio 1 at severity 0 (the proportions stay), then 3, 10, 30, 100 and 300.
+    `frequencies` `[K]` are the classes' numbers or shares before the shift, `order` `[K]` a
+    permutation of the classes, the favoured one first. Ratio 1 at severity 0 (the proportions
+    stay), then 3, 10, 30, 100 and 300.
 
-    Raises ValueError for a severity outside 0 to 5, fewer than two classes, frequencies that are negative or all zero,
-    or an order that is not a permutation.
+    Raises ValueError for a severity outside 0 to 5, fewer than two classes, frequencies that are
+    negative or all zero, or an order that is not a permutation.
 
     >>> prior_proportions(torch.tensor([50, 50, 50]), 2, torch.tensor([2, 0, 1])).tolist()  # 1 : 1/√10 : 1/10
     [0.2233, 0.0706, 0.7061]
     """
     classes = check_tensor(frequencies, "frequencies").numel()
     ratio = RATIOS[check_severity(severity)]
-    if frequencies.ndim != 1 or classes < 2 or not (frequencies >= 0).all() or not frequencies.sum() > 0:
-        raise ValueError(f"frequencies must be [K], K ≥ 2, at least 0 and not all 0, got {frequencies.tolist()}")
+    if (
+        frequencies.ndim != 1
+        or classes < 2
+        or not (frequencies >= 0).all()
+        or not frequencies.sum() > 0
+    ):
+        raise ValueError(
+            f"frequencies must be [K], K ≥ 2, at least 0 and not all 0, got {frequencies.tolist()}"
+        )
     if not torch.equal(check_tensor(order, "order").sort().values, torch.arange(classes)):
-        raise ValueError(f"order must be a permutation of the {classes} classes, got {order.tolist()}")
+        raise ValueError(
+            f"order must be a permutation of the {classes} classes, got {order.tolist()}"
+        )
     ranks = order.argsort().double()
     tilted = frequencies.double() * ratio ** (-ranks / (classes - 1))
     return tilted / tilted.sum()
 
 
-def shifted_prior(x: Tensor, y: Tensor, severity: int, *, classes: int, count: int, generator: Generator) -> Shifted:
+def shifted_prior(
+    x: Tensor, y: Tensor, severity: int, *, classes: int, count: int, generator: Generator
+) -> Shifted:
     """`count` of the examples `x` `[N, F]`, `y` `[N]`, in `prior_proportions` of the severity.
 
-    Which classes are favoured is drawn too, so that an average over seeds does not mistake an easy class for the
-    shift; the same state of the (CPU) generator favours the same classes at every severity. Severity 0 keeps the
-    proportions, and with count = N it is the identity. With ten equally frequent classes, 2 127 of 10 000 examples and
-    4 254 of 20 000 can be had at every severity.
+    Which classes are favoured is drawn too, so that an average over seeds does not mistake an easy
+    class for the shift; the same state of the (CPU) generator favours the same classes at every
+    severity. Severity 0 keeps the proportions, and with count = N it is the identity. With ten
+    equally frequent classes, 2 127 of 10 000 examples and 4 254 of 20 000 can be had at every
+    severity.
 
-    p(x|y) and the label of every example stay. p(x) moves with p(y), and p(y|x) by Bayes' rule where classes overlap.
+    p(x|y) and the label of every example stay. p(x) moves with p(y), and p(y|x) by Bayes' rule
+    where classes overlap.
 
-    Raises ValueError as `prior_shift` and `prior_proportions` do; the generator is then left as it was.
+    Raises ValueError as `prior_shift` and `prior_proportions` do; the generator is then left as it
+    was.
 
     >>> x, y = torch.zeros(40, 3), torch.arange(40) % 2
     >>> shifted_prior(x, y, 1, classes=2, count=20, generator=torch.Generator().manual_seed(1)).y.bincount().tolist()
@@ -115,13 +142,15 @@ def shifted_prior(x: Tensor, y: Tensor, severity: int, *, classes: int, count: i
 
 
 def label_permutation(classes: int, severity: int, *, generator: Generator) -> Tensor:
-    """New label of each class `[K]`: some classes, drawn at random, pass their labels on in a circle.
+    """New label of each class `[K]`: some classes, drawn at random, pass their labels on in a
+    circle.
 
-    Severity 1 to 5 takes a fifth of the K classes, two fifths, …, all (2, 4, 6, 8 and 10 of ten), and the others keep
-    their labels. A class that is taken is taken at every higher severity from the same state of the (CPU) generator.
+    Severity 1 to 5 takes a fifth of the K classes, two fifths, …, all (2, 4, 6, 8 and 10 of ten),
+    and the others keep their labels. A class that is taken is taken at every higher severity from
+    the same state of the (CPU) generator.
 
-    Raises ValueError for a severity outside 0 to 5, fewer than 1 class, no generator, or if fewer than two classes
-    would be taken.
+    Raises ValueError for a severity outside 0 to 5, fewer than 1 class, no generator, or if fewer
+    than two classes would be taken.
 
     >>> label_permutation(10, 2, generator=torch.Generator().manual_seed(0))
     tensor([0, 7, 2, 3, 1, 4, 6, 5, 8, 9])
@@ -129,18 +158,23 @@ def label_permutation(classes: int, severity: int, *, generator: Generator) -> T
     check_generator(generator)
     taken = round(SHARES[check_severity(severity)] * check_count(classes, "classes"))
     if severity and taken < 2:
-        raise ValueError(f"severity {severity} would exchange {taken} of {classes} labels; it takes at least 2")
+        raise ValueError(
+            f"severity {severity} would exchange {taken} of {classes} labels; it takes at least 2"
+        )
     circle = torch.randperm(classes, generator=generator)[:taken]
     labels = torch.arange(classes)
     labels[circle] = circle.roll(-1)
     return labels
 
 
-def shifted_concept(x: Tensor, y: Tensor, severity: int, *, classes: int, generator: Generator) -> Shifted:
-    """The same examples `x` `[B, F]`, the very tensor, with labels exchanged by `label_permutation`.
+def shifted_concept(
+    x: Tensor, y: Tensor, severity: int, *, classes: int, generator: Generator
+) -> Shifted:
+    """The same examples `x` `[B, F]`, the very tensor, with labels exchanged by
+    `label_permutation`.
 
-    p(x) does not move by a byte, p(y|x) does for every x of a class that is taken. p(y) stays if the classes taken are
-    equally frequent; p(x|y) moves, its classes having changed places.
+    p(x) does not move by a byte, p(y|x) does for every x of a class that is taken. p(y) stays if
+    the classes taken are equally frequent; p(x|y) moves, its classes having changed places.
 
     Raises ValueError as `label_permutation` does, or for labels of `classes` or more.
 
@@ -149,7 +183,9 @@ def shifted_concept(x: Tensor, y: Tensor, severity: int, *, classes: int, genera
     tensor([1, 3, 4, 2, 0])
     """
     before = Shifted(x, _checked_classes(y, classes), torch.arange(len(y)))
-    return Shifted(before.x, label_permutation(classes, severity, generator=generator)[before.y], before.rows)
+    return Shifted(
+        before.x, label_permutation(classes, severity, generator=generator)[before.y], before.rows
+    )
 
 
 def _checked_classes(labels: Tensor, classes: int) -> Tensor:

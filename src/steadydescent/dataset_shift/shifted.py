@@ -18,8 +18,8 @@ MOVES = {
 }
 """Kind of shift → aspect of the distribution → whether it should move, as `verify` measures it.
 
-For p(y|x) it measures whether examples keep their labels. For p(y) under a concept shift, the classes that exchange
-labels are taken to be equally frequent.
+For p(y|x) it measures whether examples keep their labels. For p(y) under a concept shift, the
+classes that exchange labels are taken to be equally frequent.
 """
 
 
@@ -31,11 +31,12 @@ class Shifted:
     y     [B]     int64 class numbers
     rows  [B]     int64 rows of the unshifted set; None if the two sets share no examples
 
-    Raises ValueError if the lengths differ, there is no example, or a part is no tensor or of another type.
+    Raises ValueError if the lengths differ, there is no example, or a part is no tensor or of
+    another type.
 
     >>> Shifted(torch.zeros(3, 2), torch.tensor([0, 1]))
-    Traceback (most recent call last):
-    ValueError: x, y and rows must have one entry an example and at least one, got x [3, 2], y [2], no rows
+    Traceback (most recent call last): ValueError: x, y and rows must have one entry an example and
+    at least one, got x [3, 2], y [2], no rows
     """
 
     x: Tensor
@@ -43,13 +44,19 @@ class Shifted:
     rows: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name, part in (("x", self.x), ("y", self.y), *([] if self.rows is None else [("rows", self.rows)])):
+        for name, part in (
+            ("x", self.x),
+            ("y", self.y),
+            *([] if self.rows is None else [("rows", self.rows)]),
+        ):
             check_tensor(part, name)
         sizes = f"x {[*self.x.shape]}, y {[*self.y.shape]}, {'no rows' if self.rows is None else [*self.rows.shape]}"
         if self.x.ndim != 2 or {(len(self.x),)} != {
             tuple(part.shape) for part in (self.y, self.rows) if part is not None
         }:
-            raise ValueError(f"x, y and rows must have one entry an example and at least one, got {sizes}")
+            raise ValueError(
+                f"x, y and rows must have one entry an example and at least one, got {sizes}"
+            )
         check_labels(self.y)
         if self.rows is not None and self.rows.dtype != torch.int64:
             raise ValueError(f"rows must be int64 row numbers, got {self.rows.dtype}")
@@ -58,21 +65,31 @@ class Shifted:
 def check_tensor(value: Any, name: str) -> Tensor:
     """A tensor: neither a list nor a numpy array, which torch.as_tensor turns into one."""
     if not isinstance(value, Tensor):
-        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}; torch.as_tensor makes one")
+        raise ValueError(
+            f"{name} must be a tensor, got {type(value).__name__}; torch.as_tensor makes one"
+        )
     return value
 
 
 def check_severity(severity: int) -> int:
     """Return `severity` if it is a whole number from 0 to 5, else raise a ValueError that names it."""
     if check_count(severity, "severity", least=0) not in SEVERITIES:
-        raise ValueError(f"severity must be a whole number from 0 (unchanged) to {SEVERITIES[-1]}, got {severity}")
+        raise ValueError(
+            f"severity must be a whole number from 0 (unchanged) to {SEVERITIES[-1]}, got {severity}"
+        )
     return int(severity)
 
 
 def check_labels(labels: Tensor) -> Tensor:
-    """Return `labels` `[B]` if they are class numbers, at least one; else raise a ValueError that says what is not."""
+    """Return `labels` `[B]` if they are class numbers, at least one; else raise a ValueError that
+    says what is not.
+    """
     check_tensor(labels, "labels")
     if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels) or labels.min() < 0:
-        found = f"{labels.dtype} {[*labels.shape]}" + (f", smallest {labels.min()}" if labels.numel() else "")
-        raise ValueError(f"labels must be int64 class numbers from 0 on, [B] with at least one, got {found}")
+        found = f"{labels.dtype} {[*labels.shape]}" + (
+            f", smallest {labels.min()}" if labels.numel() else ""
+        )
+        raise ValueError(
+            f"labels must be int64 class numbers from 0 on, [B] with at least one, got {found}"
+        )
     return labels

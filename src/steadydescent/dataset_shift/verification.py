@@ -10,32 +10,38 @@ from torch import Tensor
 from steadydescent.checks import check_fraction
 from steadydescent.dataset_shift.shifted import Shifted
 
-COLUMNS_AT_ONCE = 128  # of which the distribution functions are compared in one go; bounds the memory
+COLUMNS_AT_ONCE = (
+    128  # of which the distribution functions are compared in one go; bounds the memory
+)
 EXACT_BELOW = 100  # examples in the smaller set; Kolmogorov's limit is too sure of itself there
 
 
 def verify(before: Shifted, after: Shifted, level: float = 0.001) -> pd.DataFrame:
-    """Which of p(x), p(y), p(x|y) and p(y|x) moved: one row an aspect, columns aspect, moved, statistic, p, level, how.
+    """Which of p(x), p(y), p(x|y) and p(y|x) moved: one row an aspect, columns aspect, moved,
+    statistic, p, level, how.
 
-    - **p(x)**: two-sample Kolmogorov–Smirnov tests of every feature; of every principal component (of both sets
-      together, so that neither is favoured) and its distance from the mean, which sees noise; and of every example's
-      length, smallest and largest value, which see its scale. Bonferroni over all of them, one of the tests that
-      Rabanser et al. compare (rabanser2019failing). The statistic is the largest distance of two distribution
-      functions, from 0 to 1.
+    - **p(x)**: two-sample Kolmogorov–Smirnov tests of every feature; of every principal component
+      (of both sets together, so that neither is favoured) and its distance from the mean, which
+      sees noise; and of every example's length, smallest and largest value, which see its scale.
+      Bonferroni over all of them, one of the tests that Rabanser et al. compare
+      (rabanser2019failing). The statistic is the largest distance of two distribution functions,
+      from 0 to 1.
     - **p(y)**: the χ² test of homogeneity of the class counts; statistic χ².
-    - **p(x|y)**: the tests of p(x) within every class that both sets have; Bonferroni over tests and classes; the
-      statistic is that of the class with the smallest p.
-    - **p(y|x)**: if `after.rows` tells which example of `before` each comes from, the share of them whose label
-      changed, and any change counts. Where x stayed the same this is p(y|x) itself; where x changed it is the rule from
-      example to label, for no x is seen twice. Without rows, p(y|x) = p(x|y)·p(y)/p(x) did not move if neither p(x|y)
-      nor p(y) was seen to; if one was, it cannot be told, and `moved` is missing (pd.NA).
+    - **p(x|y)**: the tests of p(x) within every class that both sets have; Bonferroni over tests
+      and classes; the statistic is that of the class with the smallest p.
+    - **p(y|x)**: if `after.rows` tells which example of `before` each comes from, the share of them
+      whose label changed, and any change counts. Where x stayed the same this is p(y|x) itself;
+      where x changed it is the rule from example to label, for no x is seen twice. Without rows,
+      p(y|x) = p(x|y)·p(y)/p(x) did not move if neither p(x|y) nor p(y) was seen to; if one was, it
+      cannot be told, and `moved` is missing (pd.NA).
 
-    `moved` is p < level, and `p` is corrected for the number of tests. The tests take the two sets for independent
-    samples. Where they share or pair examples, as most shifts here do, they err on the side of "not moved": the chance
-    of a false alarm is then below `level`. "Not moved" means not seen to move in that many examples.
+    `moved` is p < level, and `p` is corrected for the number of tests. The tests take the two sets
+    for independent samples. Where they share or pair examples, as most shifts here do, they err on
+    the side of "not moved": the chance of a false alarm is then below `level`. "Not moved" means
+    not seen to move in that many examples.
 
-    Raises ValueError if a set is not `Shifted`, the two sets differ in the number of features, x is not finite, rows
-    point outside `before`, or level is not in (0, 1).
+    Raises ValueError if a set is not `Shifted`, the two sets differ in the number of features, x is
+    not finite, rows point outside `before`, or level is not in (0, 1).
 
     >>> x, y = torch.linspace(0, 1, 300).view(150, 2), torch.arange(150) % 3
     >>> table = verify(Shifted(x, y), Shifted(x.sqrt(), y.roll(1), rows=torch.arange(150)))
@@ -51,15 +57,29 @@ def verify(before: Shifted, after: Shifted, level: float = 0.001) -> pd.DataFram
     p_x = _distribution_test([(columns[:, :split], columns[:, split:])], [""])
     p_y = _proportion_test(before.y, after.y)
     shared = [k for k in before.y.unique().tolist() if (after.y == k).any()]
-    within = [(columns[:, :split][:, before.y == k], columns[:, split:][:, after.y == k]) for k in shared]
+    within = [
+        (columns[:, :split][:, before.y == k], columns[:, split:][:, after.y == k]) for k in shared
+    ]
     p_x_given_y = _distribution_test(within, [f", class {k}" for k in shared])
     rows = [
-        {"aspect": aspect, "moved": pd.NA if result["p"] is None else result["p"] < level, **result, "level": level}
+        {
+            "aspect": aspect,
+            "moved": pd.NA if result["p"] is None else result["p"] < level,
+            **result,
+            "level": level,
+        }
         for aspect, result in {"p(x)": p_x, "p(y)": p_y, "p(x|y)": p_x_given_y}.items()
     ]
-    rows.append({"aspect": "p(y|x)", **_rule(before, after, any(row["moved"] is not False for row in rows[1:]))})
+    rows.append(
+        {
+            "aspect": "p(y|x)",
+            **_rule(before, after, any(row["moved"] is not False for row in rows[1:])),
+        }
+    )
     types = {"moved": "boolean", "statistic": "float64", "p": "float64", "level": "float64"}
-    return pd.DataFrame(rows, columns=["aspect", "moved", "statistic", "p", "level", "how"]).astype(types)
+    return pd.DataFrame(rows, columns=["aspect", "moved", "statistic", "p", "level", "how"]).astype(
+        types
+    )
 
 
 def _check(before: Shifted, after: Shifted, level: float) -> None:
@@ -68,7 +88,9 @@ def _check(before: Shifted, after: Shifted, level: float) -> None:
             raise ValueError(f"{name} must be Shifted(x, y), got {type(part).__name__}")
     check_fraction(level, "level")
     if before.x.shape[1] != after.x.shape[1]:
-        raise ValueError(f"both sets must have the same features, got {before.x.shape[1]} and {after.x.shape[1]}")
+        raise ValueError(
+            f"both sets must have the same features, got {before.x.shape[1]} and {after.x.shape[1]}"
+        )
     if not before.x.isfinite().all() or not after.x.isfinite().all():
         raise ValueError("x must be finite, got an example that is not")
     if after.rows is not None and not (after.rows.min() >= 0 and after.rows.max() < len(before.x)):
@@ -78,20 +100,26 @@ def _check(before: Shifted, after: Shifted, level: float) -> None:
 
 
 def _columns(first: Tensor, second: Tensor) -> Tensor:
-    """What is looked at in each example, `[C, n + m]`: C numbers that say where it lies and how large it is."""
+    """What is looked at in each example, `[C, n + m]`: C numbers that say where it lies and how
+    large it is.
+    """
     features = torch.cat([first, second]).double()
     centred = features - features.mean(0)
     variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
-    components = centred @ axes[:, variances > 1e-10 * variances[-1]]  # the others are rounding errors
+    components = (
+        centred @ axes[:, variances > 1e-10 * variances[-1]]
+    )  # the others are rounding errors
     size = torch.stack([features.norm(dim=1), features.amin(1), features.amax(1)], 1)
     return torch.cat([features, components, components.abs(), size], 1).T.contiguous()
 
 
 def _ks_statistics(first: Tensor, second: Tensor) -> Tensor:
-    """Kolmogorov–Smirnov's distance sup|F − G| of each row of `first` `[C, n]` from that of `second` `[C, m]`: `[C]`.
+    """Kolmogorov–Smirnov's distance sup|F − G| of each row of `first` `[C, n]` from that of
+    `second` `[C, m]`: `[C]`.
 
-    All rows at once, in whole numbers (scipy goes through them one by one): a step up of m at each of the n values,
-    down of n at each of the m, and the sums count only where a run of equal values ends.
+    All rows at once, in whole numbers (scipy goes through them one by one): a step up of m at each
+    of the n values, down of n at each of the m, and the sums count only where a run of equal values
+    ends.
     """
     n, m = first.shape[1], second.shape[1]
     values, order = torch.cat([first, second], 1).sort(1)
@@ -100,11 +128,15 @@ def _ks_statistics(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _distribution_test(samples: list[tuple[Tensor, Tensor]], names: list[str]) -> dict[str, Any]:
-    """The strongest Kolmogorov–Smirnov test of all rows of all pairs `[C, n]`, `[C, m]`, with Bonferroni's p."""
+    """The strongest Kolmogorov–Smirnov test of all rows of all pairs `[C, n]`, `[C, m]`, with
+    Bonferroni's p.
+    """
     results = []
     for (first, second), name in zip(samples, names, strict=True):
         parts = zip(first.split(COLUMNS_AT_ONCE), second.split(COLUMNS_AT_ONCE), strict=True)
-        strongest = int(torch.cat([_ks_statistics(*part) for part in parts]).argmax())  # of equal sizes: the smallest p
+        strongest = int(
+            torch.cat([_ks_statistics(*part) for part in parts]).argmax()
+        )  # of equal sizes: the smallest p
         method = "exact" if min(first.shape[1], second.shape[1]) < EXACT_BELOW else "asymp"
         test = ks_2samp(first[strongest].numpy(), second[strongest].numpy(), method=method)
         results.append((float(test.pvalue), float(test.statistic), name))
@@ -123,7 +155,11 @@ def _proportion_test(first: Tensor, second: Tensor) -> dict[str, Any]:
     classes = int(max(first.max(), second.max())) + 1
     table = torch.stack([labels.bincount(minlength=classes) for labels in (first, second)])
     test = chi2_contingency(table[:, table.any(0)].numpy(), correction=False)
-    return {"statistic": float(test.statistic), "p": float(test.pvalue), "how": "chi-squared test of the class counts"}
+    return {
+        "statistic": float(test.statistic),
+        "p": float(test.pvalue),
+        "how": "chi-squared test of the class counts",
+    }
 
 
 def _rule(before: Shifted, after: Shifted, others_moved: bool) -> dict[str, Any]:
@@ -132,7 +168,13 @@ def _rule(before: Shifted, after: Shifted, others_moved: bool) -> dict[str, Any]
         how = "p(x|y)·p(y)/p(x), of which p(x|y) and p(y) did " + (
             "move: cannot be told" if others_moved else "not move"
         )
-        return {"moved": pd.NA if others_moved else False, "statistic": None, "p": None, "level": None, "how": how}
+        return {
+            "moved": pd.NA if others_moved else False,
+            "statistic": None,
+            "p": None,
+            "level": None,
+            "how": how,
+        }
     changed = (after.y != before.y[after.rows]).double().mean().item()
     same = (after.x == before.x[after.rows]).all(1).double().mean().item()
     how = f"share of examples whose label changed; the x of {same:.0%} stayed the same"

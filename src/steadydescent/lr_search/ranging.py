@@ -1,4 +1,6 @@
-"""The range test: raise the rate at every mini-batch and watch the loss (smith2017cyclical; viblo-lr)."""
+"""The range test: raise the rate at every mini-batch and watch the loss (smith2017cyclical;
+viblo-lr).
+"""
 
 import inspect
 import math
@@ -18,10 +20,11 @@ from steadydescent.lr_search.restoring import check_optimizer
 
 
 def ramp(low: float, high: float, steps: int) -> Floats:
-    """Rates that rise by the same factor at every step, low·(high/low)^(t/(T−1)) at t = 0 … T−1, `[T]`.
+    """Rates that rise by the same factor at every step, low·(high/low)^(t/(T−1)) at t = 0 … T−1,
+    `[T]`.
 
-    Two ramps are in use: (a) linear, low + (high − low)·t/(T−1) (smith2017cyclical); (b) exponential (fastai,
-    Lightning). We use (b): it passes every decade in the same number of steps.
+    Two ramps are in use: (a) linear, low + (high − low)·t/(T−1) (smith2017cyclical); (b)
+    exponential (fastai, Lightning). We use (b): it passes every decade in the same number of steps.
 
     >>> ramp(1e-4, 1, 5).round(4).tolist()
     [0.0001, 0.001, 0.01, 0.1, 1.0]
@@ -34,7 +37,8 @@ def ramp(low: float, high: float, steps: int) -> Floats:
 
 
 def smoothed(losses: Iterable[float], beta: float) -> Iterator[float]:
-    """Bias-corrected exponential averages of a stream of losses, one for each, as they come; β = 0 leaves them alone.
+    """Bias-corrected exponential averages of a stream of losses, one for each, as they come; β = 0
+    leaves them alone.
 
     >>> [round(loss, 2) for loss in smoothed([4.0, 2.0, 2.0], 0.5)]
     [4.0, 2.67, 2.29]
@@ -46,7 +50,9 @@ def smoothed(losses: Iterable[float], beta: float) -> Iterator[float]:
 
 
 class RangeTest(NamedTuple):
-    """What a range test saw: the rates it used and the loss at each, `[t]` both, t ≤ T if it stopped early."""
+    """What a range test saw: the rates it used and the loss at each, `[t]` both, t ≤ T if it
+    stopped early.
+    """
 
     rates: Floats
     losses: Floats
@@ -60,18 +66,22 @@ def range_test(
     divergence: float = 4.0,
     beta: float = 0.9,
 ) -> RangeTest:
-    """Train while the rate rises from `low` to `high` by the same factor at every mini-batch, and record the loss.
+    """Train while the rate rises from `low` to `high` by the same factor at every mini-batch, and
+    record the loss.
 
-    `step(rate)` makes one update at that rate on the next mini-batch and returns the mini-batch's loss before it;
-    `rate_step` makes such a function of an optimiser. The test stops early, with what it has, at a loss that is not
-    finite, or when the smoothed loss is more than `divergence` times its lowest value (4: fastai and Lightning); `inf`
-    switches the latter off. Below 0 "times" would mean nothing: there it stops (divergence − 1) times the
-    lowest value's size above it, which is the same thing above 0.
+    `step(rate)` makes one update at that rate on the next mini-batch and returns the mini-batch's
+    loss before it; `rate_step` makes such a function of an optimiser. The test stops early, with
+    what it has, at a loss that is not finite, or when the smoothed loss is more than `divergence`
+    times its lowest value (4: fastai and Lightning); `inf` switches the latter off. Below 0 "times"
+    would mean nothing: there it stops (divergence − 1) times the lowest value's size above it,
+    which is the same thing above 0.
 
-    Smoothing: a bias-corrected average (`smoothed`). fastai and Lightning use β = 0.98, a window of 50 steps, half of
-    their ramp of 100, which moves every feature of the curve far towards larger rates. We use 0.9, 10 steps.
+    Smoothing: a bias-corrected average (`smoothed`). fastai and Lightning use β = 0.98, a window of
+    50 steps, half of their ramp of 100, which moves every feature of the curve far towards larger
+    rates. We use 0.9, 10 steps.
 
-    The network is trained by it: put it inside `restored`. The test goes by viblo-lr; smith2017cyclical proposed it.
+    The network is trained by it: put it inside `restored`. The test goes by viblo-lr;
+    smith2017cyclical proposed it.
 
     >>> weight = torch.nn.Parameter(torch.tensor([5.0]))
     >>> optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -81,8 +91,8 @@ def range_test(
     >>> len(test.losses)  # stopped early
     38
 
-    Raises:
-        ValueError: for bounds that are not 0 < low < high < ∞, fewer than 2 steps, a divergence of at most 1, or β
+    Raises: ValueError: for bounds that are not 0 < low < high < ∞, fewer than 2 steps, a divergence
+        of at most 1, or β
             outside [0, 1), all before the first step; and for a step that returns no loss.
         RuntimeError: if the caller's mini-batches run out.
     """
@@ -96,7 +106,9 @@ def range_test(
         for number, rate in enumerate(rates, start=1):
             try:
                 loss = step(float(rate))
-            except StopIteration as end:  # inside a generator Python would say only that it was raised
+            except (
+                StopIteration
+            ) as end:  # inside a generator Python would say only that it was raised
                 raise RuntimeError(f"the mini-batches ran out at step {number} of {steps}") from end
             losses.append(_number(loss))
             yield losses[-1]
@@ -113,36 +125,45 @@ def _number(loss: float | Tensor) -> float:
     """The loss that a step returned as a plain float, without its graph."""
     if isinstance(loss, Tensor | np.ndarray):
         if math.prod(loss.shape) != 1:
-            raise ValueError(f"step must return the loss, one number, got shape {tuple(loss.shape)}")
+            raise ValueError(
+                f"step must return the loss, one number, got shape {tuple(loss.shape)}"
+            )
         loss = loss.item()
     if not isinstance(loss, Real) or isinstance(loss, bool):
         raise ValueError(f"step must return the loss, got {loss!r}")
     return float(loss)
 
 
-def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[float], float]:
-    """A `step(rate)` for `range_test` from an optimiser and a function that returns the next mini-batch's loss.
+def rate_step(
+    optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]
+) -> Callable[[float], float]:
+    """A `step(rate)` for `range_test` from an optimiser and a function that returns the next
+    mini-batch's loss.
 
-    The rate is that of the first parameter group; the other groups keep their ratio to it. So do they with `set_rate`,
-    which is how to take a suggestion over: `optimizer.param_groups[0]["lr"] = …` would set one group and leave the
-    others where they were.
+    The rate is that of the first parameter group; the other groups keep their ratio to it. So do
+    they with `set_rate`, which is how to take a suggestion over: `optimizer.param_groups[0]["lr"] =
+    …` would set one group and leave the others where they were.
 
-    The optimiser must call the closure that it is given once it is asked to step, as torch's do and ours: the closure
-    computes loss and gradients. For one that does not, write the step by hand: `set_rate(optimizer, rate)`, then
-    `zero_grad`, loss, `backward`, `step`, and return the loss.
+    The optimiser must call the closure that it is given once it is asked to step, as torch's do and
+    ours: the closure computes loss and gradients. For one that does not, write the step by hand:
+    `set_rate(optimizer, rate)`, then `zero_grad`, loss, `backward`, `step`, and return the loss.
 
     >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
     >>> step = rate_step(torch.optim.SGD([weight], lr=1.0), lambda: weight.square().sum() / 2)
     >>> step(0.25), weight.item()  # the loss before the update, the weight after it
     (2.0, 1.5)
 
-    Raises:
-        ValueError: for what is no optimiser, or one whose `step` takes no closure; if the first group's rate is 0, for
-            then there is no ratio to keep; for a rate that is a tensor of whole numbers; by the step, if the loss is
-            not one number to differentiate, the optimiser did not call the closure, or has other groups than before.
+    Raises: ValueError: for what is no optimiser, or one whose `step` takes no closure; if the first
+        group's rate is 0, for
+            then there is no ratio to keep; for a rate that is a tensor of whole numbers; by the
+            step, if the loss is not one number to differentiate, the optimiser did not call the
+            closure, or has other groups than before.
     """
     check_optimizer(optimizer)
-    ratios, by_hand = _ratios(optimizer), "write step(rate) with zero_grad, loss, backward and step by hand"
+    ratios, by_hand = (
+        _ratios(optimizer),
+        "write step(rate) with zero_grad, loss, backward and step by hand",
+    )
     try:
         inspect.signature(optimizer.step).bind(None)
     except TypeError as error:
@@ -156,7 +177,9 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
             value = loss()
             if not isinstance(value, Tensor) or value.numel() != 1:
                 got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
-                raise ValueError(f"loss must return one number to differentiate, as a tensor, got {got}")
+                raise ValueError(
+                    f"loss must return one number to differentiate, as a tensor, got {got}"
+                )
             value.backward()
         losses.append(value.item())
         return losses[-1]
@@ -176,11 +199,13 @@ def rate_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> C
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give the first parameter group this rate and the others theirs in the same ratio, as the range test does.
+    """Give the first parameter group this rate and the others theirs in the same ratio, as the
+    range test does.
 
-    A rate that is a tensor is changed in place. Set it before a scheduler is made: that remembers the rates it finds,
-    or, on an optimiser that was loaded, the `initial_lr` that one before left in its groups. So `initial_lr`, where
-    there is one, becomes the rate too, and the next scheduler starts from it.
+    A rate that is a tensor is changed in place. Set it before a scheduler is made: that remembers
+    the rates it finds, or, on an optimiser that was loaded, the `initial_lr` that one before left
+    in its groups. So `initial_lr`, where there is one, becomes the rate too, and the next scheduler
+    starts from it.
 
     >>> first, second = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
     >>> optimizer = torch.optim.SGD([{"params": first, "lr": 0.1}, {"params": second, "lr": 1.0}])
@@ -188,15 +213,17 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     >>> [round(group["lr"], 6) for group in optimizer.param_groups]
     [0.03, 0.3]
 
-    Raises:
-        ValueError: for what is no optimiser, a rate that is not positive and finite, if the first group's rate is 0, or
+    Raises: ValueError: for what is no optimiser, a rate that is not positive and finite, if the
+        first group's rate is 0, or
             for a rate that is a tensor of whole numbers.
     """
     check_optimizer(optimizer)
     _set_rates(optimizer, _ratios(optimizer), check_positive(rate, "rate"))
     for group in optimizer.param_groups:
         if "initial_lr" in group:
-            group["initial_lr"] = group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
+            group["initial_lr"] = (
+                group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
+            )
 
 
 def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
@@ -209,7 +236,9 @@ def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
             )
     base = float(optimizer.param_groups[0]["lr"])
     if base == 0:
-        raise ValueError("the first parameter group's lr must not be 0: the other groups keep their ratio to it")
+        raise ValueError(
+            "the first parameter group's lr must not be 0: the other groups keep their ratio to it"
+        )
     return [float(group["lr"]) / base for group in optimizer.param_groups]
 
 

@@ -1,7 +1,8 @@
-"""What is trained inside `restored` leaves as it came in: every tensor and container is put back in place, one by one.
+"""What is trained inside `restored` leaves as it came in: every tensor and container is put back in
+place, one by one.
 
-Nothing goes through `state_dict` and `load_state_dict`, which cast, rename, leave out, and put new objects in place of
-those that a compiled step, a schedule or the user still holds.
+Nothing goes through `state_dict` and `load_state_dict`, which cast, rename, leave out, and put new
+objects in place of those that a compiled step, a schedule or the user still holds.
 """
 
 import random
@@ -20,7 +21,9 @@ from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LRScheduler
 
 WRAPPERS = ("torch.distributed", "torch.nn.parallel", "torch._dynamo")
-"""Modules whose attributes belong together with state in C++ or in a compiler, which no copy reaches."""
+"""Modules whose attributes belong together with state in C++ or in a compiler, which no copy
+reaches.
+"""
 REGISTERED = ("_parameters", "_buffers", "_modules")
 """What is put back of such a wrapper, beside its mode."""
 HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
@@ -31,20 +34,26 @@ NO_DATA = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, part
 
 @contextmanager
 def restored(model: nn.Module, optimizer: torch.optim.Optimizer, *others: Any) -> Iterator[None]:
-    """Whatever is trained inside, model and optimiser leave as they came in, after an exception too.
+    """Whatever is trained inside, model and optimiser leave as they came in, after an exception
+    too.
 
-    Each thing is put back in place, so that whoever holds it goes on holding it, in the dtype it had:
+    Each thing is put back in place, so that whoever holds it goes on holding it, in the dtype it
+    had:
 
-    - of the model: which parameters, buffers, submodules and attributes each module has, and its mode; the values of
-      all tensors, in a state dict or not, whatever became of their size, dtype or memory; gradients,
-      `requires_grad` and hooks on tensors. A lazy module that got its shape inside is lazy again. Attributes that are
-      other people's objects stay as they are, but for tensors, lists, dicts, generators and modules;
-    - of the optimiser: groups and their order, rates (tensors too), all its state, of whatever type;
+    - of the model: which parameters, buffers, submodules and attributes each module has, and its
+      mode; the values of all tensors, in a state dict or not, whatever became of their size, dtype
+      or memory; gradients, `requires_grad` and hooks on tensors. A lazy module that got its shape
+      inside is lazy again. Attributes that are other people's objects stay as they are, but for
+      tensors, lists, dicts, generators and modules;
+    - of the optimiser: groups and their order, rates (tensors too), all its state, of whatever
+      type;
     - the random states of torch (CPU, and the devices of these tensors), numpy and Python;
-    - `others`: what else takes part, as a `GradScaler`, a scheduler, an EMA, or the `EpochBatches` that are drawn from.
+    - `others`: what else takes part, as a `GradScaler`, a scheduler, an EMA, or the `EpochBatches`
+      that are drawn from.
 
-    Mini-batches that were taken stay taken, unless their sampler is one of the `others`. Augmentation in workers has
-    random states of its own. It costs a second copy of weights, gradients and optimiser slots.
+    Mini-batches that were taken stay taken, unless their sampler is one of the `others`.
+    Augmentation in workers has random states of its own. It costs a second copy of weights,
+    gradients and optimiser slots.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> optimizer, before = torch.optim.SGD(model.parameters(), lr=0.1), model.weight.clone()
@@ -54,18 +63,22 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, *others: Any) -
     >>> torch.equal(model.weight, before), model.weight.grad is None
     (True, True)
 
-    Raises:
-        ValueError: for what is no module or no optimiser; if the optimiser trains parameters that are not the model's,
+    Raises: ValueError: for what is no module or no optimiser; if the optimiser trains parameters
+        that are not the model's,
             which would not be restored; for a tensor that cannot be copied. All before the block.
-        RuntimeError: after the block, naming what could not be put back; all else was. An exception from inside the
-            block goes on instead, with this as a note.
+        RuntimeError: after the block, naming what could not be put back; all else was. An exception
+            from inside the block goes on instead, with this as a note.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be an nn.Module, got {model!r}")
     check_optimizer(optimizer)
-    foreign = {p for group in optimizer.param_groups for p in group["params"]} - set(model.parameters())
+    foreign = {p for group in optimizer.param_groups for p in group["params"]} - set(
+        model.parameters()
+    )
     if foreign:
-        raise ValueError(f"the optimiser must train the model's parameters alone, got {len(foreign)} that are not")
+        raise ValueError(
+            f"the optimiser must train the model's parameters alone, got {len(foreign)} that are not"
+        )
     kept = _Kept()
     kept.note("model", model)
     kept.note("optimizer", optimizer, objects=True)
@@ -114,8 +127,14 @@ class _Kept:
         return lost
 
     def note(self, name: str, value: Any, objects: bool = False) -> None:
-        """Note a value and all it holds; with `objects` also what unknown objects hold in their attributes."""
-        if id(value) in self._seen or value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        """Note a value and all it holds; with `objects` also what unknown objects hold in their
+        attributes.
+        """
+        if (
+            id(value) in self._seen
+            or value is None
+            or isinstance(value, bool | int | float | complex | str | bytes)
+        ):
             return
         self._seen[id(value)] = value
         self._names[id(value)] = name
@@ -139,7 +158,9 @@ class _Kept:
             case torch.Generator():
                 self._step(name, partial(value.set_state, value.get_state()))
             case np.random.Generator():
-                self._step(name, partial(setattr, value.bit_generator, "state", value.bit_generator.state))
+                self._step(
+                    name, partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+                )
             case np.random.RandomState():
                 self._step(name, partial(value.set_state, value.get_state(legacy=False)))
             case random.Random():
@@ -167,7 +188,9 @@ class _Kept:
     def note_random_states(self) -> None:
         """The global generators, after all else, in case that what puts the rest back draws."""
         self._step("Python's random state", partial(random.setstate, random.getstate()))
-        self._step("numpy's random state", partial(np.random.set_state, np.random.get_state(legacy=False)))
+        self._step(
+            "numpy's random state", partial(np.random.set_state, np.random.get_state(legacy=False))
+        )
         self._step("torch's random state", partial(torch.set_rng_state, torch.get_rng_state()))
         for device in self._devices:
             owner = torch.get_device_module(device)
@@ -201,7 +224,9 @@ class _Kept:
         try:
             content = memory.clone()
         except Exception as error:
-            raise ValueError(f"restored cannot copy {name}, a {type(tensor).__name__}: {error}") from error
+            raise ValueError(
+                f"restored cannot copy {name}, a {type(tensor).__name__}: {error}"
+            ) from error
         self._step(name, partial(_set_class, tensor, type(tensor)))
         self._step(name, partial(_set_content, tensor, memory, content))
         if tensor.is_leaf:
@@ -241,7 +266,9 @@ def _refill(value: set | deque, items: list) -> None:
 
 def _refill_dict(value: dict, items: list[tuple[Any, Any]]) -> None:
     """The same keys in the same order with the same objects; an untouched dict is not written to."""
-    if [(id(key), id(item)) for key, item in value.items()] != [(id(key), id(item)) for key, item in items]:
+    if [(id(key), id(item)) for key, item in value.items()] != [
+        (id(key), id(item)) for key, item in items
+    ]:
         value.clear()
         for key, item in items:
             value[key] = item
@@ -261,7 +288,9 @@ def _set_flag(tensor: Tensor, flag: bool) -> None:
 
 
 def _set_content(tensor: Tensor, memory: Tensor, content: Tensor) -> None:
-    """The memory the tensor had, if it has another now, and in it the values of `content`, bit by bit."""
+    """The memory the tensor had, if it has another now, and in it the values of `content`, bit by
+    bit.
+    """
     if tensor.is_inference():
         with torch.inference_mode():
             _write(tensor.detach(), content)
@@ -277,7 +306,9 @@ def _set_content(tensor: Tensor, memory: Tensor, content: Tensor) -> None:
 def _write(tensor: Tensor, content: Tensor) -> None:
     if tensor.layout is torch.strided:
         for axis, stride in enumerate(tensor.stride()):
-            if stride == 0 and tensor.shape[axis] > 1:  # expanded: one value in memory for all of the axis
+            if (
+                stride == 0 and tensor.shape[axis] > 1
+            ):  # expanded: one value in memory for all of the axis
                 tensor, content = tensor.narrow(axis, 0, 1), content.narrow(axis, 0, 1)
     tensor.copy_(content)
 
@@ -291,18 +322,24 @@ def _same_bits(left: Tensor, right: Tensor) -> bool:
 
 
 def _is_opaque(tensor: Tensor) -> bool:
-    """Sparse, or made of other tensors, as sharded ones are: it has no memory of its own to look at."""
+    """Sparse, or made of other tensors, as sharded ones are: it has no memory of its own to look
+    at.
+    """
     return tensor.layout is not torch.strided or hasattr(tensor, "__tensor_flatten__")
 
 
 def _bytes(tensor: Tensor) -> int:
     """What its memory must hold at least."""
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    last = sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
     return int(tensor.storage_offset() + last + 1) * tensor.element_size() if tensor.numel() else 0
 
 
 def _place(tensor: Tensor) -> tuple:
-    """Where a tensor's values lie and how they are read; for a sparse or sharded one how they are read alone."""
+    """Where a tensor's values lie and how they are read; for a sparse or sharded one how they are
+    read alone.
+    """
     how = (tensor.dtype, tensor.device, tensor.shape, tensor.layout)
     if _is_opaque(tensor):
         return how

@@ -1,6 +1,13 @@
-"""Reproducible minibatches: which examples each update sees, from the seed alone; how many, and their noise."""
+"""Reproducible minibatches: which examples each update sees, from the seed alone; how many, and
+their noise.
+"""
 
-from steadydescent.minibatches.memory import OUT_OF_MEMORY, activation_bytes, largest_that_fits, memory_bound
+from steadydescent.minibatches.memory import (
+    OUT_OF_MEMORY,
+    activation_bytes,
+    largest_that_fits,
+    memory_bound,
+)
 from steadydescent.minibatches.sizes import (
     POWERS_OF_TWO,
     SMALL_DATA,

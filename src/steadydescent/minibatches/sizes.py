@@ -16,7 +16,8 @@ SMALL_DATA = 200
 
 
 def updates_per_epoch(examples: int, batch_size: int, *, drop_last: bool) -> int:
-    """Updates in one epoch, one pass over all m examples: ⌈m/n⌉, or ⌊m/n⌋ without the last, smaller batch.
+    """Updates in one epoch, one pass over all m examples: ⌈m/n⌉, or ⌊m/n⌋ without the last, smaller
+    batch.
 
     >>> updates_per_epoch(5_000_000, 1000, drop_last=False)  # the slides' 5000 mini-batches are one epoch
     5000
@@ -25,11 +26,14 @@ def updates_per_epoch(examples: int, batch_size: int, *, drop_last: bool) -> int
         ValueError: unless 1 ≤ n ≤ m, both whole, and drop_last is True or False.
     """
     examples, batch_size = check_batch_size(examples, batch_size)
-    return examples // batch_size if check_flag(drop_last, "drop_last") else -(-examples // batch_size)
+    return (
+        examples // batch_size if check_flag(drop_last, "drop_last") else -(-examples // batch_size)
+    )
 
 
 def recommended_batch_sizes(examples: int) -> tuple[int, ...]:
-    """The slides' rule for n: all m examples if m ≤ 200, else a power of two, 64 to 1024, that is no more than m.
+    """The slides' rule for n: all m examples if m ≤ 200, else a power of two, 64 to 1024, that is
+    no more than m.
 
     Of these the slides take what fits the memory (`largest_that_fits`, `memory_bound`); uit-slides.
 
@@ -40,14 +44,17 @@ def recommended_batch_sizes(examples: int) -> tuple[int, ...]:
         ValueError: unless examples is a whole number of at least 1.
     """
     examples = check_count(examples, "examples")
-    return (examples,) if examples <= SMALL_DATA else tuple(n for n in POWERS_OF_TWO if n <= examples)
+    return (
+        (examples,) if examples <= SMALL_DATA else tuple(n for n in POWERS_OF_TWO if n <= examples)
+    )
 
 
 def noise_factor(examples: int, batch_size: int, *, replacement: bool) -> float:
     """Variance of a minibatch's mean as a share of the variance over the examples σ² (divisor m).
 
-    With replacement 1/n; without, as in an epoch's batches, 1/n·(m − n)/(m − 1), which is 0 at n = m. The noise of
-    the gradient is the root of it times σ: slope −1/2 in n on log axes (uit-slides; mccandlish2018empirical).
+    With replacement 1/n; without, as in an epoch's batches, 1/n·(m − n)/(m − 1), which is 0 at n =
+    m. The noise of the gradient is the root of it times σ: slope −1/2 in n on log axes (uit-slides;
+    mccandlish2018empirical).
 
     >>> noise_factor(100, 25, replacement=True), noise_factor(101, 26, replacement=False) * 26
     (0.04, 0.75)
@@ -61,19 +68,22 @@ def noise_factor(examples: int, batch_size: int, *, replacement: bool) -> float:
     return (examples - batch_size) / (examples - 1) / batch_size
 
 
-def regularised_cost(losses: Tensor, weights: Iterable[Tensor], strength: float, examples: int) -> Tensor:
+def regularised_cost(
+    losses: Tensor, weights: Iterable[Tensor], strength: float, examples: int
+) -> Tensor:
     """The cost of a minibatch with its L2 term, mean(losses) + λ/(2m)·Σ_l ‖W_l‖²_F, a scalar.
 
-    `losses` `[B]`, one for each example; `weights` the matrices W_l (the slides leave biases out); λ `strength`; m all
-    `examples` of the training set. Two divisors are in use: (a) m; (b) the batch size (uit-slides print λ/2n), with
-    which the same λ weighs m/n times as much. With (a) the mean cost of an epoch's batches, if they are of one size, is
-    that of the whole training set, whatever n. In torch's terms the weight decay is λ/m.
+    `losses` `[B]`, one for each example; `weights` the matrices W_l (the slides leave biases out);
+    λ `strength`; m all `examples` of the training set. Two divisors are in use: (a) m; (b) the
+    batch size (uit-slides print λ/2n), with which the same λ weighs m/n times as much. With (a) the
+    mean cost of an epoch's batches, if they are of one size, is that of the whole training set,
+    whatever n. In torch's terms the weight decay is λ/m.
 
     >>> regularised_cost(torch.tensor([1.0, 3.0]), [torch.ones(2, 2)], strength=10.0, examples=100).item()
     2.2
 
-    Raises:
-        ValueError: for losses that are not one for each example, no weights, a strength that is negative or not finite,
+    Raises: ValueError: for losses that are not one for each example, no weights, a strength that is
+        negative or not finite,
             or fewer examples than losses.
     """
     if not isinstance(losses, Tensor) or losses.ndim != 1 or not len(losses):
@@ -81,10 +91,14 @@ def regularised_cost(losses: Tensor, weights: Iterable[Tensor], strength: float,
         raise ValueError(f"losses must be [B], one for each example (reduction='none'), got {got}")
     matrices = list(weights)
     if not matrices or not all(isinstance(matrix, Tensor) for matrix in matrices):
-        raise ValueError(f"weights must be tensors, at least one, got {[type(matrix).__name__ for matrix in matrices]}")
+        raise ValueError(
+            f"weights must be tensors, at least one, got {[type(matrix).__name__ for matrix in matrices]}"
+        )
     strength = check_size(strength, "strength")
     if check_count(examples, "examples") < len(losses):
-        raise ValueError(f"examples must be all of the training set's, at least {len(losses)}, got {examples}")
+        raise ValueError(
+            f"examples must be all of the training set's, at least {len(losses)}, got {examples}"
+        )
     squares = torch.stack([matrix.square().sum() for matrix in matrices]).sum()
     return losses.mean() + strength / (2 * examples) * squares
 
@@ -93,7 +107,9 @@ def check_batch_size(examples: Any, batch_size: Any) -> tuple[int, int]:
     """m and n with 1 ≤ n ≤ m, as plain ints."""
     examples, batch_size = check_count(examples, "examples"), check_count(batch_size, "batch_size")
     if batch_size > examples:
-        raise ValueError(f"batch_size must be between 1 and the {examples} examples, got {batch_size}")
+        raise ValueError(
+            f"batch_size must be between 1 and the {examples} examples, got {batch_size}"
+        )
     return examples, batch_size
 
 

@@ -1,4 +1,6 @@
-"""Which examples each update sees: an endless stream of indices, and epochs for a loop of one's own."""
+"""Which examples each update sees: an endless stream of indices, and epochs for a loop of one's
+own.
+"""
 
 import gc
 from collections.abc import Iterable, Iterator
@@ -18,20 +20,22 @@ Batch = TypeVar("Batch")
 class IndexStream:
     """Endless minibatches of n out of m examples; each epoch is a fresh permutation.
 
-    The last m mod n examples of an epoch are left out of it (they come again in the next). With `replacement` every
-    example of every minibatch is drawn anew from all m, independently: the noise of the closed forms.
-    The stream depends on (m, n, seed, replacement) alone, not on how many batches are taken at a time. It is on the
-    CPU, whatever torch's default device.
+    The last m mod n examples of an epoch are left out of it (they come again in the next). With
+    `replacement` every example of every minibatch is drawn anew from all m, independently: the
+    noise of the closed forms. The stream depends on (m, n, seed, replacement) alone, not on how
+    many batches are taken at a time. It is on the CPU, whatever torch's default device.
 
     >>> stream = IndexStream(examples=7, batch_size=3, seed=0)
     >>> stream.take(4).shape
     torch.Size([4, 3])
 
-    Raises:
-        ValueError: unless 1 ≤ n ≤ m and 0 ≤ seed < 2⁶⁴, all whole, and replacement is True or False.
+    Raises: ValueError: unless 1 ≤ n ≤ m and 0 ≤ seed < 2⁶⁴, all whole, and replacement is True or
+        False.
     """
 
-    def __init__(self, examples: int, batch_size: int, seed: int, *, replacement: bool = False) -> None:
+    def __init__(
+        self, examples: int, batch_size: int, seed: int, *, replacement: bool = False
+    ) -> None:
         self.examples, self.batch_size = check_batch_size(examples, batch_size)
         self.replacement = check_flag(replacement, "replacement")
         self._generator = _seeded(seed)
@@ -60,7 +64,12 @@ class _Pass:
     """One walk over an epoch: where its order starts, and how far it is."""
 
     def __init__(self, epoch_start: Tensor, done: int, resumes: bool = False) -> None:
-        self.epoch_start, self.first, self.handed_out, self.resumes = epoch_start, done, done, resumes
+        self.epoch_start, self.first, self.handed_out, self.resumes = (
+            epoch_start,
+            done,
+            done,
+            resumes,
+        )
         self.reached: int | None = None  # through `counted`
         self.is_over = False
 
@@ -76,30 +85,36 @@ class _Pass:
 class EpochBatches(Sampler[list[int]]):
     """Minibatches for one's own loop, as the `batch_sampler` of a `DataLoader`.
 
-    Every time it is iterated over, the next epoch: a fresh permutation of all m examples in batches of n, the last one
-    smaller if n does not divide m, or left out with `drop_last`. The order depends on (m, n, seed) and the number of
-    epochs before alone; there is no epoch to set. With `drop_last` it is the order of `IndexStream`.
+    Every time it is iterated over, the next epoch: a fresh permutation of all m examples in batches
+    of n, the last one smaller if n does not divide m, or left out with `drop_last`. The order
+    depends on (m, n, seed) and the number of epochs before alone; there is no epoch to set. With
+    `drop_last` it is the order of `IndexStream`.
 
-    Data parallel: with `rank` and `world_size` every process draws the same permutation and takes its own share of it,
-    n examples a batch, the world n·world_size: together the ranks' t-th batches are the t-th batch of a single process
-    with batches of n·world_size. All have equally many batches; of a last, smaller one each gets ⌊r/W⌋ or ⌈r/W⌉ of the
-    r examples left, and where r < W, the sizes are refused. A state is of the world: one rank's serves them all.
+    Data parallel: with `rank` and `world_size` every process draws the same permutation and takes
+    its own share of it, n examples a batch, the world n·world_size: together the ranks' t-th
+    batches are the t-th batch of a single process with batches of n·world_size. All have equally
+    many batches; of a last, smaller one each gets ⌊r/W⌋ or ⌈r/W⌉ of the r examples left, and where
+    r < W, the sizes are refused. A state is of the world: one rank's serves them all.
 
-    To resume in the middle of an epoch, store `state_dict()` and load it: the next iteration goes on behind the last
-    batch that was handed out. Two things about the `DataLoader`:
+    To resume in the middle of an epoch, store `state_dict()` and load it: the next iteration goes
+    on behind the last batch that was handed out. Two things about the `DataLoader`:
 
-    - Each time it is iterated over it draws a number, from torch's global generator if it has none of its own. Give
-      it one, as below: else dropout goes on with other random numbers after a resumption than without it.
-    - With workers it asks for `num_workers · prefetch_factor` batches ahead of the loop. Go through `counted(loader)`,
-      and the state is that of the batches which have reached the loop. A look that is taken with workers between
-      `load_state_dict` and the loop may spend the rest of the epoch: take it before.
+    - Each time it is iterated over it draws a number, from torch's global generator if it has none
+      of its own. Give it one, as below: else dropout goes on with other random numbers after a
+      resumption than without it.
+    - With workers it asks for `num_workers · prefetch_factor` batches ahead of the loop. Go through
+      `counted(loader)`, and the state is that of the batches which have reached the loop. A look
+      that is taken with workers between `load_state_dict` and the loop may spend the rest of the
+      epoch: take it before.
 
-    Each iteration counts for itself, and takes an epoch of its own. The state is that of the loop under way: a look at
-    `next(iter(loader))` inside it, or a whole loop inside it, leaves it alone; between loops, it is that of the last.
-    Where two iterations are alive and either could be meant, as behind `it = iter(loader)` that is kept in a variable,
-    `state_dict` refuses. A loop through `counted` is always the one that is meant. One that was interrupted behind its
-    first batch, and whose iterator a kept traceback keeps alive, looks as one around a whole loop: where a state is
-    taken behind the end of an epoch alone, delete that traceback first (in a notebook, start the kernel anew).
+    Each iteration counts for itself, and takes an epoch of its own. The state is that of the loop
+    under way: a look at `next(iter(loader))` inside it, or a whole loop inside it, leaves it alone;
+    between loops, it is that of the last. Where two iterations are alive and either could be meant,
+    as behind `it = iter(loader)` that is kept in a variable, `state_dict` refuses. A loop through
+    `counted` is always the one that is meant. One that was interrupted behind its first batch, and
+    whose iterator a kept traceback keeps alive, looks as one around a whole loop: where a state is
+    taken behind the end of an epoch alone, delete that traceback first (in a notebook, start the
+    kernel anew).
 
     >>> from torch.utils.data import DataLoader
     >>> batches = EpochBatches(examples=7, batch_size=3, seed=0)
@@ -113,10 +128,10 @@ class EpochBatches(Sampler[list[int]]):
     >>> [len(batch) for batch in batches.counted(loader)]
     [3, 1]
 
-    Raises:
-        ValueError: unless 1 ≤ n ≤ m and 0 ≤ seed < 2⁶⁴, all whole, and drop_last is True or False; unless
-            0 ≤ rank < world_size and every rank gets equally many batches; in a process group of several where neither
-            is given, for all would train on the same batches.
+    Raises: ValueError: unless 1 ≤ n ≤ m and 0 ≤ seed < 2⁶⁴, all whole, and drop_last is True or
+        False; unless
+            0 ≤ rank < world_size and every rank gets equally many batches; in a process group of
+            several where neither is given, for all would train on the same batches.
     """
 
     def __init__(
@@ -169,12 +184,14 @@ class EpochBatches(Sampler[list[int]]):
             self._resume = True
 
     def counted(self, loader: Iterable[Batch]) -> Iterator[Batch]:
-        """The loader's batches; until the loop ends `state_dict()` counts those that reached it, not those prefetched.
+        """The loader's batches; until the loop ends `state_dict()` counts those that reached it,
+        not those prefetched.
 
-        Needed with `num_workers` above 0, right without, and the word for which loop is meant where several are alive.
+        Needed with `num_workers` above 0, right without, and the word for which loop is meant where
+        several are alive.
 
-        Raises:
-            ValueError: if more batches come than were asked for here: the loader has another sampler.
+        Raises: ValueError: if more batches come than were asked for here: the loader has another
+            sampler.
         """
         if self._newest not in self._under_way:
             self._give_back(self._newest)  # with workers a look takes several batches
@@ -183,7 +200,9 @@ class EpochBatches(Sampler[list[int]]):
             if walk is None:
                 walk = self._newest if self._newest is not before else None
             if walk is None or walk.first + position > walk.handed_out:
-                raise ValueError("the loader must take its batches from this sampler, as its batch_sampler")
+                raise ValueError(
+                    "the loader must take its batches from this sampler, as its batch_sampler"
+                )
             walk.reached, self._last = walk.first + position, walk
             yield batch
 
@@ -192,8 +211,8 @@ class EpochBatches(Sampler[list[int]]):
 
         By default those that reached the loop through `counted`, without it those handed out.
 
-        Raises:
-            ValueError: unless done is a whole number between 0 and the number of batches in an epoch; where two
+        Raises: ValueError: unless done is a whole number between 0 and the number of batches in an
+            epoch; where two
                 iterations are alive and either could be meant.
         """
         walk = self._meant()
@@ -201,15 +220,18 @@ class EpochBatches(Sampler[list[int]]):
         return {**self._sizes(), "epoch_start": walk.epoch_start.clone(), "done": done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken: the next iteration gives the rest of its epoch, or a new one at its end.
+        """Go on where the state was taken: the next iteration gives the rest of its epoch, or a new
+        one at its end.
 
-        Raises:
-            ValueError: for what is no state, or the state of batches of other data, size, kind or number of ranks.
+        Raises: ValueError: for what is no state, or the state of batches of other data, size, kind
+            or number of ranks.
         """
         names = [*self._sizes(), "epoch_start", "done"]
         if isinstance(state, dict):
             state = {"world_size": 1, **state}  # written by one process, as older states are
-        if not isinstance(state, dict) or (missing := [name for name in names if name not in state]):
+        if not isinstance(state, dict) or (
+            missing := [name for name in names if name not in state]
+        ):
             lacks = f"without {', '.join(missing)}" if isinstance(state, dict) else repr(state)
             raise ValueError(f"the state must be a dict as state_dict() gives it, got one {lacks}")
         sizes = {"world_size": 1, **self._sizes()}
@@ -219,7 +241,9 @@ class EpochBatches(Sampler[list[int]]):
         try:
             generator.set_state(state["epoch_start"])
         except (TypeError, RuntimeError) as error:
-            raise ValueError(f"epoch_start must be the state of a torch.Generator: {error}") from error
+            raise ValueError(
+                f"epoch_start must be the state of a torch.Generator: {error}"
+            ) from error
         self._generator, self._last = generator, _Pass(generator.get_state(), done)
         self._newest = self._last
         self._under_way, self._resume = [], done < len(self)
@@ -267,11 +291,17 @@ class EpochBatches(Sampler[list[int]]):
 
     def _checked(self, done: int) -> int:
         if check_count(done, "done", least=0) > len(self):
-            raise ValueError(f"done must be between 0 and the {len(self)} batches of an epoch, got {done}")
+            raise ValueError(
+                f"done must be between 0 and the {len(self)} batches of an epoch, got {done}"
+            )
         return int(done)
 
     def _sizes(self) -> dict[str, int | bool]:
-        sizes = {"examples": self.examples, "batch_size": self.batch_size, "drop_last": self.drop_last}
+        sizes = {
+            "examples": self.examples,
+            "batch_size": self.batch_size,
+            "drop_last": self.drop_last,
+        }
         return sizes if self.world_size == 1 else {**sizes, "world_size": self.world_size}
 
 

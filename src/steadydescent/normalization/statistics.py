@@ -1,4 +1,6 @@
-"""Statistics of data and of activations: input standardisation, and batch norm's statistics estimated afresh."""
+"""Statistics of data and of activations: input standardisation, and batch norm's statistics
+estimated afresh.
+"""
 
 import math
 import sys
@@ -21,21 +23,28 @@ from steadydescent.normalization.batch import (
 
 
 def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation of training inputs `[M, D]`: each `[D]`, or `[1]` over all features.
+    """Mean and population standard deviation of training inputs `[M, D]`: each `[D]`, or `[1]` over
+    all features.
 
-    Fit them on training data alone. Images share one scalar, because some of their pixels never vary. Whole numbers,
-    such as pixels as bytes, are taken as float32.
+    Fit them on training data alone. Images share one scalar, because some of their pixels never
+    vary. Whole numbers, such as pixels as bytes, are taken as float32.
 
-    Raises:
-        ValueError: for fewer than 2 examples, or a feature that is not finite or never varies, named by its number.
+    Raises: ValueError: for fewer than 2 examples, or a feature that is not finite or never varies,
+        named by its number.
 
     >>> mean, std = moments(torch.tensor([[1.0, 10.0], [3.0, 30.0]]))
     >>> mean.tolist(), std.tolist()
     ([2.0, 20.0], [1.0, 10.0])
     """
-    if not isinstance(x, Tensor) or x.is_complex() or (x.is_floating_point() and x.dtype not in PRECISIONS):
+    if (
+        not isinstance(x, Tensor)
+        or x.is_complex()
+        or (x.is_floating_point() and x.dtype not in PRECISIONS)
+    ):
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a tensor [M, D] of real numbers, got {found}; floats have 16 bits at least")
+        raise ValueError(
+            f"x must be a tensor [M, D] of real numbers, got {found}; floats have 16 bits at least"
+        )
     if x.dim() != 2 or len(x) < 2:
         raise ValueError(f"x must be at least 2 examples [M, D], got shape {tuple(x.shape)}")
     if odd := (~x.isfinite().all(0)).nonzero().flatten().tolist():
@@ -44,12 +53,15 @@ def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
     values = x if per_feature else x.reshape(-1, 1)
     std, mean = torch.std_mean(values, 0, correction=0)
     if still := (~(std > 0)).nonzero().flatten().tolist():
-        raise ValueError(f"features {still} never vary, so they have no scale; drop them or use per_feature=False")
+        raise ValueError(
+            f"features {still} never vary, so they have no scale; drop them or use per_feature=False"
+        )
     return mean, std
 
 
 def standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """x ← (x − μ)/σ (uit-slides, where X/σ² is printed). Shapes: x `[B, D]`, μ and σ `[D]` or `[1]`.
+    """x ← (x − μ)/σ (uit-slides, where X/σ² is printed). Shapes: x `[B, D]`, μ and σ `[D]` or
+    `[1]`.
 
     Raises:
         ValueError: for a σ that is not positive and finite.
@@ -71,10 +83,12 @@ def _tracking(module: nn.Module) -> list[AnyBatchNorm]:
 
 @contextmanager
 def statistics_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
-    """Every batch norm of a module, ours or torch's, moves its running statistics by this share for a while.
+    """Every batch norm of a module, ours or torch's, moves its running statistics by this share for
+    a while.
 
-    With 1 they are those of the last batch; with 1/k at the k-th batch, the mean over batches. This is how to
-    estimate them afresh where `reestimate` cannot reach, as in a stack under `vmap`. Ghosts stay what they are.
+    With 1 they are those of the last batch; with 1/k at the k-th batch, the mean over batches. This
+    is how to estimate them afresh where `reestimate` cannot reach, as in a stack under `vmap`.
+    Ghosts stay what they are.
 
     Raises:
         ValueError: for a momentum outside [0, 1].
@@ -105,32 +119,37 @@ def reestimate(
     device: torch.device | str | None = None,
     forward: Callable[[nn.Module, Any], object] | None = None,
 ) -> int:
-    """Give every batch norm of a module the statistics of these batches; returns how many layers it were.
+    """Give every batch norm of a module the statistics of these batches; returns how many layers it
+    were.
 
-    Running mean and variance become the mean over the batches of each batch's own, every batch counting alike: of one
-    batch its mean and unbiased variance; of several, the variance lacks what lies between their means. As
-    `torch.optim.swa_utils.update_bn`, for torch's batch norms and ours. Averaged weights need it
-    (izmailov2018averaging), and it adapts a network to shifted inputs (schneider2020improving, nado2020evaluating).
+    Running mean and variance become the mean over the batches of each batch's own, every batch
+    counting alike: of one batch its mean and unbiased variance; of several, the variance lacks what
+    lies between their means. As `torch.optim.swa_utils.update_bn`, for torch's batch norms and
+    ours. Averaged weights need it (izmailov2018averaging), and it adapts a network to shifted
+    inputs (schneider2020improving, nado2020evaluating).
 
-    A batch is what the module takes, as a tensor `[B, …]` or a dict of them, or a tuple or list that starts with it, as
-    a DataLoader gives them. Of any other batch `forward` says what the module gets, as
-    `lambda module, batch: module(**batch)` or `lambda module, batch: module(batch[0], batch[1])`. `device` moves a
-    batch there first: its tensors in dicts, lists and tuples, and what has a method `to`. A module without running
-    statistics gives 0, and no batch is looked at.
+    A batch is what the module takes, as a tensor `[B, …]` or a dict of them, or a tuple or list
+    that starts with it, as a DataLoader gives them. Of any other batch `forward` says what the
+    module gets, as `lambda module, batch: module(**batch)` or `lambda module, batch:
+    module(batch[0], batch[1])`. `device` moves a batch there first: its tensors in dicts, lists and
+    tuples, and what has a method `to`. A module without running statistics gives 0, and no batch is
+    looked at.
 
-    Two conventions for the other layers: (a) training mode, dropout included (`update_bn`); (b) inference mode. We use
-    (b), the network as it will be used, which also leaves the global random generators alone; without dropout both
-    agree. For the same reason a `NoisyBatchNorm` makes no noise, and a `GhostBatchNorm` takes whole batches, of any
-    size, as a loader's last one may have. A layer that is used several times in a pass counts each use; one that is
-    not used keeps what it had.
+    Two conventions for the other layers: (a) training mode, dropout included (`update_bn`); (b)
+    inference mode. We use (b), the network as it will be used, which also leaves the global random
+    generators alone; without dropout both agree. For the same reason a `NoisyBatchNorm` makes no
+    noise, and a `GhostBatchNorm` takes whole batches, of any size, as a loader's last one may have.
+    A layer that is used several times in a pass counts each use; one that is not used keeps what it
+    had.
 
-    A compiled module (`torch.compile`) runs without its compiled code here: the share of the k-th batch, 1/k, would be
-    another constant to compile for at every batch, as it is under `update_bn`.
+    A compiled module (`torch.compile`) runs without its compiled code here: the share of the k-th
+    batch, 1/k, would be another constant to compile for at every batch, as it is under `update_bn`.
 
-    Parameters, gradients, training flags and momenta stay as they were; so do statistics, if a batch fails.
+    Parameters, gradients, training flags and momenta stay as they were; so do statistics, if a
+    batch fails.
 
-    Raises:
-        ValueError: for no batches at all, or one batch in place of batches; a batch that the module does not take as it
+    Raises: ValueError: for no batches at all, or one batch in place of batches; a batch that the
+        module does not take as it
             is, where there is no `forward`; layers that have no shape yet.
 
     >>> from steadydescent.normalization import BatchNorm
@@ -144,14 +163,18 @@ def reestimate(
     """
     if isinstance(batches, Tensor | Mapping):
         kind = "tensor" if isinstance(batches, Tensor) else "dict"
-        raise ValueError(f"batches must be an iterable of batches, got one {kind}; put it into a list")
+        raise ValueError(
+            f"batches must be an iterable of batches, got one {kind}; put it into a list"
+        )
     if forward is not None and not callable(forward):
         raise ValueError(f"forward must be a function of module and batch, got {forward!r}")
     layers = _tracking(module)
     if not layers:
         return 0
     if any(is_lazy(buffer) for layer in layers for buffer in layer.buffers()):
-        raise ValueError("module must know the shape of every batch norm, but one is lazy still; run a batch through")
+        raise ValueError(
+            "module must know the shape of every batch norm, but one is lazy still; run a batch through"
+        )
     count = 0
     with _estimating(module, layers) as uses, _without_compiled_code():
         for count, batch in enumerate(batches, start=1):  # noqa: B007
@@ -165,7 +188,9 @@ def reestimate(
 
 
 def _run(module: nn.Module, batch: Any, device: torch.device | str | None) -> None:
-    """Give the module the batch, or the first part of it; a batch that is not to its taste is named."""
+    """Give the module the batch, or the first part of it; a batch that is not to its taste is
+    named.
+    """
     if isinstance(batch, tuple | list) and not batch:
         raise ValueError(f"a batch must hold something, got an empty {type(batch).__name__}")
     x = _moved(batch[0] if isinstance(batch, tuple | list) else batch, device)
@@ -198,12 +223,18 @@ def _moved(value: Any, device: torch.device | str | None) -> Any:
 
 def _without_compiled_code() -> AbstractContextManager:
     """Where nothing was compiled yet, the compiler is not imported for it."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    return (
+        torch.compiler.set_stance("force_eager")
+        if "torch._dynamo" in sys.modules
+        else nullcontext()
+    )
 
 
 @contextmanager
 def _estimating(module: nn.Module, layers: list[AnyBatchNorm]) -> Iterator[Counter[nn.Module]]:
-    """Of the module these layers alone train; their statistics are means over their uses. An exception undoes all."""
+    """Of the module these layers alone train; their statistics are means over their uses. An
+    exception undoes all.
+    """
     uses: Counter[nn.Module] = Counter()
 
     def count(layer: nn.Module, inputs: tuple) -> None:

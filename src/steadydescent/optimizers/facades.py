@@ -1,4 +1,6 @@
-"""The eight rules as torch optimisers, to drop into any training script: `RuleOptimizer` says what they do."""
+"""The eight rules as torch optimisers, to drop into any training script: `RuleOptimizer` says what
+they do.
+"""
 
 from typing import Any
 
@@ -10,17 +12,16 @@ from steadydescent.optimizers.rules import RULES
 
 
 class SGD(RuleOptimizer):
-    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`; gradient descent when the batch is all the data.
+    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`; gradient descent when the batch is all
+    the data.
 
-    Args:
-        params: parameters, named parameters or parameter groups.
-        lr: rate α, at least 0.
-        weight_decay: λ of the cost's L2 term λ/2·‖θ‖².
-        flags: torch's, such as `foreach` and `maximize`, as long as they ask for nothing: None or False.
+    Args: params: parameters, named parameters or parameter groups. lr: rate α, at least 0.
+        weight_decay: λ of the cost's L2 term λ/2·‖θ‖². flags: torch's, such as `foreach` and
+        `maximize`, as long as they ask for nothing: None or False.
 
-    Raises:
-        TypeError: for an argument of another name, which says which may have been meant.
-        ValueError: for a value out of range, or a flag that asks for something; so do all the classes here.
+    Raises: TypeError: for an argument of another name, which says which may have been meant.
+        ValueError: for a value out of range, or a flag that asks for something; so do all the
+        classes here.
 
     >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
     >>> optimizer = SGD([weight], lr=0.1)
@@ -33,7 +34,9 @@ class SGD(RuleOptimizer):
 
     rule, state_names = RULES["sgd"], ()
 
-    def __init__(self, params: ParamsT, lr: float | torch.Tensor, *, weight_decay: float = 0.0, **flags: Any) -> None:
+    def __init__(
+        self, params: ParamsT, lr: float | torch.Tensor, *, weight_decay: float = 0.0, **flags: Any
+    ) -> None:
         super().__init__(params, lr, weight_decay=weight_decay, **flags)
 
 
@@ -56,13 +59,20 @@ class Momentum(RuleOptimizer):
     rule, state_names = RULES["momentum"], ("momentum_buffer",)
 
     def __init__(
-        self, params: ParamsT, lr: float | torch.Tensor, *, mu: float = 0.9, weight_decay: float = 0.0, **flags: Any
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor,
+        *,
+        mu: float = 0.9,
+        weight_decay: float = 0.0,
+        **flags: Any,
     ) -> None:
         super().__init__(params, lr, mu=mu, weight_decay=weight_decay, **flags)
 
 
 class Nesterov(RuleOptimizer):
-    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): `rules.nesterov`, torch's `SGD(nesterov=True)`.
+    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): `rules.nesterov`, torch's
+    `SGD(nesterov=True)`.
 
     Args:
         params, lr, weight_decay: as for `SGD`.
@@ -80,13 +90,20 @@ class Nesterov(RuleOptimizer):
     rule, state_names = RULES["nesterov"], ("momentum_buffer",)
 
     def __init__(
-        self, params: ParamsT, lr: float | torch.Tensor, *, mu: float = 0.9, weight_decay: float = 0.0, **flags: Any
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor,
+        *,
+        mu: float = 0.9,
+        weight_decay: float = 0.0,
+        **flags: Any,
     ) -> None:
         super().__init__(params, lr, mu=mu, weight_decay=weight_decay, **flags)
 
 
 class AveragedMomentum(RuleOptimizer):
-    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v: `rules.averaged_momentum`.
+    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v:
+    `rules.averaged_momentum`.
 
     Args:
         params, weight_decay: as for `SGD`.
@@ -105,7 +122,13 @@ class AveragedMomentum(RuleOptimizer):
     rule, state_names = RULES["averaged-momentum"], ("momentum_buffer",)
 
     def __init__(
-        self, params: ParamsT, lr: float | torch.Tensor, *, beta: float = 0.9, weight_decay: float = 0.0, **flags: Any
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor,
+        *,
+        beta: float = 0.9,
+        weight_decay: float = 0.0,
+        **flags: Any,
     ) -> None:
         super().__init__(params, lr, beta=beta, weight_decay=weight_decay, **flags)
 
@@ -128,13 +151,20 @@ class CorrectedMomentum(RuleOptimizer):
     rule, state_names = RULES["corrected-momentum"], ("momentum_buffer",)
 
     def __init__(
-        self, params: ParamsT, lr: float | torch.Tensor, *, beta: float = 0.9, weight_decay: float = 0.0, **flags: Any
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor,
+        *,
+        beta: float = 0.9,
+        weight_decay: float = 0.0,
+        **flags: Any,
     ) -> None:
         super().__init__(params, lr, beta=beta, weight_decay=weight_decay, **flags)
 
 
 class RMSProp(RuleOptimizer):
-    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): `rules.rmsprop`, torch's `RMSprop(alpha=β)`.
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): `rules.rmsprop`, torch's
+    `RMSprop(alpha=β)`.
 
     Args:
         params, weight_decay: as for `SGD`.
@@ -198,11 +228,14 @@ class Adam(RuleOptimizer):
         weight_decay: float = 0.0,
         **flags: Any,
     ) -> None:
-        super().__init__(params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, **flags)
+        super().__init__(
+            params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, **flags
+        )
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update: `rules.adamw`, torch's `AdamW`.
+    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update: `rules.adamw`, torch's
+    `AdamW`.
 
     Args:
         params, lr, beta1, beta2, eps: as for `Adam`.
@@ -230,4 +263,6 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
         **flags: Any,
     ) -> None:
-        super().__init__(params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, **flags)
+        super().__init__(
+            params, lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, **flags
+        )

@@ -1,7 +1,9 @@
-"""What a parameter group may hold beside hyper-parameters: anything but what is meant to be one and would go unheeded.
+"""What a parameter group may hold beside hyper-parameters: anything but what is meant to be one and
+would go unheeded.
 
-Users keep their own notes in groups (`lr_mult`, `layer_id`), and torch's optimisers let them. Refused are the
-hyper-parameters of other rules, torch's names of them, flags that ask for what no rule here does, and misspelt names.
+Users keep their own notes in groups (`lr_mult`, `layer_id`), and torch's optimisers let them.
+Refused are the hyper-parameters of other rules, torch's names of them, flags that ask for what no
+rule here does, and misspelt names.
 """
 
 from collections.abc import Collection, Mapping
@@ -29,10 +31,13 @@ FLAGS = {"amsgrad", "maximize", "nesterov", "centered", "decoupled_weight_decay"
 OTHERS = sorted(HYPER | set(MEANT) | FLAGS)
 
 
-def refused(hyper: Collection[str], fixed: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, list[str]]:
+def refused(
+    hyper: Collection[str], fixed: Mapping[str, Any], group: Mapping[str, Any]
+) -> dict[str, list[str]]:
     """Keys that a group may not hold, each with the names that may have been meant.
 
-    `hyper` are the rule's hyper-parameters, `fixed` the flags that torch's optimiser of the same rule has.
+    `hyper` are the rule's hyper-parameters, `fixed` the flags that torch's optimiser of the same
+    rule has.
 
     >>> refused(["beta", "eps"], {}, {"lr": 0.1, "lr_mult": 2.0, "foreach": None, "alpha": 0.8, "ep_s": 1e-3, "mu": 1})
     {'alpha': ['beta'], 'ep_s': ['eps'], 'mu': []}
@@ -43,9 +48,13 @@ def refused(hyper: Collection[str], fixed: Mapping[str, Any], group: Mapping[str
         if key in FLAGS:
             if group[key] and group[key] != fixed.get(key):
                 found[key] = []
-        elif (key in OTHERS or _may_be_hyper(group[key])) and (near := _nearest(key, (*sorted(known), *OTHERS))):
+        elif (key in OTHERS or _may_be_hyper(group[key])) and (
+            near := _nearest(key, (*sorted(known), *OTHERS))
+        ):
             meant = [name for name in MEANT.get(near, (near,)) if name in known]
-            if meant or _plain(key) == _plain(near):  # `meta` is no misspelt `beta` where there is none
+            if meant or _plain(key) == _plain(
+                near
+            ):  # `meta` is no misspelt `beta` where there is none
                 found[key] = meant
     return found
 
@@ -66,7 +75,9 @@ def _plain(name: str) -> str:
 
 
 def _is_near(one: str, other: str) -> bool:
-    """Whether two names are one but for a letter too many, too few, wrong, or two that changed places."""
+    """Whether two names are one but for a letter too many, too few, wrong, or two that changed
+    places.
+    """
     if one == other or min(len(one), len(other)) < 4:  # short names are near too much
         return one == other
     if len(one) != len(other):

@@ -3,12 +3,14 @@
     rule.init(theta) -> state
     rule.update(theta, grad, state, step, lr, **hyper) -> theta, state
 
-`theta` θ, `grad` g and each tensor of `state` have the same shape, `[P]` for one model or `[R, P]` for a
-stack of R replicas; the rate `lr` α broadcasts against them (`[R, 1]` gives each replica its own) and so do
-the hyper-parameters, numbers or tensors; `step` is the 1-based number t of the update. Nothing is changed in
-place, and nothing is checked here: `Rule.checked` does that, once, before the first update.
+`theta` θ, `grad` g and each tensor of `state` have the same shape, `[P]` for one model or `[R, P]`
+for a stack of R replicas; the rate `lr` α broadcasts against them (`[R, 1]` gives each replica its
+own) and so do the hyper-parameters, numbers or tensors; `step` is the 1-based number t of the
+update. Nothing is changed in place, and nothing is checked here: `Rule.checked` does that, once,
+before the first update.
 
-Every rule takes `weight_decay` λ: the cost gains λ/2·‖θ‖², the gradient λ·θ (AdamW shrinks the weights instead).
+Every rule takes `weight_decay` λ: the cost gains λ/2·‖θ‖², the gradient λ·θ (AdamW shrinks the
+weights instead).
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +28,9 @@ Step = int | Tensor
 
 
 class Rule(NamedTuple):
-    """An optimiser: how its state starts, how one update changes weights and state, its hyper-parameters' defaults."""
+    """An optimiser: how its state starts, how one update changes weights and state, its
+    hyper-parameters' defaults.
+    """
 
     init: Callable[[Tensor], State]
     update: Callable[..., tuple[Tensor, State]]
@@ -38,21 +42,26 @@ class Rule(NamedTuple):
         >>> RULES["adam"].checked(beta2=0.99)
         {'beta1': 0.9, 'beta2': 0.99, 'eps': 1e-08, 'weight_decay': 0.0}
 
-        Raises:
-            ValueError: for one that the rule does not have, one that is no number, or a value outside its range:
+        Raises: ValueError: for one that the rule does not have, one that is no number, or a value
+            outside its range:
                 β and μ in [0, 1), ε and λ at least 0 and finite.
         """
         for name, value in hyper.items():
             if name not in self.hyper:
-                raise ValueError(f"unknown hyper-parameter {name!r} = {value}; this rule has {sorted(self.hyper)}")
-            hyper[name] = (check_share if name.startswith(("beta", "mu")) else check_size)(value, name)
+                raise ValueError(
+                    f"unknown hyper-parameter {name!r} = {value}; this rule has {sorted(self.hyper)}"
+                )
+            hyper[name] = (check_share if name.startswith(("beta", "mu")) else check_size)(
+                value, name
+            )
         return {**self.hyper, **hyper}
 
 
 def sgd(
     theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, weight_decay: Hyper = 0.0
 ) -> tuple[Tensor, State]:
-    """Stochastic gradient descent, θ ← θ − α·g (uit-slides); with all m examples in each batch, gradient descent.
+    """Stochastic gradient descent, θ ← θ − α·g (uit-slides); with all m examples in each batch,
+    gradient descent.
 
     >>> theta, _ = sgd(torch.tensor([1.0, 2.0]), torch.tensor([0.5, -3.0]), (), step=1, lr=0.1)
     >>> theta
@@ -62,12 +71,19 @@ def sgd(
 
 
 def momentum(
-    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, mu: Hyper = 0.9, weight_decay: Hyper = 0.0
+    theta: Tensor,
+    grad: Tensor,
+    state: State,
+    step: Step,
+    lr: Hyper,
+    mu: Hyper = 0.9,
+    weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
     """Heavy-ball momentum as torch has it, u ← μ·u + g, θ ← θ − α·u (polyak1964some).
 
-    Two conventions are in use: (a) this one; (b) the averaged gradient v ← μ·v + (1−μ)·g of uit-slides,
-    here `averaged_momentum`. With u₀ = v₀ = 0 they give the same weights when (b) takes the rate α/(1−μ), here 10·α.
+    Two conventions are in use: (a) this one; (b) the averaged gradient v ← μ·v + (1−μ)·g of
+    uit-slides, here `averaged_momentum`. With u₀ = v₀ = 0 they give the same weights when (b) takes
+    the rate α/(1−μ), here 10·α.
 
     >>> theta, grad = torch.zeros(1), torch.ones(1)
     >>> theta, state = momentum(theta, grad, (torch.zeros(1),), step=1, lr=0.1)
@@ -81,12 +97,19 @@ def momentum(
 
 
 def nesterov(
-    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, mu: Hyper = 0.9, weight_decay: Hyper = 0.0
+    theta: Tensor,
+    grad: Tensor,
+    state: State,
+    step: Step,
+    lr: Hyper,
+    mu: Hyper = 0.9,
+    weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """Nesterov's momentum as torch has it, u ← μ·u + g, θ ← θ − α·(g + μ·u) (sutskever2013importance).
+    """Nesterov's momentum as torch has it, u ← μ·u + g, θ ← θ − α·(g + μ·u)
+    (sutskever2013importance).
 
-    Two forms are in use: (a) this one, whose weights are those that the gradient was taken at; (b) the
-    look-ahead form, gradient at θ + μ·v. They are the same iteration seen at different points.
+    Two forms are in use: (a) this one, whose weights are those that the gradient was taken at; (b)
+    the look-ahead form, gradient at θ + μ·v. They are the same iteration seen at different points.
 
     >>> nesterov(torch.zeros(1), torch.ones(1), (torch.zeros(1),), step=1, lr=0.1)
     (tensor([-0.1900]), (tensor([1.]),))
@@ -98,12 +121,18 @@ def nesterov(
 
 
 def averaged_momentum(
-    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, beta: Hyper = 0.9, weight_decay: Hyper = 0.0
+    theta: Tensor,
+    grad: Tensor,
+    state: State,
+    step: Step,
+    lr: Hyper,
+    beta: Hyper = 0.9,
+    weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
     """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v (uit-slides).
 
-    torch's `SGD(momentum=β, dampening=β)` starts otherwise, from v₁ = g₁, not (1−β)·g₁: on the same gradients its
-    average is ahead of this one by β^t·g₁.
+    torch's `SGD(momentum=β, dampening=β)` starts otherwise, from v₁ = g₁, not (1−β)·g₁: on the same
+    gradients its average is ahead of this one by β^t·g₁.
 
     >>> averaged_momentum(torch.zeros(1), torch.ones(1), (torch.zeros(1),), step=1, lr=1.0)
     (tensor([-0.1000]), (tensor([0.1000]),))
@@ -114,9 +143,16 @@ def averaged_momentum(
 
 
 def corrected_momentum(
-    theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, beta: Hyper = 0.9, weight_decay: Hyper = 0.0
+    theta: Tensor,
+    grad: Tensor,
+    state: State,
+    step: Step,
+    lr: Hyper,
+    beta: Hyper = 0.9,
+    weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """Momentum with bias correction, θ ← θ − α·v/(1 − β^t) (uit-slides, where the exponent is printed as 2).
+    """Momentum with bias correction, θ ← θ − α·v/(1 − β^t) (uit-slides, where the exponent is
+    printed as 2).
 
     >>> corrected_momentum(torch.zeros(1), torch.ones(1), (torch.zeros(1),), step=1, lr=1.0)
     (tensor([-1.]), (tensor([0.1000]),))
@@ -136,10 +172,12 @@ def rmsprop(
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε) (tieleman2012lecture; uit-slides; torch's default β and ε).
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε) (tieleman2012lecture; uit-slides; torch's
+    default β and ε).
 
-    ε: (a) outside the root (torch), (b) inside, (c) none (uit-slides). We use (a); with (c) a gradient that has always
-    been zero divides zero by zero. s starts from zero and is not corrected, so the first step is α/√(1−β), here 10·α.
+    ε: (a) outside the root (torch), (b) inside, (c) none (uit-slides). We use (a); with (c) a
+    gradient that has always been zero divides zero by zero. s starts from zero and is not
+    corrected, so the first step is α/√(1−β), here 10·α.
 
     >>> theta, _ = rmsprop(torch.zeros(3), torch.tensor([1e-3, -40.0, 0.0]), (torch.zeros(3),), step=1, lr=0.01)
     >>> theta
@@ -162,10 +200,11 @@ def adam(
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """Adam, θ ← θ − α·m̂/(√ŝ + ε), m̂ and ŝ the corrected averages of g and g² (kingma2015adam, Algorithm 1).
+    """Adam, θ ← θ − α·m̂/(√ŝ + ε), m̂ and ŝ the corrected averages of g and g² (kingma2015adam,
+    Algorithm 1).
 
-    ε: (a) outside the root (Kingma & Ba; torch), (b) inside (uit-slides). We use (a). At ε = 1e-8 it is felt by
-    gradients near ε with (a), and by those near √ε = 1e-4 already with (b).
+    ε: (a) outside the root (Kingma & Ba; torch), (b) inside (uit-slides). We use (a). At ε = 1e-8
+    it is felt by gradients near ε with (a), and by those near √ε = 1e-4 already with (b).
 
     >>> zeros = torch.zeros(3)
     >>> theta, _ = adam(zeros, torch.tensor([1e-3, -40.0, 0.0]), (zeros, zeros), step=1, lr=0.01)
@@ -191,10 +230,12 @@ def adamw(
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.01,
 ) -> tuple[Tensor, State]:
-    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update (loshchilov2019decoupled).
+    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update
+    (loshchilov2019decoupled).
 
-    Two readings are in use: (a) the decay is multiplied by the rate α (torch); (b) by the schedule's factor alone
-    (Loshchilov & Hutter, Algorithm 2). We use (a); (b) is (a) with λ divided by the peak rate.
+    Two readings are in use: (a) the decay is multiplied by the rate α (torch); (b) by the
+    schedule's factor alone (Loshchilov & Hutter, Algorithm 2). We use (a); (b) is (a) with λ
+    divided by the peak rate.
 
     >>> zeros = torch.zeros(1)
     >>> adamw(torch.ones(1), zeros, (zeros, zeros), step=1, lr=0.1, weight_decay=0.5)
@@ -225,5 +266,6 @@ RULES = {
     "adam": Rule(_zeros(2), adam, _ADAM | {"weight_decay": 0.0}),
     "adamw": Rule(_zeros(2), adamw, _ADAM | {"weight_decay": 0.01}),
 }
-"""Every rule by name. Momentum comes in four: heavy-ball, Nesterov's, and the slides' average without and with
-correction, whose rates are 1/(1−β) times as large as heavy-ball's."""
+"""Every rule by name. Momentum comes in four: heavy-ball, Nesterov's, and the slides' average
+without and with correction, whose rates are 1/(1−β) times as large as heavy-ball's.
+"""

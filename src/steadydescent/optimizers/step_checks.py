@@ -12,7 +12,9 @@ from steadydescent.optimizers.updates import FULL, HALF, overlaps
 
 DTYPES = FULL | HALF
 ROUNDED = -1e-7
-"""How far below 0 a rate may be: schedulers that lower it to 0 end there but for rounding (`LinearLR` at -3e-17)."""
+"""How far below 0 a rate may be: schedulers that lower it to 0 end there but for rounding
+(`LinearLR` at -3e-17).
+"""
 
 
 def can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
@@ -26,10 +28,14 @@ def can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> 
     )
 
 
-def fit(params: Sequence[Tensor], grads: Sequence[Any], states: Sequence[Any], names: Sequence[str]) -> bool:
-    """Whether weights, gradients and states are of one shape each; False also where a state is yet to start.
+def fit(
+    params: Sequence[Tensor], grads: Sequence[Any], states: Sequence[Any], names: Sequence[str]
+) -> bool:
+    """Whether weights, gradients and states are of one shape each; False also where a state is yet
+    to start.
 
-    torch's kernels do not ask: they would read and write beyond the end of the smaller one's memory.
+    torch's kernels do not ask: they would read and write beyond the end of the smaller one's
+    memory.
     """
     shapes = [param.shape for param in params]
     try:
@@ -42,10 +48,14 @@ def fit(params: Sequence[Tensor], grads: Sequence[Any], states: Sequence[Any], n
         return False
 
 
-def refuse_unfit(name: str, who: str, param: Tensor, kept: Mapping[str, Any] | None, names: Sequence[str]) -> None:
-    """Raise a ValueError that says why the optimiser `name` cannot update a parameter, if it cannot.
+def refuse_unfit(
+    name: str, who: str, param: Tensor, kept: Mapping[str, Any] | None, names: Sequence[str]
+) -> None:
+    """Raise a ValueError that says why the optimiser `name` cannot update a parameter, if it
+    cannot.
 
-    `who` it is goes into the sentence; `kept` is its state, None before that starts, and `names` what is to be there.
+    `who` it is goes into the sentence; `kept` is its state, None before that starts, and `names`
+    what is to be there.
     """
     grad = param.grad
     if grad is None:
@@ -64,7 +74,9 @@ def refuse_unfit(name: str, who: str, param: Tensor, kept: Mapping[str, Any] | N
         raise ValueError(f"the state of {who} has no {', '.join(missing)}: {drop}")
     for key in names:
         if not isinstance(kept[key], Tensor):
-            raise ValueError(f"{key} of {who} must be a tensor, got {type(kept[key]).__name__}: {drop}")
+            raise ValueError(
+                f"{key} of {who} must be a tensor, got {type(kept[key]).__name__}: {drop}"
+            )
         if kept[key].shape != param.shape:
             raise ValueError(
                 f"{who} has the shape {[*param.shape]}, its {key} {[*kept[key].shape]}: after a resize "
@@ -76,14 +88,24 @@ def _refuse_kind(name: str, who: str, param: Tensor, grad: Tensor) -> None:
     known = sorted(str(dtype).removeprefix("torch.") for dtype in DTYPES)
     if grad.is_complex() or grad.layout != torch.strided or grad.is_nested:
         layout = str(grad.layout).removeprefix("torch.")
-        kind = "complex" if grad.is_complex() else "nested" if grad.is_nested else layout.replace("_", " ")
+        kind = (
+            "complex"
+            if grad.is_complex()
+            else "nested"
+            if grad.is_nested
+            else layout.replace("_", " ")
+        )
         kind = "sparse" if layout.startswith("sparse") else kind
         raise ValueError(f"{name} needs dense real gradients; that of {who} is {kind}")
     if {param.dtype, grad.dtype} - DTYPES:
         dtypes = f"{param.dtype}, its gradient {grad.dtype}".replace("torch.", "")
-        raise ValueError(f"{name} updates weights of {', '.join(known)}; {who} is {dtypes}: cast it, or freeze it")
+        raise ValueError(
+            f"{name} updates weights of {', '.join(known)}; {who} is {dtypes}: cast it, or freeze it"
+        )
     if param.is_neg():
-        raise ValueError(f"{name} updates in place, and {who} is negated lazily: give it the tensor's resolve_neg()")
+        raise ValueError(
+            f"{name} updates in place, and {who} is negated lazily: give it the tensor's resolve_neg()"
+        )
     raise ValueError(f"{name} updates in place, and numbers of {who} share memory: give it a clone")
 
 
@@ -93,10 +115,14 @@ def checked_rate(lr: float | Tensor) -> float | Tensor:
         check_size(0 if _is_rounded(lr) else lr, "lr")
         return float(lr)
     if lr.ndim:
-        raise ValueError(f"lr must be a number or a tensor without axes, got one of shape {[*lr.shape]}")
+        raise ValueError(
+            f"lr must be a number or a tensor without axes, got one of shape {[*lr.shape]}"
+        )
     if not lr.is_floating_point():
         dtype = str(lr.dtype).removeprefix("torch.")
-        raise ValueError(f"lr must be a number or a floating-point tensor, got one of {dtype}, which cannot hold 0.5")
+        raise ValueError(
+            f"lr must be a number or a floating-point tensor, got one of {dtype}, which cannot hold 0.5"
+        )
     check_size(0 if _is_rounded(lr.item()) else lr.item(), "lr")
     return lr
 
@@ -108,4 +134,8 @@ def _is_rounded(lr: Any) -> bool:
 def checked_step(step: Any) -> int:
     """The number of updates as an int; torch's optimisers keep a tensor."""
     number = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
-    return check_count(int(number) if isinstance(number, float) and number.is_integer() else number, "step", least=0)
+    return check_count(
+        int(number) if isinstance(number, float) and number.is_integer() else number,
+        "step",
+        least=0,
+    )

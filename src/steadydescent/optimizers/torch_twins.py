@@ -1,4 +1,6 @@
-"""What torch's own optimisers call what the rules have: their groups read and written, so that states go both ways."""
+"""What torch's own optimisers call what the rules have: their groups read and written, so that
+states go both ways.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,7 +11,9 @@ Group = dict[str, Any]
 
 
 class Twin(NamedTuple):
-    """torch's optimiser that computes a rule, as what its group calls the hyper-parameters, and what it must hold."""
+    """torch's optimiser that computes a rule, as what its group calls the hyper-parameters, and
+    what it must hold.
+    """
 
     name: str
     called: Mapping[str, str]
@@ -25,7 +29,9 @@ TWINS: Mapping[str, Twin] = {
     "adam": Twin("Adam", _BETAS, {"amsgrad": False, "decoupled_weight_decay": False}),
     "adamw": Twin("AdamW", _BETAS, {"amsgrad": False, "decoupled_weight_decay": True}),
 }
-"""Rule → torch's optimiser that does the same; the averaged momentums have none, since torch starts from u₁ = g₁."""
+"""Rule → torch's optimiser that does the same; the averaged momentums have none, since torch starts
+from u₁ = g₁.
+"""
 WAYS = {"foreach", "fused", "capturable", "differentiable"}
 """How torch's optimisers compute, whatever they compute."""
 LATE = {"decoupled_weight_decay", "maximize"}
@@ -33,12 +39,21 @@ LATE = {"decoupled_weight_decay", "maximize"}
 
 
 def to_torch(rule: str, group: Group) -> Group:
-    """A group of ours as torch's optimiser of the same rule would hold it; that of a rule without one as it is."""
+    """A group of ours as torch's optimiser of the same rule would hold it; that of a rule without
+    one as it is.
+    """
     if (twin := TWINS.get(rule)) is None:
         return group
-    said: Group = {theirs: tuple(group[ours] for ours in _ours(twin, theirs)) for theirs in twin.called.values()}
+    said: Group = {
+        theirs: tuple(group[ours] for ours in _ours(twin, theirs))
+        for theirs in twin.called.values()
+    }
     said = {theirs: values if len(values) > 1 else values[0] for theirs, values in said.items()}
-    return {key: value for key, value in group.items() if key not in twin.called} | said | dict(twin.fixed)
+    return (
+        {key: value for key, value in group.items() if key not in twin.called}
+        | said
+        | dict(twin.fixed)
+    )
 
 
 def from_torch(rule: str, group: Group) -> Group:
@@ -51,8 +66,14 @@ def from_torch(rule: str, group: Group) -> Group:
     if twin is None or not is_torchs(twin, group) or group.get("rule", rule) != rule:
         return group
     if other := _other_rule(rule, twin, group):
-        raise ValueError(f"{rule} is torch's {twin.name} with {dict(twin.fixed)}; this group has {other}")
-    kept = {key: v for key, v in group.items() if key not in {*twin.called.values(), *twin.fixed, *WAYS, "maximize"}}
+        raise ValueError(
+            f"{rule} is torch's {twin.name} with {dict(twin.fixed)}; this group has {other}"
+        )
+    kept = {
+        key: v
+        for key, v in group.items()
+        if key not in {*twin.called.values(), *twin.fixed, *WAYS, "maximize"}
+    }
     for theirs in twin.called.values():
         ours, values = _ours(twin, theirs), group[theirs]
         if len(values := values if isinstance(values, list | tuple) else [values]) != len(ours):
@@ -71,7 +92,9 @@ def _other_rule(rule: str, twin: Twin, group: Group) -> Group:
     wanted = {**twin.fixed, "maximize": False}
     if not group.get("momentum"):  # torch heeds neither then
         wanted.pop("dampening", None)
-    other = {key: group[key] for key, value in wanted.items() if key in group and group[key] != value}
+    other = {
+        key: group[key] for key, value in wanted.items() if key in group and group[key] != value
+    }
     if "momentum" in twin.called.values() and "rule" not in group and not group["momentum"]:
         other["momentum"] = group["momentum"]  # which is SGD
     return other

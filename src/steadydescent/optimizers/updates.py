@@ -1,11 +1,14 @@
-"""The rules by torch's own update functions (`torch.optim.sgd.sgd`, `adam.adam`, `rmsprop.rmsprop`), in place.
+"""The rules by torch's own update functions (`torch.optim.sgd.sgd`, `adam.adam`,
+`rmsprop.rmsprop`), in place.
 
-`rules` says what is computed, and takes a pass over memory for each of its operations. torch's functions compute the
-same to rounding, in place, for many parameters at once: every rule is one of them with the arguments given here. Each
-knows several ways. Its fused kernel, which reads and writes each number once, is taken only on a CPU, for the dtypes
-that the tests prove right (`Form.fused`), and for plain tensors that lie in memory in one order: torch 2.12.1 and 2.13
-have an SGD that leaves bfloat16 and float16 weights where they are. Everything else goes the way that torch's own
-optimisers go when not asked for another. What no function of torch computes goes by the rule itself.
+`rules` says what is computed, and takes a pass over memory for each of its operations. torch's
+functions compute the same to rounding, in place, for many parameters at once: every rule is one of
+them with the arguments given here. Each knows several ways. Its fused kernel, which reads and
+writes each number once, is taken only on a CPU, for the dtypes that the tests prove right
+(`Form.fused`), and for plain tensors that lie in memory in one order: torch 2.12.1 and 2.13 have an
+SGD that leaves bfloat16 and float16 weights where they are. Everything else goes the way that
+torch's own optimisers go when not asked for another. What no function of torch computes goes by the
+rule itself.
 """
 
 import math
@@ -25,11 +28,14 @@ from steadydescent.averages import debias
 from steadydescent.optimizers import rules
 
 Columns = Sequence[list[Tensor]]
-"""Parameters, their gradients, and for each tensor of their state a list of it, all equally long."""
+"""Parameters, their gradients, and for each tensor of their state a list of it, all equally long.
+"""
 Update = Callable[..., Any]
 
 PLAIN = {Tensor, nn.Parameter}
-"""Classes whose numbers lie where they seem to; a subclass may hold them elsewhere, as a sharded tensor does."""
+"""Classes whose numbers lie where they seem to; a subclass may hold them elsewhere, as a sharded
+tensor does.
+"""
 FULL = {torch.float32, torch.float64}
 HALF = {torch.float16, torch.bfloat16}
 GRAIN = 32_768
@@ -40,14 +46,18 @@ RULE, FUSED, FOREACH, DEFAULT = "by the rule", "fused", "foreach", "torch's defa
 
 
 class Form(NamedTuple):
-    """A rule as a function of torch: the function, its arguments, the dtypes for which its fused kernel is taken."""
+    """A rule as a function of torch: the function, its arguments, the dtypes for which its fused
+    kernel is taken.
+    """
 
     function: Callable[..., None]
     arguments: Callable[..., dict[str, Any]]
     fused: AbstractSet[torch.dtype]
 
 
-def update_in_place(update: Update, columns: Columns, step: int, lr: float | Tensor, hyper: Mapping[str, Any]) -> None:
+def update_in_place(
+    update: Update, columns: Columns, step: int, lr: float | Tensor, hyper: Mapping[str, Any]
+) -> None:
     """A rule's `update` of many parameters, for each of them update number `step`."""
     form = _form(update, lr, hyper)
     if form is None:
@@ -60,16 +70,23 @@ def update_in_place(update: Update, columns: Columns, step: int, lr: float | Ten
             _by_rule(update, alike, step, lr, hyper)
         elif way == FOREACH:
             for start in range(0, len(alike[0]), TOGETHER):
-                form.function(*(column[start : start + TOGETHER] for column in alike), foreach=True, **arguments)
+                form.function(
+                    *(column[start : start + TOGETHER] for column in alike),
+                    foreach=True,
+                    **arguments,
+                )
         elif way == FUSED:
             form.function(*alike, fused=True, **arguments)
-            torch.autograd.graph.increment_version(alike[0])  # its kernels do not, and autograd would not see it
+            torch.autograd.graph.increment_version(
+                alike[0]
+            )  # its kernels do not, and autograd would not see it
         else:
             form.function(*alike, **arguments)
 
 
 def _form(update: Update, lr: float | Tensor, hyper: Mapping[str, Any]) -> Form | None:
-    """The function that does what `update` does with this rate and these hyper-parameters, if there is one.
+    """The function that does what `update` does with this rate and these hyper-parameters, if there
+    is one.
 
     None for a rate on a GPU, which would have to be waited for.
     """
@@ -79,7 +96,9 @@ def _form(update: Update, lr: float | Tensor, hyper: Mapping[str, Any]) -> Form 
 
 
 def _by_way(form: Form, columns: Columns) -> Iterator[tuple[str, Columns]]:
-    """Parameters by the way that each goes: looked at all at once, which is almost always enough, or one by one."""
+    """Parameters by the way that each goes: looked at all at once, which is almost always enough,
+    or one by one.
+    """
     tensors = [*chain.from_iterable(columns)]
     if _are_plain(tensors) and (not form.fused or all(map(Tensor.is_contiguous, tensors))):
         yield from _by_size(form, columns)
@@ -115,12 +134,17 @@ def _way(form: Form, row: Sequence[Tensor]) -> tuple[str, Sequence[Tensor]]:
     if len(set(map(attrgetter("dtype"), row))) > 1:
         return RULE, row  # torch's functions want one dtype
     if param.dtype == torch.float16 and form.function is not _sgd:
-        return RULE, row  # torch's functions would divide by √s + ε, which is 0 in float16 where s is
+        return (
+            RULE,
+            row,
+        )  # torch's functions would divide by √s + ε, which is 0 in float16 where s is
     return (FOREACH if plain and param.numel() < GRAIN else DEFAULT), row
 
 
 def _are_plain(tensors: Sequence[Tensor]) -> bool:
-    """Whether tensors are as the kernels of a CPU want them but for their order: of one dtype, in its memory."""
+    """Whether tensors are as the kernels of a CPU want them but for their order: of one dtype, in
+    its memory.
+    """
     return (
         set(map(type, tensors)) <= PLAIN
         and len(set(map(attrgetter("dtype"), tensors))) == 1
@@ -131,14 +155,17 @@ def _are_plain(tensors: Sequence[Tensor]) -> bool:
 def in_order_of_memory(row: Sequence[Tensor]) -> Sequence[Tensor]:
     """The tensors with their axes in the order in which the first one's numbers lie in memory.
 
-    All are contiguous then if all lie alike and without gaps, as channels_last and transposed ones do.
+    All are contiguous then if all lie alike and without gaps, as channels_last and transposed ones
+    do.
     """
     axes = sorted(range(row[0].ndim), key=row[0].stride, reverse=True)
     return [tensor.permute(axes) for tensor in row]
 
 
 def overlaps(tensor: Tensor) -> bool:
-    """Whether numbers of a tensor may share memory, as those of an expanded one do: updates in place need their own."""
+    """Whether numbers of a tensor may share memory, as those of an expanded one do: updates in
+    place need their own.
+    """
     reach = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and stride <= reach:
@@ -148,14 +175,18 @@ def overlaps(tensor: Tensor) -> bool:
 
 
 def _wakes_threads(form: Form) -> bool:
-    """Whether a fused kernel wakes torch's threads for every tensor, also where they have too little to do.
+    """Whether a fused kernel wakes torch's threads for every tensor, also where they have too
+    little to do.
 
-    SGD's does. With several threads that costs ten times the update itself; measured on a Transformer of 88 tensors.
+    SGD's does. With several threads that costs ten times the update itself; measured on a
+    Transformer of 88 tensors.
     """
     return form.function is _sgd and torch.get_num_threads() > 1
 
 
-def _by_rule(update: Update, columns: Columns, step: int, lr: float | Tensor, hyper: Mapping[str, Any]) -> None:
+def _by_rule(
+    update: Update, columns: Columns, step: int, lr: float | Tensor, hyper: Mapping[str, Any]
+) -> None:
     """The rule itself, one parameter after another; half precision is rounded once an update."""
     for param, grad, *state in zip(*columns, strict=True):
         theta, slope, *before = (t.float() if t.dtype in HALF else t for t in (param, grad, *state))
@@ -181,14 +212,24 @@ def _sgd(
         # without a memory torch leaves the velocity as it was, and the rule's is the gradient
         momentum = momentum or math.ulp(0.0)
     if way.get("foreach"):
-        _sgd_by_operation(params, grads, velocities, lr, weight_decay, momentum, dampening, nesterov)
+        _sgd_by_operation(
+            params, grads, velocities, lr, weight_decay, momentum, dampening, nesterov
+        )
         return
     if nesterov and not params[0].is_cpu:
         grads = [grad.clone() for grad in grads]  # torch's way there writes the step into them
     sgd(
-        params, grads, [*(velocities or [])], lr=lr, weight_decay=weight_decay, momentum=momentum, dampening=dampening,
-        nesterov=nesterov, maximize=False, **way,
-    )  # fmt: skip
+        params,
+        grads,
+        [*(velocities or [])],
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        dampening=dampening,
+        nesterov=nesterov,
+        maximize=False,
+        **way,
+    )
 
 
 def _sgd_by_operation(
@@ -201,7 +242,9 @@ def _sgd_by_operation(
     dampening: float,
     nesterov: bool,
 ) -> None:
-    """torch's SGD in an operation at a time, each for all tensors; its own takes as long again to group them."""
+    """torch's SGD in an operation at a time, each for all tensors; its own takes as long again to
+    group them.
+    """
     if weight_decay:
         grads = [*torch._foreach_add(grads, params, alpha=weight_decay)]
     if velocities:
@@ -223,9 +266,22 @@ def _rmsprop(
 ) -> None:
     if not fused:
         steps = [torch.zeros((), device="cpu")] * len(params)  # counted, never read
-        rmsprop(params, grads, squares, [], [], steps, alpha=alpha, momentum=0.0, centered=False, **arguments)
+        rmsprop(
+            params,
+            grads,
+            squares,
+            [],
+            [],
+            steps,
+            alpha=alpha,
+            momentum=0.0,
+            centered=False,
+            **arguments,
+        )
         return
-    for part in _portions(params):  # as Adam's: no memory of the mean, and no correction, since 1 − β^∞ = 1
+    for part in _portions(
+        params
+    ):  # as Adam's: no memory of the mean, and no correction, since 1 − β^∞ = 1
         means = [torch.zeros_like(param) for param in params[part]]
         of_adam = {"step": math.inf, "beta1": 0.0, "beta2": alpha, "fused": True}
         _adam(params[part], grads[part], means, squares[part], **of_adam, **arguments)
@@ -242,16 +298,25 @@ def _portions(tensors: Sequence[Tensor]) -> Iterator[slice]:
 
 
 def _adam(
-    params: list[Tensor], grads: list[Tensor], means: list[Tensor], squares: list[Tensor], step: float, **arguments: Any
+    params: list[Tensor],
+    grads: list[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    step: float,
+    **arguments: Any,
 ) -> None:
-    steps = [*torch.full((len(params),), step - 1, dtype=torch.float32, device="cpu").unbind()]  # torch adds one
+    steps = [
+        *torch.full((len(params),), step - 1, dtype=torch.float32, device="cpu").unbind()
+    ]  # torch adds one
     adam(params, grads, means, squares, [], steps, amsgrad=False, maximize=False, **arguments)
 
 
 _FORMS: Mapping[Update, Form] = {
     rules.sgd: Form(_sgd, lambda step, lr: {"lr": lr}, set()),
     rules.momentum: Form(_sgd, lambda step, lr, mu: {"lr": lr, "momentum": mu}, FULL),
-    rules.nesterov: Form(_sgd, lambda step, lr, mu: {"lr": lr, "momentum": mu, "nesterov": True}, FULL),
+    rules.nesterov: Form(
+        _sgd, lambda step, lr, mu: {"lr": lr, "momentum": mu, "nesterov": True}, FULL
+    ),
     rules.averaged_momentum: Form(
         _sgd, lambda step, lr, beta: {"lr": lr, "momentum": beta, "dampening": beta}, FULL
     ),
@@ -259,15 +324,20 @@ _FORMS: Mapping[Update, Form] = {
         _sgd,
         lambda step, lr, beta: {
             "lr": debias(torch.tensor(lr, dtype=torch.float64, device="cpu"), beta, step).item(),
-            "momentum": beta, "dampening": beta,
+            "momentum": beta,
+            "dampening": beta,
         },
         FULL,
     ),
-    rules.rmsprop: Form(_rmsprop, lambda step, lr, beta, eps: {"lr": lr, "alpha": beta, "eps": eps}, FULL | HALF),
-    rules.adam: Form(_adam, lambda step, lr, **hyper: {"step": step, "lr": lr, **hyper}, FULL | HALF),
+    rules.rmsprop: Form(
+        _rmsprop, lambda step, lr, beta, eps: {"lr": lr, "alpha": beta, "eps": eps}, FULL | HALF
+    ),
+    rules.adam: Form(
+        _adam, lambda step, lr, **hyper: {"step": step, "lr": lr, **hyper}, FULL | HALF
+    ),
     rules.adamw: Form(
         _adam,
         lambda step, lr, **hyper: {"step": step, "lr": lr, "decoupled_weight_decay": True, **hyper},
         FULL | HALF,
     ),
-}  # fmt: skip
+}

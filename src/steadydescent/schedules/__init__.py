@@ -1,4 +1,5 @@
-"""Learning-rate schedules as pure functions of the step; a plateau's, which watches a value, has a state.
+"""Learning-rate schedules as pure functions of the step; a plateau's, which watches a value, has a
+state.
 
 A schedule returns the factor on the peak rate at the 1-based update t of T: the first update
 sees t = 1, the last t = T. Functions that feed torch's `LambdaLR`, which counts from 0, pass t + 1.

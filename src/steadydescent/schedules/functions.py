@@ -1,7 +1,9 @@
-"""The sources' schedules and the reference points beside them, each one formula of the update number t.
+"""The sources' schedules and the reference points beside them, each one formula of the update
+number t.
 
-Lengths are in updates; `epoch` is the number of updates in an epoch, and the epoch number of update t,
-counted from 1 as the sources do, is 1 + (t − 1)//epoch. All raise a ValueError that names the parameter.
+Lengths are in updates; `epoch` is the number of updates in an epoch, and the epoch number of update
+t, counted from 1 as the sources do, is 1 + (t − 1)//epoch. All raise a ValueError that names the
+parameter.
 """
 
 from collections.abc import Sequence
@@ -22,10 +24,12 @@ def constant() -> Schedule:
 
 
 def linear(total: int, end: float = 0.0) -> Schedule:
-    """Linear to zero, 1 − (t−1)/T: torch's `LinearLR(optimizer, 1, 0, T)`; with `end`, to that factor.
+    """Linear to zero, 1 − (t−1)/T: torch's `LinearLR(optimizer, 1, 0, T)`; with `end`, to that
+    factor.
 
-    The last update still moves, by 1/T of the peak rate; the rate would be 0 at update T + 1, and stays there.
-    viblo-lr gives this name to `inverse_time`, and torch's `LinearLR` by default ramps up, from 1/3 to 1 in 5 steps.
+    The last update still moves, by 1/T of the peak rate; the rate would be 0 at update T + 1, and
+    stays there. viblo-lr gives this name to `inverse_time`, and torch's `LinearLR` by default ramps
+    up, from 1/3 to 1 in 5 steps.
 
     >>> linear(4)(np.arange(1, 5)).tolist()
     [1.0, 0.75, 0.5, 0.25]
@@ -38,8 +42,9 @@ def linear(total: int, end: float = 0.0) -> Schedule:
 def cosine(total: int, end: float = 0.0) -> Schedule:
     """Half a cosine, end + (1 − end)·(1 + cos(π·(t−1)/T))/2 (loshchilov2017sgdr, without restarts).
 
-    torch's `CosineAnnealingLR(optimizer, T)` for the T updates of the run. After them two conventions are in use:
-    (a) the rate stays at its end; (b) it rises again (torch). We use (a), as a run ends at its end.
+    torch's `CosineAnnealingLR(optimizer, T)` for the T updates of the run. After them two
+    conventions are in use: (a) the rate stays at its end; (b) it rises again (torch). We use (a),
+    as a run ends at its end.
 
     >>> cosine(4)(np.array([1, 3])).round(12).tolist()
     [1.0, 0.5]
@@ -52,8 +57,8 @@ def cosine(total: int, end: float = 0.0) -> Schedule:
 def inverse_time(rate: float, epoch: int) -> Schedule:
     """Inverse-time decay, 1/(1 + rate·epoch number) (uit-slides; viblo-lr calls it linear).
 
-    Two countings are in use: (a) epochs from 1 (uit-slides), so that α₀ itself is never used; (b) from 0, as
-    Keras's `InverseTimeDecay` does. We use (a), the sources'.
+    Two countings are in use: (a) epochs from 1 (uit-slides), so that α₀ itself is never used; (b)
+    from 0, as Keras's `InverseTimeDecay` does. We use (a), the sources'.
 
     >>> (0.2 * inverse_time(1, epoch=1)(np.arange(1, 5))).round(4).tolist()
     [0.1, 0.0667, 0.05, 0.04]
@@ -66,7 +71,8 @@ def inverse_time(rate: float, epoch: int) -> Schedule:
 def exponential(base: float, epoch: int) -> Schedule:
     """Exponential decay, base^(epoch number); base 0.95 (uit-slides) or 0.99 (viblo-lr).
 
-    Epochs count from 1, so every factor is `base` times that of torch's `ExponentialLR`, which counts from 0.
+    Epochs count from 1, so every factor is `base` times that of torch's `ExponentialLR`, which
+    counts from 0.
 
     >>> exponential(0.95, epoch=2)(np.array([1, 2, 3])).tolist()
     [0.95, 0.95, 0.9025]
@@ -98,9 +104,11 @@ def inverse_sqrt_step(k: float = 1.0) -> Schedule:
 
 
 def steps(milestones: Sequence[int], factors: Sequence[float]) -> Schedule:
-    """By hand (uit-slides): once `milestones[i]` updates are done, the rate is multiplied by `factors[i]`.
+    """By hand (uit-slides): once `milestones[i]` updates are done, the rate is multiplied by
+    `factors[i]`.
 
-    torch's `MultiStepLR(optimizer, milestones, gamma)` when all factors are gamma and it is stepped every update.
+    torch's `MultiStepLR(optimizer, milestones, gamma)` when all factors are gamma and it is stepped
+    every update.
 
     >>> steps([2, 3], [0.5, 0.1])(np.arange(1, 5)).tolist()
     [1.0, 1.0, 0.5, 0.05]
@@ -110,7 +118,9 @@ def steps(milestones: Sequence[int], factors: Sequence[float]) -> Schedule:
             raise ValueError(f"{name} must be a list, one value a milestone, got {values!r}")
     milestones, factors = list(milestones), list(factors)
     if not milestones or len(milestones) != len(factors):
-        raise ValueError(f"factors must be one for each milestone, got {len(factors)} for {len(milestones)}")
+        raise ValueError(
+            f"factors must be one for each milestone, got {len(factors)} for {len(milestones)}"
+        )
     for milestone, factor in zip(milestones, factors, strict=True):
         check_count(milestone, "milestones")
         check_positive(factor, "factors")
@@ -123,8 +133,8 @@ def steps(milestones: Sequence[int], factors: Sequence[float]) -> Schedule:
 def exp_drop(first_epoch: int, every_epoch: bool, epoch: int) -> Schedule:
     """Times e⁻¹ from epoch `first_epoch` on (viblo-lr), whose sentence can be read in two ways.
 
-    (a) once: the rate falls to e⁻¹ and stays; (b) `every_epoch`: it falls by e⁻¹ in each epoch from that one on.
-    The source does not say which, so neither is the default.
+    (a) once: the rate falls to e⁻¹ and stays; (b) `every_epoch`: it falls by e⁻¹ in each epoch from
+    that one on. The source does not say which, so neither is the default.
 
     >>> exp_drop(2, every_epoch=False, epoch=1)(np.arange(1, 4)).round(3).tolist()
     [1.0, 0.368, 0.368]
@@ -137,14 +147,18 @@ def exp_drop(first_epoch: int, every_epoch: bool, epoch: int) -> Schedule:
     check_epoch(epoch)
     most = np.inf if every_epoch else 1.0
     formula = Formula(_exp_drop, first_epoch, most, epoch)
-    return Schedule(formula, f"e⁻¹ {'every epoch' if every_epoch else 'once'} from epoch {first_epoch}")
+    return Schedule(
+        formula, f"e⁻¹ {'every epoch' if every_epoch else 'once'} from epoch {first_epoch}"
+    )
 
 
 def noam(d_model: int, warmup: int, scale: float = 1.0) -> Schedule:
-    """Noam, scale·d^(−½)·min(t^(−½), t·warmup^(−3/2)) (vaswani2017attention, eq. 3; opennmt-tf's NoamDecay).
+    """Noam, scale·d^(−½)·min(t^(−½), t·warmup^(−3/2)) (vaswani2017attention, eq. 3; opennmt-tf's
+    NoamDecay).
 
-    Absolute rates, to be used with a peak rate of 1. They rise linearly to scale/√(d·warmup) at t = `warmup` and
-    then fall as 1/√t. `scale` is OpenNMT-tf's `learning_rate`; the paper has 1, and a warm-up of 4000 updates.
+    Absolute rates, to be used with a peak rate of 1. They rise linearly to scale/√(d·warmup) at t =
+    `warmup` and then fall as 1/√t. `scale` is OpenNMT-tf's `learning_rate`; the paper has 1, and a
+    warm-up of 4000 updates.
 
     >>> noam(d_model=768, warmup=8000, scale=2)(8000)
     0.000806...
@@ -156,10 +170,11 @@ def noam(d_model: int, warmup: int, scale: float = 1.0) -> Schedule:
 
 
 def warm_up(warmup: int) -> Schedule:
-    """Linear warm-up, min(t/warmup, 1) (goyal2017accurate), to be followed by or multiplied with another schedule.
+    """Linear warm-up, min(t/warmup, 1) (goyal2017accurate), to be followed by or multiplied with
+    another schedule.
 
-    Two countings are in use: (a) the first update has 1/warmup and update `warmup` the peak (Noam); (b) the first
-    update has 0, and so moves nothing. We use (a).
+    Two countings are in use: (a) the first update has 1/warmup and update `warmup` the peak (Noam);
+    (b) the first update has 0, and so moves nothing. We use (a).
 
     >>> warm_up(2)(np.arange(1, 4)).tolist()
     [0.5, 1.0, 1.0]
@@ -179,7 +194,8 @@ def warmup_linear(total: int, warmup: int) -> Schedule:
 
 
 def cooldown(total: int, length: int) -> Schedule:
-    """The peak rate, then linear to zero over the last `length` of the T updates (hagele2024scaling).
+    """The peak rate, then linear to zero over the last `length` of the T updates
+    (hagele2024scaling).
 
     >>> cooldown(total=5, length=2)(np.arange(1, 6)).tolist()
     [1.0, 1.0, 1.0, 1.0, 0.5]
@@ -189,9 +205,11 @@ def cooldown(total: int, length: int) -> Schedule:
 
 
 def ramp(low: float, high: float, total: int) -> Schedule:
-    """Exponential ramp for the range test (viblo-lr), low·(high/low)^((t−1)/(T−1)); it stays at `high`.
+    """Exponential ramp for the range test (viblo-lr), low·(high/low)^((t−1)/(T−1)); it stays at
+    `high`.
 
-    smith2017cyclical, where the test comes from, ramps linearly; in equal factors every decade gets equal updates.
+    smith2017cyclical, where the test comes from, ramps linearly; in equal factors every decade gets
+    equal updates.
 
     >>> ramp(1e-3, 1e-1, total=3)(np.arange(1, 4)).round(12).tolist()
     [0.001, 0.01, 0.1]
@@ -206,12 +224,16 @@ def ramp(low: float, high: float, total: int) -> Schedule:
 def check_epoch(epoch: int | None) -> int:
     """Return `epoch` if it is the length of an epoch in updates, else raise a ValueError."""
     if epoch is None:
-        raise ValueError("epoch, the number of updates in an epoch, must be given: this schedule counts epochs")
+        raise ValueError(
+            "epoch, the number of updates in an epoch, must be given: this schedule counts epochs"
+        )
     return check_count(epoch, "epoch")
 
 
 def check_part(length: int, name: str, total: int) -> int:
-    """Return `length` if it leaves at least one of the T updates to the other part, else raise a ValueError."""
+    """Return `length` if it leaves at least one of the T updates to the other part, else raise a
+    ValueError.
+    """
     if check_count(length, name) >= check_count(total, "total"):
         raise ValueError(f"{name} must be less than the {total} updates of the run, got {length}")
     return length

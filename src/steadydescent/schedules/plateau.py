@@ -25,19 +25,22 @@ class PlateauState(NamedTuple):
 
 @dataclass(frozen=True)
 class Plateau:
-    """After more than `patience` observations without improvement, multiply the rate by `factor` (viblo-lr).
+    """After more than `patience` observations without improvement, multiply the rate by `factor`
+    (viblo-lr).
 
-    The rule, its hyper-parameters and their defaults are those of torch's `ReduceLROnPlateau`, which is the class to
-    use in a loop of one's own; this one keeps R replicas, each on its own, and its state is plain data. An
-    improvement beats the best value by `threshold`, of the best value (`rel`, meant for positive values) or absolute
-    (`abs`). After a reduction nothing counts against a replica for `cooldown` observations. `floor` is the smallest
-    factor on the peak rate, torch's `min_lr` over the initial rate.
+    The rule, its hyper-parameters and their defaults are those of torch's `ReduceLROnPlateau`,
+    which is the class to use in a loop of one's own; this one keeps R replicas, each on its own,
+    and its state is plain data. An improvement beats the best value by `threshold`, of the best
+    value (`rel`, meant for positive values) or absolute (`abs`). After a reduction nothing counts
+    against a replica for `cooldown` observations. `floor` is the smallest factor on the peak rate,
+    torch's `min_lr` over the initial rate.
 
-    Two differences: torch's `eps`, below which it leaves an absolute rate alone, is not here (torch with `eps=0`);
-    and a value that is not finite is never an improvement, where torch takes an infinite loss of the right sign.
+    Two differences: torch's `eps`, below which it leaves an absolute rate alone, is not here (torch
+    with `eps=0`); and a value that is not finite is never an improvement, where torch takes an
+    infinite loss of the right sign.
 
-    Raises:
-        ValueError: for a factor outside (0, 1), a negative patience or cooldown, a floor outside [0, 1), a negative
+    Raises: ValueError: for a factor outside (0, 1), a negative patience or cooldown, a floor
+        outside [0, 1), a negative
             threshold or a relative one of 1 or more, or an unknown mode.
 
     >>> plateau = Plateau(factor=0.5, patience=1)
@@ -75,7 +78,9 @@ class Plateau:
         count = check_count(replicas, "replicas")
         worst = np.inf if self.mode == "min" else -np.inf
         none = np.zeros(count, dtype=np.int64)
-        return PlateauState(factor=np.ones(count), best=np.full(count, worst), bad=none, cooling=none)
+        return PlateauState(
+            factor=np.ones(count), best=np.full(count, worst), bad=none, cooling=none
+        )
 
     def factors(self, state: PlateauState) -> Array:
         """The factors on the peak rate, `[R]`, for the updates up to the next observation."""
@@ -89,13 +94,17 @@ class Plateau:
         """
         values = np.asarray(values, dtype=np.float64)
         if values.shape != state.factor.shape:
-            raise ValueError(f"values must have the shape {state.factor.shape}, one a replica, got {values.shape}")
+            raise ValueError(
+                f"values must have the shape {state.factor.shape}, one a replica, got {values.shape}"
+            )
         better = np.isfinite(values) & self._improves(values, state.best)
         cooling = state.cooling > 0
         bad = np.where(better | cooling, 0, state.bad + 1)
         reduce = bad > self.patience
         return PlateauState(
-            factor=np.where(reduce, np.maximum(state.factor * self.factor, self.floor), state.factor),
+            factor=np.where(
+                reduce, np.maximum(state.factor * self.factor, self.floor), state.factor
+            ),
             best=np.where(better, values, state.best),
             bad=np.where(reduce, 0, bad),
             cooling=np.where(reduce, self.cooldown, state.cooling - cooling),
@@ -103,5 +112,9 @@ class Plateau:
 
     def _improves(self, values: Array, best: Array) -> NDArray[np.bool_]:
         sign = -1 if self.mode == "min" else 1
-        bar = best * (1 + sign * self.threshold) if self.threshold_mode == "rel" else best + sign * self.threshold
+        bar = (
+            best * (1 + sign * self.threshold)
+            if self.threshold_mode == "rel"
+            else best + sign * self.threshold
+        )
         return sign * values > sign * bar

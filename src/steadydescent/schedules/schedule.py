@@ -1,4 +1,6 @@
-"""What a schedule is: a pure function of the update number that composes, plots itself and feeds torch."""
+"""What a schedule is: a pure function of the update number that composes, plots itself and feeds
+torch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +19,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Formula:
-    """A function of the update numbers and of plain arguments: unlike a lambda it can be compared and pickled.
+    """A function of the update numbers and of plain arguments: unlike a lambda it can be compared
+    and pickled.
 
     >>> Formula(np.multiply, 2.0)(np.array([1.0, 3.0])).tolist()
     [2.0, 6.0]
@@ -36,19 +39,20 @@ class Formula:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The factor on the peak rate at the 1-based update t: the first update sees t = 1, the last t = T.
+    """The factor on the peak rate at the 1-based update t: the first update sees t = 1, the last t
+    = T.
 
-    `formula` maps update numbers (any shape, float64) to factors of the same shape; `name` labels figures.
-    Noam's rates are absolute: they are factors on a peak rate of 1.
+    `formula` maps update numbers (any shape, float64) to factors of the same shape; `name` labels
+    figures. Noam's rates are absolute: they are factors on a peak rate of 1.
 
     Calling it with a number gives a number, with an array the factors elementwise.
 
-    All of this package's schedules, those joined, multiplied or wrapped too, can be copied, pickled and so sent to
-    other processes, and are equal when their formulas have equal arguments. One of your own can if its function can:
-    one defined in a module, no lambda.
+    All of this package's schedules, those joined, multiplied or wrapped too, can be copied, pickled
+    and so sent to other processes, and are equal when their formulas have equal arguments. One of
+    your own can if its function can: one defined in a module, no lambda.
 
-    Raises:
-        ValueError: for a formula that cannot be called, a name that is no text, a step below 1 or that is no number.
+    Raises: ValueError: for a formula that cannot be called, a name that is no text, a step below 1
+        or that is no number.
 
     >>> halving = Schedule(lambda step: 0.5**step, "halving")
     >>> halving(3), halving(np.array([1, 2])).tolist()
@@ -60,7 +64,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not callable(self.formula):
-            raise ValueError(f"formula must be a function of the update number, got {self.formula!r}")
+            raise ValueError(
+                f"formula must be a function of the update number, got {self.formula!r}"
+            )
         if not isinstance(self.name, str):
             raise ValueError(f"name must be a text, got {self.name!r}")
 
@@ -89,10 +95,13 @@ class Schedule:
         """
         if not isinstance(other, Schedule):
             return NotImplemented
-        return Schedule(Formula(_product, self.formula, other.formula), f"{self.name} × {other.name}")
+        return Schedule(
+            Formula(_product, self.formula, other.formula), f"{self.name} × {other.name}"
+        )
 
     def then(self, at: int, other: "Schedule") -> "Schedule":
-        """This schedule up to and including update `at`, then `other` with a clock of its own, which starts at 1.
+        """This schedule up to and including update `at`, then `other` with a clock of its own,
+        which starts at 1.
 
         torch's `SequentialLR(optimizer, [this, other], milestones=[at])`.
 
@@ -105,22 +114,31 @@ class Schedule:
         """
         check_count(at, "at")
         if not isinstance(other, Schedule):
-            raise ValueError(f"other must be a Schedule, got {other!r}; Schedule(function, name) makes one")
-        return Schedule(Formula(_joined, self.formula, at, other.formula), f"{self.name}, from {at} on {other.name}")
+            raise ValueError(
+                f"other must be a Schedule, got {other!r}; Schedule(function, name) makes one"
+            )
+        return Schedule(
+            Formula(_joined, self.formula, at, other.formula),
+            f"{self.name}, from {at} on {other.name}",
+        )
 
-    def wrapped(self, step_start: int = 0, step_duration: int = 1, floor: float = 0.0) -> "Schedule":
+    def wrapped(
+        self, step_start: int = 0, step_duration: int = 1, floor: float = 0.0
+    ) -> "Schedule":
         """A held start, a slower clock and a floor: OpenNMT-tf's `ScheduleWrapper` (opennmt-tf).
 
             max(schedule(1 + max(t − 1 − step_start, 0) // step_duration), floor)
 
-        The first `step_start` updates (its `start_decay_steps`) all have the schedule's first factor, which under a
-        warm-up is the smallest one; each step of the schedule then lasts `step_duration` updates; no factor is below
-        `floor`, during a warm-up either. `floor` is in the schedule's own unit, a factor on the peak rate: with Noam's
-        absolute rates it is OpenNMT-tf's `minimum_learning_rate`.
+        The first `step_start` updates (its `start_decay_steps`) all have the schedule's first
+        factor, which under a warm-up is the smallest one; each step of the schedule then lasts
+        `step_duration` updates; no factor is below `floor`, during a warm-up either. `floor` is in
+        the schedule's own unit, a factor on the peak rate: with Noam's absolute rates it is
+        OpenNMT-tf's `minimum_learning_rate`.
 
-        Two countings are in use: (a) ours, update t = 1 has the formula's first step, which is what OpenNMT-tf
-        trains with (Keras asks for step 0 at the first update and NoamDecay adds 1); (b) that of its log, which after
-        update t asks again and so prints, as "Step = t", the rate of update t + 1.
+        Two countings are in use: (a) ours, update t = 1 has the formula's first step, which is what
+        OpenNMT-tf trains with (Keras asks for step 0 at the first update and NoamDecay adds 1); (b)
+        that of its log, which after update t asks again and so prints, as "Step = t", the rate of
+        update t + 1.
 
         >>> from steadydescent.schedules import noam
         >>> noam(d_model=4, warmup=8000, scale=2).wrapped(floor=1e-4)(2)
@@ -130,7 +148,9 @@ class Schedule:
         check_count(step_duration, "step_duration")
         check_share(floor, "floor")
         formula = Formula(_wrapped, self.formula, step_start, step_duration, floor)
-        return Schedule(formula, f"{self.name}, start {step_start}, duration {step_duration}, floor {floor:g}")
+        return Schedule(
+            formula, f"{self.name}, start {step_start}, duration {step_duration}, floor {floor:g}"
+        )
 
     def for_lambda_lr(self) -> Callable[[int], float]:
         """The function to give to torch's `LambdaLR`, which counts from 0: it passes step + 1.
@@ -141,7 +161,9 @@ class Schedule:
         >>> linear(4).for_lambda_lr()(0)
         1.0
         """
-        return self._after  # a bound method: it can be pickled, and a scheduler's state holds nothing of it
+        return (
+            self._after
+        )  # a bound method: it can be pickled, and a scheduler's state holds nothing of it
 
     def _after(self, count: int) -> float:
         """The factor of the update that follows `count` of them."""
@@ -162,10 +184,14 @@ def _product(step: Array, one: Callable[[Array], Array], other: Callable[[Array]
     return one(step) * other(step)
 
 
-def _joined(step: Array, first: Callable[[Array], Array], at: int, second: Callable[[Array], Array]) -> Array:
+def _joined(
+    step: Array, first: Callable[[Array], Array], at: int, second: Callable[[Array], Array]
+) -> Array:
     # np.where evaluates both: neither must see a step that is not its own
     return np.where(step <= at, first(np.minimum(step, at)), second(np.maximum(step - at, 1)))
 
 
-def _wrapped(step: Array, formula: Callable[[Array], Array], start: int, duration: int, floor: float) -> Array:
+def _wrapped(
+    step: Array, formula: Callable[[Array], Array], start: int, duration: int, floor: float
+) -> Array:
     return np.maximum(formula(1 + np.maximum(step - 1 - start, 0) // duration), floor)

@@ -1,4 +1,6 @@
-"""Weight averaging: readouts of a trajectory for the engine, and averages of a module for anyone's own loop."""
+"""Weight averaging: readouts of a trajectory for the engine, and averages of a module for anyone's
+own loop.
+"""
 
 from steadydescent.weight_averaging.checkpoint_averages import average_checkpoints, last_checkpoints
 from steadydescent.weight_averaging.checkpoint_files import DamagedCheckpoint

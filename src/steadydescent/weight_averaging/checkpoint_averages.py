@@ -19,15 +19,16 @@ def average_checkpoints(
 ) -> dict[str, Any]:
     """The mean of checkpoints' weights, Σ θ_i/n, for `model.load_state_dict` (opennmt-tf).
 
-    Parameters are summed in float64 from zeros, each divided by their number n, and cast back. So are the running means
-    and variances of batch norms, unless `average_buffers` is False, and buffers of floating point that it names (names
-    or patterns, as for `EMA`). A file says which of its weights these are. All others, integers, unit vectors of
-    spectral norms, masks and extra state, are those of the newest file by step, of several such the last given.
-    A buffer in the memory of a weight, and of its kind of numbers, is averaged as the weight is.
-    Optimiser slots are not averaged and not read. One file is in memory at a time, beside the sums.
+    Parameters are summed in float64 from zeros, each divided by their number n, and cast back. So
+    are the running means and variances of batch norms, unless `average_buffers` is False, and
+    buffers of floating point that it names (names or patterns, as for `EMA`). A file says which of
+    its weights these are. All others, integers, unit vectors of spectral norms, masks and extra
+    state, are those of the newest file by step, of several such the last given. A buffer in the
+    memory of a weight, and of its kind of numbers, is averaged as the weight is. Optimiser slots
+    are not averaged and not read. One file is in memory at a time, beside the sums.
 
-    Files of format 1 (before version 0.2) do not say which weights are parameters: all of floating point are averaged,
-    with a warning.
+    Files of format 1 (before version 0.2) do not say which weights are parameters: all of floating
+    point are averaged, with a warning.
 
     >>> import tempfile
     >>> from torch import nn
@@ -40,10 +41,9 @@ def average_checkpoints(
     ...     average_checkpoints(last_checkpoints(folder, 2))["weight"].item()
     3.0
 
-    Raises:
-        FileNotFoundError: for a path without a file.
-        DamagedCheckpoint: for a file that is no whole checkpoint.
-        ValueError: for no path, for one path instead of several, for one given twice, for files whose names, shapes or
+    Raises: FileNotFoundError: for a path without a file. DamagedCheckpoint: for a file that is no
+        whole checkpoint. ValueError: for no path, for one path instead of several, for one given
+        twice, for files whose names, shapes or
             dtypes differ, by name, and for a name in `average_buffers` that no such buffer has.
     """
     if isinstance(paths, str | Path):
@@ -59,8 +59,14 @@ def average_checkpoints(
             step, weights = file.step, file.mapping("weights")
             averaged = _averaged(file, weights, average_buffers)
         if not like:
-            like = {name: value.to("meta") if isinstance(value, Tensor) else None for name, value in weights.items()}
-            sums = {name: torch.zeros_like(weights[name], dtype=_sum_dtype(weights[name])) for name in averaged}
+            like = {
+                name: value.to("meta") if isinstance(value, Tensor) else None
+                for name, value in weights.items()
+            }
+            sums = {
+                name: torch.zeros_like(weights[name], dtype=_sum_dtype(weights[name]))
+                for name in averaged
+            }
         check_alike(like, weights, (str(files[0]), str(path)), dtypes=True)
         if averaged != sums.keys():
             raise ValueError(
@@ -71,13 +77,17 @@ def average_checkpoints(
         if step >= latest:
             newest, latest = {**weights}, step
         del weights
-    return {name: sums[name].to(like[name].dtype) if name in sums else value for name, value in newest.items()}
+    return {
+        name: sums[name].to(like[name].dtype) if name in sums else value
+        for name, value in newest.items()
+    }
 
 
 def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetensors") -> list[Path]:
     """The `count` checkpoints of a folder with the most steps, oldest first; only headers are read.
 
-    All files that match the pattern must be checkpoints; temporary files of `save_checkpoint` never match it.
+    All files that match the pattern must be checkpoints; temporary files of `save_checkpoint` never
+    match it.
 
     >>> import tempfile
     >>> from torch import nn
@@ -90,10 +100,9 @@ def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetenso
     ...     [path.name for path in last_checkpoints(folder, 2)]
     ['2.safetensors', '3.safetensors']
 
-    Raises:
-        FileNotFoundError: for no folder.
-        DamagedCheckpoint: for a file that is no checkpoint.
-        ValueError: for a count below 1, for fewer files than that, and for two files of the same step.
+    Raises: FileNotFoundError: for no folder. DamagedCheckpoint: for a file that is no checkpoint.
+        ValueError: for a count below 1, for fewer files than that, and for two files of the same
+        step.
     """
     check_count(count, "count")
     if not Path(folder).is_dir():
@@ -103,10 +112,14 @@ def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetenso
         with opened(path) as file:
             step = file.step
         if step in steps:
-            raise ValueError(f"{steps[step]} and {path} are both of step {step}; which is the later is not known")
+            raise ValueError(
+                f"{steps[step]} and {path} are both of step {step}; which is the later is not known"
+            )
         steps[step] = path
     if len(steps) < count:
-        raise ValueError(f"{folder} holds {len(steps)} checkpoints, fewer than the {count} asked for")
+        raise ValueError(
+            f"{folder} holds {len(steps)} checkpoints, fewer than the {count} asked for"
+        )
     return [steps[step] for step in sorted(steps)[-count:]]
 
 
@@ -120,7 +133,9 @@ def _refuse_repeated(paths: Sequence[Path]) -> None:
         seen.add(path.resolve())
 
 
-def _averaged(file: CheckpointFile, weights: Mapping[str, Any], average_buffers: bool | Collection[str]) -> set[str]:
+def _averaged(
+    file: CheckpointFile, weights: Mapping[str, Any], average_buffers: bool | Collection[str]
+) -> set[str]:
     """Names of what is averaged of a file's weights."""
     candidates = {name for name, value in weights.items() if has_mean(value)}
     if "parameters" not in file.keys:
@@ -130,8 +145,15 @@ def _averaged(file: CheckpointFile, weights: Mapping[str, Any], average_buffers:
             stacklevel=3,
         )
         return candidates
-    parameters, statistics = candidates & set(file["parameters"]), candidates & set(file["statistics"])
-    named = set() if isinstance(average_buffers, bool) else named_buffers(average_buffers, candidates - parameters)
+    parameters, statistics = (
+        candidates & set(file["parameters"]),
+        candidates & set(file["statistics"]),
+    )
+    named = (
+        set()
+        if isinstance(average_buffers, bool)
+        else named_buffers(average_buffers, candidates - parameters)
+    )
     return parameters | named | (set() if average_buffers is False else statistics)
 
 

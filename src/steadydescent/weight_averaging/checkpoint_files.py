@@ -1,7 +1,9 @@
-"""The file under a checkpoint: nested values with tensors in one safetensors file, verified when read.
+"""The file under a checkpoint: nested values with tensors in one safetensors file, verified when
+read.
 
-Tensors stand under dotted names. The metadata hold the nesting as JSON (`packing`), in which each tensor's place gives
-its name and its SHA-256, and the SHA-256 of that JSON: any change of a bit that matters is found. Nothing is pickled.
+Tensors stand under dotted names. The metadata hold the nesting as JSON (`packing`), in which each
+tensor's place gives its name and its SHA-256, and the SHA-256 of that JSON: any change of a bit
+that matters is found. Nothing is pickled.
 """
 
 import hashlib
@@ -37,7 +39,9 @@ class CheckpointFile:
     def __init__(self, path: Path, handle: Any) -> None:
         metadata = handle.metadata() or {}
         if metadata.get("format") not in READ:
-            raise DamagedCheckpoint(f"{path} is not a checkpoint: its metadata do not say {FORMAT!r}")
+            raise DamagedCheckpoint(
+                f"{path} is not a checkpoint: its metadata do not say {FORMAT!r}"
+            )
         text = metadata.get("content", "")
         if hashlib.sha256(text.encode()).hexdigest() != metadata.get("sha256"):
             raise DamagedCheckpoint(f"{path} is damaged: its metadata do not match their SHA-256")
@@ -63,14 +67,20 @@ class CheckpointFile:
     def mapping(self, key: str) -> Mapping[str, Any]:
         """What was written under a key, if it is a dict."""
         if not isinstance(found := self[key], dict):
-            raise DamagedCheckpoint(f"{self.path} is damaged: its {key} are a {type(found).__name__}")
+            raise DamagedCheckpoint(
+                f"{self.path} is damaged: its {key} are a {type(found).__name__}"
+            )
         return found
 
     def _tensor(self, name: str, digest: str) -> Tensor:
         try:
-            tensor: Tensor = self._handle.get_tensor(name).clone()  # not a window on a file that may be replaced
+            tensor: Tensor = self._handle.get_tensor(
+                name
+            ).clone()  # not a window on a file that may be replaced
         except SafetensorError as error:
-            raise DamagedCheckpoint(f"{self.path} is damaged: it does not hold {name!r} ({error})") from error
+            raise DamagedCheckpoint(
+                f"{self.path} is damaged: it does not hold {name!r} ({error})"
+            ) from error
         if _digest(tensor) != digest:
             raise DamagedCheckpoint(f"{self.path} is damaged: {name!r} does not match its SHA-256")
         return tensor
@@ -78,7 +88,8 @@ class CheckpointFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[CheckpointFile]:
-    """A checkpoint for reading; whatever is wrong with it becomes a `DamagedCheckpoint` that names the path.
+    """A checkpoint for reading; whatever is wrong with it becomes a `DamagedCheckpoint` that names
+    the path.
 
     Links are followed: what they lead to is verified as any file.
     """
@@ -99,28 +110,42 @@ def _no_nonsense(path: Path, what: str) -> Iterator[None]:
         yield
     except DamagedCheckpoint:
         raise
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise DamagedCheckpoint(
             f"{path} is damaged: {what} cannot be read ({type(error).__name__}: {error})"
         ) from error
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write nested content to a file that appears whole: beside its target, flushed to disk, renamed.
+    """Write nested content to a file that appears whole: beside its target, flushed to disk,
+    renamed.
 
-    Tensors that are spread over processes are gathered: all processes must call this, the first of them writes, and
-    the others wait for it. Should it fail, all raise.
+    Tensors that are spread over processes are gathered: all processes must call this, the first of
+    them writes, and the others wait for it. Should it fail, all raise.
 
-    Raises:
-        TypeError: for what would not come back as it is, by its dotted name, and for more numbers and texts outside
+    Raises: TypeError: for what would not come back as it is, by its dotted name, and for more
+        numbers and texts outside
             tensors than a file's header holds.
         OSError: for a file that cannot be written, as on a full disk.
     """
     packer = Packer(_digest)
     text = json.dumps({key: packer.pack(value, key) for key, value in content.items()})
     if len(json.dumps(text)) > LONGEST:
-        raise TypeError(f"numbers and texts take {len(text)} characters, more than {LONGEST}; put them into tensors")
-    metadata = {"format": FORMAT, "content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        raise TypeError(
+            f"numbers and texts take {len(text)} characters, more than {LONGEST}; put them into tensors"
+        )
+    metadata = {
+        "format": FORMAT,
+        "content": text,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
     if not packer.sharded:
         return _write_here(path, packer.tensors, metadata)
     failure: list[str | None] = [None]
@@ -148,6 +173,8 @@ def _write_here(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
 def _digest(tensor: Tensor) -> str:
     """SHA-256 of a tensor's dtype, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    values = tensor.contiguous().as_strided((tensor.numel(),), (1,))  # one value is contiguous with any stride
+    values = tensor.contiguous().as_strided(
+        (tensor.numel(),), (1,)
+    )  # one value is contiguous with any stride
     digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()

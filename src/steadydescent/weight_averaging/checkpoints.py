@@ -1,6 +1,8 @@
-"""Checkpoints: weights, buffers, optimiser slots, step and whatever else a run needs in one safetensors file.
+"""Checkpoints: weights, buffers, optimiser slots, step and whatever else a run needs in one
+safetensors file.
 
-A file's tensors have dotted names that say what they are: `weights.0.bias`, `slots.0.bias.exp_avg`, `parts.average.…`.
+A file's tensors have dotted names that say what they are: `weights.0.bias`, `slots.0.bias.exp_avg`,
+`parts.average.…`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,10 +35,14 @@ from steadydescent.weight_averaging.snapshots import Snapshot
 
 
 class Stateful(Protocol):
-    """What has a state to keep: an `EMA`, a `Shadow`, any module, a learning-rate scheduler of torch."""
+    """What has a state to keep: an `EMA`, a `Shadow`, any module, a learning-rate scheduler of
+    torch.
+    """
 
     def state_dict(self) -> Any:
-        """The state: tensors, arrays, numbers, texts, and nests of Python's own containers of them (`packing`)."""
+        """The state: tensors, arrays, numbers, texts, and nests of Python's own containers of them
+        (`packing`).
+        """
 
     def load_state_dict(self, state_dict: Any) -> Any:
         """Take a state over."""
@@ -49,31 +55,35 @@ def save_checkpoint(
     step: int | None = None,
     **parts: Stateful | torch.Generator,
 ) -> None:
-    """Write weights, buffers, optimiser slots and the number of steps done to one file, whole or not at all.
+    """Write weights, buffers, optimiser slots and the number of steps done to one file, whole or
+    not at all.
 
-    Args:
-        path: where to; `.safetensors` is the ending that `last_checkpoints` looks for. Folders are made. A file that
-            is there is replaced in one go: readers find the old or the new one. A process killed while it writes
-            leaves a hidden `.<name>.….partial`, and perhaps a `.tmp…` of safetensors: no reader takes them for
-            checkpoints, and they may be deleted when no process is saving.
+    Args: path: where to; `.safetensors` is the ending that `last_checkpoints` looks for. Folders
+        are made. A file that
+            is there is replaced in one go: readers find the old or the new one. A process killed
+            while it writes leaves a hidden `.<name>.….partial`, and perhaps a `.tmp…` of
+            safetensors: no reader takes them for checkpoints, and they may be deleted when no
+            process is saving.
         model: its `state_dict` is kept.
-        optimizer: any whose state is tensors, numbers, texts, and lists, tuples or dicts of them; all of its
-            parameters must be the model's. None keeps weights alone.
+        optimizer: any whose state is tensors, numbers, texts, and lists, tuples or dicts of them;
+            all of its parameters must be the model's. None keeps weights alone.
         step: how many updates have been made; it must be given.
-        **parts: what else a run needs to continue bitwise, each under a name of its own: an average of the
-            weights, another optimiser (kept as `optimizer` is, if its parameters are the model's or
-            another part's), a scheduler, the `torch.Generator` that shuffles, `EpochBatches`.
-            Dropout draws from `torch.default_generator`, a part like others; the `DataLoader` needs
-            `generator=torch.Generator()` beside it: without one it draws a seed from there at the
-            start of an epoch, once more when the run is resumed. With workers the loader runs ahead
-            of the loop: what must be kept is `EpochBatches.state_dict(done=…)`.
+        **parts: what else a run needs to continue bitwise, each under a name of its own: an average
+            of the weights, another optimiser (kept as `optimizer` is, if its parameters are the
+            model's or another part's), a scheduler, the `torch.Generator` that shuffles,
+            `EpochBatches`. Dropout draws from `torch.default_generator`, a part like others; the
+            `DataLoader` needs `generator=torch.Generator()` beside it: without one it draws a seed
+            from there at the start of an epoch, once more when the run is resumed. With workers the
+            loader runs ahead of the loop: what must be kept is `EpochBatches.state_dict(done=…)`.
 
-    Saved inside `EMA.swapped` or `Shadow.applied`, the file holds the averaged weights, as opennmt-tf's checkpoints
-    do. To continue a run, save its own weights and give the average as a part.
+    Saved inside `EMA.swapped` or `Shadow.applied`, the file holds the averaged weights, as
+    opennmt-tf's checkpoints do. To continue a run, save its own weights and give the average as a
+    part.
 
-    Raises:
-        ValueError: for a step that is no whole number of at least 0, a part that is neither a generator nor has
-            `state_dict` and `load_state_dict`, or a parameter of the optimiser that is none of the model's.
+    Raises: ValueError: for a step that is no whole number of at least 0, a part that is neither a
+        generator nor has
+            `state_dict` and `load_state_dict`, or a parameter of the optimiser that is none of the
+            model's.
         TypeError: for a state that holds something else, by its dotted name.
 
     >>> import tempfile
@@ -100,15 +110,21 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path | str, model: nn.Module, optimizer: Optimizer | None = None, **parts: Stateful | torch.Generator
+    path: Path | str,
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    **parts: Stateful | torch.Generator,
 ) -> int:
-    """Put a checkpoint back into model, optimiser and the named parts; returns the number of steps done.
+    """Put a checkpoint back into model, optimiser and the named parts; returns the number of steps
+    done.
 
-    The file is read and verified, and compared with model, optimiser and parts, before any of them is changed; should
-    one still refuse its state, all get back what they had. Without an optimiser, or without a part that the file holds,
-    that one is left in the file. Tensors go to the device of what takes them.
+    The file is read and verified, and compared with model, optimiser and parts, before any of them
+    is changed; should one still refuse its state, all get back what they had. Without an optimiser,
+    or without a part that the file holds, that one is left in the file. Tensors go to the device of
+    what takes them.
 
-    A class is the same if its module and its name are; of one that the running script itself defines, its name.
+    A class is the same if its module and its name are; of one that the running script itself
+    defines, its name.
 
     >>> import tempfile
     >>> trained, fresh = nn.Linear(2, 1), nn.Linear(2, 1)
@@ -119,10 +135,9 @@ def load_checkpoint(
     >>> torch.equal(trained.weight, fresh.weight)
     True
 
-    Raises:
-        FileNotFoundError: for no file.
-        DamagedCheckpoint: for a file that is no whole checkpoint.
-        ValueError: for names, shapes or dtypes that differ, another class of optimiser or part, other parameters
+    Raises: FileNotFoundError: for no file. DamagedCheckpoint: for a file that is no whole
+        checkpoint. ValueError: for names, shapes or dtypes that differ, another class of optimiser
+        or part, other parameters
             in the optimiser, or a part that the file does not hold; each by name.
     """
     _check_parts(parts)
@@ -152,7 +167,9 @@ def load_checkpoint(
 
 
 def _with_mean(model: nn.Module, weights: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Which of the weights are parameters, and which statistics: `average_checkpoints` has names alone to go by."""
+    """Which of the weights are parameters, and which statistics: `average_checkpoints` has names
+    alone to go by.
+    """
     found = held(model)
     names = {**{name: name for name in found.state}, **found.ties}
     averaged = found.statistics & found.buffers.keys()
@@ -160,19 +177,29 @@ def _with_mean(model: nn.Module, weights: Mapping[str, Any]) -> dict[str, list[s
     same = sharing(weights, found.parameters)
     statistics = sharing(weights, {name: found.buffers[name] for name in averaged})
     return {
-        "parameters": [name for name in weights if names.get(name) in found.parameters or name in same],
+        "parameters": [
+            name for name in weights if names.get(name) in found.parameters or name in same
+        ],
         "statistics": [name for name in weights if name in found.statistics | statistics],
     }
 
 
 def _check_parts(parts: Mapping[str, Any]) -> None:
     for name, part in parts.items():
-        stateful = not isinstance(part, type) and hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
+        stateful = (
+            not isinstance(part, type)
+            and hasattr(part, "state_dict")
+            and hasattr(part, "load_state_dict")
+        )
         if not stateful and not isinstance(part, torch.Generator):
-            raise ValueError(f"part {name!r} must have state_dict and load_state_dict, got {part!r}")
+            raise ValueError(
+                f"part {name!r} must have state_dict and load_state_dict, got {part!r}"
+            )
 
 
-def _part(file: CheckpointFile, name: str, part: Stateful | torch.Generator, modules: Sequence[Any]) -> Any:
+def _part(
+    file: CheckpointFile, name: str, part: Stateful | torch.Generator, modules: Sequence[Any]
+) -> Any:
     """A part's state, if the file holds it and it is for this part."""
     if f"parts.{name}" not in file.keys:
         held = sorted(key.removeprefix("parts.") for key in file.keys if key.startswith("parts."))
@@ -183,7 +210,9 @@ def _part(file: CheckpointFile, name: str, part: Stateful | torch.Generator, mod
         owner = owner_of(part, modules)
         return numbered_state(state, part, modules[0] if owner is None else owner, places)
     if not same_class(saved := file["classes"][name], class_name(part)):
-        raise ValueError(f"part {name!r} in {file.path} was written with {saved}, not {class_name(part)}")
+        raise ValueError(
+            f"part {name!r} in {file.path} was written with {saved}, not {class_name(part)}"
+        )
     if isinstance(part, nn.Module):
         refuse_unfit(part, state, (str(file.path), f"the part {name!r}"))
     return state

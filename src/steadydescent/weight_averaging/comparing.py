@@ -10,32 +10,42 @@ from torch.nn.parameter import is_lazy
 from steadydescent.weight_averaging.named_tensors import Held, mesh_of
 
 WRAPPERS = ("_orig_mod.", "module.", "module._orig_mod.")
-"""What `torch.compile`, `DistributedDataParallel`, and the second around the first put before a model's names."""
+"""What `torch.compile`, `DistributedDataParallel`, and the second around the first put before a
+model's names.
+"""
 PLACES = ("the average", "the model")
 
 
 def refuse_unready(tensors: Mapping[str, Any], where: str) -> None:
-    """Refuse tensors that hold no values: on the meta device, or of a lazy module before its first forward pass.
+    """Refuse tensors that hold no values: on the meta device, or of a lazy module before its first
+    forward pass.
 
     Raises:
         ValueError: naming the tensor.
     """
     for name, tensor in tensors.items():
         if is_lazy(tensor):
-            raise ValueError(f"{name!r} in {where} is not initialised yet; call the model once on a batch before")
+            raise ValueError(
+                f"{name!r} in {where} is not initialised yet; call the model once on a batch before"
+            )
         if isinstance(tensor, Tensor) and tensor.is_meta:
             raise ValueError(
                 f"{name!r} in {where} is on the meta device and holds no values; "
                 "give it memory before, as model.to_empty(device='cpu') does"
             )
         if isinstance(tensor, Tensor) and tensor.is_nested:
-            raise ValueError(f"{name!r} in {where} is a nested tensor; only dense tensors are taken")
+            raise ValueError(
+                f"{name!r} in {where} is a nested tensor; only dense tensors are taken"
+            )
         if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
-            raise ValueError(f"{name!r} in {where} has the layout {tensor.layout}; only dense tensors are taken")
+            raise ValueError(
+                f"{name!r} in {where} has the layout {tensor.layout}; only dense tensors are taken"
+            )
 
 
 def check_fit(ours: Held, theirs: Held, places: tuple[str, str] = PLACES) -> None:
-    """Refuse other names, shapes or ties, and values that are not there; before anything is written.
+    """Refuse other names, shapes or ties, and values that are not there; before anything is
+    written.
 
     Raises:
         ValueError: naming the tensor.
@@ -50,7 +60,8 @@ def check_alike(
     dtypes: bool = False,
     ties: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
 ) -> None:
-    """Refuse other names or shapes, and other dtypes if asked; `places` says in words where the two are.
+    """Refuse other names or shapes, and other dtypes if asked; `places` says in words where the two
+    are.
 
     Raises:
         ValueError: naming the tensor.
@@ -66,7 +77,9 @@ def differences(
     dtypes: bool = False,
     ties: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
 ) -> Iterator[tuple[str, str]]:
-    """Name by name, where two sets of tensors differ, and the sentence that says how; what is no tensor may differ."""
+    """Name by name, where two sets of tensors differ, and the sentence that says how; what is no
+    tensor may differ.
+    """
     here, there = places
     if ours.keys() != theirs.keys():
         for name in sorted(ours.keys() ^ theirs.keys()):
@@ -84,7 +97,10 @@ def differences(
             yield name, f"{name!r} is {tensor.dtype} in {here} but {other.dtype} in {there}"
         elif mesh_of(tensor) != mesh_of(other):
             shards, whole = (here, there) if mesh_of(tensor) is not None else (there, here)
-            yield name, f"{name!r} is spread over processes in {shards} but not in {whole}, or over others"
+            yield (
+                name,
+                f"{name!r} is spread over processes in {shards} but not in {whole}, or over others",
+            )
 
 
 def _missing(
@@ -103,7 +119,9 @@ def _missing(
 
 
 def _wrapped(ours: Collection[str], theirs: Collection[str], places: tuple[str, str]) -> str:
-    """What to do about names that would be the same, were one model not compiled, or wrapped for several devices."""
+    """What to do about names that would be the same, were one model not compiled, or wrapped for
+    several devices.
+    """
     for place, names, plain in zip(places, (ours, theirs), (theirs, ours), strict=True):
         for prefix in WRAPPERS:
             if {name.replace(prefix, "", 1) for name in names} == set(plain):

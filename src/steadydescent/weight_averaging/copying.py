@@ -8,7 +8,12 @@ from torch import Tensor, nn
 
 from steadydescent.weight_averaging.named_tensors import held, sharded_class
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+)
 
 
 @torch.inference_mode(False)
@@ -16,9 +21,9 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_state_dict_pre_hooks", "_loa
 def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy.
 
-    Results of computations that a module keeps, as an attribute or buffer, are copied without their graph: the weight
-    that torch's older `weight_norm` makes, a last attention map. Modules under `fully_shard` are copied as what they
-    were before, with the shards of this process.
+    Results of computations that a module keeps, as an attribute or buffer, are copied without their
+    graph: the weight that torch's older `weight_norm` makes, a last attention map. Modules under
+    `fully_shard` are copied as what they were before, with the shards of this process.
 
     Raises:
         TypeError: naming the module and its attribute that cannot be copied.
@@ -31,7 +36,9 @@ def copy_of(model: nn.Module) -> nn.Module:
         if isinstance(value, Tensor) and not value.is_leaf
     }
     try:
-        for module in reversed(list(model.modules())):  # what is inside comes first, for what is around it to find
+        for module in reversed(
+            list(model.modules())
+        ):  # what is inside comes first, for what is around it to find
             if isinstance(module, sharded_class()):
                 memo[id(module)] = _without_sharding(module, memo)
         return deepcopy(model, memo)
@@ -43,7 +50,9 @@ def copy_of(model: nn.Module) -> nn.Module:
 
 
 def _without_sharding(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """`fully_shard` gives a module another class, hooks and a state of its own, none of which can be copied."""
+    """`fully_shard` gives a module another class, hooks and a state of its own, none of which can
+    be copied.
+    """
     kind: Any = type(module).__mro__[type(module)._orig_cls_mro_index]  # type: ignore[attr-defined]
     copy: nn.Module = kind.__new__(kind)
     for name, value in vars(module).items():
@@ -66,6 +75,10 @@ def _culprit(model: nn.Module) -> str:
                 try:
                     deepcopy(one, memo)
                 except Exception:
-                    where = f"its part {path!r} ({type(module).__name__})" if path else f"the {type(module).__name__}"
+                    where = (
+                        f"its part {path!r} ({type(module).__name__})"
+                        if path
+                        else f"the {type(module).__name__}"
+                    )
                     return f"the attribute {own_name!r} of {where}"
     return f"the {type(model).__name__}"

@@ -28,51 +28,57 @@ from steadydescent.weight_averaging.snapshots import replaced
 
 
 class EMA(nn.Module):
-    """An averaged copy of a module: a_t = a_{t−1} + w_t·(θ_t − a_{t−1}), a_0 = θ_0 (viblo-ema; morales2024exponential).
+    """An averaged copy of a module: a_t = a_{t−1} + w_t·(θ_t − a_{t−1}), a_0 = θ_0 (viblo-ema;
+    morales2024exponential).
 
-    Call `update(model)` after each optimiser step. The copy is `module`; calling the EMA evaluates it. It stays in
-    inference mode and asks for no gradients. The model is only read: training goes as it would without.
+    Call `update(model)` after each optimiser step. The copy is `module`; calling the EMA evaluates
+    it. It stays in inference mode and asks for no gradients. The model is only read: training goes
+    as it would without.
 
-    Args:
-        model: the module to average, unwrapped (`ddp.module`, not a `DistributedDataParallel`).
-        mixing: the decay β, short for `Started(β)`; or `Debiased`, `Ramped`, `TailMean`, or any function of the
+    Args: model: the module to average, unwrapped (`ddp.module`, not a `DistributedDataParallel`).
+        mixing: the decay β, short for `Started(β)`; or `Debiased`, `Ramped`, `TailMean`, or any
+        function of the
             update's number t = 1, 2, … that gives w_t in [0, 1].
         device: where the average is kept; the model's own unless given.
-        dtype: of the averaged floating-point tensors. Unless given, float32 for half precision (timm's V3 keeps
-            bfloat16 with stochastic rounding instead), else the model's own.
-        average_buffers: which buffers are averaged as weights are; all others are those of the last update.
-            True: what is known to have a mean, the running means and variances of batch norms. False: none. Names or
-            patterns, such as `["scale", "*.centre"]`: batch norms' and these. `["*"]`: all of floating point, as
-            timm does and this class did before. Unit vectors of spectral norms, masks of 0 and 1, caches and
-            quantisation scales have no mean: an average of spectral norm's vectors is too short, and layers
-            that should have norm 1 have more. A third way for batch norms is to estimate their statistics afresh:
+        dtype: of the averaged floating-point tensors. Unless given, float32 for half precision
+            (timm's V3 keeps bfloat16 with stochastic rounding instead), else the model's own.
+        average_buffers: which buffers are averaged as weights are; all others are those of the last
+            update. True: what is known to have a mean, the running means and variances of batch
+            norms. False: none. Names or patterns, such as `["scale", "*.centre"]`: batch norms' and
+            these. `["*"]`: all of floating point, as timm does and this class did before. Unit
+            vectors of spectral norms, masks of 0 and 1, caches and quantisation scales have no
+            mean: an average of spectral norm's vectors is too short, and layers that should have
+            norm 1 have more. A third way for batch norms is to estimate their statistics afresh:
             `steadydescent.normalization.reestimate(ema.module, batches)`.
 
-    - Tied weights stay tied; one that is tied or untied later is refused, since it would have two averages.
-    - Buffers that are no part of the state (`persistent=False`) and extra state (`get_extra_state`) follow the last
-      update, whatever their shape. A buffer of the state must keep its shape, and be there, when the average is made.
+    - Tied weights stay tied; one that is tied or untied later is refused, since it would have two
+      averages.
+    - Buffers that are no part of the state (`persistent=False`) and extra state (`get_extra_state`)
+      follow the last update, whatever their shape. A buffer of the state must keep its shape, and
+      be there, when the average is made.
     - Weights that are not finite are averaged as any others, and stay in the average.
-    - Parameters of 8 and 16 bits are averaged in float32, those of complex32 in complex64; others as
-      they are. So it stays when the EMA is cast, as by `ema.to(torch.bfloat16)`: the average would
-      stand still. Only where `dtype` asks for 16 bits is it cast as other modules are.
+    - Parameters of 8 and 16 bits are averaged in float32, those of complex32 in complex64; others
+      as they are. So it stays when the EMA is cast, as by `ema.to(torch.bfloat16)`: the average
+      would stand still. Only where `dtype` asks for 16 bits is it cast as other modules are.
     - A buffer in the memory of a weight is averaged as the weight is, and has memory of its own in
       the average.
     - A copy or pickle is swapped into no model, though it be made inside `swapped`.
-    - The model must be one that `copy.deepcopy` can copy; `Shadow` needs no copy. One under `fully_shard`, or
-      of `DTensor` weights, is averaged shard by shard, each process its own; the average of the former cannot be
-      called, but swapped in. Make the average after sharding.
+    - The model must be one that `copy.deepcopy` can copy; `Shadow` needs no copy. One under
+      `fully_shard`, or of `DTensor` weights, is averaged shard by shard, each process its own; the
+      average of the former cannot be called, but swapped in. Make the average after sharding.
 
-    Conventions in use: viblo-ema's printed `ModelEmaV2` averages integer buffers too, and truncates; timm's
-    `ModelEmaV3` copies them, torch's `AveragedModel` copies every buffer unless told `use_buffers=True`, `ema_pytorch`
-    leaves integer buffers as they were in the beginning. torch copies the weights at its first update, we at
-    construction. `ema_pytorch` by default looks at every tenth step alone, copies for the first hundred, and then
-    ramps its decay as 1 − (1 + t)^(−2/3); here the loop chooses when to update, and the ramp is a `mixing`.
+    Conventions in use: viblo-ema's printed `ModelEmaV2` averages integer buffers too, and
+    truncates; timm's `ModelEmaV3` copies them, torch's `AveragedModel` copies every buffer unless
+    told `use_buffers=True`, `ema_pytorch` leaves integer buffers as they were in the beginning.
+    torch copies the weights at its first update, we at construction. `ema_pytorch` by default looks
+    at every tenth step alone, copies for the first hundred, and then ramps its decay as 1 − (1 +
+    t)^(−2/3); here the loop chooses when to update, and the ramp is a `mixing`.
 
-    Raises:
-        ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`, a dtype
-            that is not floating-point or has fewer than 16 bits, a name in `average_buffers` that no
-            such buffer has, or a parameter on the meta device or of a lazy module before its first
-            batch, by name.
+    Raises: ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`,
+        a dtype
+            that is not floating-point or has fewer than 16 bits, a name in `average_buffers` that
+            no such buffer has, or a parameter on the meta device or of a lazy module before its
+            first batch, by name.
         TypeError: for a model that cannot be copied, naming the module and its attribute.
 
     >>> from steadydescent.weight_averaging import Debiased
@@ -110,33 +116,42 @@ class EMA(nn.Module):
         self._averaged = averaged_names(found, average_buffers)
         self._in_shards = any(isinstance(part, sharded_class()) for part in model.modules())
         self.module = copy_of(model)
-        for parameter in self.module.parameters():  # one by one: scripted modules refuse `requires_grad_`
+        for (
+            parameter
+        ) in self.module.parameters():  # one by one: scripted modules refuse `requires_grad_`
             parameter.requires_grad_(False)
         if device is not None:
             self.module.to(device)
         own = held(self.module)
         refuse_unready(own.state, "the average")
-        transient = {name: tensor for name, (_, tensor) in own.transient.items() if tensor is not None}
+        transient = {
+            name: tensor for name, (_, tensor) in own.transient.items() if tensor is not None
+        }
         for tensor in (*own.buffers.values(), *transient.values()):
             tensor.data = tensor.data.clone()  # those that share memory would be mixed twice
         for name, tensor in {**own.state, **transient}.items():
-            if name in self._averaged or tensor.dtype.itemsize > 1:  # 8 bits: the scales of a quantised layer
-                tensor.data = tensor.data.to(kept_dtype(tensor, dtype))  # in place, so that tied ones stay tied
+            if (
+                name in self._averaged or tensor.dtype.itemsize > 1
+            ):  # 8 bits: the scales of a quantised layer
+                tensor.data = tensor.data.to(
+                    kept_dtype(tensor, dtype)
+                )  # in place, so that tied ones stay tied
         self._swapped = False
         self.eval()
 
     def update(self, model: nn.Module) -> None:
         """Mix the model's weights in; its names and shapes must be those of the average.
 
-        Raises:
-            ValueError: for a model that does not fit, naming the tensor, or a mixing weight outside [0, 1].
-            RuntimeError: while the average is swapped in.
+        Raises: ValueError: for a model that does not fit, naming the tensor, or a mixing weight
+            outside [0, 1]. RuntimeError: while the average is swapped in.
         """
         self._mix_in(model, weight_at(self.mixing, self.updates + 1))
         self.updates += 1
 
     def set(self, model: nn.Module) -> None:
-        """Start afresh from the model's weights, as if made now: the next update is the first. Raises as `update`."""
+        """Start afresh from the model's weights, as if made now: the next update is the first.
+        Raises as `update`.
+        """
         self._mix_in(model, 1.0)
         self.updates = 0
 
@@ -149,20 +164,23 @@ class EMA(nn.Module):
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Put the average into the model for the length of a `with` block, then restore weights and buffers bitwise.
+        """Put the average into the model for the length of a `with` block, then restore weights and
+        buffers bitwise.
 
-        They are restored after an exception too, each tensor for itself, and so are the buffers that are no part of
-        the state. Both are copies: training inside the block moves neither the average nor the kept weights. Mode and
-        gradients are left alone: call `model.eval()` where that is meant. A checkpoint saved in the block holds the
-        averaged weights, while training goes on with its own (opennmt-tf).
+        They are restored after an exception too, each tensor for itself, and so are the buffers
+        that are no part of the state. Both are copies: training inside the block moves neither the
+        average nor the kept weights. Mode and gradients are left alone: call `model.eval()` where
+        that is meant. A checkpoint saved in the block holds the averaged weights, while training
+        goes on with its own (opennmt-tf).
 
-        Raises:
-            ValueError: for a model that does not fit.
-            RuntimeError: inside another such block of this EMA; at its end, for tensors that could not be put back, by
+        Raises: ValueError: for a model that does not fit. RuntimeError: inside another such block
+            of this EMA; at its end, for tensors that could not be put back, by
                 name.
         """
         if self._swapped:
-            raise RuntimeError("the average is swapped into a model already; leave that block first")
+            raise RuntimeError(
+                "the average is swapped into a model already; leave that block first"
+            )
         average = held(self.module)
         check_fit(average, held(model))
         self._swapped = True
@@ -175,8 +193,8 @@ class EMA(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the averaged copy computes; its input must have the dtype and device of the average.
 
-        Raises:
-            RuntimeError: for the average of a model under `fully_shard`, of which each process holds its shards alone.
+        Raises: RuntimeError: for the average of a model under `fully_shard`, of which each process
+            holds its shards alone.
         """
         if self._in_shards:
             raise RuntimeError(
@@ -206,7 +224,8 @@ class EMA(nn.Module):
         return super().train(False)
 
     def get_extra_state(self) -> Tensor:
-        """The number of updates, kept with the weights in `state_dict`, on the CPU so that no update waits for a GPU.
+        """The number of updates, kept with the weights in `state_dict`, on the CPU so that no
+        update waits for a GPU.
 
         `mixing` and `average_buffers` are the constructor's and not stored.
         """
@@ -217,15 +236,16 @@ class EMA(nn.Module):
         self._refuse_if_swapped()
         self.updates = _count(state)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """torch's, whole or not at all: what does not fit is refused, and nothing is changed then.
 
-        Which names fit is for the averaged module's own loader to say: our `BatchNorm` lets torch's count of batches
-        go, hooks may rename weights.
+        Which names fit is for the averaged module's own loader to say: our `BatchNorm` lets torch's
+        count of batches go, hooks may rename weights.
 
-        Raises:
-            RuntimeError: while the average is swapped in.
-            ValueError: for a number of updates that is none, and, if `strict`, for other names; for other shapes.
+        Raises: RuntimeError: while the average is swapped in. ValueError: for a number of updates
+            that is none, and, if `strict`, for other names; for other shapes.
         """
         self._refuse_if_swapped()
         if "_extra_state" in state_dict:
@@ -241,7 +261,9 @@ class EMA(nn.Module):
 
 
 def _follow(average: nn.Module, ours: Held, theirs: Held) -> None:
-    """Give an average what a model holds beside its state: buffers that are not saved, and extra state."""
+    """Give an average what a model holds beside its state: buffers that are not saved, and extra
+    state.
+    """
     for name, module in theirs.extra.items():
         if name in ours.extra:
             ours.extra[name].set_extra_state(deepcopy(module.get_extra_state()))
@@ -252,7 +274,9 @@ def _follow(average: nn.Module, ours: Held, theirs: Held) -> None:
             write(buffer, value)
         elif name not in ours.ties:
             like = [*([] if buffer is None else [buffer]), *ours.parameters.values()]
-            owner._buffers[own_name] = None if value is None else _as_kept(value, like[0] if like else value)
+            owner._buffers[own_name] = (
+                None if value is None else _as_kept(value, like[0] if like else value)
+            )
             owner._non_persistent_buffers_set.add(own_name)
 
 

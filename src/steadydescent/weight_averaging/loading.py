@@ -9,12 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from steadydescent.weight_averaging.comparing import differences, refuse_unready
-from steadydescent.weight_averaging.named_tensors import Held, has_mean, held, local, mesh_of, placed_like
+from steadydescent.weight_averaging.named_tensors import (
+    Held,
+    has_mean,
+    held,
+    local,
+    mesh_of,
+    placed_like,
+)
 from steadydescent.weight_averaging.snapshots import Snapshot
 
 
 def load_whole(
-    module: nn.Module, state: Mapping[str, Any], places: tuple[str, str], load: Callable[[Any], Any] | None = None
+    module: nn.Module,
+    state: Mapping[str, Any],
+    places: tuple[str, str],
+    load: Callable[[Any], Any] | None = None,
 ) -> Any:
     """`load_named`, but when the loader refuses, everything is put back."""
     kept = Snapshot(module, extra=True)
@@ -26,15 +36,18 @@ def load_whole(
 
 
 def load_named(
-    module: nn.Module, state: Mapping[str, Any], places: tuple[str, str], load: Callable[[Any], Any] | None = None
+    module: nn.Module,
+    state: Mapping[str, Any],
+    places: tuple[str, str],
+    load: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Load a state by the module's own loader, or by `load`.
 
-    Which names fit is the loader's to say: its hooks may rename them, add them, or let them go. Values are spread over
-    processes as the module's are. What is refused may be half loaded.
+    Which names fit is the loader's to say: its hooks may rename them, add them, or let them go.
+    Values are spread over processes as the module's are. What is refused may be half loaded.
 
-    Raises:
-        ValueError: naming the tensor that does not fit, or two that are tied in the module and differ
+    Raises: ValueError: naming the tensor that does not fit, or two that are tied in the module and
+        differ
             in the state; `places` says in words where state and module are.
     """
     found = held(module)
@@ -47,7 +60,8 @@ def load_named(
 
 
 def refuse_unfit(module: nn.Module, state: Mapping[str, Any], places: tuple[str, str]) -> None:
-    """Refuse what torch's loader would take without a word: another dtype, and a module without memory.
+    """Refuse what torch's loader would take without a word: another dtype, and a module without
+    memory.
 
     Raises:
         ValueError: naming the tensor.
@@ -79,11 +93,15 @@ def _same_values(one: Tensor, other: Tensor) -> bool:
         return one.is_meta == other.is_meta
     ours, theirs = (local(tensor).cpu() for tensor in (one, other))
     if has_mean(ours):
-        ours, theirs = (tensor.resolve_conj().reshape(-1).view(torch.uint8) for tensor in (ours, theirs))
+        ours, theirs = (
+            tensor.resolve_conj().reshape(-1).view(torch.uint8) for tensor in (ours, theirs)
+        )
     return torch.equal(ours, theirs)
 
 
-def refuse_mentioned(text: str, state: Mapping[str, Any], ours: Mapping[str, Any], places: tuple[str, str]) -> None:
+def refuse_mentioned(
+    text: str, state: Mapping[str, Any], ours: Mapping[str, Any], places: tuple[str, str]
+) -> None:
     """Say in our words which tensor a loader's error is about, if it is one that differs."""
     for name, sentence in differences(state, ours, places):
         if re.search(rf"""["']{re.escape(name)}["']|for {re.escape(name)}:""", text):
@@ -91,8 +109,12 @@ def refuse_mentioned(text: str, state: Mapping[str, Any], ours: Mapping[str, Any
 
 
 def _spread(state: Mapping[str, Any], found: Held) -> Mapping[str, Any]:
-    """The state with whole tensors as shards where the module holds shards; itself if it holds none."""
-    tensors = {name: found.state[first] for name, first in found.ties.items() if first in found.state} | found.state
+    """The state with whole tensors as shards where the module holds shards; itself if it holds
+    none.
+    """
+    tensors = {
+        name: found.state[first] for name, first in found.ties.items() if first in found.state
+    } | found.state
     spread = {name: placed_like(value, tensors.get(name)) for name, value in state.items()}
     if all(spread[name] is value for name, value in state.items()):
         return state

@@ -1,9 +1,11 @@
-"""Which average is kept: the sequence of mixing weights w_1, w_2, … as a function of the update's number.
+"""Which average is kept: the sequence of mixing weights w_1, w_2, … as a function of the update's
+number.
 
     a_t = a_{t−1} + w_t·(θ_t − a_{t−1}),  a_0 = θ_0
 
-`EMA` and `Shadow` take any function of t = 1, 2, … that gives weights in [0, 1]; these are the usual ones. A weight
-of 1 forgets all that was before. `readouts` holds the same sequences as arrays, for runs of a known length.
+`EMA` and `Shadow` take any function of t = 1, 2, … that gives weights in [0, 1]; these are the
+usual ones. A weight of 1 forgets all that was before. `readouts` holds the same sequences as
+arrays, for runs of a known length.
 """
 
 from collections.abc import Callable
@@ -22,10 +24,11 @@ Mixing = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Started:
-    """Fixed decay from the first weights on: w_t = 1 − β (viblo-ema, zh-ema; timm's `ModelEmaV2`, torch's EMA).
+    """Fixed decay from the first weights on: w_t = 1 − β (viblo-ema, zh-ema; timm's `ModelEmaV2`,
+    torch's EMA).
 
-    θ_0 keeps the share β^t. A window of n steps is β = `averages.decay_for_window(n)`. When the batch grows by κ,
-    the same memory in examples is β^κ (busbridge2023scale).
+    θ_0 keeps the share β^t. A window of n steps is β = `averages.decay_for_window(n)`. When the
+    batch grows by κ, the same memory in examples is β^κ (busbridge2023scale).
 
     Raises:
         ValueError: for β outside [0, 1).
@@ -45,7 +48,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Debiased:
-    """Bias-corrected: w_t = (1−β)/(1−β^t), the first update copies the weights (uit-slides; morales2024exponential).
+    """Bias-corrected: w_t = (1−β)/(1−β^t), the first update copies the weights (uit-slides;
+    morales2024exponential).
 
     The same as V_t/(1−β^t) of an average that started from zero: θ_0 has no share.
 
@@ -64,15 +68,18 @@ class Debiased:
     def __call__(self, step: int) -> float:
         if step == 1:
             return 1.0  # the quotient rounds, to above 1 for some β
-        return float(debias(torch.tensor(1 - self.beta, dtype=torch.float64, device="cpu"), self.beta, step))
+        return float(
+            debias(torch.tensor(1 - self.beta, dtype=torch.float64, device="cpu"), self.beta, step)
+        )
 
 
 @dataclass(frozen=True)
 class Ramped:
     """TensorFlow's ramp: w_t = 1 − min(cap, (1+t)/(10+t)), but w_1 = 1 (opennmt-tf).
 
-    Two starts are in use: (a) the first update copies the weights (opennmt-tf, which makes its average after the
-    first step); (b) w_1 = 9/11 mixes them with θ_0 (an average made before the first step). We use (a).
+    Two starts are in use: (a) the first update copies the weights (opennmt-tf, which makes its
+    average after the first step); (b) w_1 = 9/11 mixes them with θ_0 (an average made before the
+    first step). We use (a).
 
     Raises:
         ValueError: for a cap outside [0, 1).
@@ -92,10 +99,11 @@ class Ramped:
 
 @dataclass(frozen=True)
 class TailMean:
-    """Mean of all weights from update `start` on: w_t = 1/(t − start + 1), until then 1, the last weights.
+    """Mean of all weights from update `start` on: w_t = 1/(t − start + 1), until then 1, the last
+    weights.
 
-    From the first update on it is the mean of polyak1992acceleration; updated once an epoch, late in training, it is
-    SWA (izmailov2018averaging; torch's `AveragedModel` as it comes).
+    From the first update on it is the mean of polyak1992acceleration; updated once an epoch, late
+    in training, it is SWA (izmailov2018averaging; torch's `AveragedModel` as it comes).
 
     Raises:
         ValueError: for a start that is no whole number of at least 1.
@@ -114,9 +122,13 @@ class TailMean:
 
 
 def as_mixing(mixing: float | Mixing, name: str) -> Mixing:
-    """A function of the step as it is; a number β stands for `Started(β)`; errors call it by `name`."""
+    """A function of the step as it is; a number β stands for `Started(β)`; errors call it by
+    `name`.
+    """
     if isinstance(mixing, type):
-        raise ValueError(f"{name} must be a number or a function, got the class {mixing.__name__}; give it its values")
+        raise ValueError(
+            f"{name} must be a number or a function, got the class {mixing.__name__}; give it its values"
+        )
     return mixing if callable(mixing) else Started(check_share(mixing, name))
 
 

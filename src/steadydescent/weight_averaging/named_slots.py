@@ -1,4 +1,6 @@
-"""An optimiser's state with parameters by name, as checkpoints keep it, instead of torch's running number."""
+"""An optimiser's state with parameters by name, as checkpoints keep it, instead of torch's running
+number.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,7 +21,9 @@ def class_name(thing: object) -> str:
 
 
 def same_class(saved: str, ours: str) -> bool:
-    """Whether two class names mean one class; that of the script itself goes by another module when imported."""
+    """Whether two class names mean one class; that of the script itself goes by another module when
+    imported.
+    """
     if saved.startswith("__main__.") == ours.startswith("__main__."):
         return saved == ours
     script, imported = (saved, ours) if saved.startswith("__main__.") else (ours, saved)
@@ -38,7 +42,10 @@ def named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
         "optimizer": class_name(optimizer),
         "twin": _twin_name(optimizer),
         "slots": {names.get(key, key): slots for key, slots in state["state"].items()},
-        "groups": [{**group, "params": names} for group, names in zip(state["param_groups"], groups, strict=True)],
+        "groups": [
+            {**group, "params": names}
+            for group, names in zip(state["param_groups"], groups, strict=True)
+        ],
     }
 
 
@@ -50,8 +57,9 @@ def numbered_state(
 ) -> dict[str, Any]:
     """The reverse of `named_state`; `places` says in words where the state and the optimiser are.
 
-    A state is for its own class. An optimiser that shares its states with one of torch says so by `torch_class`: the
-    states of the two then go into each other, and what their groups hold is for their `load_state_dict` to judge.
+    A state is for its own class. An optimiser that shares its states with one of torch says so by
+    `torch_class`: the states of the two then go into each other, and what their groups hold is for
+    their `load_state_dict` to judge.
 
     Raises:
         ValueError: for a state that is not for this optimiser.
@@ -69,15 +77,20 @@ def numbered_state(
     if names != theirs:
         ours, saved = (f"hold the parameters {names}", f"hold {theirs}")
         raise ValueError(f"the groups of {there} {ours}, those in {here} {saved}")
-    numbers = {name: number for number, name in enumerate(name for group in names for name in group)}
+    numbers = {
+        name: number for number, name in enumerate(name for group in names for name in group)
+    }
     return {
         "state": {numbers.get(key, key): slots for key, slots in content["slots"].items()},
-        "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups],
+        "param_groups": [
+            {**group, "params": [numbers[name] for name in group["params"]]} for group in groups
+        ],
     }
 
 
 def load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to their parameter's.
+    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to
+    their parameter's.
 
     Slots of a parameter's shape are spread over processes as it is.
     """
@@ -91,7 +104,9 @@ def load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
     for number, parameter in enumerate(parameters):
         if number in state["state"]:
-            optimizer.state[parameter] = _as_saved(optimizer.state[parameter], state["state"][number])
+            optimizer.state[parameter] = _as_saved(
+                optimizer.state[parameter], state["state"][number]
+            )
 
 
 def _twin_name(optimizer: Optimizer) -> str | None:
@@ -101,7 +116,9 @@ def _twin_name(optimizer: Optimizer) -> str | None:
 
 
 def is_numbered(state: Any) -> bool:
-    """Whether an optimiser's state is as torch makes it: others can be read by their optimiser alone."""
+    """Whether an optimiser's state is as torch makes it: others can be read by their optimiser
+    alone.
+    """
     return isinstance(state, dict) and state.keys() == {"state", "param_groups"}
 
 
@@ -120,14 +137,20 @@ def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
     for number, group in enumerate(optimizer.param_groups):
         for position, parameter in enumerate(group["params"]):
             if parameter not in names:
-                raise ValueError(f"parameter {position} of the optimizer's group {number} is none of the model's")
+                raise ValueError(
+                    f"parameter {position} of the optimizer's group {number} is none of the model's"
+                )
     return [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
 
 
 def _as_saved(loaded: Any, saved: Any) -> Any:
     """The saved tensors, on the devices that torch has chosen for them."""
     if isinstance(loaded, Tensor):
-        return saved.to(loaded.device) if isinstance(saved, Tensor) and saved.dtype != loaded.dtype else loaded
+        return (
+            saved.to(loaded.device)
+            if isinstance(saved, Tensor) and saved.dtype != loaded.dtype
+            else loaded
+        )
     if isinstance(loaded, dict):
         return {key: _as_saved(value, saved.get(key, value)) for key, value in loaded.items()}
     if isinstance(loaded, list | tuple):

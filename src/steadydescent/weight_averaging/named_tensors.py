@@ -27,7 +27,9 @@ class Held:
     ties: dict[str, str] = field(default_factory=dict)
     """Every further name of a tensor → its first."""
     statistics: set[str] = field(default_factory=set)
-    """Running means and variances of batch norms: torch's, ours, and whatever keeps both under these names."""
+    """Running means and variances of batch norms: torch's, ours, and whatever keeps both under
+    these names.
+    """
     extra: dict[str, nn.Module] = field(default_factory=dict)
     """Modules with a `get_extra_state` of their own."""
 
@@ -38,10 +40,11 @@ class Held:
 
 
 def held(module: nn.Module) -> Held:
-    """What a module holds, in one walk where torch takes three; parameters under `fully_shard` as its shards.
+    """What a module holds, in one walk where torch takes three; parameters under `fully_shard` as
+    its shards.
 
-    After a forward pass `fully_shard` may leave the gathered weights in their place: they go before they are read,
-    since what is written into them would be lost.
+    After a forward pass `fully_shard` may leave the gathered weights in their place: they go before
+    they are read, since what is written into them would be lost.
     """
     found = Held()
     _collect(module, "", found, {}, sharded_class())
@@ -49,11 +52,15 @@ def held(module: nn.Module) -> Held:
 
 
 def sharded_class() -> Any:
-    """torch's class of modules under `fully_shard`, for `isinstance`; an empty tuple where nobody has imported it."""
+    """torch's class of modules under `fully_shard`, for `isinstance`; an empty tuple where nobody
+    has imported it.
+    """
     return getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
 
 
-def _collect(module: nn.Module, prefix: str, found: Held, seen: dict[int, str], sharded: Any) -> None:
+def _collect(
+    module: nn.Module, prefix: str, found: Held, seen: dict[int, str], sharded: Any
+) -> None:
     if isinstance(module, sharded):
         module.reshard()
     if type(module).get_extra_state is not nn.Module.get_extra_state:
@@ -96,25 +103,30 @@ def named_tensors(module: nn.Module) -> Tensors:
 
 
 def has_mean(tensor: Any) -> bool:
-    """Whether values of this kind can be averaged: real or complex numbers; counters and flags cannot."""
+    """Whether values of this kind can be averaged: real or complex numbers; counters and flags
+    cannot.
+    """
     return isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
 
 
 def averaged_names(of: Held, average_buffers: bool | Collection[str]) -> frozenset[str]:
-    """Names of what is averaged: parameters, batch-norm statistics unless `average_buffers` is False, buffers it names.
+    """Names of what is averaged: parameters, batch-norm statistics unless `average_buffers` is
+    False, buffers it names.
 
     A buffer in the memory of one of these is averaged as it is: two values of one place would undo
     each other.
 
-    Raises:
-        ValueError: for text in place of a list of names, and a name or pattern that no buffer of real or complex
+    Raises: ValueError: for text in place of a list of names, and a name or pattern that no buffer
+        of real or complex
             numbers has.
     """
     chosen = {name for name, tensor in of.parameters.items() if has_mean(tensor)}
     if average_buffers is not False:
         chosen |= {name for name in of.statistics & of.buffers.keys() if has_mean(of.buffers[name])}
     if not isinstance(average_buffers, bool):
-        chosen |= named_buffers(average_buffers, {name for name, tensor in of.buffers.items() if has_mean(tensor)})
+        chosen |= named_buffers(
+            average_buffers, {name for name, tensor in of.buffers.items() if has_mean(tensor)}
+        )
     numbers = {name: tensor for name, tensor in of.buffers.items() if has_mean(tensor)}
     return frozenset(chosen | sharing(numbers, {name: of.state[name] for name in chosen}))
 
@@ -127,8 +139,12 @@ def named_buffers(patterns: Collection[str], names: Collection[str]) -> set[str]
     """
     several = isinstance(patterns, Collection) and not isinstance(patterns, str)
     if not several or not all(isinstance(pattern, str) for pattern in patterns):
-        raise ValueError(f"average_buffers must be True, False or a list of names or patterns, got {patterns!r}")
-    matches = {pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns}
+        raise ValueError(
+            f"average_buffers must be True, False or a list of names or patterns, got {patterns!r}"
+        )
+    matches = {
+        pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns
+    }
     for pattern, matched in matches.items():
         if not matched:
             raise ValueError(
@@ -139,9 +155,11 @@ def named_buffers(patterns: Collection[str], names: Collection[str]) -> set[str]
 
 
 def kept_dtype(tensor: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
-    """The dtype that the average of a tensor is kept in: `dtype` if given, else its own but float32 for fewer bits.
+    """The dtype that the average of a tensor is kept in: `dtype` if given, else its own but float32
+    for fewer bits.
 
-    In half precision w·(θ − a) is below the resolution of a as soon as w is small, and the average stands still.
+    In half precision w·(θ − a) is below the resolution of a as soon as w is small, and the average
+    stands still.
     """
     if not has_mean(tensor):
         return tensor.dtype
@@ -176,7 +194,9 @@ def _spans(tensor: Any) -> list[tuple[Any, int, int]]:
     if (here := local(tensor)).is_meta or here.numel() == 0:
         return []
     start, storage = here.data_ptr(), (here.device, here.untyped_storage().data_ptr())
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(here.shape, here.stride(), strict=True))
+    reach = 1 + sum(
+        (size - 1) * stride for size, stride in zip(here.shape, here.stride(), strict=True)
+    )
     return [(storage, start, start + reach * here.itemsize)]
 
 
@@ -185,9 +205,11 @@ def _spans(tensor: Any) -> list[tuple[Any, int, int]]:
 
 @torch.no_grad()
 def mix_in(averages: Tensors, values: Tensors, weight: float, averaged: Collection[str]) -> None:
-    """a ← a + w·(θ − a) in place for the names in `averaged`, a ← θ for the others; all names and shapes must fit.
+    """a ← a + w·(θ − a) in place for the names in `averaged`, a ← θ for the others; all names and
+    shapes must fit.
 
-    As `readouts.mix`, but without a tensor between: by torch's `lerp`, for all tensors that are alike at once.
+    As `readouts.mix`, but without a tensor between: by torch's `lerp`, for all tensors that are
+    alike at once.
     """
     together: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
     for name, average in averages.items():
@@ -208,11 +230,13 @@ def mix_in(averages: Tensors, values: Tensors, weight: float, averaged: Collecti
 def write(target: Tensor, value: Tensor) -> None:
     """Copy a value into a tensor in place.
 
-    One whose elements share memory, as `expand` makes, stays so if these are equal in the value, else
-    it gets its own.
-    What a model has made in torch's inference mode can be changed in that mode alone.
+    One whose elements share memory, as `expand` makes, stays so if these are equal in the value,
+    else it gets its own. What a model has made in torch's inference mode can be changed in that
+    mode alone.
     """
-    if any(stride == 0 and size > 1 for size, stride in zip(target.shape, target.stride(), strict=True)):
+    if any(
+        stride == 0 and size > 1 for size, stride in zip(target.shape, target.stride(), strict=True)
+    ):
         value = value.to(target.device, target.dtype)
         once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in target.stride())
         if torch.equal(value[once].expand_as(value), value):
@@ -232,7 +256,9 @@ def copied(tensors: Tensors) -> Tensors:
 
 
 def copy_as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """A copy outside autograd that can be changed in place later, though it be made in inference mode."""
+    """A copy outside autograd that can be changed in place later, though it be made in inference
+    mode.
+    """
     with torch.inference_mode(False):
         return tensor.detach().to(device or tensor.device, dtype, copy=True)
 

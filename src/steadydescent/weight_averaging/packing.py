@@ -1,13 +1,15 @@
-"""Nested values as JSON and named tensors, and back: type and value come back as they were, or packing refuses.
+"""Nested values as JSON and named tensors, and back: type and value come back as they were, or
+packing refuses.
 
-What is not its value does not come back. A tensor keeps dtype, shape and values, and the order of its
-axes where it is dense; it comes back on the CPU, in memory of its own, without graph, hooks and
+What is not its value does not come back. A tensor keeps dtype, shape and values, and the order of
+its axes where it is dense; it comes back on the CPU, in memory of its own, without graph, hooks and
 attributes, and `requires_grad` is kept for parameters alone. A numpy array keeps dtype, shape and
 values; it comes back in C order and can be written to.
 
-Taken are None, bool, int, float, complex, str, bytes; list, tuple, set, frozenset, dict, OrderedDict, defaultdict,
-Counter and deque of them, with keys of all that can be one; tensors and parameters; numpy's scalars and arrays of
-numbers and times; `torch.Size`, `torch.dtype`, `torch.device`. Subclasses are refused: what they are stands in code.
+Taken are None, bool, int, float, complex, str, bytes; list, tuple, set, frozenset, dict,
+OrderedDict, defaultdict, Counter and deque of them, with keys of all that can be one; tensors and
+parameters; numpy's scalars and arrays of numbers and times; `torch.Size`, `torch.dtype`,
+`torch.device`. Subclasses are refused: what they are stands in code.
 """
 
 import math
@@ -25,17 +27,29 @@ from steadydescent.weight_averaging.named_tensors import mesh_of
 
 DEEPEST = 50
 """Nests inside each other; JSON's own reader gives up at about a thousand."""
-_FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (bool, dict, float, int, list, set, str, tuple)}
+_FACTORIES: dict[str, Any] = {
+    kind.__name__: kind for kind in (bool, dict, float, int, list, set, str, tuple)
+}
 _NUMPY_KINDS = "biufcmM"
 _STORED = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool),
-    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2),
+    *(
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+    ),
 }
 """What all versions of safetensors know; other dtypes are stored as their bytes."""
 
 
 class Packer:
-    """Packs values; `tensors` collects theirs under dotted names, on the CPU and in memory of their own."""
+    """Packs values; `tensors` collects theirs under dotted names, on the CPU and in memory of their
+    own.
+    """
 
     def __init__(self, digest: Callable[[Tensor], str]) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -79,7 +93,10 @@ class Packer:
 
         def inside() -> list[Any]:
             places = ((f"{name}.{_label(key)}", key, item) for key, item in values.items())
-            return [[self.pack(key, f"the key {place}"), self.pack(item, place)] for place, key, item in places]
+            return [
+                [self.pack(key, f"the key {place}"), self.pack(item, place)]
+                for place, key, item in places
+            ]
 
         return self._inside(name, inside)
 
@@ -89,23 +106,38 @@ class Packer:
             raise TypeError(
                 f"{name} is an OrderedDict with attributes {sorted(foreign)}, which a checkpoint cannot hold"
             )
-        return {"ordered": [self.pairs(value, name), self.pack(vars(value).get("_metadata"), f"{name}._metadata")]}
+        return {
+            "ordered": [
+                self.pairs(value, name),
+                self.pack(vars(value).get("_metadata"), f"{name}._metadata"),
+            ]
+        }
 
     def default(self, value: defaultdict[Any, Any], name: str) -> Any:
         """With its factory, if that is a type of Python's."""
         factory = value.default_factory
         if factory is not None and _FACTORIES.get(getattr(factory, "__name__", "")) is not factory:
-            raise TypeError(f"{name} is a defaultdict of {factory!r}; a checkpoint knows {sorted(_FACTORIES)} alone")
+            raise TypeError(
+                f"{name} is a defaultdict of {factory!r}; a checkpoint knows {sorted(_FACTORIES)} alone"
+            )
         return {"defaultdict": [factory and factory.__name__, self.pairs(value, name)]}
 
     def array(self, value: np.ndarray, name: str) -> Any:
         """The bytes of a numpy array as a tensor."""
         flat = np.frombuffer(bytearray(value.tobytes()), np.uint8)
-        return {"array": [_numpy_dtype(value, name), list(value.shape), self._stored(torch.from_numpy(flat), name)]}
+        return {
+            "array": [
+                _numpy_dtype(value, name),
+                list(value.shape),
+                self._stored(torch.from_numpy(flat), name),
+            ]
+        }
 
     def _tensor(self, value: Tensor, name: str) -> Any:
         if is_lazy(value):
-            raise TypeError(f"{name} is not initialised yet; call the module once on a batch before")
+            raise TypeError(
+                f"{name} is not initialised yet; call the module once on a batch before"
+            )
         whole = value.detach()
         if mesh_of(value) is not None:
             self.sharded = True
@@ -114,15 +146,27 @@ class Packer:
             parts = "give it its parts, tensor.unbind()"
             raise TypeError(f"{name} is a nested tensor; a checkpoint cannot hold it: {parts}")
         if value.is_meta or value.layout != torch.strided or value.is_quantized:
-            what = "is on the meta device and holds no values" if value.is_meta else f"is {value.layout}, not dense"
-            raise TypeError(f"{name} {'is quantised' if value.is_quantized else what}; a checkpoint cannot hold it")
+            what = (
+                "is on the meta device and holds no values"
+                if value.is_meta
+                else f"is {value.layout}, not dense"
+            )
+            raise TypeError(
+                f"{name} {'is quantised' if value.is_quantized else what}; a checkpoint cannot hold it"
+            )
         if type(whole) not in (Tensor, nn.Parameter):
             raise _refusal(value, name)
         stored = self._stored(whole, name)
-        return {"parameter": [value.requires_grad, stored]} if isinstance(value, nn.Parameter) else stored
+        return (
+            {"parameter": [value.requires_grad, stored]}
+            if isinstance(value, nn.Parameter)
+            else stored
+        )
 
     def _stored(self, value: Tensor, name: str) -> Any:
-        """Where a tensor's values are, and what safetensors does not say: an odd dtype, another order of its axes."""
+        """Where a tensor's values are, and what safetensors does not say: an odd dtype, another
+        order of its axes.
+        """
         own, count = name, 2
         while own in self.tensors:  # keys with dots, 1 beside "1"
             own, count = f"{name}~{count}", count + 1
@@ -168,7 +212,9 @@ _PACKERS: dict[type, Callable[[Packer, Any, str], Any]] = {
     str: _text,
     int: _int,
     float: _float,
-    complex: lambda packer, value, name: {"complex": [_float(packer, part, name) for part in (value.real, value.imag)]},
+    complex: lambda packer, value, name: {
+        "complex": [_float(packer, part, name) for part in (value.real, value.imag)]
+    },
     bytes: lambda packer, value, name: {"bytes": value.hex()},
     list: lambda packer, value, name: {"list": packer.items(value, name)},
     tuple: lambda packer, value, name: {"tuple": packer.items(value, name)},
@@ -189,8 +235,16 @@ _PACKERS: dict[type, Callable[[Packer, Any, str], Any]] = {
 def _numpy_dtype(value: Any, name: str) -> str:
     dtype = value.dtype
     again = np.dtype(dtype.str) if dtype.kind in _NUMPY_KINDS else None
-    if again != dtype or again.type is not dtype.type or dtype.metadata or dtype.itemsize > 16 or dtype.char in "gG":
-        raise TypeError(f"{name} is numpy's {dtype} ({type(value).__name__}); a checkpoint holds its numbers and times")
+    if (
+        again != dtype
+        or again.type is not dtype.type
+        or dtype.metadata
+        or dtype.itemsize > 16
+        or dtype.char in "gG"
+    ):
+        raise TypeError(
+            f"{name} is numpy's {dtype} ({type(value).__name__}); a checkpoint holds its numbers and times"
+        )
     return str(dtype.str)
 
 
@@ -204,8 +258,8 @@ def _refusal(value: Any, name: str) -> TypeError:
 def unpacked(packed: Any, tensor: Callable[[str, str], Tensor]) -> Any:
     """What was packed; `tensor(name, digest)` reads and verifies one.
 
-    Raises:
-        LookupError, TypeError, ValueError, RuntimeError, OverflowError: for JSON that no `Packer` writes.
+    Raises: LookupError, TypeError, ValueError, RuntimeError, OverflowError: for JSON that no
+        `Packer` writes.
     """
     if not isinstance(packed, dict):
         if isinstance(packed, list):
@@ -217,7 +271,9 @@ def unpacked(packed: Any, tensor: Callable[[str, str], Tensor]) -> Any:
     return _UNPACKERS[kind](content, lambda value: unpacked(value, tensor))
 
 
-def _from_stored(tensor: Callable[[str, str], Tensor], name: str, digest: str, *more: Any) -> Tensor:
+def _from_stored(
+    tensor: Callable[[str, str], Tensor], name: str, digest: str, *more: Any
+) -> Tensor:
     value = tensor(name, digest)
     if not more:
         return value
@@ -277,6 +333,8 @@ _UNPACKERS: dict[str, Callable[[Any, Callable[[Any], Any]], Any]] = {
     "dtype": lambda content, unpack: _dtype(content),
     "device": lambda content, unpack: torch.device(content),
     "scalar": lambda content, unpack: _array(content[0], bytes.fromhex(content[1]))[0],
-    "array": lambda content, unpack: _array(content[0], unpack(content[2]).numpy().tobytes()).reshape(content[1]),
+    "array": lambda content, unpack: _array(
+        content[0], unpack(content[2]).numpy().tobytes()
+    ).reshape(content[1]),
     "parameter": lambda content, unpack: nn.Parameter(unpack(content[1]), content[0]),
 }

@@ -2,8 +2,8 @@
 
     a_t = a_{t−1} + w_t·(θ_t − a_{t−1})
 
-One line, one accumulator each. The sequence w_1 … w_T tells the readouts apart: always 1 is the last
-weights, 1/t the mean, (1−β)/(1−β^t) the debiased exponential moving average, and so on.
+One line, one accumulator each. The sequence w_1 … w_T tells the readouts apart: always 1 is the
+last weights, 1/t the mean, (1−β)/(1−β^t) the debiased exponential moving average, and so on.
 """
 
 from dataclasses import dataclass, replace
@@ -48,7 +48,9 @@ def ema_weights(total: int, beta: float) -> Weights:
 
 @cache
 def ramped_weights(total: int, cap: float = 0.9999) -> Weights:
-    """Ramped EMA (opennmt-tf): w_t = 1 − min(cap, (1+t)/(10+t)); the first update copies the weights."""
+    """Ramped EMA (opennmt-tf): w_t = 1 − min(cap, (1+t)/(10+t)); the first update copies the
+    weights.
+    """
     check_count(total, "total")
     weights = np.array([1.0] + [1 - ramped_decay(step, cap) for step in range(2, total + 1)])
     weights.flags.writeable = False  # one array serves every run of this length
@@ -56,7 +58,8 @@ def ramped_weights(total: int, cap: float = 0.9999) -> Weights:
 
 
 def tail_weights(total: int, length: int) -> Weights:
-    """Mean of the last `length` steps (tail averaging, SWA with one value per step): w_t = 1/k from its k-th step on.
+    """Mean of the last `length` steps (tail averaging, SWA with one value per step): w_t = 1/k from
+    its k-th step on.
 
     >>> tail_weights(4, 2).tolist()
     [0.0, 0.0, 1.0, 0.5]
@@ -67,7 +70,8 @@ def tail_weights(total: int, length: int) -> Weights:
 
 
 def checkpoint_weights(total: int, count: int, every: int) -> Weights:
-    """Mean of the last `count` checkpoints, `every` steps apart, the end included (opennmt-tf): w_t = 1/j at the j-th.
+    """Mean of the last `count` checkpoints, `every` steps apart, the end included (opennmt-tf): w_t
+    = 1/j at the j-th.
 
     >>> checkpoint_weights(6, 2, 3).tolist()
     [0.0, 0.0, 1.0, 0.0, 0.0, 0.5]
@@ -111,9 +115,9 @@ class Readout:
     """Weights taken from a run for evaluation.
 
     `source` names the accumulator that it reads; `start_share` is β^T, the share of the first
-    weights θ₀ in an EMA that was started at them: a_start = (1 − β^T)·a_debiased + β^T·θ₀. `statistics` says where
-    its batch-norm statistics come from: averaged as the weights are, copied from the last weights, or estimated anew
-    with the averaged weights.
+    weights θ₀ in an EMA that was started at them: a_start = (1 − β^T)·a_debiased + β^T·θ₀.
+    `statistics` says where its batch-norm statistics come from: averaged as the weights are, copied
+    from the last weights, or estimated anew with the averaged weights.
     """
 
     name: str
@@ -124,10 +128,11 @@ class Readout:
 
 @cache  # every run of a sweep asks for the same ones
 def parse(name: str, total: int) -> tuple[Readout, Weights | None]:
-    """A readout's name, such as `ema-10` in a run of `total` steps → the readout and its mixing weights.
+    """A readout's name, such as `ema-10` in a run of `total` steps → the readout and its mixing
+    weights.
 
-    The weights are None for `last`, which needs no accumulator. `ema-10/copied` names the same weights with the last
-    batch-norm statistics.
+    The weights are None for `last`, which needs no accumulator. `ema-10/copied` names the same
+    weights with the last batch-norm statistics.
 
     >>> readout, weights = parse("tail-50/copied", total=4)
     >>> readout.source, readout.statistics, weights.tolist()
@@ -159,7 +164,11 @@ def _parse(name: str, total: int) -> tuple[Readout, Weights | None]:
         if kind == "at":
             return Readout(name, name), snapshot_weights(total, round(total * value / 100))
         if kind == "checkpoints" and value == int(value):
-            return Readout(name, name), checkpoint_weights(total, int(value), max(1, total // CHECKPOINTS_PER_RUN))
+            return Readout(name, name), checkpoint_weights(
+                total, int(value), max(1, total // CHECKPOINTS_PER_RUN)
+            )
     except ValueError as error:
-        raise ValueError(f"readout {name!r} does not fit a run of {total} steps ({error}); allowed: {KINDS}") from None
+        raise ValueError(
+            f"readout {name!r} does not fit a run of {total} steps ({error}); allowed: {KINDS}"
+        ) from None
     raise ValueError(f"unknown readout {name!r}; allowed: {KINDS}")

@@ -1,4 +1,6 @@
-"""A running average of weights as a dictionary beside the model: `register`, `update`, `apply_shadow`, `restore`."""
+"""A running average of weights as a dictionary beside the model: `register`, `update`,
+`apply_shadow`, `restore`.
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,22 +26,23 @@ from steadydescent.weight_averaging.snapshots import Snapshot, put
 
 
 class Shadow:
-    """The average in zh-ema's form: shadow weights by name, put into the model for evaluation, then taken out again.
+    """The average in zh-ema's form: shadow weights by name, put into the model for evaluation, then
+    taken out again.
 
-    Against zh-ema's class: buffers are covered (batch-norm statistics there stay those of the last weights), and frozen
-    parameters, whose average is their value; nothing is aliased, so training while the shadow is applied corrupts
-    neither shadow nor kept weights; a verb out of its order is refused instead of losing the trained weights.
-    It holds no second module, only tensors; for one that can be called, see `EMA`.
+    Against zh-ema's class: buffers are covered (batch-norm statistics there stay those of the last
+    weights), and frozen parameters, whose average is their value; nothing is aliased, so training
+    while the shadow is applied corrupts neither shadow nor kept weights; a verb out of its order is
+    refused instead of losing the trained weights. It holds no second module, only tensors; for one
+    that can be called, see `EMA`.
 
-    Args:
-        model: the module whose weights are averaged; it must keep its names and shapes.
-        decay: β, short for `Started(β)`, or any other mixing weights.
-        average_buffers: which buffers are averaged, as for `EMA`: True for the statistics of batch norms, False for
+    Args: model: the module whose weights are averaged; it must keep its names and shapes. decay: β,
+        short for `Started(β)`, or any other mixing weights. average_buffers: which buffers are
+        averaged, as for `EMA`: True for the statistics of batch norms, False for
             none, names or patterns for these beside them. All others are those of the last update.
 
-    `shadow` is empty until `register`; half-precision weights are averaged in float32. Sharded models (`fully_shard`,
-    `DTensor`) are averaged shard by shard, each process its own. Buffers that are no part of the state stay the
-    model's own.
+    `shadow` is empty until `register`; half-precision weights are averaged in float32. Sharded
+    models (`fully_shard`, `DTensor`) are averaged shard by shard, each process its own. Buffers
+    that are no part of the state stay the model's own.
 
     Raises:
         ValueError: for β outside [0, 1), or a class such as `Debiased` in place of `Debiased(β)`.
@@ -59,7 +62,11 @@ class Shadow:
     """
 
     def __init__(
-        self, model: nn.Module, decay: float | Mixing, *, average_buffers: bool | Collection[str] = True
+        self,
+        model: nn.Module,
+        decay: float | Mixing,
+        *,
+        average_buffers: bool | Collection[str] = True,
     ) -> None:
         self.model = model
         self.mixing = as_mixing(decay, "decay")
@@ -72,27 +79,30 @@ class Shadow:
     def register(self) -> None:
         """Start the average at the model's weights; registering again starts afresh.
 
-        Raises:
-            RuntimeError: while the shadow is applied.
-            ValueError: for a tensor on the meta device or of a lazy module before its first batch, by name.
+        Raises: RuntimeError: while the shadow is applied. ValueError: for a tensor on the meta
+            device or of a lazy module before its first batch, by name.
         """
         self._refuse_if_applied("register")
         found = held(self.model)
         refuse_unready(found.state, "the model")
         self._averaged = averaged_names(found, self._average_buffers)
-        self.shadow = {name: copy_as(tensor, self._dtype_of(name, tensor)) for name, tensor in found.state.items()}
+        self.shadow = {
+            name: copy_as(tensor, self._dtype_of(name, tensor))
+            for name, tensor in found.state.items()
+        }
         self.updates = 0
 
     def update(self) -> None:
         """Mix the model's weights into the shadow; call it after each optimiser step.
 
-        Raises:
-            RuntimeError: before `register` or while the shadow is applied.
-            ValueError: if the model's names or shapes have changed, or for a mixing weight outside [0, 1].
+        Raises: RuntimeError: before `register` or while the shadow is applied. ValueError: if the
+            model's names or shapes have changed, or for a mixing weight outside [0, 1].
         """
         self._refuse_if_applied("update")
         self._refuse_if_unregistered()
-        mix_in(self.shadow, self._fitting(), weight_at(self.mixing, self.updates + 1), self._averaged)
+        mix_in(
+            self.shadow, self._fitting(), weight_at(self.mixing, self.updates + 1), self._averaged
+        )
         self.updates += 1
 
     def apply_shadow(self) -> None:
@@ -114,24 +124,29 @@ class Shadow:
         self._trained = kept
 
     def restore(self) -> None:
-        """Put the trained weights and all buffers back, bitwise, whatever happened to the model meanwhile.
+        """Put the trained weights and all buffers back, bitwise, whatever happened to the model
+        meanwhile.
 
         Each tensor is put back for itself, so that one that fails leaves no other averaged.
 
-        Raises:
-            RuntimeError: when no shadow is applied; for tensors that could not be put back, by name: `restore` may then
+        Raises: RuntimeError: when no shadow is applied; for tensors that could not be put back, by
+            name: `restore` may then
                 be called again.
         """
         if self._trained is None:
-            raise RuntimeError("restore needs apply_shadow first; the model holds its trained weights")
+            raise RuntimeError(
+                "restore needs apply_shadow first; the model holds its trained weights"
+            )
         self._trained.restore()
         self._trained = None
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
-        """`apply_shadow` for the length of a `with` block, and `restore` after it, after an exception too.
+        """`apply_shadow` for the length of a `with` block, and `restore` after it, after an
+        exception too.
 
-        A checkpoint saved in the block holds the averaged weights, while training goes on with its own (opennmt-tf).
+        A checkpoint saved in the block holds the averaged weights, while training goes on with its
+        own (opennmt-tf).
         """
         self.apply_shadow()
         try:
@@ -140,15 +155,16 @@ class Shadow:
             self.restore()
 
     def state_dict(self) -> dict[str, Any]:
-        """The shadow weights, in memory of their own, and the number of updates; not the model, nor the decay."""
+        """The shadow weights, in memory of their own, and the number of updates; not the model, nor
+        the decay.
+        """
         return {"updates": self.updates, "shadow": copied(self.shadow)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict`; needs no `register`.
 
-        Raises:
-            RuntimeError: while the shadow is applied.
-            ValueError: for what is no shadow's state, and for shadow weights that do not fit the model, by name.
+        Raises: RuntimeError: while the shadow is applied. ValueError: for what is no shadow's
+            state, and for shadow weights that do not fit the model, by name.
         """
         self._refuse_if_applied("load_state_dict")
         if not isinstance(state, Mapping) or not {"shadow", "updates"} <= state.keys():
@@ -157,7 +173,9 @@ class Shadow:
         updates = check_count(state["updates"], "updates", least=0)
         found = held(self.model)
         weights = found.state
-        saved = {name: placed_like(tensor, weights.get(name)) for name, tensor in state["shadow"].items()}
+        saved = {
+            name: placed_like(tensor, weights.get(name)) for name, tensor in state["shadow"].items()
+        }
         if saved:  # empty before `register`
             check_alike(saved, weights, ("the saved shadow", "the model"), ties=({}, found.ties))
         self.shadow = {
@@ -173,12 +191,16 @@ class Shadow:
         return found.state
 
     def _dtype_of(self, name: str, tensor: Tensor) -> torch.dtype:
-        """That of the average; what is copied as it is, such as the scales of a quantised layer, keeps its own."""
+        """That of the average; what is copied as it is, such as the scales of a quantised layer,
+        keeps its own.
+        """
         return kept_dtype(tensor) if name in self._averaged else tensor.dtype
 
     def _refuse_if_applied(self, verb: str) -> None:
         if self._trained is not None:
-            raise RuntimeError(f"{verb} while the shadow is applied would lose weights; call restore first")
+            raise RuntimeError(
+                f"{verb} while the shadow is applied would lose weights; call restore first"
+            )
 
     def _refuse_if_unregistered(self) -> None:
         if not self.shadow:

@@ -12,7 +12,8 @@ from steadydescent.weight_averaging.named_tensors import Tensors, copy_as, held,
 
 
 class Snapshot:
-    """Copies of all parameters and buffers of a module, with the tensors themselves and the modules that hold them.
+    """Copies of all parameters and buffers of a module, with the tensors themselves and the modules
+    that hold them.
 
     With `extra`, the state that modules give through `get_extra_state` is kept, too.
     """
@@ -29,10 +30,15 @@ class Snapshot:
         copies = {id(tensor): _copy(tensor) for *_, tensor in self._places if tensor is not None}
         # by place: in a copy of this, tensors have other ids
         self._copies = [copies.get(id(tensor)) for *_, tensor in self._places]
-        self._extra = [(part, deepcopy(part.get_extra_state())) for part in found.extra.values()] if extra else []
+        self._extra = (
+            [(part, deepcopy(part.get_extra_state())) for part in found.extra.values()]
+            if extra
+            else []
+        )
 
     def restore(self) -> None:
-        """Put all back, bitwise, each tensor for itself: one that cannot be keeps none of the others from it.
+        """Put all back, bitwise, each tensor for itself: one that cannot be keeps none of the
+        others from it.
 
         Raises:
             RuntimeError: naming what could not be put back.

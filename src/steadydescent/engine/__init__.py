@@ -1,0 +1,3 @@
+"""The engine: tasks, runs, and the stack that trains them. It may import techniques, never the
+study.
+"""

@@ -1,0 +1,1 @@
+"""The book: numbers, figures and pages made from results."""

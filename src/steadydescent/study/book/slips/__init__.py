@@ -1,0 +1,22 @@
+"""The slips in the five sources, each with the right value computed by this library: the errata
+page as data.
+"""
+
+from steadydescent.study.book.slips.opennmt_tf import OPENNMT_TF, RAMP_AND_FLOOR
+from steadydescent.study.book.slips.slip import LANGUAGES, Remark, Slip, Value, number
+from steadydescent.study.book.slips.uit_slides import UIT_SLIDES
+from steadydescent.study.book.slips.uit_slides_optimizers import UIT_SLIDES_OPTIMIZERS
+from steadydescent.study.book.slips.viblo import LATE_START, VIBLO_EMA, VIBLO_LR
+from steadydescent.study.book.slips.zh_ema import ZH_EMA
+
+SLIPS: tuple[Slip, ...] = tuple(
+    sorted(
+        (*UIT_SLIDES, *UIT_SLIDES_OPTIMIZERS, *VIBLO_EMA, *VIBLO_LR, *ZH_EMA, *OPENNMT_TF),
+        key=lambda slip: slip.number,
+    )
+)
+"""Every slip, by number; a number, once given, stays."""
+REMARKS: tuple[Remark, ...] = (*RAMP_AND_FLOOR, *LATE_START)
+"""What is right and still easy to trip over."""
+
+__all__ = ["LANGUAGES", "REMARKS", "SLIPS", "Remark", "Slip", "Value", "number"]

@@ -1,0 +1,118 @@
+"""Sphinx extension of the book: every number, verdict, alt text and caption comes from data, none
+is typed.
+
+Roles: ``result``, ``verdict``. Directives: ``claim``, ``verdicts``, ``holds``, ``origin``,
+``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever the text refers to and the data do
+not hold is a warning; the book is built with ``-W``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sphinx.errors import ExtensionError
+
+from steadydescent.study.book.build import BUILDER
+from steadydescent.study.book.sphinx.cite import HowToCite
+from steadydescent.study.book.sphinx.claims import Claim, Holds, Verdicts
+from steadydescent.study.book.sphinx.elements import anchors_of, findings_of, warn
+from steadydescent.study.book.sphinx.figures import DataFigure, VegaChart
+from steadydescent.study.book.sphinx.origin import Origin
+from steadydescent.study.book.sphinx.outputs import CellOutputs
+from steadydescent.study.book.sphinx.pages import (
+    escape_metatags,
+    load_charts,
+    protect_pages,
+    write_permalinks,
+)
+from steadydescent.study.book.sphinx.roles import Result, Verdict
+from steadydescent.study.book.sphinx.slips import Slips
+from steadydescent.study.book.sphinx.sources import ResolveSources, source_reference
+from steadydescent.study.training.processes import follow
+
+DIRECTIVES = {
+    "claim": Claim,
+    "verdicts": Verdicts,
+    "holds": Holds,
+    "origin": Origin,
+    "datafig": DataFigure,
+    "vegachart": VegaChart,
+    "howtocite": HowToCite,
+    "slips": Slips,
+}
+
+
+def _end_with_the_command(app) -> None:
+    """A command that is killed cannot end what it started: pages would go on running for minutes."""
+    if builder := os.environ.get(BUILDER):
+        follow(int(builder))
+
+
+def _one_address(app, config) -> None:
+    """The site's address stands in one place, ``html: baseurl`` of _config.yml."""
+    if "ogp_site_url" in config and not config.ogp_site_url:
+        config.ogp_site_url = config.html_baseurl
+    # Works only on the finished environment, but does not say so; without this the build is not
+    # parallel.
+    numbering = app.extensions.get("sphinx_multitoc_numbering")
+    if numbering is not None:
+        numbering.parallel_read_safe = True
+
+
+def _need_findings(app) -> None:
+    path = Path(app.srcdir) / app.config.steady_findings
+    if not path.is_file():
+        raise ExtensionError(f"{path} is missing; `make book` writes it and then builds the book")
+
+
+def _purge(app, env, docname) -> None:
+    places = anchors_of(env)
+    for key in [key for key, place in places.items() if place[0] == docname]:
+        del places[key]
+
+
+def _merge(app, env, docnames, other) -> None:
+    places = anchors_of(env)
+    for (kind, name), place in anchors_of(other).items():
+        if place[0] not in docnames:
+            continue
+        if (kind, name) in places:  # pages read side by side do not see each other's claims
+            warn(
+                place[0],
+                f"{kind} {name!r} stands twice in the book, first on {places[kind, name][0]}",
+                kind,
+            )
+        places[kind, name] = place
+
+
+def _every_claim_on_a_page(app, env) -> None:
+    stated = {name for kind, name in anchors_of(env) if kind == "claim"}
+    for name in findings_of(env)["claims"]:
+        if name not in stated:
+            warn(None, f"claim {name!r} is on no page", "claim")
+
+
+def setup(app) -> dict:
+    """Register the roles, directives and page passes with Sphinx."""
+    app.add_config_value("steady_findings", "generated/findings.json", "env")
+    app.add_config_value("steady_generated", "generated", "env")
+    app.add_config_value("steady_csp", True, "html")
+    app.add_role("result", Result())
+    app.add_role("verdict", Verdict())
+    for name, directive in DIRECTIVES.items():
+        app.add_directive(name, directive)
+    app.add_node(source_reference)
+    app.add_post_transform(ResolveSources)
+    app.add_post_transform(CellOutputs)
+    app.connect("config-inited", _one_address)
+    app.connect("builder-inited", _end_with_the_command)
+    app.connect("builder-inited", _need_findings)
+    app.connect("env-purge-doc", _purge)
+    app.connect("env-merge-info", _merge)
+    app.connect("env-check-consistency", _every_claim_on_a_page)
+    app.connect("html-page-context", load_charts)
+    app.connect("html-page-context", escape_metatags, priority=900)
+    app.connect("build-finished", write_permalinks, priority=800)
+    app.connect("build-finished", protect_pages, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,256 @@
+"""Claims, their verdict tables, and prose that only stands while a verdict holds."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.util.docutils import SphinxDirective
+
+from steadydescent.study.book.sphinx import findings as fd
+from steadydescent.study.book.sphinx.elements import (
+    Cell,
+    badge,
+    entry,
+    findings_of,
+    joined,
+    link_to,
+    link_to_result,
+    note_anchor,
+    note_target,
+    permanent_link,
+    row_of,
+    table,
+    warn,
+)
+from steadydescent.study.book.sphinx.sources import source_links
+
+
+def claim_anchor(name: str) -> str:
+    """Anchor of a claim's box, the same in every edition of the book."""
+    return "claim-" + fd.slug(name)
+
+
+def decided_by(claim: dict, measure: str | None) -> str:
+    """What decides a claim, and the measure if all of its rows share one."""
+    parts = {"Decided by": claim.get("test"), "Measure": measure}
+    return "".join(f"{name}: {text.rstrip('.')}. " for name, text in parts.items() if text)
+
+
+class Claim(SphinxDirective):
+    """```{claim} id``` with prose inside: title, source, verdict, the prose, and the rows that
+    decide it.
+    """
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self):
+        name = self.arguments[0]
+        try:
+            claim, _ = fd.find_claim(findings_of(self.env), name)
+            fd.check_verdict(claim["verdict"])
+            rows = self._table(claim["rows"])
+        except fd.FindingsError as error:
+            warn(self.get_location(), str(error), "claim")
+            return []
+        anchor = claim_anchor(name)
+        note_anchor(self.env, "claim", name, anchor, claim["title"], self.get_location())
+        note_target(self.env, anchor, claim["title"])
+        box = nodes.container(ids=[anchor], classes=["claim", "claim-" + fd.slug(claim["verdict"])])
+        box += self._head(claim)
+        self.state.nested_parse(self.content, self.content_offset, box)
+        box += rows
+        box += self._foot(name, claim)
+        self.set_source_info(box)
+        return [box]
+
+    def _head(self, claim: dict) -> list[nodes.Node]:
+        title = nodes.paragraph("", "", nodes.strong("", claim["title"]), classes=["claim-title"])
+        title += [nodes.Text(" "), badge(claim["verdict"])]
+        said = nodes.paragraph(
+            "", "", nodes.Text(claim["sentence"] + " "), classes=["claim-sentence"]
+        )
+        said += nodes.inline(
+            "",
+            "",
+            *joined(source_links(claim["source"], self.env.docname)),
+            classes=["claim-source"],
+        )
+        return [title, said]
+
+    def _foot(self, name: str, claim: dict) -> nodes.paragraph:
+        foot = nodes.paragraph(classes=["claim-foot"])
+        foot += nodes.Text(decided_by(claim, fd.shared(claim["rows"], "measure")))
+        if tests := list(
+            dict.fromkeys(test for row in claim["rows"] for test in row.get("tests", []))
+        ):
+            foot += [
+                nodes.Text("Held by "),
+                *joined([nodes.literal("", test) for test in tests]),
+                nodes.Text(". "),
+            ]
+        foot += permanent_link(self.env, "claim", name, "Permanent link to this claim")
+        return foot
+
+    def _table(self, rows: list[dict]) -> list[nodes.Node]:
+        cells = [
+            self._cells(row, fd.shared(rows, "unit"), fd.shared(rows, "measure")) for row in rows
+        ]
+        filled = (
+            [name for name in cells[0] if any(row[name] != fd.DASH for row in cells)]
+            if cells
+            else []
+        )
+        made: list[nodes.Node] = [
+            table(filled, [row_of([row[n] for n in filled]) for row in cells], ["claim-table"])
+        ]
+        noted = [(row, " and ".join(fd.notes(row))) for row in rows]
+        notes = [f"{row['task']}, {fd.condition_text(row)}: {note}" for row, note in noted if note]
+        return (
+            [*made, nodes.paragraph("", "; ".join(notes) + ".", classes=["claim-notes"])]
+            if notes
+            else made
+        )
+
+    def _cells(self, row: dict, unit: str | None, measure: str | None) -> dict[str, Cell]:
+        """Heading → what the row has there; a unit and a measure that all rows share stand
+        elsewhere.
+        """
+        result = row.get("result")
+        return {
+            "Task": row["task"],
+            "Condition": fd.condition_text(row),
+            "Measure": fd.DASH if measure else row["measure"],
+            "Verdict": badge(fd.check_verdict(row["verdict"])),
+            "Estimate" + (f" ({unit})" if unit else ""): fd.estimate_and_interval(
+                row, unit=unit is None
+            ),
+            "Margin": fd.margin_text(row),
+            "Seeds": str(row.get("n_seeds") or fd.DASH),
+            "Networks": f"{row['networks']:,}" if row.get("networks") else fd.DASH,
+            "Result": link_to_result(self.env, result, result.partition("@")[2] or result)
+            if result
+            else fd.DASH,
+        }
+
+
+class Verdicts(SphinxDirective):
+    """```{verdicts}```: every claim, who makes it, its verdict; its test and rows too, unless
+    `:summary:` is given.
+    """
+
+    option_spec: ClassVar = {"summary": directives.flag}
+    header = ("Claim, and who makes it", "Verdict", "Estimate and interval", "Seeds, networks")
+
+    def run(self):
+        claims = findings_of(self.env)["claims"]
+        header = list(self.header[:2] if "summary" in self.options else self.header)
+        try:
+            rows = [row for name, claim in claims.items() for row in self._rows(name, claim)]
+        except fd.FindingsError as error:
+            warn(self.get_location(), str(error), "claim")
+            return []
+        return [table(header, rows, ["verdicts-table"])]
+
+    def _rows(self, name: str, claim: dict) -> list[nodes.row]:
+        title = nodes.strong("", "", link_to(self.env, claim_anchor(name), claim["title"]))
+        said = nodes.inline(
+            "",
+            "",
+            *joined(source_links(claim["source"], self.env.docname)),
+            classes=["claim-source"],
+        )
+        cells = [entry([title, " ", said]), entry(badge(fd.check_verdict(claim["verdict"])))]
+        if "summary" in self.options:
+            return [row_of(cells)]
+        cells[1]["morecols"] = len(self.header) - 2
+        rows = [row_of(cells, ["verdicts-claim"])]
+        measure = fd.shared(claim["rows"], "measure")
+        if said := decided_by(claim, measure):
+            whole = nodes.entry(
+                "",
+                nodes.paragraph("", said, classes=["claim-notes"]),
+                morecols=len(self.header) - 1,
+            )
+            rows.append(nodes.row("", whole, classes=["verdicts-claim", "verdicts-test"]))
+        return [*rows, *(self._detail(row, measure is None) for row in claim["rows"])]
+
+    def _detail(self, row: dict, with_measure: bool) -> nodes.row:
+        place = f"{row['task']}, {fd.condition_text(row)}" + (
+            f": {row['measure']}" if with_measure else ""
+        )
+        counts = [f"{row[key]:,}" for key in ("n_seeds", "networks") if row.get(key)]
+        verdict = badge(fd.check_verdict(row["verdict"]))
+        return row_of(
+            [place, verdict, fd.estimate_and_interval(row), ", ".join(counts) or fd.DASH],
+            ["verdicts-row"],
+        )
+
+
+class Holds(SphinxDirective):
+    """```{holds} claim/task/condition: verdict, verdict``` around prose that is true only with
+    those verdicts.
+
+    In the published book any other verdict is a warning, so the build fails. In a reader's own book
+    the prose gives way to a note that says what the published text rests on and how this run came
+    out.
+    """
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+
+    def run(self):
+        found = findings_of(self.env)
+        try:
+            reference, allowed = self._parse()
+            verdict = fd.find_verdict(found, reference)
+        except fd.FindingsError as error:
+            warn(self.get_location(), str(error), "holds")
+            return []
+        published = found["origin"]["source"] == "published"
+        if verdict in allowed or published:
+            if verdict not in allowed:
+                message = f"the text says {' or '.join(allowed)} of {reference}, but the data say {verdict}"
+                warn(self.get_location(), message, "holds")
+            prose = nodes.Element()
+            self.state.nested_parse(self.content, self.content_offset, prose)
+            return prose.children
+        return [self._came_out(reference, allowed, *fd.find_claim(found, reference))]
+
+    def _parse(self) -> tuple[str, list[str]]:
+        reference, colon, words = self.arguments[0].rpartition(":")
+        if not colon or not words.strip():
+            raise FindingsUsage(self.arguments[0])
+        return reference.strip(), [fd.check_verdict(word.strip()) for word in words.split(",")]
+
+    def _came_out(
+        self, reference: str, allowed: list[str], claim: dict, row: dict | None
+    ) -> nodes.admonition:
+        place = f" ({row['task']}, {row['condition']})" if row else ""
+        text = nodes.paragraph()
+        text += nodes.Text(
+            f"The published text here rests on the verdict “{'” or “'.join(allowed)}” for "
+        )
+        text += [
+            link_to(self.env, claim_anchor(reference.partition("/")[0]), claim["title"]),
+            nodes.Text(place),
+        ]
+        verdict = (row or claim)["verdict"]
+        if verdict == "not run":
+            text += nodes.Text("; your run did not include this.")
+        else:
+            text += [nodes.Text("; your run came out "), badge(verdict)]
+            detail = f": {fd.estimate_and_interval(row)}" if row else ""
+            text += nodes.Text(detail + ".")
+        title = nodes.title("", "Your run and the published text")
+        return nodes.admonition("", title, text, classes=["warning", "your-run"])
+
+
+class FindingsUsage(fd.FindingsError):
+    """An argument of `holds` that is not 'claim/task/condition: verdict, verdict'."""
+
+    def __init__(self, argument: str):
+        super().__init__(f"{argument!r} is not 'claim/task/condition: verdict[, verdict]'")

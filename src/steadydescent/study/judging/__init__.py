@@ -1,0 +1,1 @@
+"""Judging: from a result's rows to estimates, intervals and verdicts."""

@@ -1,0 +1,31 @@
+"""How good a search for a learning rate is, judged on a dense sweep: the accuracy that the rate it
+finds gives away.
+
+Nothing is trained here. A search is replayed on the networks of the sweep, as often as one likes.
+Axes: G rates of a sweep, S tuning seeds, S' report seeds, N trials of a search, D searches, C
+candidates. Scores are in percent, better when higher; regrets in percentage points (pp), better
+when lower.
+"""
+
+from steadydescent.study.judging.regret.range_test import range_test_estimates, range_test_regret
+from steadydescent.study.judging.regret.searches import (
+    METHODS,
+    TRIALS,
+    best_of_k,
+    contrast,
+    regrets,
+    searched,
+)
+from steadydescent.study.judging.regret.sweep import Sweep
+
+__all__ = [
+    "METHODS",
+    "TRIALS",
+    "Sweep",
+    "best_of_k",
+    "contrast",
+    "range_test_estimates",
+    "range_test_regret",
+    "regrets",
+    "searched",
+]

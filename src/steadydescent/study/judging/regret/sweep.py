@@ -1,0 +1,161 @@
+"""A dense sweep of learning rates, and intervals from sweeps drawn anew."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from steadydescent.checks import check_fraction
+from steadydescent.study.judging.statistics import Array, Estimate, student
+
+RESAMPLES = 1_000
+"""Draws of tuning seeds for an interval."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Scores of a dense sweep in percent: `rates` `[G]`, `tuning` `[S, G]` (validation), `report`
+    `[S', G]` (test).
+
+    regret(rate) = mean report score of the oracle − mean report score at the rate, in pp. Three
+    oracles were open: (a) the highest report mean: the highest of noisy means lies above the best
+    true mean (by 0.44 pp for 25 equal rates, 20 seeds and a standard deviation of 1 pp), so every
+    rate would seem to give that away; (b) the highest of smoothed means, which needs a bandwidth
+    and rounds off the cliff where training diverges; (c) cross-fitting: tuning seeds choose the
+    rate, report seeds score it. We use (c): no score that chooses is reported. The oracle is what
+    all S·G tuning networks would have chosen, so that a lucky rate may have a regret below 0.
+    Differences of regrets are the same under all three.
+
+    >>> sweep = Sweep([0.01, 0.1, 1], tuning=[[90, 94, 10]], report=[[89, 93, 10], [91, 92, 10]])
+    >>> sweep.best, sweep.oracle
+    (1, 92.5)
+
+    Raises: ValueError: for rates that are not positive, finite and rising, or tables that are not
+        finite or not `[·, G]`.
+    """
+
+    rates: Array
+    tuning: Array
+    report: Array
+
+    def __post_init__(self) -> None:
+        rates = np.asarray(self.rates, dtype=np.float64)
+        if (
+            rates.ndim != 1
+            or len(rates) < 2
+            or not (np.isfinite(rates) & (np.diff(rates, prepend=0.0) > 0)).all()
+        ):
+            raise ValueError(f"rates must be at least 2, positive, finite and rising, got {rates}")
+        object.__setattr__(self, "rates", rates)
+        for name in ("tuning", "report"):
+            object.__setattr__(self, name, table(getattr(self, name), name, len(rates)))
+
+    @cached_property
+    def means(self) -> Array:
+        """Mean report scores, `[G]`."""
+        return self.report.mean(axis=0)
+
+    @cached_property
+    def best(self) -> int:
+        """The oracle's rate: the index with the best mean tuning score, the lowest rate of several."""
+        return int(self.tuning.mean(axis=0).argmax())
+
+    @property
+    def oracle(self) -> float:
+        """The mean report score of the rate that all tuning seeds choose."""
+        return float(self.means[self.best])
+
+    def nearest(self, rates: Array) -> NDArray[np.int64]:
+        """The index of the nearest rate of the sweep on a logarithmic scale; beyond its ends, the
+        end.
+        """
+        return np.searchsorted(np.sqrt(self.rates[1:] * self.rates[:-1]), rates)
+
+    def regret(self, rates: Array) -> Array:
+        """Regret in pp of rates that a search trained: that of the nearest rate of the sweep."""
+        return self.oracle - self.means[self.nearest(rates)]
+
+    def interpolated_regret(self, rates: Array) -> Array:
+        """Regret in pp between the sweep's rates, linear in log rate; beyond its ends, that of the
+        end.
+        """
+        return self.oracle - np.interp(np.log(rates), np.log(self.rates), self.means)
+
+    def retuned(self, generator: np.random.Generator) -> "Sweep":
+        """The sweep with as many tuning seeds, drawn with replacement."""
+        return Sweep(
+            self.rates,
+            self.tuning[generator.integers(len(self.tuning), size=len(self.tuning))],
+            self.report,
+        )
+
+    def shares(self, rates: Array) -> Array:
+        """What part of these rates lies at each of the sweep's, the nearest, `[G]`."""
+        return np.bincount(self.nearest(rates), minlength=len(self.rates)) / len(rates)
+
+    def interpolated_shares(self, rates: Array) -> Array:
+        """The same where a rate between two counts to both, linear in log rate."""
+        return np.array(
+            [
+                np.interp(np.log(rates), np.log(self.rates), one).mean()
+                for one in np.eye(len(self.rates))
+            ]
+        )
+
+
+def estimate(
+    value: float, parts: Sequence[tuple[float, int]], level: float, certain: float = 0.0
+) -> Estimate:
+    """Student's interval around `value` from the parts of its variance, each with the number of
+    seeds behind it.
+
+    Tuning and report seeds share nothing, so variances add up. Degrees of freedom are
+    Satterthwaite's, (Σv)²/Σ(v²/(n−1)): with those of the smaller number of seeds, nominal 95 %
+    intervals held the truth in up to 100 % of simulated sweeps, with those of report seeds in 89 %.
+    `certain` is a variance known from very many draws. n, and the sd that so many seeds would
+    average, are the smallest number of seeds'.
+    """
+    variances, seeds = np.array([v for v, _ in parts]), np.array([n for _, n in parts])
+    total, n = float(variances.sum()), int(seeds.min())
+    freedom = total**2 / float((variances**2 / (seeds - 1)).sum()) if total else n - 1
+    error = math.sqrt(total + certain)
+    half = student(check_fraction(level, "level"), freedom) * error
+    return Estimate(float(value), float(value) - half, float(value) + half, error * math.sqrt(n), n)
+
+
+def of_report(sweep: Sweep, shares: Array) -> tuple[float, int]:
+    """The variance that report seeds give Σ share·mean over the sweep's rates, and their number."""
+    return float((sweep.report @ shares).var(ddof=1)) / len(sweep.report), len(sweep.report)
+
+
+def of_tuning(sweep: Sweep, again: Array) -> tuple[float, int]:
+    """The variance that tuning seeds give, from values with tuning seeds drawn anew, and their
+    number.
+    """
+    n = len(sweep.tuning)
+    return float(again.var(ddof=1)) * n / (n - 1), n
+
+
+def seeds_of(sweep: Sweep) -> int:
+    """The smaller number of seeds, at least 2."""
+    if (n := min(len(sweep.tuning), len(sweep.report))) < 2:
+        raise ValueError(
+            f"an interval needs at least 2 tuning and 2 report seeds, got {n} of a kind"
+        )
+    return n
+
+
+def table(values: ArrayLike, name: str, width: int | None = None) -> Array:
+    """A finite table of seeds × candidates, of the given width."""
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 2 or not found.size or width not in (None, found.shape[1]):
+        wanted = "[seeds, candidates]" if width is None else f"[seeds, {width}]"
+        raise ValueError(f"{name} must be a table {wanted}, got shape {found.shape}")
+    if not np.isfinite(found).all():
+        raise ValueError(
+            f"{name} must be finite, got {found[~np.isfinite(found)][0]}; a diverged run counts at chance"
+        )
+    return found

@@ -1,0 +1,38 @@
+"""The study: what `experiments/study.yml` says, as checked data, and the runs it asks for."""
+
+from steadydescent.study.planning.experiment import (
+    FIRST_TUNING_SEED,
+    PROFILES,
+    Arm,
+    Checked,
+    Condition,
+    Experiment,
+    Grid,
+    Names,
+    Parameters,
+    Settings,
+    Size,
+    load_study,
+)
+from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, Trajectory, left_out, plans
+
+__all__ = [
+    "EXTENSIONS",
+    "FIRST_TUNING_SEED",
+    "PROFILES",
+    "RAMP",
+    "Arm",
+    "Checked",
+    "Condition",
+    "Experiment",
+    "Grid",
+    "Names",
+    "Parameters",
+    "Plan",
+    "Settings",
+    "Size",
+    "Trajectory",
+    "left_out",
+    "load_study",
+    "plans",
+]

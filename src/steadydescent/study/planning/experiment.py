@@ -1,0 +1,246 @@
+"""What `experiments/study.yml` says, as checked data."""
+
+from functools import cache
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from steadydescent.checks import check_choice
+from steadydescent.engine.tasks import TASKS
+from steadydescent.study import yaml_files
+from steadydescent.study.paths import EXPERIMENTS
+from steadydescent.study.yaml_files import unique
+
+FIRST_TUNING_SEED = 10_000
+MOST_POINTS = 201
+PROFILES = ("smoke", "laptop", "desk", "full")
+Count = Annotated[int, Field(ge=1, le=10**7)]
+CurvePoints = Annotated[int, Field(ge=2, le=100_000)]
+Factor = Annotated[float, Field(gt=0, le=1e6)]
+
+
+def _odd(points: int) -> int:
+    if points < 3 or points % 2 == 0:
+        raise ValueError(
+            f"points must be odd and at least 3, so that a grid has a centre, got {points}"
+        )
+    if points > MOST_POINTS:
+        raise ValueError(f"points must be at most {MOST_POINTS}, got {points}")
+    return points
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    unique(names, "a name in a list")
+    return names
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_once)]
+Points = Annotated[int, AfterValidator(_odd)]
+
+
+class Checked(BaseModel):
+    """Plain data that refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Grid(Checked):
+    """A log grid of learning rates, `center`·`ratio`^i for i = −(points−1)/2 … (points−1)/2."""
+
+    center: Annotated[float, Field(gt=0)]
+    ratio: Annotated[float, Field(gt=1)]
+    points: Points = 9
+
+    def rate(self, index: int) -> float:
+        """The rate `index` steps above the centre; four significant digits, so that it prints as it
+        is.
+        """
+        return float(f"{self.center * self.ratio**index:.4g}")
+
+    @property
+    def half(self) -> int:
+        return self.points // 2
+
+
+class Settings(Checked):
+    """What runs are made with; each level of an experiment (all runs, a condition, an arm) may say
+    some of it.
+
+    `task` holds options of the task (`{norm: batch}`); `steps` multiplies the updates of the
+    profile and `unit` the rates of the grid, which so have the natural unit of each rule.
+    """
+
+    optimizer: str | None = None
+    schedule: str | None = None
+    batch_size: Count | None = None
+    task: dict[str, str | int | float] = {}
+    steps: Factor = 1.0
+    unit: Factor = 1.0
+
+    def under(self, other: "Settings") -> "Settings":
+        """These settings where `other` says nothing else; factors multiply, task options add up."""
+        told = {
+            name: value
+            for name in ("optimizer", "schedule", "batch_size")
+            if (value := getattr(other, name))
+        }
+        factors = {"steps": self.steps * other.steps, "unit": self.unit * other.unit}
+        return Settings(
+            **(self.model_dump(include=set(Settings.model_fields)) | told | factors)
+            | {"task": self.task | other.task}
+        )
+
+
+class Arm(Settings):
+    """One of the things compared: settings of its own runs, and the readouts among which tuning
+    chooses.
+
+    Report seeds also run the grid point nearest to `default`, the rate that people use untuned, and
+    those nearest to the rate that was chosen for the arm `at_rate_of` and to its neighbours, which
+    another tuning might choose.
+    """
+
+    default: Annotated[float, Field(gt=0)] | None = None
+    at_rate_of: str | None = None
+    readouts: Annotated[Names, Field(min_length=1)] = ("last",)
+
+
+class Condition(Settings):
+    """What arms are compared under; some arms alone, or on a smaller grid, where it says so."""
+
+    arms: Names | None = None
+    points: Points | None = None
+
+
+class Size(Checked):
+    """How large a task's grid is in a profile: updates a run, tuning and report seeds, and what is
+    left out of it.
+
+    `batch_size` stands in for the experiment's, as for surfaces, whose batches are noise.
+    `examples` caps what a run may see, so that small minibatches make more updates than large ones.
+    `ramps` are the lengths in updates of range tests, `timed` the minibatch sizes whose time per
+    example is taken.
+    """
+
+    steps: Count
+    batch_size: Count | None = None
+    examples: Count | None = None
+    tuning: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
+    report: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
+    points: Points | None = None
+    curve_points: CurvePoints | None = None
+    conditions: Names | None = None
+    arms: Names | None = None
+    shifts: Names = ()
+    probes: Names = ()
+    ramps: tuple[Count, ...] = ()
+    timed: tuple[Count, ...] = ()
+
+
+class Experiment(Checked):
+    """One comparison: one notebook, a grid of runs per task.
+
+    `tune_by` names what rates are chosen by; each has its own choice. `report` says which rates run
+    the report seeds: those of an arm's `choices` and their neighbours, the choices of `all-arms`,
+    or `everything`. Where the steps to a target count, `targets` states it for each task: an
+    accuracy on validation data, or a surface's height. `readouts` are shown besides those of the
+    arms; `secondary` names pairs of arms whose difference is shown and bears no verdict.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+    title: str
+    question: str
+    notebook: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.ipynb$", max_length=60)]
+    runs: Settings
+    readouts: Names = ()
+    conditions: dict[str, Condition]
+    arms: dict[str, Arm]
+    curve_points: CurvePoints
+    tune_by: tuple[Literal["accuracy", "loss", "steps to target"], ...] = ("accuracy",)
+    report: Literal["choices", "all-arms", "everything"] = "choices"
+    targets: dict[str, float] = {}
+    secondary: tuple[tuple[str, str], ...] = ()
+    rates: dict[str, Grid]
+    profiles: dict[str, dict[str, Size]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        for name, arm in self.arms.items():
+            if arm.at_rate_of is not None:
+                check_choice(arm.at_rate_of, self.arms, f"at_rate_of of {name!r}")
+        for name, condition in self.conditions.items():
+            for arm_name in condition.arms or ():
+                check_choice(arm_name, self.arms, f"an arm of the condition {name!r}")
+        for task in self.rates:
+            check_choice(task, TASKS, "a task with rates")
+        for name in (name for pair in self.secondary for name in pair):
+            own, _, where = name.partition("@")
+            check_choice(own, self.arms, "an arm in secondary")
+            if where:
+                check_choice(where, self.conditions, "a condition in secondary")
+        for profile, tasks in self.profiles.items():
+            check_choice(profile, PROFILES, "profile")
+            for task, size in tasks.items():
+                self._check_size(size, f"{profile}/{task}")
+            if unknown := {task for task in tasks if task not in self.rates}:
+                raise ValueError(
+                    f"profile {profile!r} names {sorted(unknown)}, which have no rates or are no tasks"
+                )
+            if "steps to target" in self.tune_by and (
+                without := sorted(set(tasks) - set(self.targets))
+            ):
+                raise ValueError(
+                    f"targets must state one for each task tuned by steps to target, not for {without}"
+                )
+        return self
+
+    def _check_size(self, size: Size, where: str) -> None:
+        for name in size.conditions or ():
+            check_choice(name, self.conditions, f"a condition in {where}")
+        for name in size.arms or ():
+            check_choice(name, self.arms, f"an arm in {where}")
+        for name in size.conditions or self.conditions:
+            condition, arms = self.conditions[name], size.arms or tuple(self.arms)
+            for arm in (arm for arm in arms if arm in (condition.arms or self.arms)):
+                told = self.runs.under(condition).under(self.arms[arm])
+                told = told.under(Settings(batch_size=size.batch_size))
+                for field in ("optimizer", "schedule", "batch_size"):
+                    if getattr(told, field) is None:
+                        raise ValueError(
+                            f"{field} of {arm!r} under {name!r} in {where} is stated nowhere"
+                        )
+
+
+class Parameters(Checked):
+    """What a notebook is run with; checked before papermill sees it."""
+
+    experiment: str
+    task: str
+    profile: str
+    device: str = "auto"
+
+    @model_validator(mode="after")
+    def _known(self) -> "Parameters":
+        study = load_study()
+        check_choice(self.experiment, study, "experiment")
+        check_choice(self.profile, PROFILES, "profile")
+        check_choice(
+            self.task,
+            study[self.experiment].profiles.get(self.profile, {}),
+            f"task in {self.profile!r}",
+        )
+        check_choice(self.device, ("auto", "cpu", "cuda"), "device")
+        return self
+
+
+@cache
+def load_study() -> dict[str, Experiment]:
+    """Experiment name → experiment, from `experiments/study.yml`.
+
+    Raises: ValueError: for a file that says what it should not, with its line, what it says and
+        what is allowed.
+    """
+    file = yaml_files.read(EXPERIMENTS / "study.yml")
+    if not isinstance(file.content, dict) or not file.content:
+        raise file.error((), f"must hold experiments by name, got {yaml_files.shown(file.content)}")
+    return {name: file.model(Experiment, (name,), name=name) for name in file.content}

@@ -1,0 +1,239 @@
+"""Driving the study: notebooks through papermill, the book through Sphinx, and what surrounds them."""
+
+import functools
+import http.server
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+import click
+
+from steadydescent.checks import check_choice
+from steadydescent.engine import data
+from steadydescent.engine.tasks import find
+from steadydescent.files import require_room, write_atomically, writing
+from steadydescent.study.book.build import HTML
+from steadydescent.study.book.build import build_book as build_book
+from steadydescent.study.book.findings import findings, folder, results, rows, verdict_table
+from steadydescent.study.judging.claims import contrasts
+from steadydescent.study.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
+from steadydescent.study.planning import left_out, plans
+from steadydescent.study.planning.stacks import OWN_GIB
+from steadydescent.study.results import published
+from steadydescent.study.results.store import write_folder
+from steadydescent.study.training.notebooks import (
+    CELL_HOURS,
+    check_notebooks,
+    run_notebooks,
+    up_to_date,
+)
+from steadydescent.study.training.sweep import workers
+
+
+def costs(profile: str, device: str, only: str = "") -> list[dict]:
+    """One row a task: networks, replica-steps, minutes, memory, disk."""
+    return [plan.cost(device) for plan in plans(profile, only)]
+
+
+def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) -> None:
+    """The bill in a sentence, for so many processes that train, and what the profile leaves out."""
+    networks, minutes = sum(row["networks"] for row in rows), sum(row["minutes"] for row in rows)
+    memory, disk = (
+        processes * max(row["memory_gib"] for row in rows),
+        sum(row["disk_mb"] for row in rows),
+    )
+    memory += OWN_GIB if processes > 1 else 0
+    where = f"{processes} processes" if processes > 1 else "one process"
+    click.echo(
+        f"About {networks} networks, {max(1, round(minutes / processes))} minutes of training in {where} on the "
+        f"machine these rates were measured on, {memory:g} GiB of memory, {disk:.0f} MB of disk. "
+        "Kill it at any time; the next run goes on where it was."
+    )
+    if missing := left_out(profile):
+        click.echo(f"Profile {profile} leaves out: {', '.join(missing)}.")
+    if device == "cuda" and profile != "full":
+        full = sum(row["minutes"] for row in costs("full", device))
+        click.echo(
+            f"This machine has a GPU: PROFILE=full would take about {full / 60:.1f} hours at the rates measured so far."
+        )
+
+
+def run_study(
+    profile: str, device: str, only: str = "", asked: str = "", cell_hours: float = CELL_HOURS
+) -> None:
+    """Fetch the data and run the notebooks of the profile that are not up to date; `asked`
+    processes train.
+
+    Where several train, two notebooks run at a time: while one is judged the other's networks keep
+    all busy.
+    """
+    todo = []
+    for plan in plans(profile, only):
+        if up_to_date(plan, device):
+            click.echo(f"{plan.experiment.title}, {plan.task}: up to date", err=True)
+        else:
+            todo.append(plan)
+    if todo:
+        require_room(REPRODUCED)
+        needed = sum(float(plan.cost(device)["disk_mb"]) for plan in todo)
+        require_room(STORE, needed - _size(STORE) / 1e6)
+    check_notebooks(todo, device)
+    for source in sorted({find(plan.task).source for plan in todo}):
+        data.fetch(source, DATA, click.echo)
+    with workers(device, asked) if todo else nullcontext() as address:
+        run_notebooks(todo, device, 2 if address else 1, cell_hours)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files below a folder, less those that another process removes meanwhile."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += Path(place, name).stat().st_size
+    return found
+
+
+def compare(profile: str) -> list[dict]:
+    """Published rows against one's own: held, flipped (one decisive verdict became another), or
+    undecided.
+    """
+    published.check(PUBLISHED)
+    ran = lambda root: [r for r in rows(root) if r["result"]]  # arithmetic is the same everywhere
+    mine = {(r["id"], r["task"], r["condition"]): r for r in ran(folder("reproduced", profile))}
+    if not mine:
+        raise FileNotFoundError(
+            f"no reproduced results of profile {profile}; run `make reproduce PROFILE={profile}` first"
+        )
+    compared = []
+    for theirs in ran(PUBLISHED):
+        own = mine.get((theirs["id"], theirs["task"], theirs["condition"]))
+        if own is None:
+            continue
+        overlap = own["ci_low"] <= theirs["ci_high"] and theirs["ci_low"] <= own["ci_high"]
+        compared.append(
+            {
+                "claim": theirs["id"],
+                "task": theirs["task"],
+                "condition": theirs["condition"],
+                "published": theirs["verdict"],
+                "yours": own["verdict"],
+                "published_interval": f"{theirs['ci_low']:+.2f} to {theirs['ci_high']:+.2f}",
+                "your_interval": f"{own['ci_low']:+.2f} to {own['ci_high']:+.2f}",
+                "intervals_overlap": overlap,
+                "outcome": _outcome(theirs["verdict"], own["verdict"]),
+            }
+        )
+    if not compared:
+        raise FileNotFoundError(
+            f"no published result is of a task that profile {profile} has run; there is nothing to compare"
+        )
+    return compared
+
+
+def _outcome(published: str, mine: str) -> str:
+    if published == mine:
+        return "held"
+    return "undecided" if "inconclusive" in (published, mine) else "flipped"
+
+
+def publish_results(profile: str, only: str = "") -> list[str]:
+    """Copy verified results of a profile to `results/published`; smoke supports no claim and is
+    refused.
+    """
+    if profile == "smoke":
+        raise ValueError(
+            "profile 'smoke' supports no claim and is not published; use laptop, desk or full"
+        )
+    there = list(results(folder("reproduced", profile)))
+    if not there:
+        raise FileNotFoundError(
+            f"no reproduced results of profile {profile}; `make reproduce PROFILE={profile}` first"
+        )
+    known = [
+        name for experiment, task, *_ in there for name in (experiment, f"{experiment}/{task}")
+    ]
+    if only:
+        check_choice(only, list(dict.fromkeys(known)), "only, among the reproduced results,")
+    mine = [found for found in there if only in ("", found[0], f"{found[0]}/{found[1]}")]
+    places = {
+        f"{experiment}/{task}": (result, receipt) for experiment, task, _, result, receipt in mine
+    }
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    _around_verdicts(text)
+    for place in (PUBLISHED, readme.parent):
+        require_room(place)
+    published.check(PUBLISHED, but=places)  # what stays must be sound before anything is replaced
+    for name, (result, receipt) in places.items():
+        coming = lambda files, name=name: published.announce(
+            {f"{name}/{f}": d for f, d in files.items()}, PUBLISHED
+        )
+        write_folder(PUBLISHED / name, result, receipt, replace=True, announce=coming)
+        published.record([name], PUBLISHED)
+    write_atomically(readme, with_verdicts(text).encode())
+    return [
+        f"{note['result']} ({contrasts(name, profile)} primary contrasts)"
+        for name, *_, note in mine
+    ]
+
+
+def with_verdicts(readme: str) -> str:
+    """README with the table of published verdicts between its two marks."""
+    head, tail = _around_verdicts(readme)
+    return head + verdict_table(findings("published")["claims"]) + "\n" + tail
+
+
+def _around_verdicts(readme: str) -> tuple[str, str]:
+    """README up to its table of verdicts, and from its end on."""
+    begin, end = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->"
+    head, found, rest = readme.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(
+            f"README.md must hold the lines {begin.strip()!r} and {end!r}, with the verdicts between them"
+        )
+    return head + begin, end + tail
+
+
+def serve_book(port: int) -> None:
+    """Serve the built book on this machine until interrupted."""
+    if not (HTML / "index.html").exists():
+        raise FileNotFoundError(f"there is no book in {HTML}; run `make book` first")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(HTML))
+    try:
+        listening = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise RuntimeError(
+            f"port {port} cannot be had ({error.strerror}); name another with --port"
+        ) from error
+    with listening as server:
+        click.echo(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C stops)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("")
+
+
+def clean_tree(with_results: bool, tell: Callable[[Path], None] = lambda path: None) -> list[Path]:
+    """Remove builds and caches; with `with_results` also reproduced results and the store. Each is
+    told before.
+
+    A link goes, what it leads to stays.
+
+    Raises:
+        CannotWrite: for what cannot be removed; what was told of before is gone.
+    """
+    made = [
+        ROOT / name for name in ("_build", "generated", "conf.py", "screenshots", ".hypothesis")
+    ]
+    made += [*ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
+    made += [RESULTS / "reproduced", RESULTS / "store"] if with_results else []
+    gone = [path for path in made if path.exists() or path.is_symlink()]
+    for path in gone:
+        tell(path)
+        with writing(path):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return gone

@@ -1,0 +1,284 @@
+"""The store: finished stacks by content, with checked tables and receipts; safe to kill at any
+moment.
+
+    store/ab/ab12…/  runs.parquet  finals.parquet  curves.parquet  receipt.json
+
+A stack is written into a folder of its own beside its target, flushed to disk, and renamed, so it
+is either there whole or not at all. Every file's SHA-256 stands in the receipt; a folder that does
+not match its receipt, and a receipt that does not match its own digest, is set aside when it is
+read, and its runs are trained again.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pandas as pd
+from filelock import FileLock
+
+from steadydescent import verified
+from steadydescent.files import DamagedFile, completed, replacing_folder, sha256, writing
+from steadydescent.study.results.tables import (
+    SCHEMAS,
+    check_together,
+    read_table,
+    unpacked,
+    write_table,
+)
+
+__all__ = [
+    "SCHEMAS",
+    "Result",
+    "Store",
+    "Tables",
+    "file_digest",
+    "read_folder",
+    "read_receipt",
+    "read_table",
+    "write_folder",
+    "write_table",
+]
+
+
+class Tables(NamedTuple):
+    """What a stack leaves in the store: one row a run; a (run, readout, split); a (run, readout,
+    step); what probes measured; predicted classes.
+    """
+
+    runs: pd.DataFrame
+    finals: pd.DataFrame
+    curves: pd.DataFrame
+    measures: pd.DataFrame
+    predictions: pd.DataFrame
+
+
+class Result(NamedTuple):
+    """What an experiment leaves on one task: one row a run; a (run, readout, split); quantiles
+    along training; what else was measured of a run.
+    """
+
+    runs: pd.DataFrame
+    finals: pd.DataFrame
+    quantiles: pd.DataFrame
+    measures: pd.DataFrame
+
+
+MADE_WITH = ("code", "packages", "device_kind", "device", "threads", "optimized")
+"""What a receipt says of how a stack's numbers came about: stacks of the same runs that differ in
+it are kept apart.
+"""
+T = TypeVar("T", Tables, Result)
+RECEIPT = "receipt.json"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_folder(
+    target: Path,
+    tables: Tables | Result,
+    receipt: dict[str, Any],
+    replace: bool = False,
+    announce: Callable[[dict[str, str]], None] = lambda digests: None,
+) -> None:
+    """Write tables and receipt as one folder that appears whole; an existing target is kept unless
+    `replace`.
+
+    `announce` is told the SHA-256 of each file, by name, before the folder takes its place.
+
+    Raises: CannotWrite: when the disk is full or the place is not to be written; what stood there
+        stays.
+    """
+    check_together(tables._asdict(), target)
+    with replacing_folder(target, RECEIPT, replace) as folder:
+        for kind, table in tables._asdict().items():
+            write_table(table, folder / f"{kind}.parquet", kind)
+        digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+        note = verified.sealed({**receipt, "files": digests})
+        (folder / RECEIPT).write_bytes(note)
+        announce({**digests, RECEIPT: sha256(note)})
+
+
+def read_receipt(folder: Path) -> dict[str, Any]:
+    """A result's receipt, every byte of it as it was written; raises FileNotFoundError or
+    DamagedFile.
+    """
+    return verified.read_sealed(folder / RECEIPT)
+
+
+def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
+    """Tables and receipt of a folder: the receipt checked by its own digest, each table by the
+    receipt's.
+
+    A folder that another process replaces meanwhile is read again: its files are of one writing,
+    never of two.
+
+    Raises:
+        DamagedFile: names the file that is missing, altered, or holds what no result holds.
+    """
+    while True:
+        before = _identity(completed(folder))
+        try:
+            found = _read_folder(folder, kind)
+        except ValueError:
+            if _identity(completed(folder)) == before:
+                raise
+        else:
+            if _identity(completed(folder)) == before:
+                return found
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another that took its name."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
+    verified.check_inside(folder, folder.parent)
+    try:
+        receipt = read_receipt(folder)
+        digests = receipt.get("files")
+        if not isinstance(digests, dict) or set(digests) != {
+            f"{name}.parquet" for name in kind._fields
+        }:
+            raise DamagedFile(
+                f"{folder / RECEIPT} is refused: it does not vouch for {', '.join(kind._fields)}"
+            )
+        tables = {
+            name: _vouched(folder / f"{name}.parquet", name, digests) for name in kind._fields
+        }
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{folder} is not a whole result: {error.filename} is missing") from error
+    check_together(tables, folder)
+    return kind(**tables), receipt
+
+
+def _vouched(path: Path, kind: str, digests: dict[str, Any]) -> pd.DataFrame:
+    """The table in a file that a receipt vouches for."""
+    content = verified.read(path)
+    if (found := sha256(content)) != (digest := str(digests[path.name])):
+        raise DamagedFile(f"{path} has SHA-256 {found[:12]}…, its receipt says {digest[:12]}…")
+    return unpacked(content, kind, path)
+
+
+Fits = Callable[[str, dict[str, Any]], bool]
+"""Whether a stored run will do, from its key and its stack's receipt."""
+
+
+def whatever(key: str, receipt: dict[str, Any]) -> bool:
+    """Any version of a run fits."""
+    return True
+
+
+class Store:
+    """Finished runs by key. Several processes may share one."""
+
+    def __init__(self, root: Path, warn: Callable[[str], None] = print) -> None:
+        self.root, self.warn = root, warn
+        self._checked: dict[Path, tuple[Tables, dict[str, Any]]] = {}
+        self._keys: dict[Path, frozenset[str]] = {}  # asked for before every stack
+
+    def _folders(self) -> Iterable[Path]:
+        return sorted(self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f]*"))
+
+    def _read(self, folder: Path) -> tuple[Tables, dict[str, Any]] | None:
+        """A folder's content, or None after setting a damaged one aside."""
+        if folder not in self._checked:
+            try:
+                self._checked[folder] = read_folder(folder, Tables)
+                self._keys[folder] = frozenset(self._checked[folder][0].runs.run)
+            except ValueError as error:
+                self._set_aside(folder)
+                self.warn(f"set aside and to be computed again: {error}")
+                return None
+        return self._checked[folder]
+
+    def _set_aside(self, folder: Path) -> None:
+        aside = self.root / "damaged" / f"{folder.name}-{uuid.uuid4().hex[:8]}" / folder.name
+        with (
+            writing(folder),
+            suppress(FileNotFoundError),
+        ):  # another runner may have set it aside already
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(aside)
+
+    def keys(self) -> set[str]:
+        """Keys of all finished runs, files verified."""
+        return set().union(
+            *(self._keys[folder] for folder in self._folders() if self._read(folder))
+        )
+
+    def versions(
+        self, among: Collection[str] | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every version of every finished run, or of those with these keys, with the receipt of its
+        stack.
+        """
+        for folder in self._folders():
+            if found := self._read(folder):
+                for key in (
+                    self._keys[folder] if among is None else self._keys[folder].intersection(among)
+                ):
+                    yield key, found[1]
+
+    def lock(self, keys: Sequence[str]) -> FileLock:
+        """A lock on a stack of runs; it goes with the process that holds it."""
+        folder = self.root / "locks"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{self._name(keys)}.lock")
+
+    @staticmethod
+    def _name(keys: Sequence[str]) -> str:
+        return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:24]
+
+    def save(self, tables: Tables, receipt: dict[str, Any]) -> None:
+        """Keep a finished stack, beside those of the same runs that other code or another machine
+        has trained.
+        """
+        version = json.dumps(
+            {name: receipt[name] for name in MADE_WITH if name in receipt}, sort_keys=True
+        )
+        name = self._name([*tables.runs.run, *([version] if version != "{}" else [])])
+        write_folder(self.root / name[:2] / name, tables, receipt)
+
+    def load(
+        self, keys: Iterable[str], fits: Fits = whatever
+    ) -> tuple[Tables, list[dict[str, Any]]]:
+        """Tables of these runs, in the order of the keys, and the receipts of the stacks they came
+        from.
+
+        Of a run that is there in several versions the first that `fits` its key is taken.
+        """
+        order = {key: place for place, key in enumerate(keys)}
+        parts, receipts, left = [], [], set(order)
+        for folder in self._folders():
+            found = self._read(folder)
+            if found and (
+                mine := {key for key in left & self._keys[folder] if fits(key, found[1])}
+            ):
+                parts.append(Tables(*(table[table.run.isin(mine)] for table in found[0])))
+                receipts.append(found[1])
+                left -= mine
+        if left:
+            raise KeyError(
+                f"{len(left)} of {len(order)} runs are not in the store {self.root}; train them first"
+            )
+        joined = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+        return Tables(
+            *(
+                t.sort_values("run", key=lambda k: k.map(order), kind="stable", ignore_index=True)
+                for t in joined
+            )
+        ), receipts

@@ -1,0 +1,145 @@
+"""Blocks of updates: however a run is cut, and whether recorded or not, the updates are the same."""
+
+import logging
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+from steadydescent.engine.blocks import Batches, Feed, one_by_one, recorded
+from steadydescent.engine.runs import Run
+from steadydescent.engine.stack import Stack
+from steadydescent.study.paths import DATA
+
+UPDATES = 23
+
+
+def stack() -> Stack:
+    fields = {
+        "task": "mnist1d-mlp(norm='noisy-batch')",
+        "schedule": "linear",
+        "batch_size": 20,
+        "steps": UPDATES,
+    }
+    runs = [
+        Run(optimizer="adam", lr=lr, seed=seed, readouts=("last", "ema-10"), **fields)
+        for seed in (0, 1)
+        for lr in (0.001, 0.01)
+    ]
+    return Stack(runs, DATA, compile=False)
+
+
+def ends(made: Stack, block, cuts=(0, UPDATES)) -> list[torch.Tensor]:
+    """Everything that a run's updates leave behind, cut here and made by this block."""
+    made.block = block
+    with torch.no_grad():
+        for start, stop in pairwise(cuts):
+            made.advance(start, stop)
+    return [*tree_leaves(made.carry), torch.cat(made.losses)]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(*pair) for pair in zip(one, other, strict=True)
+    )
+
+
+class Tape:
+    """In place of a CUDA graph: what was recorded is done again on the same memory, and counted."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def __call__(self, function):
+        function()
+
+        def replay() -> None:
+            self.replays += 1
+            function()
+
+        return replay
+
+
+@pytest.fixture(scope="module")
+def wanted() -> list[torch.Tensor]:
+    made = stack()
+    return ends(made, made.block)
+
+
+@pytest.mark.parametrize("cuts", [(0, 10, 23), (0, 1, 2, 23), (0, 22, 23)])
+def test_cutting_a_run_elsewhere_changes_nothing(wanted, cuts):
+    made = stack()
+    assert same(ends(made, made.block, cuts), wanted)
+
+
+@pytest.mark.parametrize(
+    ("updates", "cuts", "replays"),
+    [(5, (0, 23), 4), (5, (0, 12, 23), 4), (7, (0, 3, 23), 2), (30, (0, 23), 0)],
+)
+def test_a_recording_makes_the_same_updates(wanted, updates, cuts, replays):
+    made, tape = stack(), Tape()
+    assert same(ends(made, recorded(made.block, updates, tape), cuts), wanted)
+    assert tape.replays == replays
+
+
+def test_where_recording_fails_updates_are_made_one_by_one(wanted, caplog):
+    def refuse(function):
+        raise RuntimeError("no graph here")
+
+    made = stack()
+    with caplog.at_level(logging.WARNING):
+        assert same(ends(made, recorded(made.block, 5, refuse)), wanted)
+    assert [r.message for r in caplog.records] == [
+        "Updates could not be recorded as a CUDA graph and are made one by one, slower: no graph here"
+    ]
+
+
+def test_a_recording_that_gives_other_weights_is_not_used(wanted, caplog):
+    made = stack()
+    with caplog.at_level(logging.WARNING):
+        assert same(ends(made, recorded(made.block, 5, lambda function: lambda: None)), wanted)
+    assert "gave other weights" in caplog.text and len(caplog.records) == 1
+
+
+def test_a_recording_keeps_what_it_was_given(wanted):
+    """Its memory is its own: the carry and the batches that went in are as they were."""
+    made = stack()
+    before = [leaf.clone() for leaf in tree_leaves(made.carry)]
+    first, batches = made.carry, made._batches(0, UPDATES)
+    recorded(made.block, 5, Tape())(first, batches)
+    assert same(tree_leaves(first), before) and isinstance(batches, Batches)
+
+
+@pytest.mark.parametrize("readouts", [("last",), ("last", "ema-10"), ("last", "ema-10", "ema-30")])
+def test_what_an_update_takes_has_the_same_strides_whatever_the_length(readouts):
+    """A compiled step is compiled again for other strides."""
+    fields = {
+        "task": "mnist1d-mlp",
+        "optimizer": "sgd",
+        "schedule": "constant",
+        "lr": 0.1,
+        "batch_size": 20,
+        "seed": 0,
+    }
+    one = Run(steps=99, readouts=readouts, **fields)
+    made = Stack([one], DATA, compile=False)
+    taken = [made._batches(0, length) for length in (1, 5, 96)]
+    strides = [
+        [part[0].stride() for part in (batches.steps, batches.lr, batches.weights)]
+        for batches in taken
+    ]
+    assert strides[0] == strides[1] == strides[2]
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_makes_the_same_updates(caplog):
+    one, other = (Stack(stack().wanted, DATA, "cuda", compile=False) for _ in range(2))
+    plain = lambda made: one_by_one(
+        made.step, Feed(made.pool, made.lane.to("cuda"), made.mean, made.std)
+    )
+    with caplog.at_level(logging.WARNING):
+        found = [ends(one, plain(one)), ends(other, recorded(plain(other), 5))]
+    assert not caplog.records
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,77 @@
+"""A replica that diverges freezes as it was: weights, optimiser state, statistics and averages;
+what plans count.
+"""
+
+import pytest
+import torch
+from test_engine import STEPS, run, trained
+
+from steadydescent.engine import stack as engine
+from steadydescent.engine.stack import evaluated, on_curves
+
+WILD = {"task": "mnist1d-mlp(norm=batch)", "readouts": ("last", "ema-ramp"), "lr": 1e18}
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_a_diverged_replica_is_bit_for_bit_what_it_was_before_the_loss_that_was_not_finite(
+    optimizer,
+):
+    """The same run cut short one update before, beside a calm neighbour whose steps go on."""
+    wild = run(**WILD, optimizer=optimizer)
+    stack = trained([wild, run(**WILD | {"lr": 0.001}, optimizer=optimizer)])
+    diverged = int(stack.history.runs.diverged_at[0])
+    assert 1 < diverged < STEPS and stack.history.runs.diverged_at.isna()[1]
+    before = trained([run(**WILD, optimizer=optimizer, steps=diverged - 1)])
+    exact = {"rtol": 0, "atol": 0, "equal_nan": True}
+    for now, then in zip(stack.carry[:2], before.carry[:2], strict=True):
+        torch.testing.assert_close(now[:1], then, **exact)
+    for now, then in zip(stack.carry.state, before.carry.state, strict=True):
+        torch.testing.assert_close(now[:1], then, **exact)
+    for now, then, frozen in zip(
+        stack.carry.averages, before.carry.averages, before.carry[:2], strict=True
+    ):
+        finite = torch.isfinite(
+            frozen
+        )  # a frozen infinity makes 0·∞ of its own average, which nobody reads
+        assert finite.any()
+        torch.testing.assert_close(now[:, :1][:, finite], then[:, finite], **exact)
+
+
+def test_curves_show_what_means_something_in_the_middle_of_a_run():
+    names = (
+        "last",
+        "ema-10",
+        "ema-10/copied",
+        "last/reestimated",
+        "ema-ramp",
+        "tail-25",
+        "checkpoints-2",
+    )
+    assert on_curves(run(readouts=names)) == ["last", "ema-10", "ema-ramp"]
+
+
+PLANNED = [
+    {},
+    {"curve_points": 5},
+    {"test": True, "readouts": ("last", "tail-25", "at-50")},
+    {"test": True, "curve_points": 5, "shifts": ("shear(severity=1)", "concept(severity=1)")},
+    {"test": True, "curve_points": 3, "probes": ("training-loss",)},
+    {"curve_points": 5, "task": "saddle"},
+    {"test": True, "curve_points": 1, "task": "saddle"},
+]
+
+
+@pytest.mark.parametrize("changes", PLANNED, ids=str)
+def test_a_plan_counts_every_example_that_evaluations_look_at(changes, monkeypatch):
+    """Counted as the engine looks: examples of one replica, or one height of a surface."""
+    looked = []
+    measure, surface = engine.measure, engine.measure_surface
+    count = lambda *given: looked.append(given[1].numel()) or measure(*given)
+    monkeypatch.setattr(engine, "measure", count)
+    monkeypatch.setattr(
+        engine, "measure_surface", lambda *given: looked.append(1) or surface(*given)
+    )
+    one = run(**{"readouts": ("last", "tail-25"), "steps": 20} | changes)
+    stack = trained([one])
+    validation = stack.validation.shape[1]
+    assert evaluated(one, validation, len(stack.data.test)) == sum(looked)

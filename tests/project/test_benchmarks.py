@@ -1,0 +1,377 @@
+"""Benchmarks: who takes turns with whom, that all do the same work, and what the rows say. Nothing
+here is timed.
+"""
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+from steadydescent.engine.stepping import numerics
+from steadydescent.study.paths import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import peers
+import report
+import rounds
+import suite
+import training
+from ceilings import BareProducts
+from commands import sweep_share
+from ours import OurStack
+from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop
+from pieces import averagers, magnitude
+from processes import Processes
+from rounds import Local, agree, compare, interleaved, median_interval
+from training import Settings, train
+
+FIELDS = {
+    "case",
+    "device",
+    "ours",
+    "peer",
+    "peer_name",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "unit",
+    "interval",
+}
+SLOWLY = pytest.mark.slow
+EAGER = Choice(threads=1, optimizer="foreach", compiled=False)
+WIDTH = 3
+QUICK = Settings(seconds=0.01, rounds=2, checked=5, width=WIDTH)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Nothing is compiled: the numbers are the same and a test is fast."""
+    for module in ("peers", "ours", "ceilings"):
+        monkeypatch.setattr(
+            sys.modules[module], "can_compile", lambda device: "tests do not compile"
+        )
+
+
+class Clock:
+    """A clock that moves by a contender's seconds a unit of work, and remembers whose turn it was."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.turns = 0.0, []
+        monkeypatch.setattr(rounds.time, "perf_counter", lambda: self.now)
+
+    def contender(self, name: str, seconds: float, **options) -> Local:
+        def advance(units: int) -> int:
+            self.turns.append(name)
+            self.now += seconds * units
+            return units
+
+        return Local(name, advance, **options)
+
+
+# Timing
+
+
+def test_contenders_take_turns_in_every_round(monkeypatch):
+    clock = Clock(monkeypatch)
+    found = interleaved(
+        [clock.contender(name, seconds) for name, seconds in (("a", 0.5), ("b", 0.25))], rounds=3
+    )
+    assert clock.turns == ["a", "b"] * 3
+    assert found == {"a": [2.0] * 3, "b": [4.0] * 3}
+
+
+def test_warm_up_is_apart_and_work_fills_the_time_asked_for(monkeypatch):
+    clock = Clock(monkeypatch)
+    contender = clock.contender("a", 1 / 128, checked=64)
+    contender.prepare(seconds=2.0)
+    assert contender.warm_up == 0.5 and contender.units == 256
+
+
+def test_rounds_are_whole_blocks(monkeypatch):
+    contender = Clock(monkeypatch).contender("a", 1 / 128, checked=5, block=32)
+    contender.prepare(seconds=0.6)
+    assert contender.units == 64 and contender.warm_up == 5 / 128
+
+
+def test_ratios_are_of_one_round_and_times_are_inverse_rates(monkeypatch):
+    clock = Clock(monkeypatch)
+    contenders = [clock.contender("ours", 1.0), clock.contender("P1 theirs", 2.0)]
+    (rate,) = compare("case", "cpu", "updates/s", contenders, rounds=2, seconds=1.0)
+    assert rate["ratio"] == rate["ratio_low"] == rate["ratio_high"] == 2.0
+    (time,) = compare("case", "cpu", "ms", contenders, rounds=2, seconds=1.0, times=1000.0)
+    assert (time["ours"], time["peer"], time["ratio"]) == (1000.0, 2000.0, 0.5)
+    slowed = rounds.row(
+        "case", "cpu", "s", [1.0, 10.0, 100.0], [2.0, 20.0, 200.0], "a slower and slower machine"
+    )
+    assert slowed["ratio"] == slowed["ratio_low"] == slowed["ratio_high"] == 0.5
+
+
+@pytest.mark.parametrize("count", [2, 5, 6, 7, 31])
+def test_intervals_are_finite_hold_the_median_and_say_how_they_were_made(count):
+    values = [1.0 + 0.1 * (7 * i % count) for i in range(count)]
+    low, high, how = median_interval(values)
+    assert (
+        min(values) <= low <= sorted(values)[count // 2]
+        and high <= max(values)
+        and math.isfinite(high - low)
+    )
+    assert how == ("bootstrap" if count < 6 else "order statistics")
+
+
+def test_one_round_has_no_interval():
+    with pytest.raises(ValueError, match="at least 2 rounds, got 1"):
+        median_interval([1.0])
+
+
+def test_losses_agree_within_a_share():
+    assert agree(1.0, 1.009, 0.01) and not agree(1.0, 1.02, 0.01) and agree(None, 1.0, 0.01) is None
+    assert not agree(1.0, math.nan, 0.01)
+
+
+# Contenders
+
+
+@pytest.mark.parametrize(
+    "task", ["mnist1d-mlp", "mnist1d-cnn", pytest.param("names-transformer", marks=SLOWLY)]
+)
+def test_all_loops_train_the_network_of_the_engines_first_replica(task, eager):
+    with numerics(1):
+        loops = [
+            OurStack(task, "cpu", width=WIDTH),
+            DataLoaderLoop(task, "cpu"),
+            InMemoryLoop(task, "cpu", EAGER),
+            InMemoryLoop(task, "cpu", Choice(1, "fused", False)),
+            Ensemble(task, "cpu", WIDTH),
+        ]
+        before = [loop.loss() for loop in loops]
+        done = [loop.advance(7) for loop in loops]
+        after = [loop.loss() for loop in loops]
+    assert before == pytest.approx([before[0]] * 5, rel=1e-5) and after == pytest.approx(
+        [after[0]] * 5, rel=1e-3
+    )
+    assert done == [7 * WIDTH, 7, 7, 7, 7 * WIDTH] and abs(after[0] - before[0]) > 1e-3
+
+
+def test_the_single_loops_weights_and_average_are_the_stacks_first_replica(eager):
+    """The stack's average is debiased, the loop's starts at θ₀: a = (1 − βᵗ)·debiased + βᵗ·θ₀."""
+    updates, task = 11, "mnist1d-mlp"
+    with numerics(1):
+        stack, loop = OurStack(task, "cpu", width=2), InMemoryLoop(task, "cpu", EAGER)
+        stack.advance(updates)
+        loop.advance(updates)
+    flat = lambda tensors: torch.cat([tensor.detach().flatten() for tensor in tensors])
+    torch.testing.assert_close(
+        stack.stack.carry.theta[0], flat(loop.model.parameters()), rtol=1e-4, atol=1e-6
+    )
+    kept = peers.BETA**updates
+    expected = (1 - kept) * stack.stack.carry.averages[0][0, 0] + kept * stack.stack.start[0][0]
+    torch.testing.assert_close(flat(loop.averages), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_fused_batch_norm_is_torchs_with_the_same_state():
+    layer = peers.BatchNorm(3)
+    layer.running_mean.fill_(0.5)
+    fused = peers.fastest_layers(torch.nn.Sequential(layer))[0]
+    assert type(fused) is torch.nn.BatchNorm2d and fused.running_mean.tolist() == [0.5] * 3
+
+
+def test_fused_attention_gives_the_same_numbers():
+    model = peers.initial_weights("names-transformer", 0).eval()
+    tokens = torch.randint(
+        1, 20, (3, sum(model.lengths)), generator=torch.Generator().manual_seed(0)
+    )
+    tokens[:, 12:21] = 0  # padding
+    plain = model(tokens)
+    torch.testing.assert_close(peers.fastest_layers(model)(tokens), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_an_exhausted_stack_starts_anew(eager, monkeypatch):
+    monkeypatch.setattr("ours.UPDATES", 8)
+    monkeypatch.setattr("ours.WINDOWS", (2,))
+    stack = OurStack("mnist1d-mlp", "cpu", width=2)
+    assert [stack.advance(5), stack.advance(5)] == [10, 10] and stack.done == 5
+
+
+@pytest.mark.slow
+def test_processes_train_one_seed_each_and_say_what_fails():
+    with numerics(1):
+        processes = Processes(
+            "P2", InMemoryLoop, [("mnist1d-mlp", "cpu", EAGER, seed) for seed in (0, 1)], checked=5
+        )
+        processes.prepare(0.01)
+        alone = InMemoryLoop("mnist1d-mlp", "cpu", EAGER)
+        alone.advance(5)
+        assert processes.loss == pytest.approx(alone.loss(), rel=1e-5) and processes.rate() > 0
+        with pytest.raises(RuntimeError, match=r"a process of 'P2' failed: .*TypeError"):
+            processes._ask("nonsense")
+        processes.close()
+
+
+@pytest.mark.slow
+def test_two_processes_of_stacks_count_the_updates_of_all_their_networks(eager):
+    with numerics(1):
+        stacks = Processes(
+            "ours", OurStack, [("mnist1d-mlp", "cpu", 1, 3, first) for first in (0, 3)], checked=2
+        )
+        assert [work for work, _ in stacks._ask(4)] == [12, 12]
+        stacks.close()
+
+
+def test_stacks_side_by_side_hold_different_seeds(monkeypatch):
+    monkeypatch.setattr(training, "processes", lambda device, asked: 3)
+    stacks = [OurStack(*given) for given in training.side_by_side("mnist1d-mlp", "cpu", 2)]
+    assert [run.seed for stack in stacks for run in stack.runs] == list(range(6))
+    assert len(training.side_by_side("mnist1d-mlp", "cuda", 2)) == 1
+
+
+def test_averagers_agree_after_the_same_updates():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5))
+    found = averagers(network)
+    with torch.no_grad():
+        for moved in (1.0, 1.5, 1.5):
+            for parameter in network.parameters():
+                parameter.mul_(moved)
+            for _, update in found.values():
+                update(network)
+    sizes = [magnitude(list(module.parameters())) for module, _ in found.values()]
+    assert sizes == pytest.approx([sizes[0]] * 4, rel=1e-5) and len(found) == 4
+
+
+# Ceilings
+
+
+def test_operations_of_the_bare_products_are_counted_by_hand():
+    """40–100–100–10: x·Wᵀ and ∂W for three layers, ∂x for the last two; two operations a
+    multiply-add.
+    """
+    multiply_adds = 2 * (40 * 100) + 3 * (100 * 100) + 3 * (100 * 10)
+    assert (
+        BareProducts([40, 100, 100, 10], width=30, batch=100, device="cpu").operations
+        == 2 * 30 * 100 * multiply_adds
+    )
+
+
+@pytest.mark.parametrize("way", ["batched", "one_by_one"])
+def test_bare_products_are_those_of_autograd(way):
+    products = BareProducts([7, 5, 3], width=2, batch=11, device="cpu")
+    getattr(products, way)()
+    for layer in (0, 1):
+        x, weight = (
+            products.x[layer].clone().requires_grad_(),
+            products.weight[layer].clone().requires_grad_(),
+        )
+        y = x @ weight.transpose(1, 2) + products.bias[layer]
+        into_x, into_weight = torch.autograd.grad(y, (x, weight), products.x[layer + 1])
+        torch.testing.assert_close(products.into_weight[layer], into_weight)
+    torch.testing.assert_close(products.into_x[1], into_x)
+    torch.testing.assert_close(products.into_x[2], y.detach())
+
+
+# Rows
+
+
+@pytest.mark.slow
+def test_training_rows_name_all_four_peers_and_their_losses_agree(eager):
+    rows = train("mnist1d-mlp", "cpu", QUICK)
+    assert [row["peer_name"][:2] for row in rows] == ["P0", "P1", "P2", "P3"]
+    assert all(row.keys() >= FIELDS and row["losses_agree"] for row in rows)
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+
+
+@pytest.mark.parametrize(
+    "only",
+    [
+        "bare products, mnist1d-mlp",
+        "step against * mnist1d-mlp",
+        "update and EMA",
+        "five averages added to a step, mnist1d-mlp",
+        "optimizer step, adam, names",
+        "optimizer by layout, adam, 1 000 small tensors, b*",
+    ],
+)
+def test_every_kind_of_case_gives_whole_rows(only, eager):
+    rows = suite.run(suite.chosen(only), "cpu", QUICK)
+    assert rows and all(
+        row.keys() >= FIELDS and row["ratio"] > 0 and row["device"] == "cpu" for row in rows
+    )
+    assert all(row["losses_agree"] is not False for row in rows)
+
+
+def test_a_sweep_costs_more_than_its_stacks():
+    (row,) = sweep_share("cpu", QUICK)
+    assert row["ratio"] > 1 and row["peer"] > 0
+
+
+# What is picked, kept and shown
+
+
+def test_cases_are_picked_by_part_of_a_name_or_glob_and_those_on_request_by_name():
+    assert list(suite.chosen()) == list(suite.CASES)
+    assert list(suite.chosen("TRAIN names")) == ["train names-transformer, one EMA"]
+    assert all("mnist1d" in name and "step" in name for name in suite.chosen("step*mnist1d"))
+    assert list(suite.chosen(also="book,reproduce")) == ["book", "reproduce"]
+
+
+def test_a_pattern_without_a_case_is_refused_with_what_exists():
+    with pytest.raises(
+        ValueError,
+        match=r"a case .*on request: .*must be one of .*'train mnist1d-mlp, one EMA'.*'nope'",
+    ):
+        suite.chosen("nope")
+    with pytest.raises(
+        ValueError, match=r"a case on request must be one of \['book', 'reproduce'\], got 'nope'"
+    ):
+        suite.chosen(also="nope,book")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_targets_are_of_cases_that_exist_and_have_one_bound(device):
+    assert report.targets(device)
+    for target in report.targets(device):
+        assert target["case"] in suite.CASES or target["case"].startswith(
+            tuple(suite.ON_REQUEST)
+        ), target
+        assert len({"at_least", "at_most"} & set(target)) == 1 and set(target) - {"of", "why"} > {
+            "peer",
+            "case",
+            "device",
+        }
+
+
+def fabricated(case: str, peer: str, ours: float, theirs: float) -> dict:
+    return rounds.row(case, "cpu", "updates/s", [ours] * 7, [theirs] * 7, peer)
+
+
+def test_saved_rows_come_back_and_only_what_is_measured_again_is_replaced(tmp_path):
+    suite.save([fabricated("a", "P0", 2, 1), fabricated("b", "P0", 3, 1)], "cpu", 1.0, tmp_path)
+    path = suite.save([fabricated("b", "P0", 5, 1)], "cpu", 1.0, tmp_path)
+    table = report.rows("cpu", tmp_path)
+    assert dict(zip(table.case, table.ratio, strict=True)) == {"a": 2.0, "b": 5.0} and set(
+        table.kind
+    ) == {"P0"}
+    assert path.name == "bench-cpu.json" and len(report.origins("cpu", tmp_path)) == 2
+    suite.save([fabricated("a", "P0", 7, 1), fabricated("b", "P0", 7, 1)], "cpu", 1.0, tmp_path)
+    assert len(report.parts("cpu", tmp_path)) == 1
+
+
+def test_targets_are_judged_by_the_saved_medians(tmp_path):
+    case = "train mnist1d-mlp, one EMA"
+    suite.save(
+        [fabricated(case, "P0 loop", 4, 1), fabricated(case, "P1 loop", 8, 1)], "cpu", 1.0, tmp_path
+    )
+    table = report.judged("cpu", tmp_path)
+    mine = table[table.case == case].set_index("against").outcome
+    assert mine["P0"] == "missed by 50 %" and mine["P1"] == "met" and mine["P2"] == "not measured"
+    assert report.count("cpu", tmp_path).startswith("1 of 2 targets are met; ")
+
+
+def test_a_device_without_a_file_is_shown_as_not_measured(tmp_path):
+    assert set(report.judged("cuda", tmp_path).outcome) == {"not measured"}
+    assert (
+        report.count("cuda", tmp_path).startswith("none of ")
+        and report.origins("cuda", tmp_path) == []
+    )
+    assert report.shown("cuda", "^train", tmp_path).case.tolist() == ["not measured on cuda yet"]

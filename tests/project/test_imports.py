@@ -1,0 +1,191 @@
+"""What may import what: techniques stand on their own, references never lean on what they check."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "steadydescent"
+ROOMS = (
+    *("checks", "files", "verified"),
+    *("averages", "schedules", "optimizers", "normalization", "weight_averaging"),
+    *("minibatches", "lr_search", "dataset_shift"),
+    *("engine.settings", "engine.source_code", "engine.data", "engine.tasks", "engine"),
+    *("study.paths", "study.yaml_files", "study.results", "study.judging", "study.planning"),
+    *("study.training", "study.book", "study.reproduce"),
+    "cli",
+)
+"""The rooms in order: a module imports from its own room and from those before it, no other."""
+TECHNIQUES = ROOMS[ROOMS.index("averages") : ROOMS.index("engine.settings")]
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def room(name: str) -> str:
+    """The room that a module lies in: the longest name of a room that its own begins with."""
+    plain = name.removesuffix(".__init__")
+    return max((r for r in ROOMS if f"{plain}.".startswith(f"{r}.")), key=len, default="")
+
+
+def imported(source: str, package: str = "") -> set[str]:
+    """Dotted names of all that a source imports, at its top or inside a function; `from a import b`
+    gives a and a.b.
+
+    `package` is the package that the source stands in, which relative imports start from.
+    """
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+            module = ".".join([*parts, *([node.module] if node.module else [])])
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own(name: str) -> set[str]:
+    """The package's modules that one of them imports, by their names inside the package."""
+    path = MODULES[name]
+    package = ".".join(("steadydescent", *path.relative_to(PACKAGE).parts[:-1]))
+    names = {
+        other.removeprefix("steadydescent.")
+        for other in imported(path.read_text(), package)
+        if other.startswith("steadydescent.")
+    }
+    inside = {other for other in names if {other, f"{other}.__init__"} & set(MODULES)}
+    # `from a import b` names the package a, too, which only holds b where b is a module
+    return {other for other in inside if not any(o.startswith(f"{other}.") for o in inside)} | {
+        other for other in inside if other in _named_in(path)
+    }
+
+
+def _named_in(path: Path) -> set[str]:
+    """Packages of which a file takes something that is no module."""
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+    return {
+        (node.module or "").removeprefix("steadydescent.")
+        for node in nodes
+        for alias in node.names
+        if not {
+            f"{node.module}.{alias.name}".removeprefix("steadydescent.") + end
+            for end in ("", ".__init__")
+        }
+        & set(MODULES)
+    }
+
+
+def test_the_parser_sees_every_way_to_import():
+    source = "import a.b\nfrom c import d\ndef f():\n    from p import e\n    from . import g\n    from ..h import i\n"
+    assert imported(source, "p.q") == {
+        "a.b",
+        "c",
+        "c.d",
+        "p",
+        "p.e",
+        "p.q",
+        "p.q.g",
+        "p.h",
+        "p.h.i",
+    }
+    assert "study.book.sphinx.elements" in own("study.book.sphinx.roles")
+    assert "study.results.store" in own("study.training.trial")
+
+
+FACES = {"__init__", "study.__init__"}
+"""Packages of several rooms, whose own file says what they are and imports nothing."""
+
+
+def test_every_module_lies_in_a_room_and_every_room_is_there():
+    assert {room(name) for name in set(MODULES) - FACES} == set(ROOMS)
+    assert not any(own(name) for name in FACES)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - FACES))
+def test_module_imports_from_its_own_room_and_those_before_it(name):
+    allowed = ROOMS[: ROOMS.index(room(name)) + 1]
+    assert not {other for other in own(name) if room(other) not in allowed}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """What is imported inside a function or for types alone counts, too."""
+    left = {name.removesuffix(".__init__"): own(name) - {name} for name in MODULES}
+    left = {
+        name: {o.removesuffix(".__init__") for o in used} - {name} for name, used in left.items()
+    }
+    while free := {name for name, used in left.items() if not used & set(left)}:
+        left = {name: used for name, used in left.items() if name not in free}
+    assert not left
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_technique_needs_nothing_of_the_study(technique):
+    """Anyone can use one without the engine: torch, numpy and what lies before it are enough."""
+    mine = {other for name in MODULES if room(name) == technique for other in own(name)}
+    assert not {other for other in mine if room(other).startswith(("engine", "study"))}
+
+
+def test_top_level_shows_the_design_at_a_glance():
+    folders = [p for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"]
+    files = [path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+    assert len(folders) <= 9 and len(files) <= 5
+    for folder in folders:
+        assert len(ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "") > 80
+
+
+def test_no_module_is_named_utils():
+    assert not [name for name in MODULES if "util" in name.lower() or "helper" in name.lower()]
+
+
+NARROWS = re.compile(r"assert (isinstance\(.*\)|[\w.]+ is not None)$")
+"""Assertions that tell a type checker what is so; `python -O` may leave them out."""
+
+
+def test_no_assertion_carries_meaning_that_python_without_assertions_would_lose():
+    chapters = [*(ROOT / "chapters").glob("*.md"), *(ROOT / "experiments").glob("*.ipynb")]
+    lines = [
+        (path.name, line.strip())
+        for path in chapters
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    texts = {name: path.read_text("utf-8") for name, path in MODULES.items()}
+    asserts = [
+        (name, ast.unparse(ast.Assert(node.test)))
+        for name, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Assert)
+    ]
+    assert not [pair for pair in lines if pair[1].lstrip('"').startswith("assert ")]
+    assert not [pair for pair in asserts if not NARROWS.match(pair[1])]
+
+
+def test_nothing_is_pickled():
+    unsafe = {"pickle", "dill", "joblib", "shelve", "marshal"}
+    assert not {
+        name: bad for name, path in MODULES.items() if (bad := imported(path.read_text()) & unsafe)
+    }
+
+
+def test_the_slow_references_never_import_the_package():
+    path = ROOT / "tests" / "oracles.py"
+    assert path.exists() and not [
+        name for name in imported(path.read_text()) if name.startswith("steadydescent")
+    ]
+
+
+def test_no_docstring_has_a_letter_behind_a_code_span():
+    """Sphinx takes it for a span without an end, and the book's build fails."""
+    sources = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    behind = re.compile(r"(?<!`)`[\w.]+`[A-Za-z]")
+    spans = [
+        f"{path.name}: {found[0]}"
+        for path, text in sources.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        for found in behind.finditer(ast.get_docstring(node) or "")
+    ]
+    assert spans == []

@@ -1,0 +1,146 @@
+"""Stacks hold every run once; what is missing is trained, and nothing else."""
+
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from fabricated import a_run, stack_receipt, tables
+from planned import EVERY_PLAN, label, planned
+from steadydescent.engine.tasks import TASKS
+from steadydescent.study.planning import Plan
+from steadydescent.study.planning.stacks import stack_plans, stacks
+from steadydescent.study.results.store import Store
+from steadydescent.study.training import sweep
+from steadydescent.study.training.sweep import pick_device, train
+
+
+@pytest.fixture(params=range(len(EVERY_PLAN)), ids=[label(plan) for plan in EVERY_PLAN])
+def plan(request) -> Plan:
+    return EVERY_PLAN[request.param]
+
+
+@pytest.fixture
+def expected(plan) -> list:
+    return planned(EVERY_PLAN.index(plan))
+
+
+# ---- stacks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_stacks_hold_every_run_once_and_are_never_too_wide(plan, expected, device):
+    cut, width = stacks(expected, device), stack_plans()[device][plan.task].width
+    assert sorted(run.key for stack in cut for run in stack) == sorted(run.key for run in expected)
+    assert all(1 <= len(stack) <= width and len({run.shape for run in stack}) == 1 for stack in cut)
+    counts = Counter(run.shape for run in expected)
+    assert len(cut) == sum(
+        -(-count // width) for count in counts.values()
+    )  # and no stack is split without need
+
+
+def test_stacks_are_cut_the_same_way_every_time_whatever_shapes_are_mixed():
+    runs = [a_run(seed=seed, steps=40 + seed % 3) for seed in range(100)]
+    names = lambda cut: [[run.key for run in stack] for stack in cut]
+    assert names(stacks(runs, "cpu")) == names(stacks(list(runs), "cpu"))
+    assert all(len({run.steps for run in stack}) == 1 for stack in stacks(runs, "cpu"))
+
+
+def test_every_task_has_a_stack_plan_on_every_kind_of_device():
+    assert {kind: set(table) for kind, table in stack_plans().items()} == {
+        "cpu": set(TASKS),
+        "cuda": set(TASKS),
+    }
+
+
+# ---- training what is missing --------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A store, a journal's events, and the stacks that were trained: nothing real."""
+    found = SimpleNamespace(store=Store(tmp_path / "store"), events=[], trained=[])
+
+    def pretend(runs, store, device, journal, compiled):
+        found.trained.append([run.seed for run in runs])
+        journal.tell(done=sum(run.steps for run in runs))
+        store.save(tables(runs), stack_receipt(runs))
+
+    found.journal = SimpleNamespace(tell=lambda **event: found.events.append(event))
+    monkeypatch.setattr(sweep, "_train_stack", pretend)
+    return found
+
+
+def seeds(numbers: range) -> list:
+    return [a_run(seed=seed, curve_points=2) for seed in numbers]
+
+
+def test_what_is_finished_is_not_trained_again(bench):
+    width = stack_plans()["cpu"]["mnist1d-mlp"].width
+    train(seeds(range(2 * width + 3)), bench.store, "cpu", bench.journal)
+    assert [len(stack) for stack in bench.trained] == [width, width, 3]
+    bench.trained.clear()
+    train(seeds(range(2 * width + 3)), bench.store, "cpu", bench.journal)
+    assert bench.trained == []
+
+
+def test_added_seeds_alone_are_trained(bench):
+    train(seeds(range(3)), bench.store, "cpu", bench.journal)
+    train(seeds(range(5)), bench.store, "cpu", bench.journal)
+    assert bench.trained == [[0, 1, 2], [3, 4]]
+
+
+def test_steps_are_compiled_where_all_stacks_of_a_shape_make_enough_updates(monkeypatch):
+    plans = {"mnist1d-mlp": replace(stack_plans()["cpu"]["mnist1d-mlp"], width=2, compile_from=30)}
+    monkeypatch.setattr(sweep, "stack_plans", lambda: {"cpu": plans})
+    few = [
+        a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)
+    ]  # two stacks, 22 updates
+    many = [
+        a_run(seed=seed, steps=10, curve_points=2) for seed in range(5)
+    ]  # three stacks, 30 updates
+    assert (
+        sweep.worth_compiling(sweep.stacks(few + many, "cpu"), "cpu")
+        == {many[0].shape}
+        != {few[0].shape}
+    )
+
+
+def test_what_another_runner_trained_meanwhile_is_not_trained_again(bench, monkeypatch):
+    runs, lock = seeds(range(3)), bench.store.lock
+
+    def overtaken(keys):
+        Store(bench.store.root).save(tables(runs), stack_receipt(runs))
+        return lock(keys)
+
+    monkeypatch.setattr(bench.store, "lock", overtaken)
+    train(runs, bench.store, "cpu", bench.journal)
+    assert bench.trained == []
+
+
+def test_progress_adds_up_to_the_total_whatever_was_there(bench):
+    width = stack_plans()["cpu"]["mnist1d-mlp"].width
+    train(
+        seeds(range(width + 2)), bench.store, "cpu", bench.journal
+    )  # one whole stack and part of the next
+    bench.events.clear()
+    runs = seeds(range(2 * width + 5))
+    train(runs, bench.store, "cpu", bench.journal)
+    start = bench.events[0]
+    assert start["total"] == sum(run.steps for run in runs)
+    assert start["initial"] + sum(event.get("done", 0) for event in bench.events) == start["total"]
+    assert "end" in bench.events[-1]
+
+
+def test_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == "cpu"
+    with pytest.raises(
+        ValueError, match="device 'cuda' was asked for, but torch finds no GPU; use DEVICE=cpu"
+    ):
+        pick_device("cuda")
+    with pytest.raises(ValueError, match="device 'gpu' is unknown; did you mean 'cpu'"):
+        pick_device("gpu")
+    monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: True)
+    assert (pick_device("auto"), pick_device("cuda"), pick_device("cpu")) == ("cuda", "cuda", "cpu")

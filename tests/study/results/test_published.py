@@ -1,0 +1,178 @@
+"""What is published is whole, was asked for by the study, has its receipt, and is what README says."""
+
+import json
+import subprocess
+from functools import cache
+
+import pytest
+
+from steadydescent.study.book.findings import results, rows
+from steadydescent.study.judging.claims import load_claims
+from steadydescent.study.paths import PUBLISHED, ROOT
+from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, Trajectory, load_study
+from steadydescent.study.reproduce import with_verdicts
+from steadydescent.study.training.trial import result_id
+
+FOUND = list(results(PUBLISHED))
+every_result = pytest.mark.parametrize("found", FOUND, ids=lambda found: f"{found[0]}-{found[1]}")
+RECEIPT = {
+    "command",
+    "commit",
+    "date",
+    "device",
+    "packages",
+    "seconds",
+    "stacks",
+    "trained_on",
+    "result",
+    "profile",
+    "networks",
+    "updates",
+    "seeds",
+    "target",
+    "files",
+}
+
+
+def plan_of(found) -> Plan:
+    return Plan(experiment=load_study()[found[0]], task=found[1], profile=found[-1]["profile"])
+
+
+@cache
+def judged() -> list[dict]:
+    return rows(PUBLISHED)
+
+
+def test_every_folder_of_results_reads_and_is_of_the_study():
+    assert FOUND
+    folders = {path.parent for path in PUBLISHED.rglob("receipt.json")}
+    assert folders == {home for _, _, home, *_ in FOUND}, (
+        "a folder that no experiment of the study names"
+    )
+
+
+@every_result
+def test_receipt_says_what_was_run_where_and_how(found):
+    _, task, _, result, receipt = found
+    assert set(receipt) >= RECEIPT and json.loads(json.dumps(receipt)) == receipt
+    assert receipt["profile"] in ("laptop", "desk", "full"), (
+        "smoke supports no claim and is not published"
+    )
+    plan = plan_of(found)
+    assert task in plan.experiment.profiles[receipt["profile"]]
+    assert receipt["updates"] == plan.size.steps and receipt["target"] == plan.target
+    assert receipt["seeds"] == {"tuning": plan.size.tuning, "report": plan.size.report}
+    assert receipt["networks"] == len(result.runs) == result.runs.run.nunique()
+    assert "+changes" not in receipt["commit"] and receipt["seconds"] > 0 and receipt["trained_on"]
+
+
+@every_result
+def test_result_is_what_its_id_says(found):
+    name, task, _, result, receipt = found
+    assert receipt["result"] == result_id(name, task, result)
+
+
+@every_result
+def test_runs_are_those_that_the_study_asks_for(found):
+    """Settings, rates on the grid or its extensions, and seeds of tuning, reports and range tests."""
+    plan, runs = plan_of(found), found[3].runs
+    columns = [*Trajectory._fields, "lr", "test"]
+    row = lambda run: tuple(run.row[c] for c in columns)
+    asked = {row(run) for length in plan.size.ramps for run in plan.range_tests(length)}
+    for condition in plan.conditions:
+        half = plan.half(condition) + EXTENSIONS
+        for arm in plan.arms_in(condition):
+            for index in range(-half, half + 1):
+                asked |= {
+                    row(plan._run(condition, arm, index, 0, report)) for report in (False, True)
+                }
+    assert not set(runs[columns].itertuples(index=False, name=None)) - asked
+    assert not runs.duplicated([*columns, "seed"]).any()
+    on_report_seeds = runs.test | runs.schedule.str.startswith("ramp")
+    assert set(runs[on_report_seeds].seed) == set(range(plan.size.report))
+    assert set(runs[~on_report_seeds].seed) == set(
+        range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + plan.size.tuning)
+    )
+
+
+@every_result
+def test_every_arm_was_tuned_on_its_whole_grid_and_reported_on_every_seed(found):
+    plan, runs = plan_of(found), found[3].runs
+    for condition in plan.conditions:
+        for arm in plan.arms_in(condition):
+            mine, half = plan.trajectory(condition, arm).of(runs), plan.half(condition)
+            tuning, report = mine[~mine.test], mine[mine.test]
+            assert {plan.rate(condition, arm, i) for i in range(-half, half + 1)} <= set(tuning.lr)
+            assert (tuning.groupby("lr").seed.nunique() == plan.size.tuning).all()
+            assert len(report) and (report.groupby("lr").seed.nunique() == plan.size.report).all()
+            assert set(report.lr) <= set(tuning.lr)
+
+
+@every_result
+def test_tuning_and_report_runs_share_no_seed_and_tuning_never_saw_test_data(found):
+    result = found[3]
+    tuning, report = result.runs[~result.runs.test], result.runs[result.runs.test]
+    tuning = tuning[
+        ~tuning.schedule.str.startswith("ramp")
+    ]  # range tests search, on report seeds, and see no test data
+    assert (tuning.seed >= FIRST_TUNING_SEED).all() and (report.seed < FIRST_TUNING_SEED).all()
+    unseen = result.runs[~result.runs.test].run
+    assert set(result.finals[result.finals.run.isin(unseen)].split) == {"validation"}
+    assert set(result.finals[result.finals.run.isin(report.run)].split) >= {"test", "train"}
+
+
+@every_result
+def test_every_run_has_every_readout_of_the_arms(found):
+    plan, result = plan_of(found), found[3]
+    assert not result.finals.duplicated(["run", "readout", "split"]).any()
+    for condition in plan.conditions:
+        for arm in plan.arms_in(condition):
+            mine = plan.trajectory(condition, arm).of(result.runs)
+            for split, runs in (("validation", mine[~mine.test]), ("test", mine[mine.test])):
+                part = result.finals[
+                    (result.finals.split == split) & result.finals.run.isin(runs.run)
+                ]
+                for readout in plan.arms[arm].readouts:
+                    assert (part.readout == readout).sum() == len(runs), (
+                        condition,
+                        arm,
+                        split,
+                        readout,
+                    )
+
+
+def test_rows_rest_on_results_that_are_published():
+    known = {receipt["result"] for *_, receipt in FOUND}
+    shown = [row for row in judged() if row["result"] is not None]
+    assert shown and {row["result"] for row in shown} <= known
+    for row in shown:
+        assert (
+            row["ci_low"] <= row["estimate"] <= row["ci_high"]
+            and row["n_seeds"] >= 2
+            and row["networks"] > 0
+        )
+        assert row["verdict"] in ("supported", "refuted", "no difference", "inconclusive")
+
+
+def test_every_claim_has_a_row():
+    assert {row["id"] for row in judged()} == set(load_claims())
+
+
+def test_readme_shows_the_published_verdicts():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == with_verdicts(readme), "run `make publish`, which writes README's table"
+    assert all(f"| {claim.title} |" in readme for claim in load_claims().values())
+
+
+def test_repository_stays_under_twenty_megabytes():
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    sizes = [
+        path.stat().st_size
+        for name in listed.stdout.split("\0")
+        if name and (path := ROOT / name).is_file()
+    ]
+    assert sum(sizes) < 20e6

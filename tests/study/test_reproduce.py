@@ -1,0 +1,229 @@
+"""Results against the published ones, the book, publishing, cleaning, the bill: what surrounds the
+notebooks.
+"""
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from fabricated import SMALL_EXPERIMENT, receipt
+from small_study import TASK, keep
+from steadydescent.cli import main
+from steadydescent.study import reproduce
+from steadydescent.study.book import findings
+from steadydescent.study.planning import load_study, plans
+from steadydescent.study.planning.stacks import OWN_GIB
+from steadydescent.study.results.store import Result, read_folder
+
+# ---- made again only when it must be -------------------------------------------------------------
+
+
+def test_verdicts_are_computed_again_only_when_what_they_rest_on_has_changed(home, monkeypatch):
+    keep(home, "published", {"constant": 0.0, "linear": 0.0})
+    asked, rows = [], findings.rows
+    monkeypatch.setattr(findings, "rows", lambda root: asked.append(root) or rows(root))
+    first = findings.rows_kept("published", None)
+    assert findings.rows_kept("published", None) == first and len(asked) == 1
+    keep(home, "published", {"constant": 0.3, "linear": 0.0})
+    assert findings.rows_kept("published", None) != first and len(asked) == 2
+
+
+# ---- verify --------------------------------------------------------------------------------------
+
+UP, DOWN, NOTHING = 0.05, -0.05, 0.0
+
+
+@pytest.mark.parametrize(
+    ("published", "mine", "spread", "outcome", "code"),
+    [
+        (UP, UP, 0.0, "held", 0),
+        (NOTHING, NOTHING, 0.0, "held", 0),
+        (UP, DOWN, 0.0, "flipped", 1),
+        (UP, NOTHING, 0.0, "flipped", 1),
+        (NOTHING, UP, 0.0, "flipped", 1),
+        (UP, UP, 0.2, "undecided", 0),  # mine is inconclusive
+    ],
+)
+def test_verify_tells_held_flipped_and_undecided_apart_and_exits_accordingly(
+    home, published, mine, spread, outcome, code
+):
+    keep(home, "published", {"constant": published, "linear": published})
+    keep(home, "reproduced", {"constant": mine, "linear": published}, spread)
+    rows = {row["condition"]: row for row in reproduce.compare("laptop")}
+    assert rows["constant"]["outcome"] == outcome
+    assert rows["linear"]["outcome"] == ("undecided" if spread else "held")
+    printed = CliRunner().invoke(main, ["verify", "--profile", "laptop", "--json"])
+    assert printed.exit_code == code
+    assert {row["outcome"] for row in json.loads(printed.output)} == {
+        row["outcome"] for row in rows.values()
+    }
+    told = CliRunner().invoke(main, ["verify", "--profile", "laptop"])
+    assert (
+        told.exit_code == code and f"of 2 published verdicts held, {code} flipped." in told.output
+    )
+
+
+def test_published_result_that_was_inconclusive_cannot_flip(home):
+    keep(home, "published", {"constant": UP, "linear": UP}, spread=0.2)
+    keep(home, "reproduced", {"constant": UP, "linear": DOWN})
+    assert {row["outcome"] for row in reproduce.compare("laptop")} == {"undecided"}
+
+
+def test_intervals_that_overlap_are_said_to(home):
+    keep(home, "published", {"constant": UP, "linear": UP})
+    keep(home, "reproduced", {"constant": UP, "linear": DOWN})
+    overlap = {row["condition"]: row["intervals_overlap"] for row in reproduce.compare("laptop")}
+    assert overlap == {"constant": True, "linear": False}
+
+
+def test_verify_refuses_to_compare_nothing(home):
+    """Neither without results of one's own nor without published ones: an empty comparison is no
+    success.
+    """
+    keep(home, "published", {"constant": UP, "linear": UP})
+    with pytest.raises(
+        FileNotFoundError,
+        match="no reproduced results of profile laptop; run `make reproduce PROFILE=laptop`",
+    ):
+        reproduce.compare("laptop")
+    keep(home, "reproduced", {"constant": UP, "linear": UP})
+    shutil.rmtree(home / "results" / "published")
+    with pytest.raises(FileNotFoundError, match=r"no published result .* nothing to compare"):
+        reproduce.compare("laptop")
+    failed = CliRunner().invoke(main, ["verify", "--profile", "laptop"])
+    assert failed.exit_code == 1 and "nothing to compare" in failed.output
+
+
+# ---- publish and clean ---------------------------------------------------------------------------
+
+
+def test_publish_copies_the_rows_as_they_are_and_replaces_older_ones(home):
+    keep(home, "published", {"constant": DOWN, "linear": DOWN})
+    keep(home, "reproduced", {"constant": UP, "linear": UP})
+    readme = home / "README.md"
+    readme.write_text(
+        "before\n<!-- verdicts: written by `make publish` -->\nold\n<!-- end of verdicts -->\nafter\n"
+    )
+    (told,) = reproduce.publish_results("laptop")
+    said = readme.read_text(encoding="utf-8")
+    assert (
+        said.startswith("before\n")
+        and said.endswith("\nafter\n")
+        and "old" not in said
+        and "**supported**" in said
+    )
+    assert told == f"toy/{TASK}@reproduced (2 primary contrasts)"
+    mine, mine_receipt = read_folder(home / "results/reproduced/laptop/toy" / TASK, Result)
+    there, receipt_there = read_folder(home / "results/published/toy" / TASK, Result)
+    assert (
+        all(one.equals(other) for one, other in zip(mine, there, strict=True))
+        and receipt_there == mine_receipt
+    )
+    assert {row["outcome"] for row in reproduce.compare("laptop")} == {"held"}
+
+
+def test_publish_refuses_smoke_and_what_is_not_there(home):
+    keep(home, "reproduced", {"constant": UP, "linear": UP}, profile="smoke")
+    with pytest.raises(
+        ValueError, match="'smoke' supports no claim and is not published; use laptop, desk or full"
+    ):
+        reproduce.publish_results("smoke")
+    keep(home, "reproduced", {"constant": UP, "linear": UP})
+    with pytest.raises(
+        ValueError, match=r"only, among the reproduced results, must be one of .*got 'toy/other'"
+    ):
+        reproduce.publish_results("laptop", "toy/other")
+    assert not (home / "results" / "published").exists()
+
+
+def test_damaged_result_is_not_published(home):
+    keep(home, "reproduced", {"constant": UP, "linear": UP})
+    (home / "results/reproduced/laptop/toy" / TASK / "runs.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"runs\.parquet has SHA-256"):
+        reproduce.publish_results("laptop")
+    assert not (home / "results" / "published").exists()
+
+
+def test_clean_leaves_results_and_data_unless_asked_for_results(home):
+    keep(home, "published", {"constant": UP, "linear": UP})
+    keep(home, "reproduced", {"constant": UP, "linear": UP})
+    for name in (
+        "_build/html/index.html",
+        "generated/findings.json",
+        "conf.py",
+        "data/images",
+        "results/store/ab/x",
+    ):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("")
+    there = lambda: {
+        path.relative_to(home).as_posix() for path in [*home.glob("*"), *home.glob("results/*")]
+    }
+    kept = {
+        "data",
+        "experiments",
+        "results",
+        "results/published",
+        "results/reproduced",
+        "results/store",
+    }
+    reproduce.clean_tree(with_results=False)
+    assert there() == kept
+    reproduce.clean_tree(with_results=True)
+    assert there() == kept - {"results/reproduced", "results/store"}
+    assert reproduce.clean_tree(with_results=True) == []
+
+
+# ---- cost ----------------------------------------------------------------------------------------
+
+
+def test_bill_names_networks_time_memory_disk_and_what_is_left_out(capsys):
+    rows = reproduce.costs("laptop", "cpu")
+    reproduce.say_cost(rows, "laptop", "cpu")
+    said = capsys.readouterr().out
+    assert f"About {sum(row['networks'] for row in rows)} networks" in said
+    for word in (
+        "minutes",
+        "GiB of memory",
+        "MB of disk",
+        "Kill it at any time",
+        "Profile laptop leaves out: ",
+        "weight_averaging/fashion-mnist-cnn",
+    ):
+        assert word in said
+    assert "PROFILE=full" not in said
+
+
+def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory_beside_the_commands_own(
+    capsys,
+):
+    row = {"networks": 5, "minutes": 30.0, "memory_gib": 1.5, "disk_mb": 1.0}
+    reproduce.say_cost([row], "full", "cpu")
+    assert (
+        "30 minutes of training in one process" in (alone := capsys.readouterr().out)
+        and "1.5 GiB" in alone
+    )
+    reproduce.say_cost([row], "full", "cpu", processes=2)
+    both = capsys.readouterr().out
+    assert "15 minutes of training in 2 processes" in both and f" {3 + OWN_GIB:g} GiB" in both
+
+
+def test_bill_on_a_gpu_says_what_full_would_take(capsys):
+    reproduce.say_cost(reproduce.costs("smoke", "cuda"), "smoke", "cuda")
+    assert "PROFILE=full would take about" in capsys.readouterr().out
+
+
+def test_only_limits_the_bill():
+    assert [row["task"] for row in reproduce.costs("desk", "cpu", f"weight_averaging/{TASK}")] == [
+        TASK
+    ]
+    assert len(reproduce.costs("desk", "cpu")) == len(plans("desk"))
+
+
+def test_small_experiment_used_here_is_a_valid_one(home):
+    assert (
+        load_study()["toy"].arms.keys() == SMALL_EXPERIMENT["arms"].keys()
+        and receipt("smoke", "x")["profile"] == "smoke"
+    )

@@ -1,0 +1,131 @@
+"""What a trial keeps: rates that range tests suggest, times, measures, quantiles, and an id of its
+content.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fabricated import a_run, tables
+from steadydescent.study.judging import measures
+from steadydescent.study.planning import Plan, load_study
+from steadydescent.study.results.store import Result, read_folder
+from steadydescent.study.training import trial as module
+from steadydescent.study.training.trial import quantiles, result_id
+from trials import peak_at, start, study_with
+
+# ---- measures ------------------------------------------------------------------------------------
+
+
+def test_range_tests_suggest_rates_from_their_losses(toy, monkeypatch):
+    """A loss that falls from 1e-3 to 1e-1 and then explodes; each rule's rate, seed by seed, is
+    kept in the result.
+    """
+
+    def losses(run):
+        if run.schedule.startswith("ramp"):
+            place = np.log10(run.rates())
+            loss = 2.3 - np.clip((place + 3) / 2, 0, 1) + 20.0 ** np.clip(place, 0, None) - 1
+            yield from (("", "loss", step, value) for step, value in enumerate(loss, start=1))
+        yield "", "tail-loss-sd", None, 0.5
+
+    with study_with(toy, size={"ramps": [60]}, arms={"last": {}}):
+        trial, _ = start(monkeypatch, toy, {"": 0}, probed=losses)
+        trial.tune()
+        trial.report()
+        found = trial.range_tests()
+        assert set(found.measure) == {f"suggestion/{rule}" for rule in module.SUGGESTIONS}
+        assert len(found) == 5 * len(module.SUGGESTIONS)
+        middle = found[found.measure == "suggestion/middle"].value
+        assert middle.between(1e-3, 1e-1).all()
+        kept = read_folder(trial.save(toy / "results"), Result)[0]
+        assert set(found.run) <= set(kept.runs.run)
+        assert len(kept.measures[kept.measures.measure.str.startswith("suggestion/")]) == len(found)
+        assert "loss" not in set(kept.measures.measure)  # single losses stay in the store
+        shown = set(kept.measures[kept.measures.measure == "tail-loss-sd"].run)
+        assert shown == set(
+            kept.runs[kept.runs.test].run
+        )  # what is measured of tuning runs does too
+
+
+def test_time_of_sizes_is_kept_beside_the_runs(toy, monkeypatch):
+    times = pd.DataFrame(
+        {"batch_size": [31, 32, 33], "round": [0, 0, 0], "seconds_per_example": [2.0, 1.0, 2.0]}
+    )
+    gains = pd.DataFrame({"batch_size": [32], "round": [0], "gain": [50.0]})
+    monkeypatch.setattr(module, "time_per_example", lambda task, sizes, device: times)
+    monkeypatch.setattr(module, "power_of_two_gain", lambda found: gains)
+    with study_with(toy, size={"timed": [31, 32, 33]}):
+        trial, _ = start(monkeypatch, toy, {"": 0})
+        trial.tune()
+        trial.report()
+        assert trial.time_sizes() is times
+        kept = read_folder(trial.save(toy / "results"), Result)[0].measures
+        gain = kept[kept.measure == "power-of-two gain"]
+        assert gain[["readout", "step", "value"]].to_numpy().tolist() == [["32", 0, 50.0]]
+        assert sorted(kept[kept.measure == "seconds per example"].value) == [1.0, 2.0, 2.0]
+
+
+def test_accuracies_at_equal_loss_are_taken_at_one_loss_in_all_conditions(toy, monkeypatch):
+    """Training losses fall to 0.2 and to 0.6; both are read off at 0.6, the least that every arm
+    reaches.
+    """
+    end = {"constant": 0.2, "linear": 0.6}
+
+    def training_loss(run):
+        if run.test:
+            yield from (
+                ("last", "training-loss", step, 1 - (1 - end[run.schedule]) * step / 40)
+                for step in (20, 40)
+            )
+
+    with study_with(toy, arms={"last": {}}, curve_points=2):
+        trial, _ = start(
+            monkeypatch, toy, {}, score=lambda run, readout, split: 0.5, probed=training_loss
+        )
+        grown = measures.accuracy_at_loss
+        levels = []
+        monkeypatch.setattr(
+            measures, "accuracy_at_loss", lambda t, loss: levels.append(loss) or grown(t, loss)
+        )
+        trial.tune()
+        trial.report()
+        kept = read_folder(trial.save(toy / "results"), Result)[0]
+    assert levels and levels == pytest.approx([0.6] * len(levels))
+    found = kept.measures[kept.measures.measure == "accuracy at equal training loss"]
+    assert (
+        set(found.run) == set(kept.runs[kept.runs.test].run) and len(found) == kept.runs.test.sum()
+    )
+
+
+# ---- what is kept --------------------------------------------------------------------------------
+
+
+def test_result_id_names_the_content_not_its_order(toy):
+    plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="smoke")
+    made = tables(plan.reporting("constant", "last", [0, 1]), peak_at({"": 0}))
+    first = Result(made.runs, made.finals, quantiles(made), made.measures)
+    shuffled = first._replace(finals=first.finals.sample(frac=1, random_state=0))
+    assert result_id("toy", "t", first) == result_id("toy", "t", shuffled)
+    other = first.finals.copy()
+    other.loc[3, "accuracy"] += 0.001
+    assert result_id("toy", "t", first) != result_id("toy", "t", first._replace(finals=other))
+    name, _, content = result_id("weight_averaging", "mnist1d-mlp", first).partition("@")
+    assert name == "weight-averaging/mnist1d-mlp" and len(content) == 8 and int(content, 16) >= 0
+
+
+def test_quantiles_are_those_over_seeds():
+    with_seed = lambda run, readout, split: run.seed / 10
+    changes = [
+        {"schedule": schedule, "lr": lr} for schedule in ("constant", "linear") for lr in (0.1, 0.2)
+    ]
+    made = tables(
+        [a_run(seed=seed, curve_points=5, **change) for seed in range(3) for change in changes],
+        with_seed,
+    )
+    found = quantiles(made)
+    assert (
+        len(found) == 4 * 2 * 5 and (found.seeds == 3).all()
+    )  # (schedule, rate) × readouts × points
+    for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9)):
+        assert found[name].to_numpy() == pytest.approx(np.quantile([0.0, 0.1, 0.2], share))
