@@ -11,7 +11,8 @@ from steadydescent.study.book.citations import bibtex
 from steadydescent.study.book.numbers import design_numbers, numbers_of, row_number, totals
 from steadydescent.study.book.saved_results import folder, results
 from steadydescent.study.judging.claims import load_claims
-from steadydescent.study.judging.judge import all_rows, evidence_of, judged
+from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.judge import all_rows, judge_all
 from steadydescent.study.judging.statistics import overall
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import PROFILES
@@ -30,10 +31,10 @@ def findings(source: str, profile: str | None = None) -> dict[str, Any]:
     for name, task, home, result, receipt in results(root):
         receipts.append(receipt)
         files[receipt["result"]] = _files(home, receipt)
-        evidence = evidence_of(name, result, receipt, task)
+        evidence = Evidence(result, receipt)
         numbers |= numbers_of(evidence, f"{name}/{task}")
         numbers |= design_numbers(f"{name}/{task}", receipt)
-        own_rows += judged(evidence, receipt)
+        own_rows += judge_all(evidence)
     if not receipts:
         raise FileNotFoundError(
             f"no results in {root}; run `make reproduce` first, or build the published book"

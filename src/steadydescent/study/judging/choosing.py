@@ -21,9 +21,7 @@ class Candidate(NamedTuple):
     arm: str
 
 
-def tuning_scores(
-    runs: pd.DataFrame, finals: pd.DataFrame, measures: pd.DataFrame
-) -> pd.DataFrame:
+def tuning_scores(runs: pd.DataFrame, finals: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     """What rates are chosen by, larger better: columns run, readout, accuracy, loss, steps to target.
 
     Where no rate arrives at the target, all need the same number of updates; the accuracy at the

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.study.judging import measures
-from steadydescent.study.judging.choosing import Candidate, by_candidate, choose, tuning_scores
+from steadydescent.study.judging.choosing import Candidate, by_candidate, tuning_scores
 from steadydescent.study.judging.claims import place
 from steadydescent.study.judging.statistics import Scores
 from steadydescent.study.results.design import Design

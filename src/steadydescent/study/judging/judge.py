@@ -7,6 +7,7 @@ import numpy as np
 
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.analyses import ANALYSES
+from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.claims import (
     Cell,
     Claim,
@@ -16,7 +17,6 @@ from steadydescent.study.judging.claims import (
     load_claims,
     place,
 )
-from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.exact import EXACT, tests_of
 from steadydescent.study.judging.statistics import (

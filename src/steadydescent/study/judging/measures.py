@@ -182,9 +182,7 @@ def _asked(shift: str) -> tuple[str, bool] | None:
     return _kind(name), options.get("statistics") == "reestimated"
 
 
-def kept(
-    tables: Tables, roster: pd.DataFrame, target: float | None, by_loss: bool
-) -> pd.DataFrame:
+def kept(tables: Tables, roster: pd.DataFrame, target: float | None, by_loss: bool) -> pd.DataFrame:
     """What a result keeps: what probes measured on report runs, and what follows from curves and
     predictions.
 

@@ -39,7 +39,9 @@ def check_roster(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
         raise DamagedFile(f"{folder} is refused: {idle} runs serve no condition and arm")
     served = roster.merge(runs, on="run")
     if not ((served.purpose == "report") == served.test).all():
-        raise DamagedFile(f"{folder} is refused: not the runs with test data, and they alone, report")
+        raise DamagedFile(
+            f"{folder} is refused: not the runs with test data, and they alone, report"
+        )
     compared = served[served.purpose != "range test"]
     if (compared.groupby(["condition", "arm"])[SETTINGS].nunique() > 1).any(axis=None):
         raise DamagedFile(f"{folder} is refused: runs of one arm and condition have other settings")

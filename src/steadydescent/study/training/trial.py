@@ -223,9 +223,7 @@ class Trial:
 
 def _means(runs: pd.DataFrame, scores: pd.DataFrame, readouts: tuple[str, ...]) -> pd.DataFrame:
     """Mean accuracy and loss over seeds of every candidate: columns lr, readout, accuracy, loss."""
-    means = {
-        by: by_candidate(runs, scores, readouts, by).mean() for by in ("accuracy", "loss")
-    }
+    means = {by: by_candidate(runs, scores, readouts, by).mean() for by in ("accuracy", "loss")}
     return pd.DataFrame({name: mean for name, mean in means.items() if len(mean)}).reset_index()
 
 
