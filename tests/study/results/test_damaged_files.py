@@ -223,10 +223,7 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
 }
 KINDS = {
     "receipt.json",
-    "runs.parquet",
-    "finals.parquet",
-    "quantiles.parquet",
-    "measures.parquet",
+    *(f"{kind}.parquet" for kind in Result._fields),
     "curves.parquet",
     "predictions.parquet",
     "SHA256SUMS",
