@@ -30,7 +30,7 @@ from steadydescent.engine.data import fashion_mnist, mnist1d
 from steadydescent.files import DamagedFile, sha256
 from steadydescent.study import reproduce
 from steadydescent.study.book import edition, figures, findings, saved_results, verdict_rows
-from steadydescent.study.book.sphinx import findings as book_findings
+from steadydescent.study.book.sphinx import lookup
 from steadydescent.study.paths import ROOT
 from steadydescent.study.results import published
 from steadydescent.study.results.provenance import TOKEN
@@ -192,8 +192,8 @@ def pages(home: Path) -> list:
     shown = edition.shown("toy")
     told = [(name, one.receipt, _told(one.evidence.result)) for name, one in shown.items()]
     side = verified.read_sealed(home / "generated/figures/toy.json")
-    book_findings._read.cache_clear()
-    return [told, edition.rows_shown(), book_findings.load(home / "generated/findings.json"), side]
+    lookup._read.cache_clear()
+    return [told, edition.rows_shown(), lookup.load(home / "generated/findings.json"), side]
 
 
 def _told(found) -> dict:

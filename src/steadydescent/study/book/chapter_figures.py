@@ -16,6 +16,7 @@ from steadydescent.study.book import plots
 from steadydescent.study.book.edition import rows_shown, shown
 from steadydescent.study.book.figures import chart, figure
 from steadydescent.study.book.plots import Line
+from steadydescent.study.book.words import most_first
 from steadydescent.study.judging.measures import find
 
 
@@ -40,10 +41,10 @@ def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) 
         size=(8.4, 0.8 + 0.5 * len(rows)),
         data=rows.drop(columns=["rates", "readouts", "tests"]),
         alt=f"{len(rows)} contrasts with intervals, from {worst.estimate:.3g} ({worst.label}) to {best.estimate:.3g} "
-        f"{what} ({best.label}). Verdicts: {_counted(rows.verdict)}.",
+        f"{what} ({best.label}). Verdicts: {most_first(rows.verdict)}.",
         caption=f"What the claims say is on the right: points are estimates, bars {100 * rows.level.min():.2f} % "
         f"intervals, grey the margin inside which a difference is too small to care about: "
-        f"{_counted(rows.verdict)}.",
+        f"{most_first(rows.verdict)}.",
     )
 
 
@@ -70,10 +71,6 @@ def not_run(name: str, *, as_chart: bool = False) -> None:
         chart(name, NothingToDraw(), **told)
     else:
         figure(name, draw, size=(6.8, 1.2), **told)
-
-
-def _counted(words: pd.Series) -> str:
-    return ", ".join(f"{count} {word}" for word, count in words.value_counts().items())
 
 
 def rates(
