@@ -91,6 +91,10 @@ class Evidence:
         """What an arm's runs have in common: task, optimizer, schedule, batch_size and steps."""
         return self.plan.trajectory(condition, arm)
 
+    def grid_centre(self, condition: str, arm: str) -> float:
+        """The rate at the centre of an arm's grid as it was laid, before tuning extended it."""
+        return self.plan.rate(condition, arm, 0)
+
     def quantiles(self, condition: str, arm: str) -> pd.DataFrame:
         """Quantiles over report seeds along training of an arm's runs, at every rate and readout."""
         return self.settings(condition, arm).of(self.result.quantiles)
