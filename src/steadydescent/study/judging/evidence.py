@@ -222,3 +222,10 @@ class Evidence:
         """How many report runs at this rate diverged."""
         runs = self.runs(condition, arm)
         return int(runs[runs.test & (runs.lr == lr)].diverged_at.notna().sum())
+
+    def half(self, parity: int) -> "Evidence":
+        """The same evidence with every second report seed alone: the even (0) or odd (1) ones."""
+        runs = self.result.runs
+        own = runs[~runs.test | (runs.seed % 2 == parity)].run
+        tables = (t[t.run.isin(own)] if "run" in t else t for t in self.result)
+        return Evidence(Result(*tables), self.plan)
