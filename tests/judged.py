@@ -15,8 +15,10 @@ from fabricated import (
     result,
     write_experiments,
 )
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.judge import judge_all
 from steadydescent.study.planning import Plan, load_study
+from steadydescent.study.results.store import Result
 
 TASK = "mnist1d-mlp"
 ARMS = {name: arm["readouts"] for name, arm in SMALL_EXPERIMENT["arms"].items()}
@@ -44,6 +46,11 @@ def toy_plan(profile: str = "laptop") -> Plan:
 def rows_of(how, **more) -> list[dict]:
     """Rows of the toy's claims on a result that is scored so."""
     return judge_all("toy", result(toy_plan(), how, **more), NOTE, TASK)
+
+
+def toy_evidence(made: Result, profile: str = "laptop") -> Evidence:
+    """The toy's result, asked for scores."""
+    return Evidence(made, toy_plan(profile))
 
 
 def noise(*what: object) -> float:
