@@ -102,6 +102,8 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
     }
     every = {key: value for place in there for key, value in numbers(*place).items()}
     monkeypatch.setattr(edition, "shown", mine)
+    names = dict.fromkeys(name for name, _ in there)
+    monkeypatch.setattr(edition, "all_shown", lambda: {name: mine(name) for name in names})
     monkeypatch.setattr(chapter_figures, "shown", mine)
     monkeypatch.setattr(edition, "numbers_shown", lambda: every)
     of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]
