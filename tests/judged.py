@@ -55,11 +55,6 @@ def toy_evidence(made: Result, profile: str = "laptop") -> Evidence:
     return evidence_of(made, toy_plan(profile))
 
 
-def toy_evidence(made: Result, profile: str = "laptop") -> Evidence:
-    """The toy's result, asked for scores."""
-    return Evidence(made, toy_plan(profile))
-
-
 def noise(*what: object) -> float:
     return float(np.random.default_rng(zlib.crc32(repr(what).encode())).normal())
 

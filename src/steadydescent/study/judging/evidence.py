@@ -227,4 +227,4 @@ class Evidence:
         runs = self.result.runs
         own = runs[~runs.test | (runs.seed % 2 == parity)].run
         tables = (t[t.run.isin(own)] if "run" in t else t for t in self.result)
-        return Evidence(Result(*tables), self.plan)
+        return Evidence(Result(*tables), self.receipt)
