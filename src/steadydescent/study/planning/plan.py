@@ -9,10 +9,10 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from steadydescent.checks import check_choice
+from steadydescent.engine.cost import evaluated, looks
 from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import Setting, read
-from steadydescent.engine.stack import evaluated, looks
 from steadydescent.engine.tasks import TASKS, base, find
 from steadydescent.study.paths import EXPERIMENTS
 from steadydescent.study.planning.experiment import (
@@ -26,6 +26,8 @@ from steadydescent.study.planning.experiment import (
     load_study,
 )
 from steadydescent.study.planning.stacks import stack_plans, stacks
+from steadydescent.weight_averaging import Readout
+from steadydescent.weight_averaging.readouts import STATISTICS
 
 Choices = Mapping[str, Sequence[int]]
 """Arm → the grid points that tuning chose."""
@@ -108,7 +110,8 @@ class Plan(BaseModel):
         ]
 
     def _needs_batch_norm(self, arm: str) -> bool:
-        return all("/" in readout for readout in self.arms[arm].readouts)
+        readouts = [Readout.parse(text) for text in self.arms[arm].readouts]
+        return all(readout.statistics != STATISTICS[0] for readout in readouts)
 
     def _norm(self, condition: str, arm: str) -> str:
         return find(self._task(self.settings(condition, arm))).norm or ""
