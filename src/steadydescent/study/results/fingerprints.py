@@ -110,12 +110,12 @@ def code() -> Code:
 def ingredients(run: Run, device: str) -> dict[str, str]:
     """Ingredient → digest of the code that a run's numbers depend on through it.
 
-    >>> run = Run(task="saddle", optimizer="sgd", schedule="linear", lr=0.1, batch_size=1, steps=9, seed=0,
-    ...           readouts=("last", "tail-50"))
+    >>> run = Run(task="saddle", optimizer="sgd", schedule="linear", lr=0.1, batch_size=1,
+    ...           steps=9, seed=0, readouts=("last", "tail-50"))
     >>> list(ingredients(run, "cpu"))  # doctest: +NORMALIZE_WHITESPACE
-    ['engine', 'rule sgd', 'schedule linear', 'task saddle', 'surface saddle', 'features
-    standardised',
-     'data gaussian-2', 'size of data gaussian-2', 'measures of surfaces', 'readout tail']
+    ['engine', 'rule sgd', 'schedule linear', 'task saddle', 'surface saddle',
+     'features standardised', 'data gaussian-2', 'size of data gaussian-2',
+     'measures of surfaces', 'readout last', 'readout tail']
     """
     return _digests(
         run.task,
