@@ -70,13 +70,16 @@ class Recorder:
 
     def finals(self) -> pd.DataFrame:
         """Scores at the end."""
-        splits = [
-            final.split if final.shift is None else f"{final.split}/{final.shift.text}"
-            for final in self._finals
-        ]
-        scores = self._stacked([final.scores for final in self._finals])
-        readouts = [final.readout.text for final in self._finals]
-        return self._keyed(scores, readout=readouts, split=splits)
+        shifts = [final.shift for final in self._finals]
+        return self._keyed(
+            self._stacked([final.scores for final in self._finals]),
+            readout=[final.readout.text for final in self._finals],
+            split=[final.split for final in self._finals],
+            shift=[shift.kind if shift else "" for shift in shifts],
+            severity=pd.array([shift.severity if shift else None for shift in shifts], "Int64"),
+            statistics=[shift.statistics if shift else "" for shift in shifts],
+            batch=pd.array([shift.batch if shift else None for shift in shifts], "Int64"),
+        )
 
     def curves(self) -> pd.DataFrame:
         """Scores along training."""
@@ -91,16 +94,13 @@ class Recorder:
         values = [
             np.asarray(reading.values, dtype=np.float64)[:count] for reading in self._readings
         ]
-        names = [
-            f"{reading.quantity}/{reading.batch_size}" if reading.batch_size else reading.quantity
-            for reading in self._readings
-        ]
-        steps = pd.array([reading.step for reading in self._readings], "Int64")
+        whole = lambda numbers: pd.array(list(numbers), "Int64")
         return self._keyed(
             pd.DataFrame({"value": np.concatenate(values)}),
             readout=[reading.readout for reading in self._readings],
-            measure=names,
-            step=steps,
+            measure=[reading.quantity for reading in self._readings],
+            batch_size=whole(reading.batch_size for reading in self._readings),
+            step=whole(reading.step for reading in self._readings),
         )
 
     def predictions(self) -> pd.DataFrame:
