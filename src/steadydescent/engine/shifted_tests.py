@@ -111,15 +111,6 @@ class Shift:
         return Setting(self.kind, options).text({"statistics": STATISTICS[0]})
 
     @property
-    def family(self) -> str:
-        """What it moves: `covariate`, `prior` or `concept`.
-
-        >>> Shift("shear", 3).family
-        'covariate'
-        """
-        return self.kind if self.kind in OF_LABELS else "covariate"
-
-    @property
     def reestimated(self) -> bool:
         """Whether batch norm takes the statistics of the shifted inputs."""
         return self.statistics != STATISTICS[0]
@@ -128,6 +119,15 @@ class Shift:
     def with_frozen_statistics(self) -> "Shift":
         """The same shift, batch norm with the statistics of training."""
         return Shift(self.kind, self.severity)
+
+
+def family(kind: str) -> str:
+    """What a kind of shift moves: `covariate`, `prior` or `concept`.
+
+    >>> family("shear"), family("prior")
+    ('covariate', 'prior')
+    """
+    return kind if kind in OF_LABELS else "covariate"
 
 
 def _is_whole(value: object) -> bool:

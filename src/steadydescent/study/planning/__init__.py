@@ -4,17 +4,15 @@ from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
     PROFILES,
     Arm,
-    Checked,
     Condition,
     Experiment,
     Grid,
-    Names,
     Parameters,
     Settings,
     Size,
     load_study,
 )
-from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, Trajectory, left_out, plans
+from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, left_out, plans
 
 __all__ = [
     "EXTENSIONS",
@@ -22,16 +20,13 @@ __all__ = [
     "PROFILES",
     "RAMP",
     "Arm",
-    "Checked",
     "Condition",
     "Experiment",
     "Grid",
-    "Names",
     "Parameters",
     "Plan",
     "Settings",
     "Size",
-    "Trajectory",
     "left_out",
     "load_study",
     "plans",
