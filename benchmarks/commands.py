@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from rounds import row
 from steadydescent.engine import stack as engine
+from steadydescent.engine.recorder import Histories
 from steadydescent.engine.runs import Run
 from steadydescent.study.book.build import MADE_FROM
 from steadydescent.study.paths import RESULTS, ROOT
@@ -66,7 +67,7 @@ class Timed:
                 with timed.span():
                     super().__init__(*arguments, **options)
 
-            def train(self, *arguments: Any, **options: Any) -> engine.Histories:
+            def train(self, *arguments: Any, **options: Any) -> Histories:
                 with timed.span():
                     return super().train(*arguments, **options)
 

@@ -107,7 +107,7 @@ def point(replicas: int, hidden: int, device: str, seconds: float, compile: bool
         def timed(updates: int) -> float:
             nonlocal done
             began = time.perf_counter()
-            stack.advance(done, done + updates)
+            stack.training.advance(done + updates)
             torch.cuda.synchronize() if device == "cuda" else None
             done += updates
             return (time.perf_counter() - began) / updates

@@ -53,13 +53,13 @@ class OurStack:
             if self.done + min(left, BLOCK) > UPDATES:
                 self._start()
             with torch.no_grad():
-                self.stack.advance(self.done, self.done + min(left, BLOCK))
+                self.stack.training.advance(self.done + min(left, BLOCK))
             self.done += min(left, BLOCK)
         return updates * len(self.runs)
 
     def loss(self) -> float:
         """Held-out loss of the first replica's last weights."""
-        self.stack.done = self.done
-        look = self.stack.look(self.stack.validation[:, :HELD_OUT])
+        examples, view = self.stack.examples, self.stack.view
+        look = examples.look(examples.validation[:, :HELD_OUT])
         with torch.no_grad():
-            return float(self.stack.evaluate(self.stack.readouts[0], look).loss[0])
+            return float(view.score(view.readouts[0], look).loss[0])

@@ -18,9 +18,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from steadydescent.engine import data
-from steadydescent.engine.runs import stream_seed
 from steadydescent.engine.stack import initial_weights
 from steadydescent.engine.stepping import can_compile
+from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.tasks import find
 from steadydescent.engine.tasks.transformer import Attention
 from steadydescent.minibatches import IndexStream

@@ -6,7 +6,7 @@ buffer entries.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from steadydescent.engine.stepping import Carry, Step
-from steadydescent.minibatches import IndexStream
 
 _LOG = logging.getLogger(__name__)
 RECORDED = 32
@@ -32,55 +31,6 @@ class Feed(NamedTuple):
     lane: Tensor  # [R] → the seed's place in the batches
     mean: Tensor  # [R, 1, D or 1]
     std: Tensor
-
-
-class Draws:
-    """The minibatches and the noise of S seeds, drawn `ahead` updates at a time and handed out as
-    they are asked for.
-
-    Each seed has its stream of minibatches and its generator of `noise` numbers a seed and update;
-    `rows` `[S, M]` and `labels` `[S, M, …]` are its training set. What comes does not depend on how
-    many are taken at a time.
-    """
-
-    def __init__(
-        self,
-        streams: Sequence[IndexStream],
-        generators: Sequence[torch.Generator],
-        noise: int,
-        rows: Tensor,
-        labels: Tensor,
-        ahead: int,
-    ) -> None:
-        self.streams, self.generators, self.noise, self.ahead = streams, generators, noise, ahead
-        self.rows, self.labels = rows, labels
-        self.held = self._draw(0)
-
-    def take(self, updates: int) -> tuple[Tensor, ...]:
-        """Rows of the pool, labels and noise of the next updates, as in `Batches`."""
-        if (short := updates - len(self.held[0])) > 0:
-            more = self._draw(max(short, self.ahead))
-            self.held = tuple(torch.cat(parts) for parts in zip(self.held, more, strict=True))
-        now, self.held = (
-            tuple(part[cut] for part in self.held) for cut in (slice(updates), slice(updates, None))
-        )
-        return now
-
-    def _draw(self, updates: int) -> tuple[Tensor, ...]:
-        device = self.rows.device
-        chosen = torch.stack([stream.take(updates) for stream in self.streams]).to(
-            device
-        )  # [S, k, B]
-        seat = torch.arange(len(self.streams), device=device)[:, None, None]
-        pick = lambda table: table[seat, chosen].transpose(0, 1)  # [S, M, …] → [k, S, B, …]
-        uniform = torch.stack(
-            [torch.rand(updates, self.noise, generator=g) for g in self.generators], 1
-        )  # [k, S, N]
-        return (
-            pick(self.rows),
-            pick(self.labels),
-            (2 * uniform - 1).to(device),
-        )  # noise is uniform on (−1, 1)
 
 
 class Batches(NamedTuple):

@@ -56,6 +56,11 @@ class Task:
     examples: int = 0
     wrong_labels: float = 0.0
 
+    @property
+    def score(self) -> str:
+        """What networks on it are compared by: the accuracy, or a surface's height, its loss."""
+        return "loss" if self.surface else "accuracy"
+
     def inputs(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Rows of the data's pool as the model takes them."""
         if self.tokens:

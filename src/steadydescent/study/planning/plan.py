@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from steadydescent.checks import check_choice
+from steadydescent.engine.cost import evaluated, looks
 from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import Setting, read
-from steadydescent.engine.stack import evaluated, looks
 from steadydescent.engine.tasks import TASKS, base, find
 from steadydescent.study.judging.claims import cells_for
 from steadydescent.study.paths import EXPERIMENTS
@@ -27,6 +27,8 @@ from steadydescent.study.planning.experiment import (
 from steadydescent.study.planning.stacks import stack_plans, stacks
 from steadydescent.study.results.design import Design, Named
 from steadydescent.study.results.roster import Trajectory
+from steadydescent.weight_averaging import Readout
+from steadydescent.weight_averaging.readouts import STATISTICS
 
 Choices = Mapping[str, Sequence[int]]
 """Arm → the grid points that tuning chose."""
@@ -90,7 +92,8 @@ class Plan(BaseModel):
         ]
 
     def _needs_batch_norm(self, arm: str) -> bool:
-        return all("/" in readout for readout in self.arms[arm].readouts)
+        readouts = [Readout.parse(text) for text in self.arms[arm].readouts]
+        return all(readout.statistics != STATISTICS[0] for readout in readouts)
 
     def _norm(self, condition: str, arm: str) -> str:
         return find(self._task(self.settings(condition, arm))).norm or ""
@@ -107,10 +110,8 @@ class Plan(BaseModel):
     @property
     def tune_by(self) -> tuple[str, ...]:
         """What rates are chosen by; a surface has a height in place of an accuracy."""
-        surface = find(self.task).surface
-        return tuple(
-            "loss" if surface and by == "accuracy" else by for by in self.experiment.tune_by
-        )
+        score = find(self.task).score
+        return tuple(score if by == "accuracy" else by for by in self.experiment.tune_by)
 
     @property
     def curve_points(self) -> int:
