@@ -17,7 +17,7 @@ from steadydescent.files import require_room, write_atomically, writing
 from steadydescent.study.book.build import HTML
 from steadydescent.study.book.build import build_book as build_book
 from steadydescent.study.book.findings import findings, folder, results, rows, verdict_table
-from steadydescent.study.judging.claims import contrasts
+from steadydescent.study.judging.claims import primary_contrasts
 from steadydescent.study.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.study.planning import left_out, plans
 from steadydescent.study.planning.stacks import OWN_GIB
@@ -175,7 +175,7 @@ def publish_results(profile: str, only: str = "") -> list[str]:
         published.record([name], PUBLISHED)
     write_atomically(readme, with_verdicts(text).encode())
     return [
-        f"{note['result']} ({contrasts(name, profile)} primary contrasts)"
+        f"{note['result']} ({primary_contrasts(name, profile)} primary contrasts)"
         for name, *_, note in mine
     ]
 

@@ -12,7 +12,7 @@ import numpy as np
 from steadydescent import verified
 from steadydescent.checks import check_choice
 from steadydescent.files import DamagedFile, completed, write_atomically
-from steadydescent.study.judging.claims import load_claims, place
+from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.judge import (
     all_rows,
@@ -20,7 +20,9 @@ from steadydescent.study.judging.judge import (
     judge_all,
     judged,
 )
-from steadydescent.study.judging.statistics import Estimate, overall, paired, tuned
+from steadydescent.study.judging.places import Place
+from steadydescent.study.judging.statistics import Estimate, paired, tuned
+from steadydescent.study.judging.verdicts import of_claim
 from steadydescent.study.paths import EXPERIMENTS, GENERATED, PACKAGE, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.study.planning import PROFILES, load_study
 from steadydescent.study.results import published
@@ -123,7 +125,7 @@ def rows(root: Path) -> list[dict[str, Any]]:
         for name, task, _, result, receipt in results(root)
         for row in judge_all(name, result, receipt, task)
     ]
-    return all_rows(told)
+    return [row.as_dict() for row in all_rows(told)]
 
 
 def rows_kept(source: str, profile: str | None) -> list[dict[str, Any]]:
@@ -171,7 +173,7 @@ def findings(source: str, profile: str | None = None) -> dict[str, Any]:
         raise FileNotFoundError(
             f"no results in {root}; run `make reproduce` first, or build the published book"
         )
-    found = all_rows(told)
+    found = [row.as_dict() for row in all_rows(told)]
     for row in found:
         if row["estimate"] is not None:
             numbers[f"claim/{row['id']}/{row['task']}/{row['condition']}"] = _of_row(row)
@@ -226,17 +228,15 @@ def _numbers(evidence: Evidence, prefix: str) -> dict[str, dict[str, Any]]:
         for arm in (arm for arm in plan.arms_in(condition) if evidence.reported(condition, arm)):
             out |= _of_arm(evidence, condition, arm, f"{prefix}/{condition}/{arm}")
     for pair in plan.experiment.secondary:
-        for condition in plan.conditions if "@" not in "".join(pair) else ("",):
-            places = [place(name, condition) for name in pair]
+        elsewhere = any(stated.condition is not None for stated in pair)
+        for condition in plan.conditions if not elsewhere else ("",):
+            places = [stated.under(condition) for stated in pair]
+            names = "-".join(place.label(condition) for place in places)
             if all(
                 c in plan.conditions and a in plan.arms_in(c) and evidence.reported(c, a)
                 for c, a in places
             ):
-                name = (
-                    f"{prefix}/{condition}/{pair[0]}-{pair[1]}"
-                    if condition
-                    else f"{prefix}/{pair[0]}-{pair[1]}"
-                )
+                name = f"{prefix}/{condition}/{names}" if condition else f"{prefix}/{names}"
                 out |= _of_pair(evidence, places, name)
     return out
 
@@ -280,9 +280,7 @@ def _chosen_scores(
     return evidence.report(condition, arm, measure)[side.chosen.lr, side.chosen.readout].to_numpy()
 
 
-def _of_pair(
-    evidence: Evidence, places: list[tuple[str, str]], name: str
-) -> dict[str, dict[str, Any]]:
+def _of_pair(evidence: Evidence, places: list[Place], name: str) -> dict[str, dict[str, Any]]:
     """Their difference as tuned, and at the rate that suits the second, so that nothing else
     differs.
     """
@@ -347,21 +345,9 @@ def _claims(found: list[dict[str, Any]]) -> dict[str, Any]:
             "test": claim.test,
             "experiment": claim.experiment,
             "rows": mine,
-            "verdict": conjunction(words) if claim.needs == "all" else overall(words),
+            "verdict": of_claim(words, claim.needs),
         }
     return out
-
-
-def conjunction(verdicts: list[str]) -> str:
-    """The verdict on a claim that needs every row: refuted as soon as one row refutes it or finds
-    no difference.
-
-    >>> conjunction(["supported", "no difference"]), conjunction(["supported", "inconclusive"]), conjunction([])
-    ('refuted', 'inconclusive', 'not run')
-    """
-    if not verdicts or set(verdicts) == {"supported"}:
-        return overall(verdicts)
-    return "refuted" if {"refuted", "no difference"} & set(verdicts) else "inconclusive"
 
 
 def _files(place: Path, receipt: dict[str, Any]) -> dict[str, str]:

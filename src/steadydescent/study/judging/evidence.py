@@ -1,6 +1,6 @@
 """A result of one experiment on one task, asked for the scores of its arms."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.study.judging import measures
-from steadydescent.study.judging.claims import place
+from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.statistics import Scores
 from steadydescent.study.planning import Plan, Trajectory
 from steadydescent.study.results.store import Result
@@ -24,7 +24,7 @@ class Candidate(NamedTuple):
 
     lr: float
     readout: str
-    arm: str
+    place: Place
 
 
 class Candidates(NamedTuple):
@@ -170,7 +170,7 @@ class Evidence:
         both = [column for column in tuning.columns if column in set(report.columns)]
         if not both:
             raise ValueError(f"{arm!r} has no scores in {measure!r} under {condition!r}")
-        labels = [Candidate(lr, readout, arm) for lr, readout in both]
+        labels = [Candidate(lr, readout, Place(condition, arm)) for lr, readout in both]
         parts = [
             table.reindex(columns=both).to_numpy(float) for table in (tuning, report, validation)
         ]
@@ -188,25 +188,17 @@ class Evidence:
         return self.tune_by[0] if wanted == "accuracy" else wanted
 
     def best_of(
-        self, condition: str, arms: Iterable[str], measure: str, tuned_by: str | None = None
+        self, places: Sequence[Place], measure: str, tuned_by: str | None = None
     ) -> Candidates:
-        """The candidates of several arms together: their best. Each keeps the name it was asked by,
-        `last@linear`.
-        """
-        arms = list(arms)
-        parts = [self.candidates(*place(arm, condition), measure, tuned_by) for arm in arms]
-        labels = [
-            label._replace(arm=arm)
-            for arm, part in zip(arms, parts, strict=True)
-            for label in part.labels
-        ]
-        scores = Scores(
-            *(
-                np.concatenate(columns, axis=1)
-                for columns in zip(*(p.scores for p in parts), strict=True)
-            )
-        )
-        return Candidates(labels, scores)
+        """The candidates of several arms together: their best."""
+        parts = [self.candidates(*place, measure, tuned_by) for place in places]
+        tables = zip(*(part.scores for part in parts), strict=True)
+        scores = Scores(*(np.concatenate(columns, axis=1) for columns in tables))
+        return Candidates([label for part in parts for label in part.labels], scores)
+
+    def holds(self, measure: str) -> bool:
+        """Whether any report run has the measure."""
+        return not self._values(measure).empty
 
     def on_edge(self, condition: str, arm: str, lr: float) -> bool:
         """Whether a rate is the lowest or highest that was tried: the true optimum may lie beyond."""

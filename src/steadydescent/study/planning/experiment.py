@@ -3,13 +3,14 @@
 from functools import cache
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from steadydescent.checks import check_choice
 from steadydescent.engine.tasks import TASKS
 from steadydescent.study import yaml_files
+from steadydescent.study.judging.places import StatedArm
 from steadydescent.study.paths import EXPERIMENTS
-from steadydescent.study.yaml_files import unique
+from steadydescent.study.yaml_files import Checked, Names
 
 FIRST_TUNING_SEED = 10_000
 MOST_POINTS = 201
@@ -29,19 +30,7 @@ def _odd(points: int) -> int:
     return points
 
 
-def _once(names: tuple[str, ...]) -> tuple[str, ...]:
-    unique(names, "a name in a list")
-    return names
-
-
-Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 Points = Annotated[int, AfterValidator(_odd)]
-
-
-class Checked(BaseModel):
-    """Plain data that refuses what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Grid(Checked):
@@ -159,7 +148,7 @@ class Experiment(Checked):
     tune_by: tuple[Literal["accuracy", "loss", "steps to target"], ...] = ("accuracy",)
     report: Literal["choices", "all-arms", "everything"] = "choices"
     targets: dict[str, float] = {}
-    secondary: tuple[tuple[str, str], ...] = ()
+    secondary: tuple[tuple[StatedArm, StatedArm], ...] = ()
     rates: dict[str, Grid]
     profiles: dict[str, dict[str, Size]]
 
@@ -173,11 +162,10 @@ class Experiment(Checked):
                 check_choice(arm_name, self.arms, f"an arm of the condition {name!r}")
         for task in self.rates:
             check_choice(task, TASKS, "a task with rates")
-        for name in (name for pair in self.secondary for name in pair):
-            own, _, where = name.partition("@")
-            check_choice(own, self.arms, "an arm in secondary")
-            if where:
-                check_choice(where, self.conditions, "a condition in secondary")
+        for stated in (stated for pair in self.secondary for stated in pair):
+            check_choice(stated.arm, self.arms, "an arm in secondary")
+            if stated.condition is not None:
+                check_choice(stated.condition, self.conditions, "a condition in secondary")
         for profile, tasks in self.profiles.items():
             check_choice(profile, PROFILES, "profile")
             for task, size in tasks.items():

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from steadydescent import verified
 from steadydescent.study.book.findings import digits_for
+from steadydescent.study.judging.verdicts import VERDICTS
 
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 DASH = "\N{EN DASH}"
-VERDICTS = ("supported", "refuted", "no difference", "inconclusive", "mixed", "not run")
 
 
 class FindingsError(ValueError):
