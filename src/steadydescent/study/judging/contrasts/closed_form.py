@@ -10,7 +10,6 @@ from steadydescent.engine.tasks.surfaces import EIGENVALUES
 from steadydescent.optimizers import RULES
 from steadydescent.study.judging.contrasts.contrast import Contrast
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.statistics import Array, Estimate, paired
 from steadydescent.weight_averaging import parse
 
@@ -24,19 +23,19 @@ class ClosedForm(Contrast, kind="closed form"):
         """The mean excess over report seeds, in percent."""
         place = self.arm.under(condition)
         side = evidence.candidates(*place, "height")
-        expected = expected_height(evidence, place, side.chosen.lr, side.chosen.readout)
+        expected = expected_height(evidence, *place, side.chosen.lr, side.chosen.readout)
         heights = side.scores.report[:, side.scores.chosen()]
         return paired(100 * (heights / expected - 1), level)
 
 
-def expected_height(evidence: Evidence, place: Place, lr: float, readout: str) -> float:
+def expected_height(evidence: Evidence, condition: str, arm: str, lr: float, readout: str) -> float:
     """The noisy quadratic's expected loss at the end of an arm's runs at this rate."""
-    return float(expected_curve(evidence, place, lr, readout)[-1])
+    return float(expected_curve(evidence, condition, arm, lr, readout)[-1])
 
 
-def expected_curve(evidence: Evidence, place: Place, lr: float, readout: str) -> Array:
+def expected_curve(evidence: Evidence, condition: str, arm: str, lr: float, readout: str) -> Array:
     """The noisy quadratic's expected loss after every update of an arm's runs, `[T]`."""
-    (run,), eigenvalues = evidence.plan.tuning(*place, [0])[:1], np.array(EIGENVALUES)
+    (run,), eigenvalues = evidence.plan.tuning(condition, arm, [0])[:1], np.array(EIGENVALUES)
     rule, options = read(run.optimizer)
     hyper, rates = RULES[rule].checked(**options), run.model_copy(update={"lr": lr}).rates()
     beta, weights = hyper.get("mu", hyper.get("beta", 0.0)), parse(readout, run.steps)[1]

@@ -7,7 +7,6 @@ import pandas as pd
 
 from steadydescent.study.judging.contrasts.contrast import Contrast, Needs
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.statistics import Estimate, paired
 
 
@@ -24,12 +23,12 @@ class NoiseSlope(Contrast, kind="noise slope"):
     def answerable(self, evidence: Evidence, condition: str) -> bool:
         """Whether the probe looked at the arm's runs, too."""
         return super().answerable(evidence, condition) and not (
-            noise_table(evidence, self.arm.under(condition)).empty
+            noise_table(evidence, *self.arm.under(condition)).empty
         )
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The mean of the seeds' slopes, each by least squares."""
-        table = noise_table(evidence, self.arm.under(condition))
+        table = noise_table(evidence, *self.arm.under(condition))
         slopes = [
             -np.polyfit(np.log(part.batch_size), np.log(part.noise), 1)[0]
             for _, part in table.groupby("seed")
@@ -37,12 +36,12 @@ class NoiseSlope(Contrast, kind="noise slope"):
         return paired(np.array(slopes), level)
 
 
-def noise_table(evidence: Evidence, place: Place) -> pd.DataFrame:
+def noise_table(evidence: Evidence, condition: str, arm: str) -> pd.DataFrame:
     """Standard deviation of minibatch gradients: columns seed, batch_size, noise.
 
     The noise is the mean (of logarithms) over training.
     """
-    runs = evidence.runs(*place)
+    runs = evidence.runs(condition, arm)
     table = evidence.result.measures.merge(runs[runs.test][["run", "seed"]], on="run")
     table = table[table.measure.str.fullmatch(r"gradient-noise/\d+") & (table.value > 0)]
     sizes = table.measure.str.split("/").str[1].astype(int)

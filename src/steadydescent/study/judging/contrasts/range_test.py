@@ -38,7 +38,7 @@ class RangeTestLoss(Contrast, kind="range test"):
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """Minus the mean regret of the suggested rates, in percentage points of accuracy."""
-        sweep = regret.dense_sweep(evidence, self.arm.under(condition))
+        sweep = regret.dense_sweep(evidence, *self.arm.under(condition))
         (lost,) = regret.range_test_estimates(sweep, self._suggested(evidence), level).values()
         return lost.turned()
 

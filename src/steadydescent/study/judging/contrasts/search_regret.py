@@ -31,5 +31,5 @@ class SearchRegret(Contrast, kind="search regret"):
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """Regret of `than` minus regret of `method`, in percentage points of accuracy."""
-        sweep = regret.dense_sweep(evidence, self.arm.under(condition))
+        sweep = regret.dense_sweep(evidence, *self.arm.under(condition))
         return regret.search_gain(sweep, self.method, self.than, self.trials, level, SEARCHES)

@@ -3,14 +3,13 @@
 import numpy as np
 
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.regret.sweep import Sweep
 
 
-def dense_sweep(evidence: Evidence, place: Place) -> Sweep:
+def dense_sweep(evidence: Evidence, condition: str, arm: str) -> Sweep:
     """An arm's whole grid as tuning and report seeds saw it, accuracy in percent."""
     tuning, report = (
-        scores(*place, "accuracy").xs("last", axis=1, level="readout")
+        scores(condition, arm, "accuracy").xs("last", axis=1, level="readout")
         for scores in (evidence.tuning, evidence.report)
     )
     both = [lr for lr in tuning.columns if lr in set(report.columns)]
