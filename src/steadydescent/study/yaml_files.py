@@ -225,10 +225,8 @@ def unique(values: Sequence[object], what: str) -> None:
         raise ValueError(f"{what} must not be given twice, got {twice[0]!r} again")
 
 
-class Checked(BaseModel):
-    """Plain data that refuses what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+def _short(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -239,5 +237,7 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
 Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 
 
-def _short(path: Path) -> Path:
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+class Checked(BaseModel):
+    """Plain data that refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -5,18 +5,17 @@ They stand in `experiments/claims.yml`.
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
 
-from steadydescent.checks import check_choice
 from steadydescent.study import yaml_files
 from steadydescent.study.judging.contrasts import Contrast, StatedContrast
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.rows import Row
 from steadydescent.study.judging.verdicts import Needed
 from steadydescent.study.paths import EXPERIMENTS
-from steadydescent.study.planning import PROFILES, Experiment, Plan, load_study, plans
+from steadydescent.study.results.design import Design
 from steadydescent.study.yaml_files import Checked, Names
 
 
@@ -40,8 +39,6 @@ class Claim(Checked):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
-        study = load_study()
-        check_choice(self.experiment, sorted(study), f"claim {self.id!r}: experiment")
         if ("E" in self.scope) != (self.id in EXACT):
             raise ValueError(
                 f"claim {self.id!r} of scope {self.scope}: exact claims are {sorted(EXACT)}"
@@ -50,22 +47,22 @@ class Claim(Checked):
             raise ValueError(
                 f"claim {self.id!r} of scope {self.scope} has {len(self.contrasts)} contrasts"
             )
-        for contrast in self.contrasts:
-            self._check(contrast, study[self.experiment])
         return self
 
-    def _check(self, contrast: Contrast, experiment: Experiment) -> None:
-        arms, conditions, tasks = experiment.arms, experiment.conditions, experiment.rates
-        for own in contrast.conditions or conditions:
-            check_choice(own, conditions, f"claim {self.id!r}: condition")
-            for condition, arm in contrast.places(own):
-                check_choice(condition, conditions, f"claim {self.id!r}: condition")
-                check_choice(arm, sorted(arms), f"claim {self.id!r}: arm")
-        if not contrast.margins or set(contrast.margins) - set(tasks):
-            given = contrast.margins or "none"
-            raise ValueError(
-                f"claim {self.id!r}: margins are for some of {sorted(tasks)}, got {given}"
-            )
+
+class Asked(Protocol):
+    """What may answer a row of a claim: a plan, by what it will train, or a result, by its runs."""
+
+    @property
+    def design(self) -> Design:
+        """What is compared, observed and timed."""
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions that arms are compared under."""
+
+    def arms_in(self, condition: str) -> list[str]:
+        """The arms that are compared under a condition."""
 
 
 class Question(NamedTuple):
@@ -90,11 +87,16 @@ class Question(NamedTuple):
             rule=contrast.rule,
         )
 
-    def in_profile(self, plan: Plan) -> bool:
-        """Whether the plan trains what the row needs, and measures it."""
-        return self.contrast.needs.met(plan.size, plan.curve_points) and all(
-            condition in plan.conditions and arm in plan.arms_in(condition)
-            for condition, arm in self.contrast.places(self.condition)
+    def answered_by(self, source: Asked) -> bool:
+        """Whether a plan trains, or a result holds, what the row needs, and measures it."""
+        design = source.design
+        return (
+            (self.claim.experiment, self.task) == (design.experiment, design.task)
+            and self.contrast.needs.met(design)
+            and all(
+                condition in source.conditions and arm in source.arms_in(condition)
+                for condition, arm in self.contrast.places(self.condition)
+            )
         )
 
 
@@ -117,30 +119,22 @@ def load_claims() -> dict[str, Claim]:
     return claims
 
 
+def error_in(number: int, text: str) -> ValueError:
+    """An error about the claim of this number in the file, with its line."""
+    return yaml_files.read(EXPERIMENTS / "claims.yml").error((number,), text)
+
+
 def questions(experiment: str) -> Iterator[Question]:
     """Every row that an experiment's claims ask for, whatever a profile trains."""
     for claim in load_claims().values():
         if claim.experiment == experiment:
             for contrast in claim.contrasts:
                 for task in contrast.margins:
-                    for condition in contrast.conditions or load_study()[experiment].conditions:
+                    for condition in contrast.conditions:
                         yield Question(claim, contrast, task, condition)
 
 
-def planned(experiment: str, profile: str) -> list[Question]:
-    """The rows that a profile trains for: the primary contrasts of a chapter."""
-    check_choice(experiment, load_study(), "experiment")
-    check_choice(profile, PROFILES, "profile")
-    if not load_study()[experiment].profiles.get(profile):
-        return []
-    known = {plan.task: plan for plan in plans(profile, experiment)}
-    return [
-        question
-        for question in questions(experiment)
-        if question.task in known and question.in_profile(known[question.task])
-    ]
-
-
-def primary_contrasts(experiment: str, profile: str) -> int:
-    """k, the number of a chapter's primary contrasts, among which 5 % are shared."""
-    return len(planned(experiment, profile))
+def questions_for(source: Asked) -> list[Question]:
+    """The rows that a plan or a result answers, in the order of the claims."""
+    mine = questions(source.design.experiment)
+    return [question for question in mine if question.answered_by(source)]

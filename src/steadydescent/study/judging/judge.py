@@ -3,27 +3,24 @@
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from steadydescent.study.judging.claims import (
     Claim,
     Question,
     load_claims,
-    primary_contrasts,
     questions,
+    questions_for,
 )
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.exact import EXACT, Exact, tests_of
 from steadydescent.study.judging.rows import Row
 from steadydescent.study.judging.statistics import level, seeds_needed
 from steadydescent.study.judging.verdicts import of_interval
-from steadydescent.study.planning import Plan, load_study
-from steadydescent.study.results.store import Result
 
 
-def judge(question: Question, evidence: Evidence, receipt: dict[str, Any], k: int) -> Row:
+def judge(question: Question, evidence: Evidence, k: int) -> Row:
     """The row of one contrast on one task under one condition, one of a chapter's k."""
-    contrast, condition = question.contrast, question.condition
+    contrast, condition, receipt = question.contrast, question.condition, evidence.receipt
     estimate = contrast.estimate(evidence, condition, level(k))
     chosen = contrast.choices(evidence, condition)
     margin = contrast.margins[question.task]
@@ -56,30 +53,18 @@ def judge(question: Question, evidence: Evidence, receipt: dict[str, Any], k: in
     )
 
 
-def judge_all(experiment: str, result: Result, receipt: dict[str, Any], task: str) -> list[Row]:
-    """Rows of every claim that an experiment decides, on one task, as far as its profile went."""
-    return judged(evidence_of(experiment, result, receipt, task), receipt)
+def judge_all(evidence: Evidence) -> list[Row]:
+    """Rows of every claim that the result answers; what claims ask that it has not is left out.
 
-
-def evidence_of(experiment: str, result: Result, receipt: dict[str, Any], task: str) -> Evidence:
-    """A result beside the plan that it was made by."""
-    return Evidence(
-        result, Plan(experiment=load_study()[experiment], task=task, profile=receipt["profile"])
-    )
-
-
-def judged(evidence: Evidence, receipt: dict[str, Any]) -> list[Row]:
-    """`judge_all` of evidence at hand."""
-    plan = evidence.plan
-    k = primary_contrasts(plan.experiment.name, plan.profile)
-    mine = [
+    k is the number of primary contrasts when the result was planned, or what is judged, if more.
+    """
+    answered = [
         question
-        for question in questions(plan.experiment.name)
-        if question.task == plan.task
-        and question.in_profile(plan)
-        and question.contrast.answerable(evidence, question.condition)
+        for question in questions_for(evidence)
+        if question.contrast.answerable(evidence, question.condition)
     ]
-    return [judge(question, evidence, receipt, k) for question in mine]
+    k = max(evidence.receipt["primary_contrasts"], len(answered))
+    return [judge(question, evidence, k) for question in answered]
 
 
 def exact_rows(claim: Claim) -> list[Row]:

@@ -12,7 +12,7 @@ from steadydescent.study.planning.experiment import (
     Size,
     load_study,
 )
-from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, Trajectory, left_out, plans
+from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, left_out, plans
 
 __all__ = [
     "EXTENSIONS",
@@ -27,7 +27,6 @@ __all__ = [
     "Plan",
     "Settings",
     "Size",
-    "Trajectory",
     "left_out",
     "load_study",
     "plans",

@@ -2,10 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from steadydescent.checks import check_choice
@@ -14,7 +11,9 @@ from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import Setting, read
 from steadydescent.engine.stack import evaluated, looks
 from steadydescent.engine.tasks import TASKS, base, find
+from steadydescent.study.judging.claims import questions_for
 from steadydescent.study.paths import EXPERIMENTS
+from steadydescent.study.planning.claims import check_claims
 from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
     PROFILES,
@@ -26,6 +25,8 @@ from steadydescent.study.planning.experiment import (
     load_study,
 )
 from steadydescent.study.planning.stacks import stack_plans, stacks
+from steadydescent.study.results.design import Design, Named
+from steadydescent.study.results.roster import Trajectory
 
 Choices = Mapping[str, Sequence[int]]
 """Arm → the grid points that tuning chose."""
@@ -39,25 +40,6 @@ NORMED = 1.5
 """A normalised network's update against that of one without."""
 START = 0.3
 """Minutes that an experiment takes on a task besides: its kernel, its verdicts, compiling."""
-
-
-class Trajectory(NamedTuple):
-    """What tells runs of a plan apart but rate and seed; the columns by which they are found in a
-    table of runs.
-    """
-
-    task: str
-    optimizer: str
-    schedule: str
-    batch_size: int
-    steps: int
-
-    def of(self, runs: pd.DataFrame) -> pd.DataFrame:
-        """The rows of these runs."""
-        found = np.logical_and.reduce(
-            [runs[name] == value for name, value in self._asdict().items()]
-        )
-        return runs[found]
 
 
 class Plan(BaseModel):
@@ -138,6 +120,35 @@ class Plan(BaseModel):
     @property
     def target(self) -> float | None:
         return self.experiment.targets.get(self.task)
+
+    @property
+    def design(self) -> Design:
+        """What its result says of it; an arm that no condition compares is left out."""
+        size = self.size
+        compared = {arm for condition in self.conditions for arm in self.arms_in(condition)}
+        return Design(
+            experiment=self.experiment.name,
+            task=self.task,
+            arms={name: arm.readouts for name, arm in self.arms.items() if name in compared},
+            tuned_by=self.tune_by,
+            secondary=tuple(
+                (Named(arm.arm, arm.condition or ""), Named(against.arm, against.condition or ""))
+                for arm, against in self.experiment.secondary
+            ),
+            curve_points=self.curve_points,
+            probes=size.probes,
+            shifts=size.shifts,
+            ramps=size.ramps,
+            timed=size.timed,
+        )
+
+    @property
+    def primary_contrasts(self) -> int:
+        """k, the number of rows that the experiment's claims ask of this profile, on all its tasks:
+        among these 5 % are shared.
+        """
+        tasks = self.experiment.profiles[self.profile]
+        return sum(len(questions_for(self.model_copy(update={"task": task}))) for task in tasks)
 
     def settings(self, condition: str, arm: str) -> Settings:
         """What the runs of an arm are made with under a condition."""
@@ -340,6 +351,7 @@ def plans(profile: str, only: str | None = None) -> list[Plan]:
         check_choice(only, known, f"in profile {profile!r}, only")
     for plan in found:
         plan.check()
+    check_claims(load_study())
     return found
 
 

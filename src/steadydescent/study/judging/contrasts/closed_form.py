@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks.noisy_quadratic import expected_loss
 from steadydescent.engine.tasks.surfaces import EIGENVALUES
@@ -35,8 +36,9 @@ def expected_height(evidence: Evidence, condition: str, arm: str, lr: float, rea
 
 def expected_curve(evidence: Evidence, condition: str, arm: str, lr: float, readout: str) -> Array:
     """The noisy quadratic's expected loss after every update of an arm's runs, `[T]`."""
-    (run,), eigenvalues = evidence.plan.tuning(condition, arm, [0])[:1], np.array(EIGENVALUES)
+    settings, eigenvalues = evidence.settings(condition, arm), np.array(EIGENVALUES)
+    run = Run(**settings._asdict(), lr=lr, seed=0, readouts=(readout,))
     rule, options = read(run.optimizer)
-    hyper, rates = RULES[rule].checked(**options), run.model_copy(update={"lr": lr}).rates()
+    hyper, rates = RULES[rule].checked(**options), run.rates()
     beta, weights = hyper.get("mu", hyper.get("beta", 0.0)), parse(readout, run.steps)[1]
     return expected_loss(rule, rates, weights, eigenvalues, eigenvalues, 1.0, run.batch_size, beta)

@@ -2,44 +2,25 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
 from steadydescent.checks import check_choice
 from steadydescent.study.judging import measures
-from steadydescent.study.judging.evidence import Candidate, Evidence
+from steadydescent.study.judging.choosing import Candidate
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.places import Place, StatedArm
 from steadydescent.study.judging.statistics import Estimate
 from steadydescent.study.judging.verdicts import DecisionRule
+from steadydescent.study.results.design import Design
 from steadydescent.study.yaml_files import Checked, Names
 
 USUAL = "tuned"
 """The kind of a contrast that names none."""
 CONTRASTS: dict[str, type["Contrast"]] = {}
 """Kind → class; a class is entered where it is defined."""
-
-
-class Observed(Protocol):
-    """What a task's report runs are looked at for in a profile, and what is timed besides."""
-
-    @property
-    def probes(self) -> Sequence[str]:
-        """Names of probes."""
-
-    @property
-    def shifts(self) -> Sequence[str]:
-        """Shifted test sets."""
-
-    @property
-    def ramps(self) -> Sequence[int]:
-        """Lengths of range tests in updates."""
-
-    @property
-    def timed(self) -> Sequence[int]:
-        """Minibatch sizes whose time per example is taken."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +36,14 @@ class Needs:
     ramp: int | None = None
     timed: bool = False
 
-    def met(self, observed: Observed, curve_points: int) -> bool:
-        """Whether report runs with so many points along training, so observed, have all of it."""
-        here = self.measure is None or measures.measured(
-            self.measure, observed.probes, observed.shifts, curve_points
-        )
+    def met(self, design: Design) -> bool:
+        """Whether a plan observes all of it, or a result did."""
+        observed = (design.probes, design.shifts, design.curve_points)
         return (
-            here
-            and (self.probe is None or self.probe in observed.probes)
-            and (self.ramp is None or self.ramp in observed.ramps)
-            and (not self.timed or len(observed.timed) > 0)
+            (self.measure is None or measures.measured(self.measure, *observed))
+            and (self.probe is None or self.probe in design.probes)
+            and (self.ramp is None or self.ramp in design.ramps)
+            and (not self.timed or len(design.timed) > 0)
         )
 
 
@@ -77,10 +56,10 @@ class Contrast(Checked):
 
     kind: ClassVar[str]
     arm: StatedArm
-    margins: dict[str, Annotated[float, Field(gt=0)]]
+    margins: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    conditions: Annotated[Names, Field(min_length=1)]
     measure: str
     rule: DecisionRule
-    conditions: Names = ()
     label: str = ""
 
     def __init_subclass__(cls, kind: str, **more: Any) -> None:
@@ -114,8 +93,8 @@ class Contrast(Checked):
         return [self.arm.under(condition)]
 
     def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether a result holds what the contrast compares."""
-        return all(evidence.reported(*place) for place in self.places(condition))
+        """Whether a result with all places, so observed, has what the contrast compares."""
+        return True
 
     @abstractmethod
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:

@@ -33,8 +33,8 @@ class RangeTestLoss(Contrast, kind="range test"):
         return Needs(ramp=self.updates)
 
     def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether range tests of that length are there, too."""
-        return super().answerable(evidence, condition) and not self._suggested(evidence).empty
+        """Whether range tests of that length suggested rates."""
+        return not self._suggested(evidence).empty
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """Minus the mean regret of the suggested rates, in percentage points of accuracy."""
@@ -49,9 +49,6 @@ class RangeTestLoss(Contrast, kind="range test"):
 
 def suggestions(evidence: Evidence) -> pd.DataFrame:
     """What every range test suggests: columns seed, rule, length (updates) and rate."""
-    measured = evidence.result.measures
-    measured = measured[measured.measure.str.startswith("suggestion/")]
     runs = evidence.result.runs[["run", "seed", "steps"]].rename(columns={"steps": "length"})
-    table = measured.assign(rule=measured.measure.str.removeprefix("suggestion/"))
-    table = table.merge(runs, on="run").rename(columns={"value": "rate"})
+    table = evidence.result.suggestions.merge(runs, on="run")
     return table[["seed", "rule", "length", "rate"]]

@@ -8,8 +8,9 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from steadydescent.study.judging import measures
+from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.contrasts.contrast import Contrast, Needs
-from steadydescent.study.judging.evidence import Candidate, Candidates, Evidence
+from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place, StatedArm
 from steadydescent.study.judging.statistics import Estimate, tuned
 from steadydescent.study.yaml_files import unique
@@ -89,9 +90,7 @@ class TunedDifference(Contrast, kind="tuned"):
         return here + [Place(self.minus, place.arm) for place in here if self.minus]
 
     def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether arms, measure, and the arm at the rate of the other side are there."""
-        if not super().answerable(evidence, condition):
-            return False
+        """Whether the measure, and the arm at the rate of the other side are there."""
         if not evidence.holds(self.measure):
             return False
         if self.rate != "against":
