@@ -29,7 +29,7 @@ from steadydescent.weight_averaging.readouts import Weights, coefficients, ema_w
 
 MATTERS = 10.0
 """Percent; a smaller change of a value does not matter."""
-ROUNDING = 1e-9
+ROUNDING_LEFT = 1e-9
 """What double precision may leave of a zero."""
 TRAINED_UPDATES = 20
 
@@ -86,7 +86,7 @@ def _bias_under_batch_norm() -> list[Exact]:
     }
     measure, unit = "largest change of an output by the bias", "of the largest output"
     return [
-        Exact(networks, measure, change, ROUNDING, unit, "equivalence")
+        Exact(networks, measure, change, ROUNDING_LEFT, unit, "equivalence")
         for networks, change in largest.items()
     ]
 
@@ -118,7 +118,7 @@ def _noise_of_correction() -> list[Exact]:
             shares = ewa(shares, value, beta)
         fall = 100 * (1 - (debias(shares, beta, t).norm() / shares.norm()).item())
         when, measure = f"t = {t}, β = {beta}", "fall of the noise's sd"
-        rows.append(Exact(when, measure, fall, ROUNDING, "%", "superiority"))
+        rows.append(Exact(when, measure, fall, ROUNDING_LEFT, "%", "superiority"))
     return rows
 
 

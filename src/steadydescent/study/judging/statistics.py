@@ -14,9 +14,9 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 Statistic = Literal["mean", "log mean", "log sd"]
-DRAWS = 10_000
+TUNING_DRAWS = 10_000
 # over seeds, […, S', C] to […, C]
-STATISTICS: dict[str, Callable[[Array], Array]] = {
+OVER_SEEDS: dict[str, Callable[[Array], Array]] = {
     "mean": lambda scores: scores.mean(axis=-2),
     "log mean": lambda scores: np.log(scores.mean(axis=-2)),
     "log sd": lambda scores: np.log(scores.std(axis=-2, ddof=1)),
@@ -83,7 +83,7 @@ def tuned(
     against: Scores,
     level: float,
     seed: int = 0,
-    draws: int = DRAWS,
+    draws: int = TUNING_DRAWS,
     statistic: Statistic = "mean",
 ) -> Estimate:
     """Interval for (arm, tuned) − (against, tuned), were tuning done afresh.
@@ -137,8 +137,8 @@ def student(level: float, freedom: float) -> float:
 
 
 def _check(arm: Scores, against: Scores, statistic: str) -> None:
-    if statistic not in STATISTICS:
-        raise ValueError(f"statistic must be one of {sorted(STATISTICS)}, got {statistic!r}")
+    if statistic not in OVER_SEEDS:
+        raise ValueError(f"statistic must be one of {sorted(OVER_SEEDS)}, got {statistic!r}")
     for kind, scores, needed in (
         ("tuning", arm.tuning, 2),
         ("report", arm.report, 3 if statistic == "log sd" else 2),
@@ -186,7 +186,7 @@ def pseudo_values(report: Array, statistic: Statistic) -> Array:
     n·θ − (n − 1)·θ₋ᵢ, shifted to the mean θ. Of a mean they are the scores themselves; of other
     statistics they serve as such (for variances: Miller 1968).
     """
-    theta, n = STATISTICS[statistic], len(report)
+    theta, n = OVER_SEEDS[statistic], len(report)
     needed = "positive" if statistic == "log mean" else "finite"
     wrong = report[~np.isfinite(report) | ((report <= 0) & (statistic == "log mean"))]
     if wrong.size:

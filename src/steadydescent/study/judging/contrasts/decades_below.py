@@ -8,7 +8,7 @@ from pydantic import Field
 
 from steadydescent.study.judging.contrasts.contrast import Contrast
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.statistics import DRAWS, Estimate
+from steadydescent.study.judging.statistics import TUNING_DRAWS, Estimate
 
 
 class DecadesBelow(Contrast, kind="decades below"):
@@ -28,7 +28,7 @@ class DecadesBelow(Contrast, kind="decades below"):
         table, rates = scores.to_numpy(), scores.columns.to_numpy(float)
         seeds = len(table)
         alike = np.full(seeds, 1 / seeds)
-        counts = np.random.default_rng(0).multinomial(seeds, alike, size=DRAWS)
+        counts = np.random.default_rng(0).multinomial(seeds, alike, size=TUNING_DRAWS)
         decades = -np.log10(rates / self.limit)
         drawn = decades[(counts @ table).argmax(axis=1)]
         value = float(decades[table.mean(axis=0).argmax()])

@@ -26,7 +26,7 @@ Bounds = tuple[float, float]
 METHODS = {"uniform": uniform, "log-uniform": log_uniform, "coarse-to-fine": log_uniform}
 """Method → the law that its trials, or those of its first round, are drawn from."""
 TRIALS = (1, 2, 3, 5, 9, 15, 25)
-QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
+REGRET_QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 DRAWN_SEARCHES = 4_000
 
 
@@ -141,8 +141,8 @@ def regrets(
         for number in trials:
             generator = np.random.default_rng(seed)
             lost = sweep.regret(searched(sweep, method, number, draws, generator, bounds))
-            quantiles = np.quantile(lost, list(QUANTILES.values()))
-            spread = dict(zip(QUANTILES, quantiles, strict=True))
+            quantiles = np.quantile(lost, list(REGRET_QUANTILES.values()))
+            spread = dict(zip(REGRET_QUANTILES, quantiles, strict=True))
             rows.append({"method": method, "trials": number, "regret": lost.mean(), **spread})
     return pd.DataFrame(rows)
 

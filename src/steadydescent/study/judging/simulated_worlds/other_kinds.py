@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from steadydescent.study.judging.simulated_worlds.worlds import (
-    PLAIN,
+    AS_DRAWN,
     SIMULATED_MARGIN,
     WORLDS,
     Reading,
@@ -24,7 +24,7 @@ from steadydescent.study.judging.simulated_worlds.worlds import (
     runs_of,
     trials,
 )
-from steadydescent.study.judging.statistics import STATISTICS, Array, Statistic, tuned
+from steadydescent.study.judging.statistics import OVER_SEEDS, Array, Statistic, tuned
 from steadydescent.study.judging.verdicts import DecisionRule, of_interval
 
 USUAL_UPDATES, LONGEST_RUN, POINTS_A_FACTOR = 400.0, 1_000.0, 4.0
@@ -45,7 +45,7 @@ class IntervalKind(NamedTuple):
     statistic: Statistic
     margin: float
     rule: DecisionRule = "superiority"
-    reading: Reading = PLAIN
+    reading: Reading = AS_DRAWN
     worlds: tuple[str, ...] = ("alike", "plateau", "crashes")
     false: tuple[float, str] = (0.0, "supported or refuted")
     found: tuple[float, str] = (2.0, "supported")
@@ -148,7 +148,7 @@ def _truths(
     """
     if kind.statistic == "mean":
         return None
-    theta, reported = STATISTICS[kind.statistic], runs_of(world, 1, TRUTH_SEEDS, rng)
+    theta, reported = OVER_SEEDS[kind.statistic], runs_of(world, 1, TRUTH_SEEDS, rng)
 
     def of_all(scores: Array) -> Array:
         table = kind.reading.report(scores[kind.reading.split, 0])  # [S, G, C]

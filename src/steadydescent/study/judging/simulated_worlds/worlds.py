@@ -16,10 +16,10 @@ COMMON = 0.7
 """The share of a run's variance that its validation and test scores have in common."""
 CRASH, CRASHES = 10.0, 0.05
 """A crash costs 10 pp and befalls one run in twenty."""
-PLACES = np.arange(-4, 5)
+GRID_PLACES = np.arange(-4, 5)
 """Nine rates, by their place on the grid."""
 SIMULATED_MARGIN = 1.0
-BATCH = 200
+AT_A_TIME = 200
 
 
 class World(NamedTuple):
@@ -33,7 +33,7 @@ class World(NamedTuple):
     arm: Array
     against: Array
     one_trajectory: bool = False
-    crashes_from: int = len(PLACES)
+    crashes_from: int = len(GRID_PLACES)
     runs_apart: bool = False
 
 
@@ -54,12 +54,12 @@ class Reading(NamedTuple):
     split: int = 1
 
 
-PLAIN = Reading()
+AS_DRAWN = Reading()
 
 
 def hill(best: float, cost: float, flat: float = 0.0) -> Array:
     """−cost·d², d grid steps from `best` beyond `flat` of them that cost nothing, `[G, 1]`."""
-    return -cost * np.maximum(np.abs(PLACES - best) - flat, 0)[:, None] ** 2
+    return -cost * np.maximum(np.abs(GRID_PLACES - best) - flat, 0)[:, None] ** 2
 
 
 def _peaked(mean: Array) -> Array:
@@ -90,7 +90,7 @@ def trials(
     report: int,
     n: int,
     rng: np.random.Generator,
-    reading: Reading = PLAIN,
+    reading: Reading = AS_DRAWN,
     truths: tuple[Array, Array] | None = None,
 ) -> Iterator[tuple[Scores, Scores, float]]:
     """Both arms' scores in n replications, and the true difference of what tuning chose.
@@ -99,8 +99,8 @@ def trials(
     these. `truths` `[G, C]` of both arms stand in for their mean scores.
     """
     means = truths or (world.arm, world.against)
-    for start in range(0, n, BATCH):
-        size = min(BATCH, n - start)
+    for start in range(0, n, AT_A_TIME):
+        size = min(AT_A_TIME, n - start)
         tuned_on, reported = (runs_of(world, size, seeds, rng) for seeds in (tuning, report))
         for i in range(size):
             validation = [reading.choose(arm[0, i]) for arm in tuned_on]  # [S, G, C]
@@ -119,7 +119,7 @@ def _reported_rates(chosen: list[int], world: World) -> list[int]:
     readouts = (world.arm.shape[1], world.against.shape[1])
     centres = [candidate // width for candidate, width in zip(chosen, readouts, strict=True)]
     near = {centre + step for centre in centres for step in (-1, 0, 1)}
-    return sorted(near & set(range(len(PLACES))))
+    return sorted(near & set(range(len(GRID_PLACES))))
 
 
 def _read(arm: Array, i: int, reading: Reading) -> tuple[Array, Array]:
@@ -134,7 +134,7 @@ def _at(table: Array, rates: list[int]) -> Array:
 
 def runs_of(world: World, n: int, seeds: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Validation and test scores of both arms, `[2, N, S, G, C]`."""
-    rates = len(PLACES)
+    rates = len(GRID_PLACES)
     risk = CRASHES * (np.arange(rates) >= world.crashes_from)[:, None]
 
     def noise(sd: float, readouts: int) -> Array:
