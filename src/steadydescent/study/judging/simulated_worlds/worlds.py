@@ -19,7 +19,7 @@ CRASH, CRASHES = 10.0, 0.05
 GRID_PLACES = np.arange(-4, 5)
 """Nine rates, by their place on the grid."""
 SIMULATED_MARGIN = 1.0
-AT_A_TIME = 200
+DRAWN_AT_ONCE = 200
 
 
 class World(NamedTuple):
@@ -99,8 +99,8 @@ def trials(
     these. `truths` `[G, C]` of both arms stand in for their mean scores.
     """
     means = truths or (world.arm, world.against)
-    for start in range(0, n, AT_A_TIME):
-        size = min(AT_A_TIME, n - start)
+    for start in range(0, n, DRAWN_AT_ONCE):
+        size = min(DRAWN_AT_ONCE, n - start)
         tuned_on, reported = (runs_of(world, size, seeds, rng) for seeds in (tuning, report))
         for i in range(size):
             validation = [reading.choose(arm[0, i]) for arm in tuned_on]  # [S, G, C]
