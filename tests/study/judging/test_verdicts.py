@@ -2,6 +2,7 @@
 contrasts.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -122,6 +123,15 @@ def test_overall_verdict_is_the_common_one_else_mixed(verdicts, expected):
 )
 def test_a_claim_that_needs_every_row_falls_with_one(words, expected):
     assert of_claim(words, "all") == expected
+
+
+def test_a_claim_that_needs_every_row_is_undecided_only_where_nothing_refutes():
+    words = ("supported", "no difference", "refuted", "inconclusive")
+    for one, other in itertools.product(words, words):
+        refuting = {"refuted", "no difference"} & {one, other}
+        undecided = "refuted" if refuting else "inconclusive"
+        expected = "supported" if {one, other} == {"supported"} else undecided
+        assert of_claim([one, other], "all") == of_claim([other, one], "all") == expected
 
 
 def test_a_claim_needs_what_is_known():

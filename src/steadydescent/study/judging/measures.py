@@ -90,7 +90,6 @@ _NEEDS = {
     "accuracy at equal training loss": "training-loss",
     "distance to the tail mean": "orbit",
     "churn": "predictions",
-    "slope": "gradient-noise",
 }
 _SHIFTED = re.compile(
     r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift(?P<anew>, re-estimated)?"

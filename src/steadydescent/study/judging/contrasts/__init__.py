@@ -6,6 +6,7 @@ its test, and its line in `claims.yml`: a module of this folder is imported and 
 its `kind`.
 """
 
+from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -16,7 +17,13 @@ from steadydescent.study.judging.contrasts.contrast import (
     StatedContrast,
 )
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["CONTRASTS", "Contrast", "Needs", "StatedContrast"]
+def register(folders: Iterable[str]) -> None:
+    """Import every module of these folders, which enters its kind."""
+    for module in iter_modules(folders):
+        import_module(f"{__name__}.{module.name}")
+
+
+register(__path__)
+
+__all__ = ["CONTRASTS", "Contrast", "Needs", "StatedContrast", "register"]
