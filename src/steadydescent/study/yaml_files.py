@@ -30,7 +30,8 @@ MERGE = "tag:yaml.org,2002:merge"
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 SHOWN = 60
 """Characters of a value that a message shows."""
-Place = tuple[str | int, ...]
+Address = tuple[str | int, ...]
+"""Keys and positions that lead to a value in a file."""
 M = TypeVar("M", bound=BaseModel)
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -42,9 +43,9 @@ class YamlFile(NamedTuple):
 
     path: Path
     content: Any
-    lines: dict[Place, int]
+    lines: dict[Address, int]
 
-    def error(self, place: Place, text: str) -> ValueError:
+    def error(self, place: Address, text: str) -> ValueError:
         """An error that names file, line and place."""
         line = next(
             self.lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self.lines
@@ -55,7 +56,7 @@ class YamlFile(NamedTuple):
         told = f"{_short(self.path)}, line {line}: {where}{text}"
         return ValueError("".join(c if c.isprintable() else repr(c)[1:-1] for c in told))
 
-    def model(self, kind: type[M], place: Place = (), **more: Any) -> M:
+    def model(self, kind: type[M], place: Address = (), **more: Any) -> M:
         """What stands at a place as a model, strictly: no text for a number, no true for 1.
 
         Raises: ValueError: for a value that the model refuses, with file and line, what it is, and
@@ -79,7 +80,7 @@ class YamlFile(NamedTuple):
             raise self.error(at, sentence(kind, first, at) + beyond) from None
 
 
-def sentence(kind: type[BaseModel], error: Any, at: Place = ()) -> str:
+def sentence(kind: type[BaseModel], error: Any, at: Address = ()) -> str:
     """What a model says in a pydantic error, as part of a sentence: what is allowed, and what was
     given.
     """
@@ -153,7 +154,7 @@ def read(path: Path) -> YamlFile:
     return found._replace(content=None if node is None else _plain(node, (), found))
 
 
-def _plain(node: yaml.Node, place: Place, file: YamlFile) -> Any:
+def _plain(node: yaml.Node, place: Address, file: YamlFile) -> Any:
     """The value of a node; `file` learns its line."""
     if len(file.lines) > MOST:
         raise file.error(place, f"the file unfolds into more than {MOST} values")
@@ -167,7 +168,7 @@ def _plain(node: yaml.Node, place: Place, file: YamlFile) -> Any:
     return _scalar(node, place, file)
 
 
-def _mapping(node: yaml.MappingNode, place: Place, file: YamlFile) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, place: Address, file: YamlFile) -> dict[str, Any]:
     """Its own keys over those of the mapping that `<<` takes over."""
     taken: dict[str, Any] = {}
     own: dict[str, Any] = {}
@@ -184,7 +185,7 @@ def _mapping(node: yaml.MappingNode, place: Place, file: YamlFile) -> dict[str, 
     return taken | own
 
 
-def _key(node: yaml.Node, place: Place, file: YamlFile) -> str:
+def _key(node: yaml.Node, place: Address, file: YamlFile) -> str:
     """A key, which must be a text: `no: 1` would be `False: 1`."""
     if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
         line = node.start_mark.line + 1
@@ -195,7 +196,7 @@ def _key(node: yaml.Node, place: Place, file: YamlFile) -> str:
     return str(node.value)
 
 
-def _scalar(node: yaml.Node, place: Place, file: YamlFile) -> Any:
+def _scalar(node: yaml.Node, place: Address, file: YamlFile) -> Any:
     text, kind = str(node.value), node.tag.removeprefix("tag:yaml.org,2002:")
     if kind == "str":
         if any(ord(character) < 32 and character not in "\n\t" for character in text):

@@ -20,10 +20,9 @@ from page_cells import PAGES, names_placed, run, without_drawing
 from steadydescent.study.book import chapter_figures, edition
 from steadydescent.study.book import numbers as book_numbers
 from steadydescent.study.book.page import Shown
-from steadydescent.study.judging import analyses, measures
-from steadydescent.study.judging.claims import cells
+from steadydescent.study.judging.claims import questions_for
+from steadydescent.study.judging.contrasts import closed_form
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.judge import not_run
 from steadydescent.study.judging.statistics import Estimate
 from steadydescent.study.paths import PUBLISHED, ROOT
 from steadydescent.study.planning import load_study
@@ -67,25 +66,24 @@ def rows(name: str, task: str) -> Iterator[dict[str, Any]]:
     """Rows with made-up estimates for all that the result holds: what pages do with them does not
     depend on values.
     """
-    found = result(name, task)
-    for place, cell in enumerate(cells(name)):
-        if cell.answered_by(found.evidence):
-            measure = measures.find("accuracy" if cell.contrast.analysis else cell.contrast.measure)
-            value = 1.2 if measure.ratio else 0.3 * (place + 1)
-            yield not_run(cell) | {
-                "estimate": value,
-                "ci_low": value / 1.1,
-                "ci_high": 1.1 * value,
-                "verdict": "supported",
-                "unit": measure.unit,
-                "null": 1.0 if measure.ratio else 0.0,
-                "level": 0.99,
-                "n_seeds": 20,
-                "networks": 100,
-                "diverged": 0,
-                "result": found.id,
-                "experiment": name,
-            }
+    shown = result(name, task)
+    for place, question in enumerate(questions_for(shown.evidence)):
+        contrast = question.contrast
+        value = 1.2 if contrast.ratio else 0.3 * (place + 1)
+        made_up = {
+            "estimate": value,
+            "ci_low": value / 1.1,
+            "ci_high": 1.1 * value,
+            "verdict": "supported",
+            "unit": contrast.unit,
+            "null": 1.0 if contrast.ratio else 0.0,
+            "level": 0.99,
+            "n_seeds": 20,
+            "networks": 100,
+            "diverged": 0,
+            "result": shown.id,
+        }
+        yield question.row.as_dict() | made_up | {"experiment": name}
 
 
 @pytest.fixture
@@ -107,7 +105,7 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
     monkeypatch.setattr(chapter_figures, "shown", mine)
     monkeypatch.setattr(edition, "numbers_shown", lambda: every)
     of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]
-    monkeypatch.setattr(analyses, "expected_curve", lambda *_: np.ones(1))  # exact, and slow
+    monkeypatch.setattr(closed_form, "expected_curve", lambda *_: np.ones(1))  # exact, and slow
     monkeypatch.setattr(edition, "rows_shown", of)
     monkeypatch.setattr(chapter_figures, "rows_shown", of)
 

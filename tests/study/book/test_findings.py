@@ -24,6 +24,7 @@ from judged import (
     asked,
     row_by_hand,
     rows_of,
+    rows_on,
     score,
     steep,
     table_by_hand,
@@ -32,10 +33,10 @@ from judged import (
 )
 from steadydescent.study.book import findings, saved_results
 from steadydescent.study.judging import judge as judging
-from steadydescent.study.judging.claims import cells, load_claims
+from steadydescent.study.judging.claims import load_claims, questions
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.judge import all_rows, exact_rows, judge_all
-from steadydescent.study.judging.statistics import overall
+from steadydescent.study.judging.verdicts import of_claim
 from steadydescent.study.planning import load_study
 
 # ---- rows that arithmetic decides, or nothing yet ------------------------------------------------
@@ -43,7 +44,7 @@ from steadydescent.study.planning import load_study
 
 @cache
 def exact(claim: str) -> list[dict]:
-    return exact_rows(load_claims()[claim])
+    return [row.as_dict() for row in exact_rows(load_claims()[claim])]
 
 
 def test_exact_rows_say_what_arithmetic_gives_and_which_tests_hold_it():
@@ -62,10 +63,8 @@ def test_exact_rows_say_what_arithmetic_gives_and_which_tests_hold_it():
 def test_rows_that_were_not_run_never_vanish(monkeypatch):
     """With nothing judged, every contrast on every task and condition is there, and says so."""
     monkeypatch.setattr(judging, "EXACT", {})
-    rows = all_rows([])
-    wanted = [
-        (c.claim.id, c.task, c.contrast.named(c.condition)) for e in load_study() for c in cells(e)
-    ]
+    rows = [row.as_dict() for row in all_rows([])]
+    wanted = [question.row.key for name in load_study() for question in questions(name)]
     assert sorted((row["id"], row["task"], row["condition"]) for row in rows) == sorted(wanted)
     assert {row["verdict"] for row in rows} == {"not run"}
     assert all(row["estimate"] is None and row["margin"] > 0 for row in rows)
@@ -76,7 +75,7 @@ def test_arm_that_the_result_was_made_without_is_not_judged(tmp_path):
     with asked(tmp_path, {"label": "a"}, {"arm": "checkpoints", "label": "b"}):
         made = result(toy_plan(), score)
         old = made._replace(roster=made.roster[made.roster.arm != "checkpoints"])
-        judged = [{row["condition"] for row in judge_all(toy_evidence(r))} for r in (made, old)]
+        judged = [{row["condition"] for row in rows_on(toy_evidence(r))} for r in (made, old)]
     assert judged[0] - judged[1] == {"constant, b", "linear, b"}
     assert judged[1] == {"constant, a", "linear, a"}
 
@@ -88,9 +87,9 @@ def test_judged_rows_stand_among_those_not_run_in_the_order_of_the_claims(tmp_pa
         {"label": "c", "measure": "churn"},
     ]
     with asked(tmp_path, *told, size={"conditions": ["linear"]}):
-        judged = rows_of(score)
-        rows = all_rows(judged[::-1])
-    assert [row["condition"] for row in judged] == ["linear, a", "linear, b"]
+        judged = judge_all(toy_evidence(result(toy_plan(), score)))
+        rows = [row.as_dict() for row in all_rows(judged[::-1])]
+    assert [row.condition for row in judged] == ["linear, a", "linear, b"]
     assert [row["condition"] for row in rows] == [
         "constant, a",
         "linear, a",
@@ -99,7 +98,7 @@ def test_judged_rows_stand_among_those_not_run_in_the_order_of_the_claims(tmp_pa
         "linear, c",
     ]
     assert [row["verdict"] == "not run" for row in rows] == [True, False, False, True, True]
-    assert set(rows[0]) == set(rows[1])  # both have every column
+    assert list(rows[0]) == list(rows[1])  # both have every column, in one order
 
 
 def test_measure_that_an_older_result_has_not_is_not_judged(tmp_path):
@@ -133,9 +132,9 @@ def test_findings_hold_the_claims_rows_and_the_numbers_they_rest_on(toy, publish
     made = result(toy_plan(), score)
     keep(published / "toy" / TASK, made, "laptop", NOTE["result"])
     found = findings.findings("published")
-    claim, rows = found["claims"]["ema-wins"], judge_all(toy_evidence(made))
+    claim, rows = found["claims"]["ema-wins"], rows_on(toy_evidence(made))
     assert claim["rows"] == rows and claim["source"] == "somewhere"
-    assert claim["verdict"] == overall([row["verdict"] for row in rows])
+    assert claim["verdict"] == of_claim([row["verdict"] for row in rows])
     prefix, numbers = f"toy/{TASK}/constant/ema", found["results"]
     chosen = row_by_hand(made, "constant", draws=1)["chosen"]["ema"]
     test = table_by_hand(made, "constant", "test", True)[chosen]
@@ -172,28 +171,11 @@ def test_claim_that_needs_all_rows_falls_with_any(tmp_path, needs, gains, verdic
         run, readout, split
     )
     with asked(tmp_path, {}, needs=needs):
-        assert findings._claims(all_rows(rows_of(how)))["ema-wins"]["verdict"] == verdict
-
-
-def test_conjunction_is_undecided_only_where_nothing_refutes():
-    words = ("supported", "no difference", "refuted", "inconclusive")
-    for one in words:
-        for other in words:
-            refuting = {"refuted", "no difference"} & {one, other}
-            expected = (
-                "supported"
-                if {one, other} == {"supported"}
-                else "refuted"
-                if refuting
-                else "inconclusive"
-            )
-            assert (
-                findings.conjunction([one, other]) == findings.conjunction([other, one]) == expected
-            )
+        assert findings._claims(rows_of(how))["ema-wins"]["verdict"] == verdict
 
 
 def test_claim_without_results_is_not_run(toy, published):
-    claim = findings._claims(all_rows([]))["ema-wins"]
+    claim = findings._claims([row.as_dict() for row in all_rows([])])["ema-wins"]
     assert (
         claim["verdict"] == "not run"
         and [row["verdict"] for row in claim["rows"]] == ["not run"] * 2
@@ -245,7 +227,11 @@ def test_claims_about_what_a_result_has_not_are_not_run_and_leave_others_as_they
     keep(places["published"] / "toy" / TASK, result(toy_plan(), score), "laptop", NOTE["result"])
     before = findings.findings("published")["claims"]["ema-wins"]["rows"]
     (usual,) = SMALL_CLAIM["contrasts"]
-    new = [{"arm": "swa"}, {"against": "last@cosine"}, {"conditions": ["cosine"]}]
+    new = [
+        {"arm": "swa"},
+        {"against": {"arm": "last", "condition": "cosine"}},
+        {"conditions": ["cosine"]},
+    ]
     new = [usual | {"label": f"new {n}"} | change for n, change in enumerate(new)]
     write_experiments(toy / "later", claims=[SMALL_CLAIM | {"contrasts": [usual, *new]}])
     with experiments_from(toy / "later"):

@@ -1,4 +1,4 @@
-"""A claim's rows are what a slow computation by hand gives; what cannot bear a verdict bears none."""
+"""Rows of a claim are what a slow computation by hand gives; what bears no verdict has none."""
 
 from statistics import fmean
 
@@ -14,6 +14,7 @@ from judged import (
     planted,
     row_by_hand,
     rows_of,
+    rows_on,
     score,
     steep,
     table_by_hand,
@@ -21,15 +22,13 @@ from judged import (
     toy_plan,
 )
 from steadydescent.study.book.plots import rate_table, sweep_table
-from steadydescent.study.judging.claims import Contrast
-from steadydescent.study.judging.judge import judge_all
 
 # ---- rows ----------------------------------------------------------------------------------------
 
 
 def test_rows_are_what_a_slow_computation_by_hand_gives(toy):
     made = result(toy_plan(), score)
-    rows = judge_all(toy_evidence(made))
+    rows = rows_on(toy_evidence(made))
     assert [row["condition"] for row in rows] == ["constant", "linear"]
     for row in rows:
         expected = row_by_hand(made, row["condition"])
@@ -65,7 +64,7 @@ def test_validation_scores_of_report_seeds_inform_the_choice(toy):
     older = made._replace(
         finals=made.finals[~(made.finals.run.isin(report) & (made.finals.split == "validation"))]
     )
-    (new, *_), (old, *_) = (judge_all(toy_evidence(one)) for one in (made, older))
+    (new, *_), (old, *_) = (rows_on(toy_evidence(one)) for one in (made, older))
     side = toy_evidence(older).candidates("constant", "ema")
     assert side.scores.validation.shape[0] == 0 and side.scores.tuning.shape == (3, 6)
     assert (old["ci_low"], old["ci_high"]) != (new["ci_low"], new["ci_high"])
@@ -109,7 +108,7 @@ def test_rules_of_claims_that_arms_are_alike_or_no_worse(tmp_path, rule, gain, v
 def test_smoke_gives_no_verdict_however_clear_the_numbers(toy):
     clear = lambda run, readout, split: 0.9 if readout.startswith("ema") else 0.1
     for profile, word in (("smoke", "inconclusive"), ("laptop", "supported")):
-        rows = judge_all(toy_evidence(result(toy_plan(profile), clear), profile))
+        rows = rows_on(toy_evidence(result(toy_plan(profile), clear), profile))
         assert {row["verdict"] for row in rows} == {word}
 
 
@@ -238,7 +237,7 @@ def test_arm_that_the_study_asked_for_after_the_result_was_made_is_not_judged(tm
         older = made._replace(
             **{name: table[table.arm != "sgd"] for name, table in without_sgd.items()}
         )
-        rows = judge_all(toy_evidence(older))
+        rows = rows_on(toy_evidence(older))
     assert [row["condition"] for row in rows] == ["constant, adam", "linear, adam"]
 
 
@@ -275,8 +274,3 @@ def test_sweep_table_holds_the_mean_of_every_candidate_over_tuning_seeds(toy):
             assert table[schedule, arm, lr, readout] == pytest.approx(
                 fmean(seeds.values()), abs=0.006
             )
-
-
-def test_contrast_without_a_rate_of_its_own_is_tuned():
-    told = {"conditions": ["constant"], "margins": {TASK: 1.0}}
-    assert Contrast(arm="a", against="b", **told).rate == "tuned"

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.statistics import chosen
 
 TIE, LOST = 1e-6, 1e3
@@ -18,7 +19,7 @@ class Candidate(NamedTuple):
 
     lr: float
     readout: str
-    arm: str
+    place: Place
 
 
 def tuning_scores(runs: pd.DataFrame, finals: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
@@ -48,13 +49,13 @@ def by_candidate(
     return merged.pivot(index="seed", columns=["lr", "readout"], values=column).sort_index(axis=1)
 
 
-def choose(scores: pd.DataFrame, arm: str) -> Candidate:
+def choose(scores: pd.DataFrame, place: Place) -> Candidate:
     """The best candidate of a table of `by_candidate` on tuning seeds; of equals the lowest rate.
 
     Raises:
         ValueError: when none has a score.
     """
     if scores.isna().all(axis=None):
-        raise ValueError(f"no rate and readout of {arm!r} has a score to be chosen by")
+        raise ValueError(f"no rate and readout of {place.arm!r} has a score to be chosen by")
     lr, readout = scores.columns[chosen(scores.to_numpy(float))]
-    return Candidate(float(lr), str(readout), arm)
+    return Candidate(float(lr), str(readout), place)

@@ -1,10 +1,11 @@
 """A result of one experiment on one task, asked for the scores of its arms.
 
+
 What the arms, their runs and their choices are stands in the result itself: its roster, its
 choices, and the design in its receipt. No plan is asked.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import pandas as pd
 
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.choosing import Candidate, by_candidate, tuning_scores
-from steadydescent.study.judging.claims import place
+from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.statistics import Scores
 from steadydescent.study.results.design import Design
 from steadydescent.study.results.roster import SETTINGS, Trajectory
@@ -161,7 +162,7 @@ class Evidence:
         by, choices = self.tuned_by(measure or self.main_measure), self.result.choices
         at = (choices.condition == condition) & (choices.arm == arm) & (choices.tuned_by == by)
         for row in choices[at].itertuples():
-            return Candidate(row.lr, row.readout, arm)
+            return Candidate(row.lr, row.readout, Place(condition, arm))
         return self.candidates(condition, arm, measure or self.main_measure).chosen
 
     def _candidates(
@@ -174,7 +175,7 @@ class Evidence:
         both = [column for column in tuning.columns if column in set(report.columns)]
         if not both:
             raise ValueError(f"{arm!r} has no scores in {measure!r} under {condition!r}")
-        labels = [Candidate(lr, readout, arm) for lr, readout in both]
+        labels = [Candidate(lr, readout, Place(condition, arm)) for lr, readout in both]
         parts = [
             table.reindex(columns=both).to_numpy(float) for table in (tuning, report, validation)
         ]
@@ -191,25 +192,17 @@ class Evidence:
         return self.tune_by[0] if wanted == "accuracy" else wanted
 
     def best_of(
-        self, condition: str, arms: Iterable[str], measure: str, tuned_by: str | None = None
+        self, places: Sequence[Place], measure: str, tuned_by: str | None = None
     ) -> Candidates:
-        """The candidates of several arms together: their best. Each keeps the name it was asked by,
-        `last@linear`.
-        """
-        arms = list(arms)
-        parts = [self.candidates(*place(arm, condition), measure, tuned_by) for arm in arms]
-        labels = [
-            label._replace(arm=arm)
-            for arm, part in zip(arms, parts, strict=True)
-            for label in part.labels
-        ]
-        scores = Scores(
-            *(
-                np.concatenate(columns, axis=1)
-                for columns in zip(*(p.scores for p in parts), strict=True)
-            )
-        )
-        return Candidates(labels, scores)
+        """The candidates of several arms together: their best."""
+        parts = [self.candidates(*place, measure, tuned_by) for place in places]
+        tables = zip(*(part.scores for part in parts), strict=True)
+        scores = Scores(*(np.concatenate(columns, axis=1) for columns in tables))
+        return Candidates([label for part in parts for label in part.labels], scores)
+
+    def holds(self, measure: str) -> bool:
+        """Whether any report run has the measure."""
+        return not self.values(measure).empty
 
     def on_edge(self, condition: str, arm: str, lr: float) -> bool:
         """Whether a rate is the lowest or highest that was tried: the true optimum may lie beyond."""

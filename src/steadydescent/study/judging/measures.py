@@ -85,7 +85,6 @@ _PROBED = {quantity.claim: quantity.name for quantity in quantities() if quantit
 _NEEDS = {claim: probe for claim, name in _PROBED.items() if (probe := probe_of(name))} | {
     "accuracy at equal training loss": "training-loss",
     "churn": "predictions",
-    "slope": "gradient-noise",
 }
 """The probe that a measure follows from, where it follows from one."""
 _SHIFTED = re.compile(

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from steadydescent.checks import check_choice
-from steadydescent.study.judging.claims import Claim, Contrast, error_in, load_claims
+from steadydescent.study.judging.claims import Claim, error_in, load_claims
+from steadydescent.study.judging.contrasts import Contrast
 from steadydescent.study.planning.experiment import Experiment
 
 

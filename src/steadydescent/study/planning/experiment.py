@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from steadydescent.checks import check_choice
 from steadydescent.engine.tasks import TASKS
 from steadydescent.study import yaml_files
+from steadydescent.study.judging.places import StatedArm
 from steadydescent.study.paths import EXPERIMENTS
 from steadydescent.study.yaml_files import Checked, Names
 
@@ -147,7 +148,7 @@ class Experiment(Checked):
     tune_by: tuple[Literal["accuracy", "loss", "steps to target"], ...] = ("accuracy",)
     report: Literal["choices", "all-arms", "everything"] = "choices"
     targets: dict[str, float] = {}
-    secondary: tuple[tuple[str, str], ...] = ()
+    secondary: tuple[tuple[StatedArm, StatedArm], ...] = ()
     rates: dict[str, Grid]
     profiles: dict[str, dict[str, Size]]
 
@@ -161,11 +162,10 @@ class Experiment(Checked):
                 check_choice(arm_name, self.arms, f"an arm of the condition {name!r}")
         for task in self.rates:
             check_choice(task, TASKS, "a task with rates")
-        for name in (name for pair in self.secondary for name in pair):
-            own, _, where = name.partition("@")
-            check_choice(own, self.arms, "an arm in secondary")
-            if where:
-                check_choice(where, self.conditions, "a condition in secondary")
+        for stated in (stated for pair in self.secondary for stated in pair):
+            check_choice(stated.arm, self.arms, "an arm in secondary")
+            if stated.condition is not None:
+                check_choice(stated.condition, self.conditions, "a condition in secondary")
         for profile, tasks in self.profiles.items():
             check_choice(profile, PROFILES, "profile")
             for task, size in tasks.items():

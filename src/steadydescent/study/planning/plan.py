@@ -11,7 +11,7 @@ from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import Setting, read
 from steadydescent.engine.tasks import TASKS, base, find
-from steadydescent.study.judging.claims import cells_for
+from steadydescent.study.judging.claims import questions_for
 from steadydescent.study.paths import EXPERIMENTS
 from steadydescent.study.planning.claims import check_claims
 from steadydescent.study.planning.experiment import (
@@ -133,7 +133,7 @@ class Plan(BaseModel):
             arms={name: arm.readouts for name, arm in self.arms.items() if name in compared},
             tuned_by=self.tune_by,
             secondary=tuple(
-                (Named.parse(arm), Named.parse(against))
+                (Named(arm.arm, arm.condition or ""), Named(against.arm, against.condition or ""))
                 for arm, against in self.experiment.secondary
             ),
             curve_points=self.curve_points,
@@ -149,7 +149,7 @@ class Plan(BaseModel):
         among these 5 % are shared.
         """
         tasks = self.experiment.profiles[self.profile]
-        return sum(len(cells_for(self.model_copy(update={"task": task}))) for task in tasks)
+        return sum(len(questions_for(self.model_copy(update={"task": task}))) for task in tasks)
 
     def settings(self, condition: str, arm: str) -> Settings:
         """What the runs of an arm are made with under a condition."""

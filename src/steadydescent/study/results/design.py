@@ -26,18 +26,13 @@ class Named(NamedTuple):
     arm: Name
     condition: Annotated[str, StringConstraints(pattern=f"^{TEXT.pattern}$", max_length=LONGEST)]
 
-    @classmethod
-    def parse(cls, text: str) -> "Named":
-        """What `arm` or `arm@condition` in the study names.
-
-        >>> Named.parse("last@linear")
-        Named(arm='last', condition='linear')
-        """
-        arm, _, condition = text.partition("@")
-        return cls(arm, condition)
-
     @property
     def text(self) -> str:
+        """As it stands in the key of a number.
+
+        >>> Named("last", "linear").text
+        'last@linear'
+        """
         return f"{self.arm}@{self.condition}" if self.condition else self.arm
 
 

@@ -18,6 +18,7 @@ from steadydescent.study.judging.choosing import (
     choose,
     tuning_scores,
 )
+from steadydescent.study.judging.places import Place
 from steadydescent.study.paths import REPRODUCED, STORE
 from steadydescent.study.planning import EXTENSIONS, Parameters, Plan, load_study
 from steadydescent.study.planning.claims import check_claims
@@ -106,11 +107,11 @@ class Trial:
     ) -> None:
         """Choose among an arm's tuning runs, by all that rates are tuned by."""
         readouts = self.plan.arms[arm].readouts
-        best = {
-            by: choose(by_candidate(runs, scores, readouts, by), arm) for by in self.plan.tune_by
-        }
+        place, best = Place(condition, arm), {}
+        for by in self.plan.tune_by:
+            best[by] = choose(by_candidate(runs, scores, readouts, by), place)
         places = {self.plan.rate(condition, arm, i): i for i in indices}
-        self.chosen[condition, arm] = best
+        self.chosen[place] = best
         self.choices[condition][arm] = [places[candidate.lr] for candidate in best.values()]
 
     def _serve(self, condition: str, arms: list[str], purpose: str, runs: list[Run]) -> None:

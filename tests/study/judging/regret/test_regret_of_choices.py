@@ -11,9 +11,9 @@ from rate_searches import rng
 from steadydescent.study.judging.regret import (
     Sweep,
     best_of_k,
-    contrast,
     range_test_estimates,
     range_test_regret,
+    search_gain,
     searched,
 )
 from steadydescent.study.judging.statistics import paired
@@ -152,15 +152,15 @@ LONE = Sweep([0.1, 1], [[1, 2]], [[1, 2], [1, 2]])
             r"within the sweep's rates \(0.1, 1.0\), got",
         ),
         (
-            lambda: contrast(LONE, "uniform", "uniform", 1, 0.9),
+            lambda: search_gain(LONE, "uniform", "uniform", 1, 0.9),
             "at least 2 tuning and 2 report seeds, got 1",
         ),
         (
-            lambda: contrast(GOOD, "uniform", "uniform", 1, 1.0, 3, 0, 2),
+            lambda: search_gain(GOOD, "uniform", "uniform", 1, 1.0, 3, 0, 2),
             r"level must be in \(0, 1\), got 1.0",
         ),
         (
-            lambda: contrast(GOOD, "uniform", "uniform", 1, 0.9, 3, 0, 1),
+            lambda: search_gain(GOOD, "uniform", "uniform", 1, 0.9, 3, 0, 1),
             "resamples must be a whole number of at least 2",
         ),
         (

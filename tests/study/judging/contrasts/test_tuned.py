@@ -1,44 +1,43 @@
-"""Where the arms of a contrast stand: their conditions, rates and tunings, and the ratios between
-them.
-"""
+"""Where the arms of a difference stand: conditions, rates, tunings, and ratios between them."""
 
 import numpy as np
 import pytest
 
 from fabricated import result
-from judged import TASK, asked, noise, rows_of, score, steep, toy_evidence, toy_plan
-from steadydescent.study.judging.claims import cells
-from steadydescent.study.judging.judge import estimate, judge_all, sides
+from judged import TASK, asked, noise, rows_of, rows_on, score, steep, toy_evidence, toy_plan
+from steadydescent.study.judging.claims import questions
+
+LINEAR = {"arm": "last", "condition": "linear"}
 
 # ---- where an arm stands -------------------------------------------------------------------------
 
 
 def test_arm_of_another_condition_is_taken_from_there(tmp_path):
-    """Linear decay gains 7 points; `last@linear` against `last` at a constant rate is that gain."""
+    """Linear decay gains 7 points: last weights there against those at a constant rate."""
     how = lambda run, readout, split: (
         steep({})(run, readout, split) + 0.07 * (run.schedule == "linear")
     )
-    with asked(tmp_path, {"arm": "last@linear", "conditions": ["constant"]}):
+    with asked(tmp_path, {"arm": LINEAR, "conditions": ["constant"]}):
         (row,) = rows_of(how)
     assert row["estimate"] == pytest.approx(7) and row["verdict"] == "supported"
     assert row["networks"] == 2 * 3 * (3 + 5)
 
 
 def test_arms_of_one_name_in_two_conditions_are_told_apart(tmp_path):
-    """Their rates differ, one diverges and one lies on the edge: the row says so of the right one."""
+    """Rates differ, one diverges and one lies on the edge: the row says so of the right one."""
 
     def how(run, readout, split):
         return steep({}, best=0.2 if run.schedule == "linear" else 0.1)(run, readout, split)
 
     lost = lambda run: run.schedule == "linear" and run.lr == 0.2 and run.seed in (1, 2)
-    with asked(tmp_path, {"arm": "last@linear", "conditions": ["constant"]}):
+    with asked(tmp_path, {"arm": LINEAR, "conditions": ["constant"]}):
         (row,) = rows_of(how, diverged=lost)
     assert row["rates"] == {"last@linear": 0.2, "last": 0.1}
     assert row["diverged"] == 2 and row["on_edge"]
 
 
 def test_several_arms_to_stand_against_are_the_best_of_them(tmp_path):
-    """Tail and ramp are 2 and 4 points above the last weights, the EMA 5: one point above the best."""
+    """Tail and ramp are 2 and 4 points above the last weights, the EMA 5: 1 above the best."""
     gains = {"ema-10": 0.05, "tail-25": 0.02, "ema-ramp": 0.04}
     with asked(
         tmp_path,
@@ -83,7 +82,7 @@ def test_rate_of_the_other_side_times_a_factor(tmp_path, factor, lost):
 
 
 def test_one_arm_at_two_rates_shows_both(tmp_path):
-    """At half its best rate against the best one; two runs diverged at the one, three at the other."""
+    """At half its best rate against the best; two runs diverged at the one, three at the other."""
     lost = lambda run: run.seed < {0.05: 2, 0.1: 3}.get(run.lr, 0)
     with asked(tmp_path, {"arm": "last", "rate": "against", "factor": 0.5}):
         row = rows_of(steep({}), diverged=lost)[0]
@@ -103,8 +102,8 @@ def test_an_arm_at_the_rate_of_the_other_is_chosen_as_the_other_is(tmp_path):
     """Whatever the arm's own tuning scores say, its candidates follow those it is compared with."""
     with asked(tmp_path, {"rate": "against"}):
         evidence = toy_evidence(result(toy_plan(), score))
-        (cell, *_) = cells("toy")
-        arm, against = sides(cell.contrast, evidence, "constant")
+        contrast = next(questions("toy")).contrast
+        arm, against = contrast.sides(evidence, "constant")
     assert [label.lr for label in arm.labels] == [label.lr for label in against.labels]
     assert (arm.scores.tuning == against.scores.tuning).all()
     assert (arm.scores.validation == against.scores.validation).all()
@@ -134,11 +133,11 @@ def test_difference_of_differences_takes_the_same_contrast_elsewhere_away(tmp_pa
         (row,) = rows_of(how)
         assert row["estimate"] == pytest.approx(5) and row["networks"] == 2 * 3 * (3 + 5)
         assert row["rates"] == dict.fromkeys(["ema", "last", "ema@linear", "last@linear"], 0.1)
-        contrast = next(cells("toy")).contrast
+        contrast = next(questions("toy")).contrast
         evidence = toy_evidence(result(toy_plan(), score))
         plain = contrast.model_copy(update={"minus": None})
-        here, there = (estimate(plain, evidence, condition, 0.95) for condition in gain)
-        both = estimate(contrast, evidence, "constant", 0.95)
+        here, there = (plain.estimate(evidence, condition, 0.95) for condition in gain)
+        both = contrast.estimate(evidence, "constant", 0.95)
     assert both.value == pytest.approx(here.value - there.value)
     squares = [(found.high - found.low) ** 2 for found in (here, there, both)]
     assert squares[0] + squares[1] == pytest.approx(squares[2])
@@ -148,7 +147,7 @@ def test_difference_of_differences_takes_the_same_contrast_elsewhere_away(tmp_pa
 
 
 def test_ratio_is_shown_as_a_factor_with_null_one(tmp_path):
-    """EMA runs spread 2 points around their mean, last weights 4: half the spread is a factor of 2."""
+    """EMA runs spread 2 points around their mean, last weights 4: a factor of 2."""
 
     def how(run, readout, split):
         lost = 0.1 * abs(np.log2(run.lr / 0.1))
@@ -165,9 +164,8 @@ def test_ratio_is_shown_as_a_factor_with_null_one(tmp_path):
         )
         assert 0 < rows[0]["ci_low"] <= rows[0]["estimate"] <= rows[0]["ci_high"]
         made = result(toy_plan(), how)
-        found = estimate(
-            next(cells("toy")).contrast, toy_evidence(made), "constant", rows[0]["level"]
-        )
+        contrast = next(questions("toy")).contrast
+        found = contrast.estimate(toy_evidence(made), "constant", rows[0]["level"])
     assert (np.log(rows[0]["ci_low"]), np.log(rows[0]["ci_high"])) == pytest.approx(
         (found.low, found.high)
     )
@@ -231,7 +229,7 @@ def test_steps_to_a_target_are_tuned_by_themselves_and_compared_as_ratios(tmp_pa
         ours = made.measures.drop_duplicates(
             ["run", "readout", "measure"]
         )  # the probe's, not the curve's
-        rows = judge_all(toy_evidence(made._replace(measures=ours)))
+        rows = rows_on(toy_evidence(made._replace(measures=ours)))
     steps, accuracy = rows[0], rows[2]
     assert steps["rates"] == {"adam": 0.2, "momentum": 0.2} and steps["estimate"] == pytest.approx(
         2

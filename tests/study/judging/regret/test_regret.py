@@ -16,11 +16,11 @@ from steadydescent.study.judging.regret import (
     METHODS,
     TRIALS,
     Sweep,
-    contrast,
     regrets,
+    search_gain,
     searched,
 )
-from steadydescent.study.judging.regret.sweep import estimate
+from steadydescent.study.judging.regret.sweep import interval_of_parts
 from steadydescent.study.judging.statistics import paired
 from sweeps import DRAWS, RATES, RESAMPLES, certain, noisy, parabola
 
@@ -76,13 +76,13 @@ def test_an_interval_of_two_kinds_of_seeds_is_satterthwaites():
     larger part.
     """
     half = lambda *parts: (
-        (estimate(1.0, parts, 0.95).high - 1.0) / math.sqrt(sum(v for v, _ in parts))
+        (interval_of_parts(1.0, parts, 0.95).high - 1.0) / math.sqrt(sum(v for v, _ in parts))
     )
     quantile = lambda freedom: stats.t.ppf(0.975, freedom)
     assert half((0.3, 5), (0.0, 20)) == pytest.approx(quantile(4))
     assert half((0.3, 8), (0.3, 8)) == pytest.approx(quantile(14))
     assert quantile(19.2) < half((0.001, 4), (0.3, 20)) < quantile(19)
-    found = estimate(1.0, [(0.3, 5), (0.1, 20)], 0.95, certain=0.05)
+    found = interval_of_parts(1.0, [(0.3, 5), (0.1, 20)], 0.95, certain=0.05)
     assert found.n == 5 and found.sd == pytest.approx(math.sqrt(0.45 * 5))
 
 
@@ -217,7 +217,7 @@ def test_contrast_of_one_trial_is_the_paired_interval():
     """
     truth = parabola(RATES)
     sweep, draws = noisy(8, truth, tuning=13, report=13, noise=4.0), 20_011
-    found = contrast(sweep, "log-uniform", "uniform", 1, 0.95, draws, resamples=2_003)
+    found = search_gain(sweep, "log-uniform", "uniform", 1, 0.95, draws, resamples=2_003)
     weights = [
         np.bincount(sweep.nearest(searched(sweep, m, 1, draws, rng(0))), minlength=31) / draws
         for m in ("log-uniform", "uniform")
@@ -235,7 +235,7 @@ def test_planted_difference_is_found_in_its_direction():
     """
     low_top, high_top = np.where(RATES > 0.1, 10.0, parabola(RATES, 0.003)), parabola(RATES, 0.7)
     for truth, sign in [(low_top, 1), (high_top, -1)]:
-        found = contrast(
+        found = search_gain(
             noisy(9, truth), "log-uniform", "uniform", 5, 0.99, DRAWS, resamples=RESAMPLES
         )
         assert min(sign * found.low, sign * found.high) > 0
@@ -243,14 +243,14 @@ def test_planted_difference_is_found_in_its_direction():
         best_of_independent(noisy(9, low_top), law, 5)
         for law in (stats.uniform(1e-5, 1), stats.loguniform(1e-5, 1))
     ]
-    found = contrast(
+    found = search_gain(
         noisy(9, low_top), "log-uniform", "uniform", 5, 0.99, DRAWS, resamples=RESAMPLES
     )
     assert found.low < exact[0] - exact[1] < found.high
 
 
 def test_coarse_to_fine_is_better_on_a_parabola_without_noise():
-    found = contrast(
+    found = search_gain(
         certain(RATES, parabola(RATES)),
         "coarse-to-fine",
         "log-uniform",
@@ -266,7 +266,7 @@ def test_null_is_rarely_called_a_difference():
     """All rates truly equal: no search is better, whatever the noise of trials; nominal 5 %."""
     wrong = 0
     for seed in range(100):
-        found = contrast(
+        found = search_gain(
             noisy(seed, np.full(31, 80.0), 5, 7), "log-uniform", "uniform", 5, 0.95, 101, seed, 101
         )
         wrong += not found.low <= 0 <= found.high
@@ -280,7 +280,7 @@ def test_interval_feels_tuning_seeds_and_report_seeds():
     truth = parabola(RATES)
     loud, still = noisy(10, truth, noise=6.0), certain(RATES, truth)
     width = lambda sweep: np.ptp(
-        contrast(sweep, "log-uniform", "uniform", 5, 0.95, DRAWS, resamples=RESAMPLES)[1:3]
+        search_gain(sweep, "log-uniform", "uniform", 5, 0.95, DRAWS, resamples=RESAMPLES)[1:3]
     )
     neither = width(Sweep(RATES, np.tile(truth, (7, 1)), np.tile(truth, (7, 1))))
     assert width(Sweep(RATES, loud.tuning, np.tile(truth, (7, 1)))) > 1.2 * neither
@@ -295,7 +295,7 @@ def test_contrast_is_antisymmetric_and_follows_shift_and_scale_of_scores(
 ):
     sweep = noisy(seed, parabola(RATES))
     changed = Sweep(RATES, shift + scale * sweep.tuning, shift + scale * sweep.report)
-    ask = lambda sweep, one, other: contrast(sweep, one, other, trials, 0.9, 53, seed, 17)
+    ask = lambda sweep, one, other: search_gain(sweep, one, other, trials, 0.9, 53, seed, 17)
     found = ask(sweep, "coarse-to-fine", "uniform")
     other = ask(sweep, "uniform", "coarse-to-fine")
     assert (other.value, other.low, other.high) == pytest.approx(

@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from steadydescent.study.judging.simulated import (
+from steadydescent.study.judging.simulated_worlds import simulate_means
+from steadydescent.study.judging.simulated_worlds.means import MEAN_SIZES, _counted, replicate
+from steadydescent.study.judging.simulated_worlds.worlds import (
     COMMON,
-    PLACES,
+    GRID_PLACES,
     READOUT,
     RUN,
     SEED,
-    SIZES,
     WORLDS,
     World,
-    _counted,
     hill,
-    replicate,
     runs_of,
-    simulate,
     trials,
 )
 from steadydescent.study.judging.statistics import paired, tuned
@@ -74,7 +72,7 @@ def test_report_seeds_ran_the_chosen_rates_and_their_neighbours_and_the_choice_s
 
 
 def test_report_stays_inside_the_grid():
-    world = World(hill(PLACES[0], 30), hill(PLACES[-1], 30))
+    world = World(hill(GRID_PLACES[0], 30), hill(GRID_PLACES[-1], 30))
     for arm, against, _ in trials(world, 2, 3, 20, np.random.default_rng(5)):
         assert arm.tuning.shape == against.tuning.shape == (2, 4)
         assert (arm.chosen(), against.chosen()) == (0, 3)
@@ -107,7 +105,8 @@ def test_all_intervals_are_the_same_exact_one_when_there_is_no_choice():
 def test_counts_of_two_intervals_known_in_advance():
     """One of ± 0.2 around 0, one of ± 0.2 around 3; the margin is 1."""
     error = np.full(2, 0.2 / stats.t.ppf(0.975, 59))
-    found = _counted(np.array([0.0, 3.0]), error, 60, 0.1, 1, (0.5, 0.9, -3.0))
+    estimates = np.stack([np.array([0.0, 3.0]), error], axis=1)
+    found = _counted(estimates, 60, 0.1, 1, (0.5, 0.9, -3.0))
     assert (found["coverage"], found["coverage_of_best"], found["chapter_error"]) == (0.5, 0.5, 0.5)
     assert (found["no_difference"], found["false_verdict"]) == (0.5, 0.5)
     assert (found["supported_0.5"], found["supported_0.9"], found["supported_-3"]) == (
@@ -118,7 +117,7 @@ def test_counts_of_two_intervals_known_in_advance():
 
 
 def test_tuned_intervals_hold_the_truth_where_plain_ones_do_not():
-    table = simulate(600, 300, ["alike"], [(20, 60)], [1, 12], progress=False).set_index(
+    table = simulate_means(600, 300, ["alike"], [(20, 60)], [1, 12], progress=False).set_index(
         ["interval", "contrasts"]
     )
     low, high = stats.binom.ppf([0.001, 0.999], 600, 0.95) / 600
@@ -140,23 +139,23 @@ def test_simulation_is_the_same_every_time_and_reports_every_cell(capsys):
         "contrasts": [1, 4],
         "effects": [1.0],
     }
-    first = simulate(20, 50, **ask)
+    first = simulate_means(20, 50, **ask)
     assert "80/80" in capsys.readouterr().err
-    assert first.equals(simulate(20, 50, **ask, progress=False))
+    assert first.equals(simulate_means(20, 50, **ask, progress=False))
     assert len(first) == 2 * 2 * 3 * 2 and not first.isna().any().any()
-    assert not first.equals(simulate(20, 50, **ask, seed=1, progress=False))
+    assert not first.equals(simulate_means(20, 50, **ask, seed=1, progress=False))
 
 
 def test_published_simulation_backs_what_methods_say():
-    """`simulate(10_000)`, stored; a changed interval must be simulated anew."""
+    """`simulate_means(10_000)`, stored; a changed interval must be simulated anew."""
     table = published.table("intervals.csv")
-    assert set(table.world) == set(WORLDS) and len(table) == len(WORLDS) * len(SIZES) * 3 * 4
+    assert set(table.world) == set(WORLDS) and len(table) == len(WORLDS) * len(MEAN_SIZES) * 3 * 4
     assert (table.replications == 10_000).all()
     ours = table[table.interval == "tuned"]
     assert ours[ours.contrasts == 1].coverage.between(0.94, 0.985).all()
     assert (ours.chapter_false_verdict < 0.055).all()
     again = (
-        simulate(200, 200, ["alike"], [(3, 8)], [1], progress=False)
+        simulate_means(200, 200, ["alike"], [(3, 8)], [1], progress=False)
         .set_index("interval")
         .loc["tuned"]
     )
