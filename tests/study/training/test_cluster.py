@@ -61,7 +61,7 @@ class Handed(SchedulerPlugin):
         self.out = Counter[str]()
 
     def transition(self, key, start, finish, *args, **kwargs) -> None:
-        if finish == "processing" and "train_stack" in str(key):
+        if finish == "processing" and "train_plain" in str(key):
             self.out[key] += 1
 
 
@@ -72,9 +72,9 @@ def there(machine, monkeypatch):
     """
     plans = {
         task: replace(plan, width=3, threads=machine.threads)
-        for task, plan in sweep.stack_plans()["cpu"].items()
+        for task, plan in sweep.stackings("cpu").items()
     }
-    monkeypatch.setattr(sweep, "stack_plans", lambda: {"cpu": plans})
+    monkeypatch.setattr(stacks, "stackings", lambda device: plans)
     monkeypatch.delenv("WORKERS", raising=False)
     monkeypatch.setenv(cluster.ADDRESS, machine.scheduler.address)
     machine.handed.clear()
@@ -216,7 +216,7 @@ def failing(error: BaseException | None, result=None) -> Future:
 
 
 def test_stack_that_kills_every_worker_is_named(there, tmp_path):
-    killed = KilledWorker("train_stack-1", None, 3)
+    killed = KilledWorker("train_plain-1", None, 3)
     with pytest.raises(
         RuntimeError,
         match=r"a stack of 1 × saddle went down with 4 workers.*what is finished is kept",
@@ -379,7 +379,7 @@ def test_number_too_large_however_it_is_written(monkeypatch, number):
 def test_memory_limits_workers_as_cores_do(monkeypatch):
     asked(monkeypatch)
     monkeypatch.setattr(cluster, "CPU_COUNT", 64)
-    widest = max(plan.memory for plan in sweep.stack_plans()["cpu"].values())
+    widest = max(plan.memory for plan in sweep.stackings("cpu").values())
     monkeypatch.setattr(cluster, "MEMORY_LIMIT", (sweep.OWN_GIB + 3 * widest + 0.01) * 2**30)
     assert sweep.processes("cpu", "3") == 3
     with pytest.raises(ValueError, match=r"at most 3 on this machine, .* got 4"):
@@ -409,7 +409,7 @@ def test_nobody_who_asks_for_no_workers_needs_dask(monkeypatch, wanted):
 def test_auto_is_as_many_processes_as_there_is_room_for(monkeypatch):
     asked(monkeypatch)
     monkeypatch.setattr(cluster, "CPU_COUNT", 8)
-    widest = max(plan.memory for plan in sweep.stack_plans()["cpu"].values())
+    widest = max(plan.memory for plan in sweep.stackings("cpu").values())
     for fit in (1, 3, 100):
         monkeypatch.setattr(cluster, "MEMORY_LIMIT", (sweep.OWN_GIB + fit * widest + 0.01) * 2**30)
         assert sweep.processes("cpu", "auto") == min(8, fit)

@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 VARIABLE = "STEADY_JOURNAL"
 LOG_EVERY = 10.0
-BAR = "{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, {remaining} left"
+BAR = (
+    "{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, "
+    "{remaining} left"
+)
 
 
 class Journal:
-    """Where work in hand is told: to the journal file if a command asked for one, else to standard
-    error.
-    """
+    """Where progress goes: to the journal file that a command names, else to standard error."""
 
     def __init__(self) -> None:
         name = os.environ.get(VARIABLE)
@@ -33,9 +34,7 @@ class Journal:
         self._view = None if name else View(sys.stderr)
 
     def tell(self, **event: object) -> None:
-        """An event: `start` (what), `total`, `done` (replica-steps since the last), `note`, or
-        `end`.
-        """
+        """An event: `start`, `total`, `done` (replica-steps since the last), `note`, or `end`."""
         if self._view is not None:
             self._view.show(event)
         elif self._file is not None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.paths import REPRODUCED, STORE
-from steadydescent.study.planning import EXTENSIONS, Parameters, Plan, load_study
+from steadydescent.study.planning import EXTENSIONS, Plan, plan_of
 from steadydescent.study.results.provenance import TOKEN
 from steadydescent.study.results.store import Result, Store, Tables, write_folder
 from steadydescent.study.training.progress import Journal
@@ -24,14 +25,23 @@ QUANTILES = [0.1, 0.5, 0.9]
 
 
 class Trial:
-    """Tune every arm, report around the choices, keep the result."""
+    """Tune every arm, report around the choices, keep the result.
+
+    `own` are parameters that vary the study, such as `batch_sizes=[16, 48]`, `seeds` or `updates`
+    (`steadydescent.study.planning.variations`); None is what the study says.
+    """
 
     def __init__(
-        self, experiment: str, task: str, profile: str, device: str = "auto", store: Path = STORE
+        self,
+        experiment: str,
+        task: str,
+        profile: str,
+        device: str = "auto",
+        store: Path = STORE,
+        **own: Any,
     ) -> None:
-        given = Parameters(experiment=experiment, task=task, profile=profile, device=device)
-        self.plan = Plan(experiment=load_study()[experiment], task=task, profile=profile)
-        self.device = pick_device(given.device)
+        self.plan = plan_of(experiment, task, profile, device, **own)
+        self.device = pick_device(device)
         self.journal = Journal()
         self.store = Store(store, warn=lambda text: self.journal.tell(note=text))
         self.runs: dict[str, Run] = {}
@@ -75,7 +85,7 @@ class Trial:
             for arm, *_ in self.plan.sharing(condition)
             for run in self.plan.tuning(condition, arm, indices)
         ]
-        evidence = self._evidence(self._train(asked, f"{self.plan.task}, {condition}, tuning"))
+        evidence = self._evidence(self._results(asked, f"{self.plan.task}, {condition}, tuning"))
         self.choices[condition] = {}
         for arm in self.plan.arms_in(condition):
             rates = [self.plan.rate(condition, arm, i) for i in indices]
@@ -116,7 +126,7 @@ class Trial:
                 )
                 indices = list(tuned) if report == "everything" else sorted(near)
                 runs += self.plan.reporting(condition, arms[0], indices)
-            self._train(runs, f"{self.plan.task}, {condition}, reporting")
+            self._results(runs, f"{self.plan.task}, {condition}, reporting")
         return stored(self.runs.values(), self.store, self.device)[0]
 
     def range_tests(self) -> pd.DataFrame:
@@ -126,7 +136,7 @@ class Trial:
         rows = []
         for length in self.plan.size.ramps:
             runs = self.plan.range_tests(length)
-            tables = self._train(runs, f"{self.plan.task}, range tests of {length} updates")
+            tables = self._results(runs, f"{self.plan.task}, range tests of {length} updates")
             losses = (
                 tables.measures[tables.measures.measure == "loss"]
                 .sort_values("step")
@@ -156,7 +166,8 @@ class Trial:
             )
         return times
 
-    def _train(self, runs: list[Run], title: str) -> Tables:
+    def _results(self, runs: list[Run], title: str) -> Tables:
+        """Tables of these runs; what the store lacks is trained."""
         distinct = {run.key: run for run in runs}  # two arms may have a rate of the same run
         train(list(distinct.values()), self.store, self.device, self.journal, title)
         self.runs |= distinct
@@ -165,7 +176,7 @@ class Trial:
     def save(self, root: Path = REPRODUCED) -> Path:
         """Write the result with its receipt and return its folder."""
         tables, receipts = stored(self.runs.values(), self.store, self.device)
-        folder = root / self.plan.profile / self.plan.experiment.name / self.plan.task
+        folder = root / self.plan.place
         result = Result(
             tables.runs,
             tables.finals,
@@ -173,7 +184,7 @@ class Trial:
             measures.kept(tables, self.plan, self.extra),
         )
         note = summary(receipts, self.device) | {
-            "result": result_id(self.plan.experiment.name, self.plan.task, result),
+            "result": result_id(self.plan.name, self.plan.task, result),
             "profile": self.plan.profile,
             "token": os.environ.get(TOKEN, ""),
             "networks": len(self.runs),
@@ -181,6 +192,7 @@ class Trial:
             "seeds": {"tuning": self.plan.size.tuning, "report": self.plan.size.report},
             "target": self.plan.target,
         }
+        note |= {"own": self.plan.own} if self.plan.own else {}
         write_folder(folder, result, note, replace=True)
         return folder
 
