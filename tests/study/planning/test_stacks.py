@@ -10,7 +10,8 @@ from fabricated import a_run, stack_receipt, tables
 from planned import EVERY_PLAN, label, planned
 from steadydescent.engine.tasks import TASKS
 from steadydescent.study.planning import Plan
-from steadydescent.study.planning.stacks import stacking, stackings, stacks
+from steadydescent.study.planning import stacks as planning_stacks
+from steadydescent.study.planning.stacks import stacking, stackings, stacks, worth_compiling
 from steadydescent.study.results.store import Store
 from steadydescent.study.training import sweep
 from steadydescent.study.training.sweep import pick_device, train
@@ -94,11 +95,7 @@ def test_steps_are_compiled_where_all_stacks_of_a_shape_make_enough_updates(monk
     # two stacks, 22 updates; three stacks, 30 updates
     few = [a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)]
     many = [a_run(seed=seed, steps=10, curve_points=2) for seed in range(5)]
-    assert (
-        sweep.worth_compiling(sweep.stacks(few + many, "cpu"), "cpu")
-        == {many[0].shape}
-        != {few[0].shape}
-    )
+    assert worth_compiling(stacks(few + many, "cpu"), "cpu") == {many[0].shape} != {few[0].shape}
 
 
 def test_what_another_runner_trained_meanwhile_is_not_trained_again(bench, monkeypatch):
