@@ -293,9 +293,9 @@ def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:
-    from steadydescent.study.book.findings import rows_kept
+    from steadydescent.study.book.verdict_rows import cached_rows
 
-    found = rows_kept(source, profile)
+    found = cached_rows(source, profile)
     if not any(row["result"] for row in found) and not as_json:
         raise FileNotFoundError(
             f"no {source} results" + (f" of profile {profile}" if source == "reproduced" else "")
@@ -378,7 +378,8 @@ def cite(result: str, source: str, profile: str) -> None:
     weight-averaging/mnist1d-mlp@3f9c2a7e, or its start.
     """
     from steadydescent.checks import check_choice
-    from steadydescent.study.book.findings import bibtex, folder, results
+    from steadydescent.study.book.citations import bibtex
+    from steadydescent.study.book.saved_results import folder, results
 
     found = [receipt for *_, receipt in results(folder(source, profile))]
     chosen = [receipt for receipt in found if receipt["result"].startswith(result)]

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from fabricated import experiments_from, result, write_experiments, write_result
 from steadydescent import cli
 from steadydescent.cli import main
-from steadydescent.study.book import findings
+from steadydescent.study.book import saved_results, verdict_rows
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import Plan, load_study, plans
 from steadydescent.study.results import provenance
@@ -77,7 +77,8 @@ def published(tmp_path, monkeypatch):
     """A small study with one published result."""
     write_experiments(tmp_path / "experiments")
     for name in ("PUBLISHED", "REPRODUCED"):
-        monkeypatch.setattr(findings, name, tmp_path / "results" / name.lower())
+        for module in (saved_results, verdict_rows):
+            monkeypatch.setattr(module, name, tmp_path / "results" / name.lower())
     with experiments_from(tmp_path / "experiments"):
         plan = Plan(experiment=load_study()["toy"], task=TASK, profile="laptop")
         better = lambda run, readout, split: (

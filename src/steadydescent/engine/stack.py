@@ -400,8 +400,10 @@ class Stack:
     ) -> None:
         """Keep what was measured of every replica, `[R]`."""
         frame = pd.DataFrame({"value": np.asarray(values, dtype=np.float64)})
-        step_column = pd.array([step] * len(frame), "Int64")
-        self.measures.append(self._keyed(frame, readout=readout, measure=measure, step=step_column))
+        measure, _, size = measure.partition("/")
+        columns = {"batch_size": int(size) if size else None, "step": step}
+        whole = {name: pd.array([value] * len(frame), "Int64") for name, value in columns.items()}
+        self.measures.append(self._keyed(frame, readout=readout, measure=measure, **whole))
 
     def _probe(self) -> None:
         """What the run's probes find at the current weights."""
@@ -495,9 +497,12 @@ class Stack:
                 ]
             pairs = zip(scores[how], self.readouts, strict=True)
             finals += [
-                self._rows(table, readout, split=f"test/{shift}") for table, readout in pairs
+                self._rows(table, readout, split="test", **_told(shift, len(table)))
+                for table, readout in pairs
             ]
-        return finals
+        none = pd.array([None] * len(self.wanted), "Int64")
+        plain = {"shift": "", "severity": none, "statistics": "", "batch": none}
+        return [table if "shift" in table else table.assign(**plain) for table in finals]
 
     def _curves(self, points: list[tuple[pd.DataFrame, str, int]]) -> pd.DataFrame:
         """What was measured of every replica at every point, keyed all at once: there may be
@@ -524,3 +529,15 @@ class Stack:
             for name, value in columns.items()
         }
         return table.head(count).assign(run=[run.key for run in self.wanted], **cut)
+
+
+def _told(shift: str, count: int) -> dict[str, Any]:
+    """A shift as columns of `count` rows."""
+    name, options = read(shift)
+    whole = lambda option: pd.array([options.get(option)] * count, "Int64")
+    return {
+        "shift": name,
+        "severity": whole("severity"),
+        "statistics": options.get("statistics", "frozen"),
+        "batch": whole("batch"),
+    }

@@ -16,8 +16,10 @@ from steadydescent.engine.tasks import find
 from steadydescent.files import require_room, write_atomically, writing
 from steadydescent.study.book.build import HTML
 from steadydescent.study.book.build import build_book as build_book
-from steadydescent.study.book.findings import findings, folder, results, rows, verdict_table
-from steadydescent.study.judging.claims import contrasts
+from steadydescent.study.book.findings import findings
+from steadydescent.study.book.saved_results import folder, results
+from steadydescent.study.book.verdict_rows import rows
+from steadydescent.study.book.words import verdict_table
 from steadydescent.study.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.study.planning import left_out, plans
 from steadydescent.study.planning.stacks import OWN_GIB
@@ -175,8 +177,7 @@ def publish_results(profile: str, only: str = "") -> list[str]:
         published.record([name], PUBLISHED)
     write_atomically(readme, with_verdicts(text).encode())
     return [
-        f"{note['result']} ({contrasts(name, profile)} primary contrasts)"
-        for name, *_, note in mine
+        f"{note['result']} ({note['primary_contrasts']} primary contrasts)" for *_, note in mine
     ]
 
 

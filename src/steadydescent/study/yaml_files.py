@@ -12,10 +12,10 @@ import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from steadydescent.checks import nearest
 from steadydescent.study.paths import ROOT
@@ -243,3 +243,17 @@ def unique(values: Sequence[object], what: str) -> None:
 
 def _short(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    unique(names, "a name in a list")
+    return names
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_once)]
+
+
+class Checked(BaseModel):
+    """Plain data that refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

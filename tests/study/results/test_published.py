@@ -6,7 +6,8 @@ from functools import cache
 
 import pytest
 
-from steadydescent.study.book.findings import results, rows
+from steadydescent.study.book.saved_results import results
+from steadydescent.study.book.verdict_rows import rows
 from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.paths import PUBLISHED, ROOT
 from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, Trajectory, load_study

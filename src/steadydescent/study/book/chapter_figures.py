@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from steadydescent.study.book import plots
+from steadydescent.study.book.edition import rows_shown, shown
 from steadydescent.study.book.figures import chart, figure
-from steadydescent.study.book.findings import rows_shown, shown
 from steadydescent.study.book.plots import Line
 from steadydescent.study.judging.measures import find
 

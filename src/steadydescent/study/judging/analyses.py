@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.checks import check_choice, check_count, check_positive
+from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks.noisy_quadratic import expected_loss
 from steadydescent.engine.tasks.surfaces import EIGENVALUES
@@ -78,14 +79,9 @@ def range_test(evidence: Evidence, contrast: Contrast, condition: str, level: fl
 
 def suggestions(evidence: Evidence) -> pd.DataFrame:
     """What every range test suggests: columns seed, rule, length (updates) and rate."""
-    found = evidence.result.measures[evidence.result.measures.measure.str.startswith("suggestion/")]
     runs = evidence.result.runs[["run", "seed", "steps"]].rename(columns={"steps": "length"})
-    rules = found.measure.str.removeprefix("suggestion/")
-    return (
-        found.assign(rule=rules)
-        .merge(runs, on="run")
-        .rename(columns={"value": "rate"})[["seed", "rule", "length", "rate"]]
-    )
+    table = evidence.result.suggestions.merge(runs, on="run")
+    return table[["seed", "rule", "length", "rate"]]
 
 
 def below(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
@@ -127,13 +123,11 @@ def noise_table(evidence: Evidence, condition: str, arm: str) -> pd.DataFrame:
     logs) over training.
     """
     runs = evidence.runs(condition, arm)
-    found = evidence.result.measures.merge(runs[runs.test][["run", "seed"]], on="run")
-    found = found[found.measure.str.fullmatch(r"gradient-noise/\d+") & (found.value > 0)]
-    found = found.assign(
-        batch_size=found.measure.str.split("/").str[1].astype(int), noise=np.log(found.value)
-    )
+    table = evidence.result.measures.merge(runs[runs.test][["run", "seed"]], on="run")
+    table = table[(table.measure == "gradient-noise") & (table.value > 0)]
+    table = table.assign(batch_size=table.batch_size.astype(int), noise=np.log(table.value))
     return (
-        found.groupby(["seed", "batch_size"], as_index=False)
+        table.groupby(["seed", "batch_size"], as_index=False)
         .noise.mean()
         .assign(noise=lambda t: np.exp(t.noise))
     )
@@ -159,8 +153,8 @@ def faster_size(evidence: Evidence, contrast: Contrast, condition: str, level: f
     """How much less time an example takes at powers of two than at their neighbours, in percent,
     round by round.
     """
-    found = evidence.result.measures[evidence.result.measures.measure == "power-of-two gain"]
-    return Analysed(paired(found.groupby("step").value.mean().to_numpy(), level), "%")
+    gains = evidence.result.timings.dropna(subset="gain")
+    return Analysed(paired(gains.groupby("round").gain.mean().to_numpy(), level), "%")
 
 
 def closed_form(evidence: Evidence, contrast: Contrast, condition: str, level: float) -> Analysed:
@@ -184,9 +178,10 @@ def expected_curve(
     evidence: Evidence, condition: str, arm: str, lr: float, readout: str
 ) -> np.ndarray:
     """The noisy quadratic's expected loss after every update of an arm's runs at this rate, `[T]`."""
-    (run,), eigenvalues = evidence.plan.tuning(condition, arm, [0])[:1], np.array(EIGENVALUES)
+    settings, eigenvalues = evidence.settings(condition, arm), np.array(EIGENVALUES)
+    run = Run(**settings._asdict(), lr=lr, seed=0, readouts=(readout,))
     rule, options = read(run.optimizer)
-    hyper, rates = RULES[rule].checked(**options), run.model_copy(update={"lr": lr}).rates()
+    hyper, rates = RULES[rule].checked(**options), run.rates()
     beta, weights = hyper.get("mu", hyper.get("beta", 0.0)), parse(readout, run.steps)[1]
     return expected_loss(rule, rates, weights, eigenvalues, eigenvalues, 1.0, run.batch_size, beta)
 

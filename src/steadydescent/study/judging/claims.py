@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -15,15 +15,8 @@ from steadydescent.study.judging.analyses import ANALYSES, check_options
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.statistics import Rule
 from steadydescent.study.paths import EXPERIMENTS
-from steadydescent.study.planning import (
-    PROFILES,
-    Checked,
-    Experiment,
-    Names,
-    Plan,
-    load_study,
-    plans,
-)
+from steadydescent.study.results.design import Design
+from steadydescent.study.yaml_files import Checked, Names
 
 
 def _several(value: object) -> object:
@@ -34,15 +27,15 @@ def _several(value: object) -> object:
 
 
 Several = Annotated[Names, BeforeValidator(_several)]
-DECISIVE = ("measure", "rule")
+DECISIVE = ("measure", "rule", "conditions")
 """What a contrast in the file must state: left out, it would be judged by another question."""
 OF_A_DIFFERENCE = ("better", "rate")
 """And besides, where no analysis says itself what it compares."""
 
 
 class Contrast(Checked):
-    """`arm` and `against` in a measure; one row a task and condition. The source says that `arm` is
-    `better`, or worse.
+    """`arm` and `against` in a measure; one row for each task that has a margin and each condition.
+    The source says that `arm` is `better`, or worse.
 
     An arm may name its own condition, `last@linear`. Several arms in `against` stand for the best
     of them, tuning included. `rate` says at which rate the arm stands: its own `tuned` one, that of
@@ -56,7 +49,7 @@ class Contrast(Checked):
     better: bool = True
     measure: str = "accuracy"
     margins: dict[str, Annotated[float, Field(gt=0)]]
-    conditions: Names = ()
+    conditions: Annotated[Names, Field(min_length=1)]
     rule: Rule = "superiority"
     rate: Literal["tuned", "against"] | Annotated[float, Field(gt=0)] = "tuned"
     factor: Annotated[float, Field(gt=0)] = 1.0
@@ -135,8 +128,6 @@ class Claim(Checked):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
-        study = load_study()
-        check_choice(self.experiment, sorted(study), f"claim {self.id!r}: experiment")
         if ("E" in self.scope) != (self.id in EXACT):
             raise ValueError(
                 f"claim {self.id!r} of scope {self.scope}: exact claims are {sorted(EXACT)}"
@@ -146,23 +137,17 @@ class Claim(Checked):
                 f"claim {self.id!r} of scope {self.scope} has {len(self.contrasts)} contrasts"
             )
         for contrast in self.contrasts:
-            self._check(contrast, study[self.experiment])
+            self._check(contrast)
         return self
 
-    def _check(self, contrast: Contrast, experiment: Experiment) -> None:
-        arms, conditions, tasks = experiment.arms, experiment.conditions, experiment.rates
-        for own in contrast.conditions or conditions:
-            for condition, arm in contrast.places(own):
-                check_choice(condition, conditions, f"claim {self.id!r}: condition")
-                if condition == contrast.minus == own:
-                    raise ValueError(
-                        f"claim {self.id!r}: minus must be another condition than {own!r}"
-                    )
-                check_choice(arm, sorted(arms), f"claim {self.id!r}: arm")
-        if not contrast.margins or set(contrast.margins) - set(tasks):
-            given = contrast.margins or "none"
+    def _check(self, contrast: Contrast) -> None:
+        if contrast.minus in contrast.conditions:
             raise ValueError(
-                f"claim {self.id!r}: margins are for some of {sorted(tasks)}, got {given}"
+                f"claim {self.id!r}: minus must be another condition than {contrast.minus!r}"
+            )
+        if not contrast.margins:
+            raise ValueError(
+                f"claim {self.id!r}: margins are for some tasks of {self.experiment!r}, got none"
             )
         if contrast.analysis is None:
             measures.find(contrast.measure)
@@ -170,6 +155,18 @@ class Claim(Checked):
                 raise ValueError(
                     f"claim {self.id!r}: a contrast needs an arm to stand against, got none"
                 )
+
+
+class Asked(Protocol):
+    """What may answer a row of a claim: a plan, by what it will train, or a result, by its runs."""
+
+    @property
+    def design(self) -> Design: ...
+
+    @property
+    def conditions(self) -> tuple[str, ...]: ...
+
+    def arms_in(self, condition: str) -> list[str]: ...
 
 
 class Cell(NamedTuple):
@@ -194,19 +191,21 @@ class Cell(NamedTuple):
             "rule": contrast.rule,
         }
 
-    def in_profile(self, plan: Plan) -> bool:
-        """Whether the plan trains what the row needs, and measures it."""
-        contrast, size = self.contrast, plan.size
-        if not measures.measured(contrast.measure, size.probes, size.shifts, plan.curve_points):
+    def answered_by(self, source: Asked) -> bool:
+        """Whether a plan trains, or a result holds, what the row needs, and measures it."""
+        contrast, design = self.contrast, source.design
+        if (self.claim.experiment, self.task) != (design.experiment, design.task):
             return False
-        if contrast.analysis == "range test" and contrast.options["updates"] not in size.ramps:
+        measured = (design.probes, design.shifts, design.curve_points)
+        if not measures.measured(contrast.measure, *measured):
             return False
-        if contrast.analysis == "faster size" and not size.timed:
+        if contrast.analysis == "range test" and contrast.options["updates"] not in design.ramps:
             return False
-        places = contrast.places(self.condition)
+        if contrast.analysis == "faster size" and not design.timed:
+            return False
         return all(
-            condition in plan.conditions and arm in plan.arms_in(condition)
-            for condition, arm in places
+            condition in source.conditions and arm in source.arms_in(condition)
+            for condition, arm in contrast.places(self.condition)
         )
 
 
@@ -218,20 +217,25 @@ def load_claims() -> dict[str, Claim]:
     file = yaml_files.read(EXPERIMENTS / "claims.yml")
     if not isinstance(file.content, list):
         raise file.error((), f"must be a list of claims, got {yaml_files.shown(file.content)}")
-    found: dict[str, Claim] = {}
-    for number, told in enumerate(file.content):
+    claims: dict[str, Claim] = {}
+    for number, entry in enumerate(file.content):
         claim = file.model(Claim, (number,))
-        if claim.id in found:
+        if claim.id in claims:
             raise file.error((number, "id"), f"{claim.id!r} is the id of an earlier claim")
-        for position, contrast in enumerate(told.get("contrasts") or ()):
+        for position, contrast in enumerate(entry.get("contrasts") or ()):
             for field in (*DECISIVE, *(() if contrast.get("analysis") else OF_A_DIFFERENCE)):
                 if field not in contrast:
                     raise file.error(
                         (number, "contrasts", position),
                         f"claim {claim.id!r}: {field} is missing, and it decides the row",
                     )
-        found[claim.id] = claim
-    return found
+        claims[claim.id] = claim
+    return claims
+
+
+def error_in(number: int, text: str) -> ValueError:
+    """An error about the claim of this number in the file, with its line."""
+    return yaml_files.read(EXPERIMENTS / "claims.yml").error((number,), text)
 
 
 def cells(experiment: str) -> Iterator[Cell]:
@@ -240,24 +244,10 @@ def cells(experiment: str) -> Iterator[Cell]:
         if claim.experiment == experiment:
             for contrast in claim.contrasts:
                 for task in contrast.margins:
-                    for condition in contrast.conditions or load_study()[experiment].conditions:
+                    for condition in contrast.conditions:
                         yield Cell(claim, contrast, task, condition)
 
 
-def planned(experiment: str, profile: str) -> list[Cell]:
-    """The rows that a profile trains for: the primary contrasts of a chapter."""
-    check_choice(experiment, load_study(), "experiment")
-    check_choice(profile, PROFILES, "profile")
-    if not load_study()[experiment].profiles.get(profile):
-        return []
-    known = {plan.task: plan for plan in plans(profile, experiment)}
-    return [
-        cell
-        for cell in cells(experiment)
-        if cell.task in known and cell.in_profile(known[cell.task])
-    ]
-
-
-def contrasts(experiment: str, profile: str) -> int:
-    """k, the number of a chapter's primary contrasts, among which 5 % are shared."""
-    return len(planned(experiment, profile))
+def cells_for(source: Asked) -> list[Cell]:
+    """The rows that a plan or a result answers, in the order of the claims."""
+    return [cell for cell in cells(source.design.experiment) if cell.answered_by(source)]

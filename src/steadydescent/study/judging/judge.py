@@ -7,16 +7,17 @@ import numpy as np
 
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.analyses import ANALYSES
+from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.claims import (
     Cell,
     Claim,
     Contrast,
     cells,
-    contrasts,
+    cells_for,
     load_claims,
     place,
 )
-from steadydescent.study.judging.evidence import Candidate, Candidates, Evidence
+from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.exact import EXACT, tests_of
 from steadydescent.study.judging.statistics import (
     Estimate,
@@ -25,23 +26,17 @@ from steadydescent.study.judging.statistics import (
     tuned,
     verdict,
 )
-from steadydescent.study.planning import Plan, load_study
-from steadydescent.study.results.store import Result
 
 SAME_RATE = 1.25
 """Rates that differ by a smaller factor count as one; grids have no rates between their points."""
 
 
 def holds(evidence: Evidence, cell: Cell) -> bool:
-    """Whether the result has what the contrast needs: arms, measure, and the arm at the rate of
-    the other side.
-    """
+    """Whether the result has values of the row's measure, and the arm at the rate of the other side."""
     contrast = cell.contrast
-    if not all(evidence.reported(*where) for where in contrast.places(cell.condition)):
-        return False
     if contrast.analysis is not None:
         return True
-    if evidence._values(contrast.measure).empty:
+    if evidence.values(contrast.measure).empty:
         return False
     if contrast.rate != "against":
         return True
@@ -54,9 +49,7 @@ def networks(evidence: Evidence, contrast: Contrast, condition: str) -> int:
     if contrast.analysis:
         return len(evidence.result.runs)
     places = contrast.places(condition)
-    return len(
-        set().union(*(evidence.settings(*where).of(evidence.result.runs).run for where in places))
-    )
+    return len(set().union(*(evidence.runs(*where).run for where in places)))
 
 
 def sides(contrast: Contrast, evidence: Evidence, condition: str) -> tuple[Candidates, Candidates]:
@@ -128,9 +121,9 @@ def _between(contrast: Contrast, evidence: Evidence, condition: str, at: float) 
     return Estimate(-found.value, -found.high, -found.low, found.sd, found.n)
 
 
-def judge(cell: Cell, evidence: Evidence, receipt: dict[str, Any], k: int) -> dict[str, Any]:
+def judge(cell: Cell, evidence: Evidence, k: int) -> dict[str, Any]:
     """The row of one contrast on one task under one condition."""
-    contrast, at = cell.contrast, level(k)
+    contrast, at, receipt = cell.contrast, level(k), evidence.receipt
     if contrast.analysis:
         analysed = ANALYSES[contrast.analysis](evidence, contrast, cell.condition, at)
         found, unit, ratio, chosen = analysed.estimate, analysed.unit, analysed.ratio, {}
@@ -171,32 +164,14 @@ def judge(cell: Cell, evidence: Evidence, receipt: dict[str, Any], k: int) -> di
     }
 
 
-def judge_all(
-    experiment: str, result: Result, receipt: dict[str, Any], task: str
-) -> list[dict[str, Any]]:
-    """Rows of every claim that an experiment decides, on one task, as far as the result's profile
-    went.
+def judge_all(evidence: Evidence) -> list[dict[str, Any]]:
+    """Rows of every claim that the result answers; what claims ask that it has not is left out.
+
+    k is the number of primary contrasts when the result was planned, or what is judged, if more.
     """
-    return judged(evidence_of(experiment, result, receipt, task), receipt)
-
-
-def evidence_of(experiment: str, result: Result, receipt: dict[str, Any], task: str) -> Evidence:
-    """A result beside the plan that it was made by."""
-    return Evidence(
-        result, Plan(experiment=load_study()[experiment], task=task, profile=receipt["profile"])
-    )
-
-
-def judged(evidence: Evidence, receipt: dict[str, Any]) -> list[dict[str, Any]]:
-    """`judge_all` of evidence at hand."""
-    plan = evidence.plan
-    k = contrasts(plan.experiment.name, plan.profile)
-    mine = [
-        c
-        for c in cells(plan.experiment.name)
-        if c.task == plan.task and c.in_profile(plan) and holds(evidence, c)
-    ]
-    return [judge(cell, evidence, receipt, k) for cell in mine]
+    held = [cell for cell in cells_for(evidence) if holds(evidence, cell)]
+    k = max(evidence.receipt["primary_contrasts"], len(held))
+    return [judge(cell, evidence, k) for cell in held]
 
 
 def exact_rows(claim: Claim) -> list[dict[str, Any]]:

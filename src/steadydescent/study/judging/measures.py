@@ -12,7 +12,6 @@ from steadydescent.checks import check_choice
 from steadydescent.engine.probes import churn
 from steadydescent.engine.settings import read
 from steadydescent.study.judging.statistics import Statistic
-from steadydescent.study.planning import Plan
 from steadydescent.study.results.store import Result, Tables
 
 SEVERITY = 3
@@ -120,7 +119,7 @@ def measured(name: str, probes: Sequence[str], shifts: Sequence[str], curve_poin
     if match := _EARLY.fullmatch(name):
         return int(match["percent"]) * curve_points % 100 == 0
     if match := _SHIFTED.fullmatch(name):
-        return any(_kind(shift) == (match["kind"], bool(match["anew"])) for shift in shifts)
+        return any(_asked(shift) == (match["kind"], bool(match["anew"])) for shift in shifts)
     return name not in _NEEDS or _NEEDS[name] in probes
 
 
@@ -129,62 +128,76 @@ def values(result: Result, name: str) -> pd.DataFrame:
     scale = find(name).scale
     if name in _FINALS:
         split, column = _FINALS[name]
-        found = result.finals[result.finals.split == split].rename(columns={column: "value"})
+        plain = result.finals[(result.finals.split == split) & (result.finals["shift"] == "")]
+        table = plain.rename(columns={column: "value"})
     elif match := _SHIFTED.fullmatch(name):
-        found = _shifted(
-            result.finals, match["kind"], bool(match["anew"]), drop=match["what"] == "drop"
-        )
+        anew, drop = bool(match["anew"]), match["what"] == "drop"
+        table = _shifted(result.finals, match["kind"], anew, drop)
     else:
-        wanted = _PROBED.get(name, name)
-        found = result.measures[result.measures.measure == wanted]
-        if (
-            name in _PROBED and found.step.notna().any()
-        ):  # a probe's points along training, the first left out
-            later = found.step > found.groupby("run").step.transform("min")
-            found = found[later].groupby("run", as_index=False).value.mean().assign(readout="last")
-    readout = found.readout.replace("", "last")
-    return found.assign(value=found.value * scale, readout=readout)[["run", "readout", "value"]]
+        table = _probed(result.measures, name)
+    readout = table.readout.replace("", "last")
+    return table.assign(value=table.value * scale, readout=readout)[["run", "readout", "value"]]
+
+
+def _probed(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A measure at the end of runs; of a probe's points along training the mean, the first left
+    out.
+    """
+    table = rows[rows.measure == _PROBED.get(name, name)]
+    if name in _PROBED and table.step.notna().any():
+        later = table.step > table.groupby("run").step.transform("min")
+        means = table[later].groupby("run", as_index=False).value.mean()
+        return means.assign(readout="last")
+    return table
 
 
 def _shifted(finals: pd.DataFrame, kind: str, anew: bool, drop: bool) -> pd.DataFrame:
     """Mean accuracy over a kind's shifted test sets that claims are about, or how far it lies below
     the test set's.
-    """
-    splits = [
-        split
-        for split in finals.split.unique()
-        if split.startswith("test/") and _kind(split) == (kind, anew)
-    ]
-    mean = finals[finals.split.isin(splits)].groupby(["run", "readout"]).accuracy.mean()
-    if drop:
-        mean = finals[finals.split == "test"].set_index(["run", "readout"]).accuracy - mean
-    return mean.dropna().rename("value").reset_index()
-
-
-def _kind(split: str) -> tuple[str, bool] | None:
-    """The kind of a shift that claims are about, and whether statistics are re-estimated; None for
-    any other.
 
     Other severities, and statistics of a few inputs at a time, are shown and bear no verdict.
     """
-    name, options = read(split.removeprefix("test/"))
+    asked = (finals["shift"] != "") & (finals.severity == SEVERITY) & finals.batch.isna()
+    asked &= finals["shift"].map(_kind) == kind
+    asked &= (finals.statistics == "reestimated") == anew
+    mean = finals[asked.fillna(False)].groupby(["run", "readout"]).accuracy.mean()
+    if drop:
+        plain = finals[(finals.split == "test") & (finals["shift"] == "")]
+        mean = plain.set_index(["run", "readout"]).accuracy - mean
+    return mean.dropna().rename("value").reset_index()
+
+
+def _kind(shift: str) -> str:
+    """The kind of a shift that claims are about: covariate shifts go by their knobs."""
+    return shift if shift in ("prior", "concept") else "covariate"
+
+
+def _asked(shift: str) -> tuple[str, bool] | None:
+    """Kind of a shift that claims are about, and whether statistics are re-estimated; None for any
+    other.
+    """
+    name, options = read(shift)
     if options["severity"] != SEVERITY or "batch" in options:
         return None
-    return name if name in ("prior", "concept") else "covariate", options.get(
-        "statistics"
-    ) == "reestimated"
+    return _kind(name), options.get("statistics") == "reestimated"
 
 
-def kept(tables: Tables, plan: Plan, extra: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
-    """What a result keeps: what probes found on report runs, what follows from curves and
-    predictions, and `extra`.
+def kept(tables: Tables, roster: pd.DataFrame, target: float | None, by_loss: bool) -> pd.DataFrame:
+    """What a result keeps: what probes measured on report runs, and what follows from curves and
+    predictions.
+
+    Args:
+        tables: of the result's runs.
+        roster: whom the runs serve.
+        target: what "steps to target" count to, if anything.
+        by_loss: whether the target is a height, as a surface has, and not an accuracy.
     """
     report = tables.runs[tables.runs.test].run
     probed = tables.measures[tables.measures.run.isin(report) & (tables.measures.measure != "loss")]
-    parts = [probed, *extra, derived(tables, plan.target, "loss" in plan.tune_by)]
-    parts += [at_equal_loss(tables, plan), churned(tables)]
-    found = pd.concat([part for part in parts if len(part)] or [table()], ignore_index=True)
-    return found.drop_duplicates(["run", "readout", "measure", "step"])
+    parts = [probed, derived(tables, target, by_loss), at_equal_loss(tables, roster)]
+    parts = [part for part in (*parts, churned(tables)) if len(part)]
+    rows = pd.concat(parts, ignore_index=True) if parts else table()
+    return rows.drop_duplicates(["run", "readout", "measure", "batch_size", "step"])
 
 
 def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame:
@@ -216,10 +229,12 @@ def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame
 
 def table(rows: Sequence[tuple[Any, ...]] = ()) -> pd.DataFrame:
     """Measures at the end of runs as rows of a result: run, readout, measure, value; they belong to
-    no step.
+    no minibatch size and no step.
     """
-    found = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
-    return found.assign(step=pd.array([None] * len(found), "Int64")).astype({"value": float})
+    whole = pd.array([None] * len(rows), "Int64")
+    made = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
+    made = made.assign(batch_size=whole, step=whole).astype({"value": float})
+    return made[["run", "readout", "measure", "batch_size", "step", "value"]]
 
 
 def first_reached(
@@ -241,20 +256,17 @@ def first_reached(
     return float(steps[i - 1] + share * (steps[i] - steps[i - 1]))
 
 
-def at_equal_loss(tables: Tables, plan: Plan) -> pd.DataFrame:
+def at_equal_loss(tables: Tables, roster: pd.DataFrame) -> pd.DataFrame:
     """Accuracy where the training loss has fallen to what the slowest arm of any condition reaches
     at its best.
     """
-    report, training = (
-        tables.runs[tables.runs.test],
-        tables.measures[tables.measures.measure == "training-loss"],
-    )
+    training = tables.measures[tables.measures.measure == "training-loss"]
     if training.empty:
         return table()
     ends = training.sort_values("step").groupby("run").value.last()
-    places = [(condition, arm) for condition in plan.conditions for arm in plan.arms_in(condition)]
-    arms = [plan.trajectory(*where).of(report) for where in places]
-    level = max(arm.assign(end=arm.run.map(ends)).groupby("lr").end.mean().min() for arm in arms)
+    report = roster[roster.purpose == "report"].merge(tables.runs[["run", "lr"]], on="run")
+    means = report.assign(end=report.run.map(ends)).groupby(["condition", "arm", "lr"]).end.mean()
+    level = means.groupby(["condition", "arm"]).min().max()
     return accuracy_at_loss(tables, float(level))
 
 

@@ -45,8 +45,16 @@ class Scores(NamedTuple):
     )  # [S', C] on report seeds, what they would be chosen by; no rows: unknown
 
     def chosen(self) -> int:
-        """The candidate with the best mean over tuning seeds."""
-        return int(self.tuning.mean(axis=0).argmax())
+        """The candidate that tuning chooses."""
+        return chosen(self.tuning)
+
+
+def chosen(tuning: Array) -> int:
+    """The candidate with the best mean over tuning seeds, `[S, C]`; of equals the first, and never
+    one without a score.
+    """
+    means = tuning.mean(axis=0)
+    return int(np.where(np.isnan(means), -np.inf, means).argmax())
 
 
 def paired(differences: Array, level: float) -> Estimate:

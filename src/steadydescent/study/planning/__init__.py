@@ -8,17 +8,15 @@ from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
     PROFILES,
     Arm,
-    Checked,
     Condition,
     Experiment,
     Grid,
-    Names,
     Parameters,
     Recipe,
     Size,
     load_study,
 )
-from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, Trajectory, left_out, plans
+from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, left_out, plans
 from steadydescent.study.planning.variations import plan_of, varied
 
 __all__ = [
@@ -27,16 +25,13 @@ __all__ = [
     "PROFILES",
     "RAMP",
     "Arm",
-    "Checked",
     "Condition",
     "Experiment",
     "Grid",
-    "Names",
     "Parameters",
     "Plan",
     "Recipe",
     "Size",
-    "Trajectory",
     "left_out",
     "load_study",
     "plan_of",

@@ -3,13 +3,13 @@
 from functools import cache
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from steadydescent.checks import check_choice
 from steadydescent.engine.tasks import TASKS
 from steadydescent.study import yaml_files
 from steadydescent.study.paths import EXPERIMENTS
-from steadydescent.study.yaml_files import unique
+from steadydescent.study.yaml_files import Checked, Names
 
 FIRST_TUNING_SEED = 10_000
 MOST_POINTS = 201
@@ -32,19 +32,7 @@ def _odd(points: int) -> int:
     return points
 
 
-def _once(names: tuple[str, ...]) -> tuple[str, ...]:
-    unique(names, "a name in a list")
-    return names
-
-
-Names = Annotated[tuple[str, ...], AfterValidator(_once)]
 Points = Annotated[int, AfterValidator(_odd)]
-
-
-class Checked(BaseModel):
-    """Plain data that refuses what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Grid(Checked):

@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from steadydescent.checks import check_choice
@@ -17,7 +15,9 @@ from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import Setting, read
 from steadydescent.engine.tasks import find
+from steadydescent.study.judging.claims import cells_for
 from steadydescent.study.paths import EXPERIMENTS
+from steadydescent.study.planning.claims import check_claims
 from steadydescent.study.planning.cost import cost
 from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
@@ -29,6 +29,8 @@ from steadydescent.study.planning.experiment import (
     Size,
     load_study,
 )
+from steadydescent.study.results.design import Design, Named
+from steadydescent.study.results.roster import Trajectory
 
 Choices = Mapping[str, Sequence[int]]
 """Arm → the grid points that tuning chose."""
@@ -37,21 +39,6 @@ RAMP = (1e-5, 10.0)
 EXTENSIONS = 4
 """How many points a grid may grow beyond an edge before the study says that the optimum lies there.
 """
-
-
-class Trajectory(NamedTuple):
-    """The columns of a table of runs that tell those of a plan apart, but for rate and seed."""
-
-    task: str
-    optimizer: str
-    schedule: str
-    batch_size: int
-    steps: int
-
-    def of(self, runs: pd.DataFrame) -> pd.DataFrame:
-        """The rows of these runs."""
-        equal = [runs[name] == value for name, value in self._asdict().items()]
-        return runs[np.logical_and.reduce(equal)]
 
 
 class Plan(BaseModel):
@@ -149,6 +136,35 @@ class Plan(BaseModel):
     @property
     def target(self) -> float | None:
         return self.experiment.targets.get(self.task)
+
+    @property
+    def design(self) -> Design:
+        """What its result says of it; an arm that no condition compares is left out."""
+        size = self.size
+        compared = {arm for condition in self.conditions for arm in self.arms_in(condition)}
+        return Design(
+            experiment=self.experiment.name,
+            task=self.task,
+            arms={name: arm.readouts for name, arm in self.arms.items() if name in compared},
+            tuned_by=self.tune_by,
+            secondary=tuple(
+                (Named.parse(arm), Named.parse(against))
+                for arm, against in self.experiment.secondary
+            ),
+            curve_points=self.curve_points,
+            probes=size.probes,
+            shifts=size.shifts,
+            ramps=size.ramps,
+            timed=size.timed,
+        )
+
+    @property
+    def primary_contrasts(self) -> int:
+        """k, the number of rows that the experiment's claims ask of this profile, on all its tasks:
+        among these 5 % are shared.
+        """
+        tasks = self.experiment.profiles[self.profile]
+        return sum(len(cells_for(self.model_copy(update={"task": task}))) for task in tasks)
 
     def recipe(self, condition: str, arm: str) -> Recipe:
         """What the runs of an arm are made with under a condition."""
@@ -315,6 +331,7 @@ def plans(profile: str, only: str | None = None) -> list[Plan]:
         check_choice(only, known, f"in profile {profile!r}, only")
     for plan in asked:
         plan.check()
+    check_claims(load_study())
     return asked
 
 

@@ -16,6 +16,7 @@ from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks import find
+from steadydescent.study.planning.claims import check_claims
 from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
     Arm,
@@ -45,6 +46,7 @@ def plan_of(experiment: str, task: str, profile: str, device: str = "auto", **ow
     Raises: ValueError: for an unknown word, and as `varied`.
     """
     Parameters(experiment=experiment, task=task, profile=profile, device=device)
+    check_claims(load_study())
     studied = load_study()[experiment]
     varying = varied(studied, task, profile, **own)
     changes = stated(studied, own) if varying != studied else {}

@@ -172,9 +172,7 @@ def _verify(plan: Plan, device: str, token: str, output: Path) -> None:
         raise RuntimeError(f"{nothing}; open it and look at its last cells")
     _, receipt = read_folder(place, Result)
     if receipt.get("token") != token:
-        raise RuntimeError(
-            f"{nothing}, where an older one is; open it and look at its last cells"
-        )
+        raise RuntimeError(f"{nothing}, where an older one is; open it and look at its last cells")
     asked = {
         "result": f"{plan.experiment.name.replace('_', '-')}/{plan.task}",
         "profile": plan.profile,

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from steadydescent import verified
-from steadydescent.study.book.findings import digits_for
+from steadydescent.study.book.words import digits_for
 
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
