@@ -48,8 +48,12 @@ def plan_of(experiment: str, task: str, profile: str, device: str = "auto", **ow
     Parameters(experiment=experiment, task=task, profile=profile, device=device)
     check_claims(load_study())
     studied = load_study()[experiment]
-    varying = varied(studied, task, profile, **own)
-    changes = stated(studied, own) if varying != studied else {}
+    changes = {
+        name: value
+        for name, value in stated(studied, own).items()
+        if varied(studied, task, profile, **{name: value}) != studied
+    }
+    varying = varied(studied, task, profile, **changes)
     return Plan(experiment=varying, task=task, profile=profile, own=changes)
 
 

@@ -219,7 +219,7 @@ def _note(plan: Plan) -> Path:
 
 
 def _inputs(plan: Plan, device: str) -> str:
-    """Digest of what a result depends on: code, notebooks, packages, parameters, machine, checks."""
+    """Digest of what a result depends on: code, notebooks, packages, parameters, machine."""
     made_with = packages(), device_name(device), __debug__, numerics.accepted()
     return digest([PACKAGE, EXPERIMENTS], _parameters(plan, device), *made_with)
 

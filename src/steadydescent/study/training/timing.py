@@ -101,8 +101,8 @@ def power_of_two_gain(table: DataFrame) -> DataFrame:
 def training(task: str, batch_size: int, device: str, seed: int) -> Iterator[int]:
     """Train for ever on random data in memory; yields the examples of each update.
 
-    Each epoch has a new order. Examples that are left over at the end of an epoch are dropped, so that all batches have one
-    size.
+    Each epoch has a new order. Examples that are left over at its end are dropped, so that all
+    batches have one size.
     """
     generator = torch.Generator(device).manual_seed(seed)
     x = torch.randn(EXAMPLES, INPUTS[task], generator=generator, device=device)
