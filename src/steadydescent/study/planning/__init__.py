@@ -16,7 +16,8 @@ from steadydescent.study.planning.experiment import (
     Size,
     load_study,
 )
-from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, left_out, plans
+from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan
+from steadydescent.study.planning.profiles import left_out, plans
 from steadydescent.study.planning.variations import plan_of, varied
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The runs that an experiment asks for on one task in one profile, and what they cost."""
+"""The runs that an experiment asks for on one task in one profile."""
 
 import hashlib
 import json
@@ -10,24 +10,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from steadydescent.checks import check_choice
 from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import Setting, read
 from steadydescent.engine.tasks import find
 from steadydescent.study.judging.claims import cells_for
-from steadydescent.study.paths import EXPERIMENTS
-from steadydescent.study.planning.claims import check_claims
 from steadydescent.study.planning.cost import cost
 from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
-    PROFILES,
     Arm,
     Experiment,
     Grid,
     Recipe,
     Size,
-    load_study,
 )
 from steadydescent.study.results.design import Design, Named
 from steadydescent.study.results.roster import Trajectory
@@ -297,8 +292,7 @@ def _placed(where: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        checked = isinstance(error, ValidationError)
-        reason = error.errors()[0]["msg"] if checked else str(error)
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ValueError(f"{where}: {reason.removeprefix('Value error, ')}") from None
 
 
@@ -307,44 +301,3 @@ def _seeded(runs: Iterable[Run], seeds: range) -> list[Run]:
     millisecond.
     """
     return [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]
-
-
-def plans(profile: str, only: str | None = None) -> list[Plan]:
-    """What a profile runs; `only` keeps one experiment, or `experiment/task`."""
-    check_choice(profile, PROFILES, "profile")
-    study = load_study().values()
-    asked = [
-        Plan(experiment=experiment, task=task, profile=profile)
-        for experiment in study
-        for task in experiment.profiles.get(profile, {})
-        if only in (None, "", experiment.name, f"{experiment.name}/{task}")
-    ]
-    if not asked:
-        known = [
-            name
-            for experiment in study
-            if (tasks := experiment.profiles.get(profile, {}))
-            for name in (experiment.name, *(f"{experiment.name}/{task}" for task in tasks))
-        ]
-        if not known:
-            raise ValueError(f"{EXPERIMENTS / 'study.yml'} has no task in profile {profile!r}")
-        check_choice(only, known, f"in profile {profile!r}, only")
-    for plan in asked:
-        plan.check()
-    check_claims(load_study())
-    return asked
-
-
-def left_out(profile: str) -> list[str]:
-    """What a profile leaves out, by name: whole tasks, and conditions and arms of a task."""
-    missing = []
-    for experiment in load_study().values():
-        ran = experiment.profiles.get(profile, {})
-        for task in sorted({task for tasks in experiment.profiles.values() for task in tasks}):
-            if task not in ran:
-                missing.append(f"{experiment.name}/{task}")
-                continue
-            for kind, known in (("conditions", experiment.conditions), ("arms", experiment.arms)):
-                gone = [name for name in known if name not in (getattr(ran[task], kind) or known)]
-                missing += [f"{experiment.name}/{task} without {', '.join(gone)}"] if gone else []
-    return missing

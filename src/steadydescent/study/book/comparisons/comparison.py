@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -16,6 +15,7 @@ from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.judge import judge_all
 from steadydescent.study.judging.statistics import paired
 from steadydescent.study.planning import Plan
+from steadydescent.study.planning.variations import in_words
 from steadydescent.study.results.store import Result, read_folder
 
 LEVEL = 0.95
@@ -29,15 +29,6 @@ def bill(plan: Plan, device: str) -> pd.DataFrame:
     """What a plan costs and what it varies, one row."""
     row = pd.DataFrame([plan.cost(device)])
     return row.assign(varied=in_words(plan.own) or "nothing").rename_axis(columns="plan")
-
-
-def in_words(own: dict[str, Any]) -> str:
-    """What a variation changes.
-
-    >>> in_words({"batch_sizes": [16, 48], "seeds": 4})
-    'batch_sizes=[16, 48], seeds=4'
-    """
-    return ", ".join(f"{name}={value}" for name, value in own.items())
 
 
 @dataclass(frozen=True)
