@@ -10,13 +10,16 @@ from fabricated import (
     LAPTOP,
     SMALL_CLAIM,
     SMALL_EXPERIMENT,
+    evidence_of,
     experiments_from,
     receipt,
     result,
     write_experiments,
 )
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.judge import judge_all
 from steadydescent.study.planning import Plan, load_study
+from steadydescent.study.results.store import Result
 
 TASK = "mnist1d-mlp"
 ARMS = {name: arm["readouts"] for name, arm in SMALL_EXPERIMENT["arms"].items()}
@@ -30,7 +33,8 @@ def asked(
     where unsaid.
     """
     told = {"profiles": {"laptop": {TASK: LAPTOP | (size or {})}}} | fields
-    made = [SMALL_CLAIM["contrasts"][0] | contrast for contrast in contrasts]
+    everywhere = {"conditions": list(fields.get("conditions", SMALL_EXPERIMENT["conditions"]))}
+    made = [SMALL_CLAIM["contrasts"][0] | everywhere | contrast for contrast in contrasts]
     write_experiments(
         folder, SMALL_EXPERIMENT | told, [SMALL_CLAIM | {"contrasts": made, "needs": needs}]
     )
@@ -43,7 +47,12 @@ def toy_plan(profile: str = "laptop") -> Plan:
 
 def rows_of(how, **more) -> list[dict]:
     """Rows of the toy's claims on a result that is scored so."""
-    return judge_all("toy", result(toy_plan(), how, **more), NOTE, TASK)
+    return judge_all(toy_evidence(result(toy_plan(), how, **more)))
+
+
+def toy_evidence(made: Result, profile: str = "laptop") -> Evidence:
+    """A result of the toy, made in this profile."""
+    return evidence_of(made, toy_plan(profile))
 
 
 def noise(*what: object) -> float:

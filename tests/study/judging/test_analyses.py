@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fabricated import LAPTOP, SMALL_EXPERIMENT, result, tables
+from fabricated import LAPTOP, SMALL_EXPERIMENT, evidence_of, result, tables
 from steadydescent.engine.tasks.noisy_quadratic import expected_loss, stationary_variance
 from steadydescent.engine.tasks.surfaces import EIGENVALUES
 from steadydescent.study.judging.analyses import (
@@ -48,9 +48,8 @@ def analysed(
     level: float = LEVEL,
     **options,
 ):
-    contrast = Contrast(
-        arm=arm, against=against, margins={TASK: 1.0}, analysis=name, options=options
-    )
+    told = {"conditions": ("constant",), "margins": {TASK: 1.0}, "options": options}
+    contrast = Contrast(arm=arm, against=against, analysis=name, **told)
     return ANALYSES[name](evidence, contrast, "constant", level)
 
 
@@ -64,7 +63,7 @@ def peak(run, readout, split) -> float:
 
 @pytest.mark.parametrize("limit", [0.1, 1.0, 0.01])
 def test_decades_below_are_the_logarithm_of_limit_over_the_tuned_rate(limit):
-    evidence = Evidence(result(plan_of({"last": {}}), peak, half=2), plan_of({"last": {}}))
+    evidence = evidence_of(result(plan_of({"last": {}}), peak, half=2), plan_of({"last": {}}))
     found = analysed("decades below", evidence, limit=limit)
     assert found.estimate.value == pytest.approx(np.log10(limit / 0.1)) and found.unit == "decades"
     half = (
@@ -85,7 +84,7 @@ def test_decades_below_have_an_interval_where_tuning_seeds_disagree():
         0.7 - 0.02 * abs(np.log2(run.lr / (0.4 if run.seed % 3 == 1 else 0.1)))
     )
     found = analysed(
-        "decades below", Evidence(result(plan, torn, half=2), plan), limit=0.1
+        "decades below", evidence_of(result(plan, torn, half=2), plan), limit=0.1
     ).estimate
     assert (found.low, found.value, found.high) == pytest.approx(
         (-np.log10(4) - np.log10(2) / 2, 0.0, np.log10(2) / 2)
@@ -103,12 +102,12 @@ def test_noise_slope_is_the_planted_power_of_the_batch_size(power):
         for step in (10, 40):
             scale = (1 + run.seed) * run.lr * step
             yield from (
-                ("", f"gradient-noise/{n}", step, scale * n**-power) for n in (1, 4, 16, 64, 1024)
+                ("", "gradient-noise", step, scale * n**-power, n) for n in (1, 4, 16, 64, 1024)
             )
             yield "", "noise-trace", step, 99.0
 
     plan = plan_of({"last": {}})
-    found = analysed("noise slope", Evidence(result(plan, peak, probed=probed), plan))
+    found = analysed("noise slope", evidence_of(result(plan, peak, probed=probed), plan))
     assert (found.estimate.value, found.estimate.low, found.estimate.high) == pytest.approx(
         (power,) * 3
     )
@@ -118,10 +117,10 @@ def test_noise_slope_is_the_planted_power_of_the_batch_size(power):
 def test_noise_slope_has_students_interval_over_seeds():
     slopes = [0.48, 0.5, 0.53, 0.49, 0.47]
     probed = lambda run: [
-        ("", f"gradient-noise/{n}", 10, n ** -slopes[run.seed % 5]) for n in (2, 8, 32)
+        ("", "gradient-noise", 10, n ** -slopes[run.seed % 5], n) for n in (2, 8, 32)
     ]
     plan = plan_of({"last": {}})
-    found = analysed("noise slope", Evidence(result(plan, peak, probed=probed), plan)).estimate
+    found = analysed("noise slope", evidence_of(result(plan, peak, probed=probed), plan)).estimate
     assert (found.low, found.high) == pytest.approx(
         stats.ttest_1samp(slopes, 0).confidence_interval(LEVEL)
     )
@@ -129,10 +128,10 @@ def test_noise_slope_has_students_interval_over_seeds():
 
 def test_noise_of_minibatches_is_the_mean_of_its_logarithm_over_training():
     probed = lambda run: [
-        ("", f"gradient-noise/{n}", step, step / n) for n in (1, 10) for step in (4, 16)
+        ("", "gradient-noise", step, step / n, n) for n in (1, 10) for step in (4, 16)
     ]
     plan = plan_of({"last": {}})
-    table = noise_table(Evidence(result(plan, peak, probed=probed), plan), "constant", "last")
+    table = noise_table(evidence_of(result(plan, peak, probed=probed), plan), "constant", "last")
     assert table.groupby("batch_size").noise.mean().tolist() == pytest.approx([8.0, 0.8])  # √(4·16)
 
 
@@ -152,7 +151,7 @@ def test_matching_window_says_whose_loss_is_nearer(ema, apart):
     )
     places = {"ema-10": ema, "tail-10": 0.02, "tail-20": 0.10}
     how = lambda run, readout, split: peak(run, "", split) - places[readout]
-    evidence = Evidence(result(plan, how), plan)
+    evidence = evidence_of(result(plan, how), plan)
     found = analysed("matching window", evidence, "ema", ("short", "long"))
     expected = 2 * (abs(0.10 - ema) - abs(0.02 - ema))  # a loss is −2 times its accuracy here
     assert found.estimate.value == pytest.approx(expected) and found.unit == "nats"
@@ -174,19 +173,17 @@ def swept() -> Evidence:
     )
     ramps = [run for length in plan.size.ramps for run in plan.range_tests(length)]
     rates = {100: 0.05, 400: 0.1}
-    extra = tables(
-        ramps,
-        probed=lambda run: [
-            ("last", "suggestion/middle", None, rates[run.steps]),
-            ("last", "suggestion/steepest", None, 0.4),
-        ],
-    )
+    extra = tables(ramps)
+    rows = [(run.key, "middle", rates[run.steps]) for run in ramps]
+    rows += [(run.key, "steepest", 0.4) for run in ramps]
+    served = pd.DataFrame({"run": extra.runs.run, "condition": "constant", "arm": "last"})
     parts = made._replace(
         runs=pd.concat([made.runs, extra.runs]),
+        roster=pd.concat([made.roster, served.assign(purpose="range test")]),
         finals=pd.concat([made.finals, extra.finals]),
-        measures=pd.concat([made.measures, extra.measures]),
+        suggestions=pd.DataFrame(rows, columns=["run", "rule", "rate"]),
     )
-    return Evidence(parts, plan)
+    return evidence_of(parts, plan)
 
 
 def test_dense_sweep_holds_every_rate_in_percent_and_no_range_test(swept):
@@ -245,15 +242,13 @@ def test_faster_size_is_the_mean_gain_round_by_round():
     gains = {0: [4.0, 8.0], 1: [6.0, 10.0], 2: [5.0, 6.0]}
     timed = pd.DataFrame(
         [
-            ("", str(size), "power-of-two gain", number, value)
+            (size, number, 1e-6, gain)
             for number, row in gains.items()
-            for size, value in zip((32, 64), row, strict=True)
+            for size, gain in zip((31, 32, 64), (np.nan, *row), strict=True)
         ],
-        columns=["run", "readout", "measure", "step", "value"],
+        columns=["batch_size", "round", "seconds_per_example", "gain"],
     )
-    found = analysed(
-        "faster size", Evidence(made._replace(measures=pd.concat([made.measures, timed])), plan)
-    )
+    found = analysed("faster size", evidence_of(made._replace(timings=timed), plan))
     expected = stats.ttest_1samp([6.0, 8.0, 5.5], 0).confidence_interval(LEVEL)
     assert (
         found.estimate.value == pytest.approx(6.5) and found.unit == "%" and found.estimate.n == 3
@@ -288,7 +283,7 @@ def test_closed_form_agrees_with_runs_that_have_the_expected_height(optimizer, a
     def how(run, name, split):
         return height(run.lr, name, optimizer) * (1 + off[run.seed % 5])
 
-    found = analysed("closed form", Evidence(result(plan, how, half=1), plan), arm)
+    found = analysed("closed form", evidence_of(result(plan, how, half=1), plan), arm)
     expected = stats.ttest_1samp([100 * x for x in off], 0).confidence_interval(LEVEL)
     assert found.unit == "%" and found.estimate.value == pytest.approx(0, abs=1e-6)
     assert (found.estimate.low, found.estimate.high) == pytest.approx(expected, rel=1e-6)
@@ -298,12 +293,12 @@ def test_runs_that_lie_higher_than_the_closed_form_say_by_how_much():
     plan = quadratic()
     how = lambda run, name, split: 1.25 * height(run.lr, name)
     assert analysed(
-        "closed form", Evidence(result(plan, how), plan)
+        "closed form", evidence_of(result(plan, how), plan)
     ).estimate.value == pytest.approx(25)
 
 
 def test_expected_curve_starts_below_the_start_and_ends_at_the_expected_height():
-    evidence = Evidence(result(quadratic(), lambda run, name, split: 1.0), quadratic())
+    evidence = evidence_of(result(quadratic(), lambda run, name, split: 1.0), quadratic())
     curve = expected_curve(evidence, "constant", "last", 0.1, "last")
     assert len(curve) == 40 and curve[-1] == expected_height(
         evidence, "constant", "last", 0.1, "last"

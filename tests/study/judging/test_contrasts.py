@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from fabricated import result
-from judged import NOTE, TASK, asked, noise, rows_of, score, steep, toy_plan
+from judged import TASK, asked, noise, rows_of, score, steep, toy_evidence, toy_plan
 from steadydescent.study.judging.claims import cells
-from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.judge import estimate, judge_all, sides
 
 # ---- where an arm stands -------------------------------------------------------------------------
@@ -103,7 +102,7 @@ def test_contrast_at_a_rate_that_was_not_run_is_no_row(tmp_path):
 def test_an_arm_at_the_rate_of_the_other_is_chosen_as_the_other_is(tmp_path):
     """Whatever the arm's own tuning scores say, its candidates follow those it is compared with."""
     with asked(tmp_path, {"rate": "against"}):
-        evidence = Evidence(result(toy_plan(), score), toy_plan())
+        evidence = toy_evidence(result(toy_plan(), score))
         (cell, *_) = cells("toy")
         arm, against = sides(cell.contrast, evidence, "constant")
     assert [label.lr for label in arm.labels] == [label.lr for label in against.labels]
@@ -136,7 +135,7 @@ def test_difference_of_differences_takes_the_same_contrast_elsewhere_away(tmp_pa
         assert row["estimate"] == pytest.approx(5) and row["networks"] == 2 * 3 * (3 + 5)
         assert row["rates"] == dict.fromkeys(["ema", "last", "ema@linear", "last@linear"], 0.1)
         contrast = next(cells("toy")).contrast
-        evidence = Evidence(result(toy_plan(), score), toy_plan())
+        evidence = toy_evidence(result(toy_plan(), score))
         plain = contrast.model_copy(update={"minus": None})
         here, there = (estimate(plain, evidence, condition, 0.95) for condition in gain)
         both = estimate(contrast, evidence, "constant", 0.95)
@@ -167,7 +166,7 @@ def test_ratio_is_shown_as_a_factor_with_null_one(tmp_path):
         assert 0 < rows[0]["ci_low"] <= rows[0]["estimate"] <= rows[0]["ci_high"]
         made = result(toy_plan(), how)
         found = estimate(
-            next(cells("toy")).contrast, Evidence(made, toy_plan()), "constant", rows[0]["level"]
+            next(cells("toy")).contrast, toy_evidence(made), "constant", rows[0]["level"]
         )
     assert (np.log(rows[0]["ci_low"]), np.log(rows[0]["ci_high"])) == pytest.approx(
         (found.low, found.high)
@@ -232,7 +231,7 @@ def test_steps_to_a_target_are_tuned_by_themselves_and_compared_as_ratios(tmp_pa
         ours = made.measures.drop_duplicates(
             ["run", "readout", "measure"]
         )  # the probe's, not the curve's
-        rows = judge_all("toy", made._replace(measures=ours), NOTE, TASK)
+        rows = judge_all(toy_evidence(made._replace(measures=ours)))
     steps, accuracy = rows[0], rows[2]
     assert steps["rates"] == {"adam": 0.2, "momentum": 0.2} and steps["estimate"] == pytest.approx(
         2

@@ -1,4 +1,4 @@
-"""Choosing a rate and a readout: what candidates are chosen by, on validation data, and the choice."""
+"""Choosing a rate and a readout: what candidates are chosen by, and the choice."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -22,10 +22,11 @@ class Candidate(NamedTuple):
 
 
 def tuning_scores(runs: pd.DataFrame, finals: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
-    """What rates are chosen by, larger better: columns run, readout, accuracy, loss, steps to target.
+    """What rates are chosen by, larger better, on validation data.
 
-    Where no rate arrives at the target, all need the same number of updates; the accuracy at the
-    end, or a height, then decides, and a run that diverged is the worst.
+    Columns run, readout, accuracy, loss, steps to target. Where no rate arrives at the target, all
+    need the same number of updates; the accuracy at the end, or a height, then decides, and a run
+    that diverged is the worst.
     """
     validation = finals[finals.split == "validation"]
     table = validation.assign(loss=-validation.loss)[["run", "readout", "accuracy", "loss"]]
@@ -48,6 +49,12 @@ def by_candidate(
 
 
 def choose(scores: pd.DataFrame, arm: str) -> Candidate:
-    """The best candidate of a table of `by_candidate` on tuning seeds; of equals the lowest rate."""
+    """The best candidate of a table of `by_candidate` on tuning seeds; of equals the lowest rate.
+
+    Raises:
+        ValueError: when none has a score.
+    """
+    if scores.isna().all(axis=None):
+        raise ValueError(f"no rate and readout of {arm!r} has a score to be chosen by")
     lr, readout = scores.columns[chosen(scores.to_numpy(float))]
     return Candidate(float(lr), str(readout), arm)

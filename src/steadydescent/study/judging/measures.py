@@ -123,7 +123,7 @@ def measured(name: str, probes: Sequence[str], shifts: Sequence[str], curve_poin
     return name not in _NEEDS or _NEEDS[name] in probes
 
 
-def values(result: Result, name: str) -> pd.DataFrame:
+def values(result: Result | Tables, name: str) -> pd.DataFrame:
     """The measure of every report run and readout: columns run, readout, value (in its unit)."""
     scale = find(name).scale
     if name in _FINALS:

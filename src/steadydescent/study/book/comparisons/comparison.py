@@ -26,9 +26,9 @@ PANEL = (4.8, 3.4)
 
 
 def bill(plan: Plan, device: str) -> pd.DataFrame:
-    """What a plan costs and what it varies, one row."""
-    row = pd.DataFrame([plan.cost(device)])
-    return row.assign(varied=in_words(plan.own) or "nothing").rename_axis(columns="plan")
+    """What a plan costs, and each parameter of one's own, one row."""
+    own = {f"own {name}": str(value) for name, value in plan.own.items()}
+    return pd.DataFrame([plan.cost(device) | own])
 
 
 @dataclass(frozen=True)
