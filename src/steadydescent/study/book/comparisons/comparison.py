@@ -1,5 +1,6 @@
 """A saved result as a notebook shows it: every table and figure says whose it is."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ LEVEL = 0.95
 VERDICTS = ["id", "condition", "measure", "estimate", "ci_low", "ci_high", "unit", "margin"]
 PANEL = (4.8, 3.4)
 """Width and height of a panel in inches."""
+LETTERS = 62
+"""Letters of a title that fit above a panel."""
 
 
 def bill(plan: Plan, device: str) -> pd.DataFrame:
@@ -65,7 +68,8 @@ class Comparison:
         )
         for ax, name in zip(axes[0], names, strict=True):
             ax.set_title(name, fontsize="medium")
-        figure.suptitle(self.title, fontsize="small")
+        lines = textwrap.fill(self.title, LETTERS * len(names), break_long_words=False)
+        figure.suptitle(lines, fontsize="small")
         return figure, list(axes[0])
 
     @property
@@ -149,5 +153,6 @@ def draw_intervals(ax: Axes, names: Sequence[str], table: pd.DataFrame, label: s
     errors = [table["mean"] - table.low, table.high - table["mean"]]
     ax.errorbar(table["mean"], places, xerr=errors, fmt="o", capsize=3, label=label or None)
     ax.set_yticks(list(places), list(names))
+    ax.margins(y=0.15)
     ax.invert_yaxis()
     ax.grid(axis="x", alpha=0.3)

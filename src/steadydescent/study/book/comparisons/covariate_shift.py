@@ -58,6 +58,7 @@ def figure(comparison: Comparison) -> Figure:
             ax.plot(part.lost, named(part), "o", label=arm)
         ax.axvline(0, color="0.5", linewidth=1)
         ax.set_xlabel("test accuracy lost / pp")
+        ax.margins(y=0.15)
         ax.invert_yaxis()
         ax.legend(title=None, fontsize="small")
     return drawing
