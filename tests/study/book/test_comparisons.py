@@ -8,6 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from fabricated import note, result
+from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.study.book.comparisons import (
     Comparison,
     batch_size,
@@ -51,7 +52,7 @@ def searched(plan: Plan, rates: dict[int, float]) -> dict[str, pd.DataFrame]:
     runs = [run for length in plan.size.ramps for run in plan.range_tests(length)]
     made = result(plan, lambda *_: 0.5).runs
     rows = pd.DataFrame([{**run.row, "diverged_at": None} for run in runs]).astype(made.dtypes)
-    suggestions = [(run.key, "steepest", rates[run.seed]) for run in runs]
+    suggestions = [(run.key, rule, rates[run.seed]) for run in runs for rule in SUGGESTIONS]
     return {
         "runs": pd.concat([made, rows], ignore_index=True),
         "suggestions": pd.DataFrame(suggestions, columns=["run", "rule", "rate"]),
