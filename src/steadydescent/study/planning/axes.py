@@ -115,8 +115,9 @@ def _readouts(plan: Plan, names: Sequence[str]) -> Experiment:
 
 
 def _arm_like(plan: Plan, name: str, field: str) -> Arm:
-    """The study's arm of that name, or its first arm of the same kind with other options, in the
-    unit of that.
+    """The study's arm of that name, or its first arm of the same kind with other options.
+
+    It has the unit of that arm.
     """
     arms = plan.experiment.arms
     if name in arms:
@@ -145,8 +146,9 @@ def _shifts(plan: Plan, shifts: Sequence[str]) -> Experiment:
 
 
 def _rates(plan: Plan, ends: Sequence[float]) -> Experiment:
-    """A grid of as many rates as the study's from the lowest to the highest; conditions in another
-    unit are left out.
+    """A grid of as many rates as the study's, from the lowest to the highest.
+
+    Conditions in another unit are left out.
     """
     low, high = ends
     points = plan.grid.points

@@ -297,7 +297,5 @@ def _placed(where: str) -> Iterator[None]:
 
 
 def _seeded(runs: Iterable[Run], seeds: range) -> list[Run]:
-    """Each run with each seed; nothing that is checked depends on it, and a check takes a
-    millisecond.
-    """
+    """Each run with each seed, unchecked: no check depends on it, and one takes a millisecond."""
     return [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]

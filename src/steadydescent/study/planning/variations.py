@@ -79,8 +79,9 @@ def _vary(plan: Plan, changes: Mapping[str, Any]) -> Experiment:
 
 
 def stated(experiment: Experiment, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that say something, as plain data; text is read as YAML, as papermill hands on
-    lists.
+    """The parameters that say something, as plain data.
+
+    Text is read as YAML: papermill hands on lists as text.
 
     Raises: ValueError: as `varied`.
     """

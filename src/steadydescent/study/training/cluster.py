@@ -81,8 +81,9 @@ def crew(device: str, count: int) -> Iterator[str]:
 
 
 def room(device: str, memory: float) -> int:
-    """Workers that this machine has room for: a GPU each, or a core and so many GiB each beside
-    the command's own.
+    """Workers that this machine has room for.
+
+    Each takes a GPU, or a core and so many GiB beside the command's own.
     """
     if device == "cuda":
         return torch.cuda.device_count()

@@ -32,8 +32,7 @@ def _stopping_signals() -> list[signal.Signals]:
 
 
 def follow(parent: int) -> None:
-    """End this process, and all that it has started, once process `parent`, which started it, is
-    gone.
+    """End this process, and all that it has started, once its `parent` is gone.
 
     At once if it is gone already. This is for the processes that a command starts: a command that
     is killed cannot tell them that it ends.
@@ -94,10 +93,9 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
 
 
 def leave_on_signals() -> None:
-    """End this command by Ctrl-C with exit code 130, by SIGTERM with 143, by SIGHUP with 129, with
-    one sentence.
+    """End this command with one sentence when it is signalled.
 
-    A signal that is ignored, as under `nohup`, stays ignored.
+    Ctrl-C gives exit code 130, SIGTERM 143, SIGHUP 129. A signal that is ignored, as under `nohup`, stays ignored.
     """
     for stopping in _stopping_signals():
         if signal.getsignal(stopping) != signal.SIG_IGN:

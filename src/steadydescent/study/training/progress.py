@@ -105,10 +105,9 @@ class View:
 
 @contextmanager
 def followed(journal: Path, prefix: str = "") -> Iterator[None]:
-    """Show what is written to `journal` until the block ends, with `prefix` before the name of what
-    is done.
+    """Show what is written to `journal` until the block ends.
 
-    The file is this block's alone, and gone after it.
+    `prefix` goes before the name of what is done. The file is this block's alone, and gone after it.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     journal.write_text("", encoding="utf-8")
@@ -127,18 +126,15 @@ def _follow(journal: Path, prefix: str, stop: threading.Event) -> None:
     view, rest = View(sys.stderr), ""
     with journal.open(encoding="utf-8", errors="replace") as stream:
         while True:
-            ending = (
-                stop.is_set()
-            )  # looked at before reading, so that nothing written earlier is missed
+            # asked before reading, so that nothing written earlier is missed
+            ending = stop.is_set()
             *lines, rest = (rest + stream.read()).split("\n")
             for line in lines:
-                with suppress(
-                    ValueError, TypeError, KeyError, RecursionError
-                ):  # half a line of a killed kernel
+                # a killed kernel leaves half a line
+                with suppress(ValueError, TypeError, KeyError, RecursionError):
                     event = json.loads(line)
-                    view.show(
-                        event | {"start": prefix + event["start"]} if "start" in event else event
-                    )
+                    start = {"start": prefix + event["start"]} if "start" in event else {}
+                    view.show(event | start)
             if ending:
                 view.close()
                 return

@@ -133,9 +133,9 @@ def _outdated(runs: Iterable[Run], store: Store, device: str) -> list[list[str]]
 
 
 def processes(device: str, asked: str) -> int:
-    """How many processes of this machine train: 1 unless asked for more, by `auto` as many as it
-    has room for.
+    """How many processes of this machine train: 1 unless asked for more.
 
+    `auto` is as many as it has room for.
     Room is a core each and memory for the widest stack, or a GPU each. Without Dask, or with
     workers elsewhere that `DASK_SCHEDULER_ADDRESS` names, `auto` is 1.
 
@@ -181,9 +181,9 @@ def _widest(device: str) -> float:
 
 @contextmanager
 def workers(device: str, asked: str = "") -> Iterator[str | None]:
-    """Workers for all that is trained inside; the address of their scheduler, or None: this process
-    trains.
+    """Workers for all that is trained inside: the address of their scheduler.
 
+    None means that this process trains.
     Workers are so many processes of this machine as asked for, or as `WORKERS` says, or those of
     the scheduler that `DASK_SCHEDULER_ADDRESS` names.
 
