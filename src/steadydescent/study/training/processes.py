@@ -95,7 +95,8 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
 def leave_on_signals() -> None:
     """End this command with one sentence when it is signalled.
 
-    Ctrl-C gives exit code 130, SIGTERM 143, SIGHUP 129. A signal that is ignored, as under `nohup`, stays ignored.
+    Ctrl-C gives exit code 130, SIGTERM 143, SIGHUP 129. A signal that is ignored, as under
+    `nohup`, stays ignored.
     """
     for stopping in _stopping_signals():
         if signal.getsignal(stopping) != signal.SIG_IGN:

@@ -107,7 +107,8 @@ class View:
 def followed(journal: Path, prefix: str = "") -> Iterator[None]:
     """Show what is written to `journal` until the block ends.
 
-    `prefix` goes before the name of what is done. The file is this block's alone, and gone after it.
+    `prefix` goes before the name of what is done. The file is this block's alone, and gone after
+    it.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     journal.write_text("", encoding="utf-8")
