@@ -22,7 +22,8 @@ from steadydescent.study.book import numbers as book_numbers
 from steadydescent.study.book.page import Shown
 from steadydescent.study.judging import analyses, measures
 from steadydescent.study.judging.claims import cells
-from steadydescent.study.judging.judge import evidence_of, not_run
+from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.judge import not_run
 from steadydescent.study.judging.statistics import Estimate
 from steadydescent.study.paths import PUBLISHED, ROOT
 from steadydescent.study.planning import load_study
@@ -46,7 +47,7 @@ EVERYWHERE = [
 @cache
 def result(name: str, task: str) -> edition.ShownResult:
     read, receipt = read_folder(PUBLISHED / name / task, Result)
-    return edition.ShownResult(evidence_of(name, read, receipt, task), receipt)
+    return edition.ShownResult(Evidence(read, receipt), receipt)
 
 
 @cache
@@ -68,7 +69,7 @@ def rows(name: str, task: str) -> Iterator[dict[str, Any]]:
     """
     found = result(name, task)
     for place, cell in enumerate(cells(name)):
-        if cell.task == task and cell.in_profile(found.evidence.plan):
+        if cell.answered_by(found.evidence):
             measure = measures.find("accuracy" if cell.contrast.analysis else cell.contrast.measure)
             value = 1.2 if measure.ratio else 0.3 * (place + 1)
             yield not_run(cell) | {
@@ -101,6 +102,8 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
     }
     every = {key: value for place in there for key, value in numbers(*place).items()}
     monkeypatch.setattr(edition, "shown", mine)
+    names = dict.fromkeys(name for name, _ in there)
+    monkeypatch.setattr(edition, "all_shown", lambda: {name: mine(name) for name in names})
     monkeypatch.setattr(chapter_figures, "shown", mine)
     monkeypatch.setattr(edition, "numbers_shown", lambda: every)
     of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]

@@ -19,7 +19,6 @@ from fabricated import (
 )
 from fabricated import write_result as keep
 from judged import (
-    ARMS,
     NOTE,
     TASK,
     asked,
@@ -37,7 +36,7 @@ from steadydescent.study.judging.claims import cells, load_claims
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.judge import all_rows, exact_rows, judge_all
 from steadydescent.study.judging.statistics import overall
-from steadydescent.study.planning import Plan, load_study
+from steadydescent.study.planning import load_study
 
 # ---- rows that arithmetic decides, or nothing yet ------------------------------------------------
 

@@ -153,6 +153,30 @@ def test_saved_result_says_whom_each_run_serves_and_what_was_chosen(toy, monkeyp
         assert trial.choices[place[0]][place[1]] == [round(np.log2(choice[0] / 0.1))]
 
 
+def test_each_arm_is_served_by_its_own_runs_and_range_tests_are_no_arms(toy, monkeypatch):
+    """Arms that differ in their rule, their data or their unit alone share no run."""
+    arms = {"sgd": {"optimizer": "sgd"}, "adam": {"optimizer": "adam"}}
+    arms |= {"few": {"task": {"examples": 200}}, "wide": {"optimizer": "adam", "unit": 4.1}}
+    falling = lambda run: [("", "loss", step, 1 / step) for step in range(1, run.steps + 1)]
+    with study_with(toy, size={"ramps": [50]}, arms=arms):
+        trial, _ = start(monkeypatch, toy, {"": 0}, probed=falling)
+        trial.tune()
+        trial.report()
+        trial.range_tests()
+        evidence = Evidence(*read_folder(trial.save(toy / "results"), Result))
+        plan, seen = trial.plan, set()
+        for condition in plan.conditions:
+            for arm in plan.arms_in(condition):
+                whole = trial.tuned[condition]
+                tuned = {run.key for run in plan.tuning(condition, arm, whole)}
+                reports = {run.key for run in plan.reporting(condition, arm, whole)}
+                mine = set(evidence.runs(condition, arm).run)
+                assert tuned <= mine <= tuned | reports and mine & reports
+                assert not mine & seen
+                seen |= mine
+        assert seen.isdisjoint(run.key for run in plan.range_tests(50))
+
+
 def test_quantiles_are_those_over_seeds():
     with_seed = lambda run, readout, split: run.seed / 10
     changes = [

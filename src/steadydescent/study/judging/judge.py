@@ -13,7 +13,6 @@ from steadydescent.study.judging.claims import (
     Claim,
     Contrast,
     cells,
-    cells_for,
     load_claims,
     place,
 )
@@ -32,8 +31,12 @@ SAME_RATE = 1.25
 
 
 def holds(evidence: Evidence, cell: Cell) -> bool:
-    """Whether the result has values of the row's measure, and the arm at the rate of the other side."""
+    """Whether the result has what the row needs: arms, values of the measure, and the arm at the
+    rate of the other side.
+    """
     contrast = cell.contrast
+    if not cell.answered_by(evidence):
+        return False
     if contrast.analysis is not None:
         return True
     if evidence.values(contrast.measure).empty:
@@ -169,7 +172,7 @@ def judge_all(evidence: Evidence) -> list[dict[str, Any]]:
 
     k is the number of primary contrasts when the result was planned, or what is judged, if more.
     """
-    held = [cell for cell in cells_for(evidence) if holds(evidence, cell)]
+    held = [cell for cell in cells(evidence.experiment) if holds(evidence, cell)]
     k = max(evidence.receipt["primary_contrasts"], len(held))
     return [judge(cell, evidence, k) for cell in held]
 
