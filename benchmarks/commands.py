@@ -21,7 +21,7 @@ from steadydescent.engine.recorder import Histories
 from steadydescent.engine.runs import Run
 from steadydescent.study.book.build import MADE_FROM
 from steadydescent.study.paths import RESULTS, ROOT
-from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.planning.stacks import stacking
 from steadydescent.study.results.store import Store, Tables, read_folder
 from steadydescent.study.training import sweep
 from steadydescent.study.training.progress import Journal
@@ -85,7 +85,7 @@ class Timed:
 def sweep_runs(device: str, settings: Settings) -> list[Run]:
     """Runs for a few stacks of the desk's usual length."""
     task, updates = "mnist1d-mlp", settings.checked or SWEEP_UPDATES[device]
-    count = SWEEP_STACKS * (settings.width or stack_plans()[device][task].width)
+    count = SWEEP_STACKS * (settings.width or stacking(task, device).width)
     common = {
         "task": task,
         "optimizer": "momentum",

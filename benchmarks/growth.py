@@ -38,7 +38,7 @@ from steadydescent.engine.tasks import TASKS, Task, initial_model
 from steadydescent.engine.tasks.models import mlp
 from steadydescent.files import write_atomically
 from steadydescent.study.paths import DATA
-from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.planning.stacks import stacking
 from steadydescent.study.results import published
 from steadydescent.study.results.provenance import receipt
 from steadydescent.study.results.store import Store, Tables
@@ -101,7 +101,7 @@ def point(replicas: int, hidden: int, device: str, seconds: float, compile: bool
     task = wide(hidden)
     base = psutil.Process().memory_info().rss / 2**20 if device == "cpu" else 0.0
     unit = 32 if device == "cuda" else 1  # a block of updates recorded as one graph
-    with numerics(stack_plans()[device][TASK].threads), torch.no_grad():
+    with numerics(stacking(TASK, device).threads), torch.no_grad():
         stack, done = Stack(networks(replicas, STEPS, task), DATA, device, compile), 0
 
         def timed(updates: int) -> float:
@@ -139,14 +139,14 @@ def swept(stacks: int, device: str, root: Path) -> tuple[float, Store]:
     """Seconds of a whole sweep of so many stacks at the planned width, data, evaluation and store
     included.
     """
-    store, width = Store(root / str(stacks)), stack_plans()[device][TASK].width
+    store, width = Store(root / str(stacks)), stacking(TASK, device).width
     runs = networks(stacks * width, SWEEP_STEPS)
     return seconds_of(lambda: sweep.train(runs, store, device, QUIET)), store
 
 
 def more_networks(device: str) -> Iterator[dict[str, Any]]:
     """Sweeps of more and more networks, and what they take on disk."""
-    width = stack_plans()[device][TASK].width
+    width = stacking(TASK, device).width
     with tempfile.TemporaryDirectory() as folder:
         swept(1, device, Path(folder) / "warm")
         base = psutil.Process().memory_info().rss / 2**20 if device == "cpu" else 0.0
@@ -165,8 +165,8 @@ def more_networks(device: str) -> Iterator[dict[str, Any]]:
 def more_stored(device: str) -> Iterator[dict[str, Any]]:
     """Seconds to store a stack, and to look through a store that holds more and more of them."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = networks(stack_plans()[device][TASK].width, 10)
-        tables, note = sweep.trained(runs, device, QUIET.tell, compiled=True)
+        runs = networks(stacking(TASK, device).width, 10)
+        tables, note = sweep.train_stack(runs, device, QUIET.tell, compiled=True)
         store, saving = Store(Path(folder)), []
         for stored in range(1, STORED[-1] + 1):
             renamed = Tables(*(table.assign(run=f"{stored:03d}" + table.run) for table in tables))
@@ -232,7 +232,7 @@ def points(curve: str, device: str, seconds: float, compile: bool) -> Iterator[d
         yield from (alone(replicas=AT_REPLICAS, hidden=hidden, **settings) for hidden in HIDDEN)
     elif curve == "planned":
         yield alone(
-            replicas=stack_plans()[device][TASK].width,
+            replicas=stacking(TASK, device).width,
             hidden=100,
             **settings | {"compile": True},
         )

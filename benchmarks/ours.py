@@ -7,7 +7,7 @@ from steadydescent.engine.runs import Run
 from steadydescent.engine.stack import Stack
 from steadydescent.engine.stepping import can_compile
 from steadydescent.study.paths import DATA
-from steadydescent.study.planning.stacks import StackPlan, stack_plans
+from steadydescent.study.planning.stacks import Stacking, stacking
 
 UPDATES = 30_000
 """Length of the runs that are timed; a stack that reaches it starts anew."""
@@ -15,9 +15,9 @@ WINDOWS = (WINDOW, 50, 200, 400, 800)
 """Windows of the averages, in updates."""
 
 
-def plan(task: str, device: str) -> StackPlan:
+def plan(task: str, device: str) -> Stacking:
     """The measured width and threads of a task."""
-    return stack_plans()[device][task]
+    return stacking(task, device)
 
 
 class OurStack:

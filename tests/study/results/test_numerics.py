@@ -431,13 +431,13 @@ class Told:
 def bench(tmp_path, monkeypatch):
     """A store, and what is trained into it: the real engine, a few updates on a surface."""
     found = Told()
-    found.store, found.trained, real = Store(tmp_path / "store"), [], sweep.trained
+    found.store, found.trained, real = Store(tmp_path / "store"), [], sweep.train_stack
 
     def counted(runs, *rest, **named):
         found.trained += [read(run.optimizer).name for run in runs]
         return real(runs, *rest, **named)
 
-    monkeypatch.setattr(sweep, "trained", counted)
+    monkeypatch.setattr(sweep, "train_stack", counted)
     return found
 
 
