@@ -79,8 +79,9 @@ def chosen(only: str = "", also: str = "") -> dict[str, Case]:
 
     With `also` and no `only`, those on request are all that is run.
 
-    Raises: ValueError: for a pattern that no case matches, or an unknown case on request; names
-        what exists.
+    Raises:
+        ValueError: for a pattern that no case matches, or an unknown case on request; names what
+            exists.
     """
     wanted = [name for name in also.split(",") if name]
     for name in wanted:

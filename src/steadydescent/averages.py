@@ -146,9 +146,10 @@ class SimpleMovingAverage:
     def update(self, value: float | Tensor) -> Tensor:
         """Take in one value and return the mean, of the value's shape.
 
-        Raises: ValueError: for what is no number, or a tensor whose shape, dtype or device is not
-            that of the values
-                before, or not floating-point, or of 8 bits, in which nothing can be added.
+        Raises:
+            ValueError: for what is no number, or a tensor whose shape, dtype or device is not that
+                of the values before, or not floating-point, or of 8 bits, in which nothing can be
+                added.
         """
         if not isinstance(value, Tensor):
             value = torch.tensor(check_number(value, "value"), dtype=torch.float64, device="cpu")

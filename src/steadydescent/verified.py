@@ -31,9 +31,11 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
     """The content of a plain file of at most so many bytes; looked at before it is opened, so that
     a pipe never waits.
 
-    Raises: FileNotFoundError: when there is none. DamagedFile: for a link, a folder, a pipe or a
-        device, and for a larger file. OSError: when the system refuses for now, as with too many
-        open files; that says nothing of the file.
+    Raises:
+        FileNotFoundError: when there is none.
+        DamagedFile: for a link, a folder, a pipe or a device, and for a larger file.
+        OSError: when the system refuses for now, as with too many open files; that says nothing of
+            the file.
     """
     try:
         about = path.lstat()

@@ -104,9 +104,10 @@ def coarse_to_fine(
     >>> len(search.rate), round(search.best, 4)
     (32, 0.003)
 
-    Raises: ValueError: for bounds that are not 0 < low < high < ∞, fewer than 1 round or 1 trial a
-        round, what is no numpy
-            generator (all before anything is evaluated), or losses of another shape than the rates.
+    Raises:
+        ValueError: for bounds that are not 0 < low < high < ∞, fewer than 1 round or 1 trial a
+            round, what is no numpy generator (all before anything is evaluated), or losses of
+            another shape than the rates.
     """
     check_draw(low, high, per_round, "per_round")
     check_count(rounds, "rounds")

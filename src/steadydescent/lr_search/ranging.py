@@ -91,9 +91,10 @@ def range_test(
     >>> len(test.losses)  # stopped early
     38
 
-    Raises: ValueError: for bounds that are not 0 < low < high < ∞, fewer than 2 steps, a divergence
-        of at most 1, or β
-            outside [0, 1), all before the first step; and for a step that returns no loss.
+    Raises:
+        ValueError: for bounds that are not 0 < low < high < ∞, fewer than 2 steps, a divergence of
+            at most 1, or β outside [0, 1), all before the first step; and for a step that returns
+            no loss.
         RuntimeError: if the caller's mini-batches run out.
     """
     rates = ramp(low, high, steps)
@@ -153,11 +154,11 @@ def rate_step(
     >>> step(0.25), weight.item()  # the loss before the update, the weight after it
     (2.0, 1.5)
 
-    Raises: ValueError: for what is no optimiser, or one whose `step` takes no closure; if the first
-        group's rate is 0, for
-            then there is no ratio to keep; for a rate that is a tensor of whole numbers; by the
-            step, if the loss is not one number to differentiate, the optimiser did not call the
-            closure, or has other groups than before.
+    Raises:
+        ValueError: for what is no optimiser, or one whose `step` takes no closure; if the first
+            group's rate is 0, for then there is no ratio to keep; for a rate that is a tensor of
+            whole numbers; by the step, if the loss is not one number to differentiate, the
+            optimiser did not call the closure, or has other groups than before.
     """
     check_optimizer(optimizer)
     ratios, by_hand = (
@@ -213,9 +214,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     >>> [round(group["lr"], 6) for group in optimizer.param_groups]
     [0.03, 0.3]
 
-    Raises: ValueError: for what is no optimiser, a rate that is not positive and finite, if the
-        first group's rate is 0, or
-            for a rate that is a tensor of whole numbers.
+    Raises:
+        ValueError: for what is no optimiser, a rate that is not positive and finite, if the first
+            group's rate is 0, or for a rate that is a tensor of whole numbers.
     """
     check_optimizer(optimizer)
     _set_rates(optimizer, _ratios(optimizer), check_positive(rate, "rate"))

@@ -63,9 +63,10 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer, *others: Any) -
     >>> torch.equal(model.weight, before), model.weight.grad is None
     (True, True)
 
-    Raises: ValueError: for what is no module or no optimiser; if the optimiser trains parameters
-        that are not the model's,
-            which would not be restored; for a tensor that cannot be copied. All before the block.
+    Raises:
+        ValueError: for what is no module or no optimiser; if the optimiser trains parameters that
+            are not the model's, which would not be restored; for a tensor that cannot be copied.
+            All before the block.
         RuntimeError: after the block, naming what could not be put back; all else was. An exception
             from inside the block goes on instead, with this as a note.
     """

@@ -84,8 +84,9 @@ def valley(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
     >>> round(valley(rates, losses, beta=0.0), 4)
     0.0032
 
-    Raises: ValueError: if fewer than three losses fall one after another, for then the index may
-        lie outside the curve.
+    Raises:
+        ValueError: if fewer than three losses fall one after another, for then the index may lie
+            outside the curve.
     """
     rates, smooth = _finite_part(rates, losses, beta)
     lengths, tops = np.ones(len(smooth), dtype=np.int64), smooth.copy()

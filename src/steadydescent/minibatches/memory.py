@@ -88,9 +88,9 @@ def memory_bound(bytes_fixed: int, bytes_per_example: float, budget: int) -> int
     >>> memory_bound(bytes_fixed=4_000, bytes_per_example=900, budget=10_000)
     6
 
-    Raises: ValueError: if not even one example fits, bytes_per_example is not positive, or one of
-        the three is negative or
-            not finite.
+    Raises:
+        ValueError: if not even one example fits, bytes_per_example is not positive, or one of the
+            three is negative or not finite.
     """
     check_size(bytes_fixed, "bytes_fixed")
     check_positive(bytes_per_example, "bytes_per_example")

@@ -82,9 +82,9 @@ def regularised_cost(
     >>> regularised_cost(torch.tensor([1.0, 3.0]), [torch.ones(2, 2)], strength=10.0, examples=100).item()
     2.2
 
-    Raises: ValueError: for losses that are not one for each example, no weights, a strength that is
-        negative or not finite,
-            or fewer examples than losses.
+    Raises:
+        ValueError: for losses that are not one for each example, no weights, a strength that is
+            negative or not finite, or fewer examples than losses.
     """
     if not isinstance(losses, Tensor) or losses.ndim != 1 or not len(losses):
         got = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)

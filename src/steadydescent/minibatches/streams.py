@@ -29,8 +29,9 @@ class IndexStream:
     >>> stream.take(4).shape
     torch.Size([4, 3])
 
-    Raises: ValueError: unless 1 ≤ n ≤ m and 0 ≤ seed < 2⁶⁴, all whole, and replacement is True or
-        False.
+    Raises:
+        ValueError: unless 1 ≤ n ≤ m and 0 ≤ seed < 2⁶⁴, all whole, and replacement is True or
+            False.
     """
 
     def __init__(
@@ -128,10 +129,10 @@ class EpochBatches(Sampler[list[int]]):
     >>> [len(batch) for batch in batches.counted(loader)]
     [3, 1]
 
-    Raises: ValueError: unless 1 ≤ n ≤ m and 0 ≤ seed < 2⁶⁴, all whole, and drop_last is True or
-        False; unless
-            0 ≤ rank < world_size and every rank gets equally many batches; in a process group of
-            several where neither is given, for all would train on the same batches.
+    Raises:
+        ValueError: unless 1 ≤ n ≤ m and 0 ≤ seed < 2⁶⁴, all whole, and drop_last is True or False;
+            unless 0 ≤ rank < world_size and every rank gets equally many batches; in a process
+            group of several where neither is given, for all would train on the same batches.
     """
 
     def __init__(
@@ -190,8 +191,9 @@ class EpochBatches(Sampler[list[int]]):
         Needed with `num_workers` above 0, right without, and the word for which loop is meant where
         several are alive.
 
-        Raises: ValueError: if more batches come than were asked for here: the loader has another
-            sampler.
+        Raises:
+            ValueError: if more batches come than were asked for here: the loader has another
+                sampler.
         """
         if self._newest not in self._under_way:
             self._give_back(self._newest)  # with workers a look takes several batches
@@ -211,9 +213,9 @@ class EpochBatches(Sampler[list[int]]):
 
         By default those that reached the loop through `counted`, without it those handed out.
 
-        Raises: ValueError: unless done is a whole number between 0 and the number of batches in an
-            epoch; where two
-                iterations are alive and either could be meant.
+        Raises:
+            ValueError: unless done is a whole number between 0 and the number of batches in an
+                epoch; where two iterations are alive and either could be meant.
         """
         walk = self._meant()
         done = walk.done if done is None else self._checked(done)
@@ -223,8 +225,9 @@ class EpochBatches(Sampler[list[int]]):
         """Go on where the state was taken: the next iteration gives the rest of its epoch, or a new
         one at its end.
 
-        Raises: ValueError: for what is no state, or the state of batches of other data, size, kind
-            or number of ranks.
+        Raises:
+            ValueError: for what is no state, or the state of batches of other data, size, kind or
+                number of ranks.
         """
         names = [*self._sizes(), "epoch_start", "done"]
         if isinstance(state, dict):

@@ -51,10 +51,11 @@ class BatchNorm(_BatchNorm):
 
     Shapes: input and output `[B, C]` or `[B, C, …]`.
 
-    Raises: ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1];
-        an input or parameters
-            of whole or complex numbers or of 8 bits, an input with other channels; in training,
-            when a channel has one value only, as at n = 1: it has no variance.
+    Raises:
+        ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1]; an
+            input or parameters of whole or complex numbers or of 8 bits, an input with other
+            channels; in training, when a channel has one value only, as at n = 1: it has no
+            variance.
 
     >>> norm = BatchNorm(2)
     >>> norm(torch.tensor([[1.0, 10.0], [3.0, 30.0]])).detach().round(decimals=3).tolist()
@@ -169,9 +170,9 @@ class GhostBatchNorm(BatchNorm):
     in `BatchNorm`, the ghosts' order does not matter, and m = 1 gives the statistics of the whole
     batch.
 
-    Raises: ValueError: as `BatchNorm`; for a ghost of fewer than 1 example; in training, for a
-        batch that ghosts do not
-            divide, or a ghost in which a channel has one value only.
+    Raises:
+        ValueError: as `BatchNorm`; for a ghost of fewer than 1 example; in training, for a batch
+            that ghosts do not divide, or a ghost in which a channel has one value only.
 
     >>> norm = GhostBatchNorm(1, ghost=2)
     >>> norm(torch.tensor([[1.0], [3.0], [100.0], [300.0]])).flatten().round(decimals=3).tolist()
@@ -228,9 +229,9 @@ class NoisyBatchNorm(BatchNorm):
     >>> norm(z).flatten().tolist() == BatchNorm(1)(z).flatten().tolist()
     False
 
-    Raises: ValueError: as `BatchNorm`; for negative amplitudes or a scale below 1; in training,
-        without noise drawn for a
-            batch of this size.
+    Raises:
+        ValueError: as `BatchNorm`; for negative amplitudes or a scale below 1; in training, without
+            noise drawn for a batch of this size.
     """
 
     draws: Tensor

@@ -29,8 +29,9 @@ def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
     Fit them on training data alone. Images share one scalar, because some of their pixels never
     vary. Whole numbers, such as pixels as bytes, are taken as float32.
 
-    Raises: ValueError: for fewer than 2 examples, or a feature that is not finite or never varies,
-        named by its number.
+    Raises:
+        ValueError: for fewer than 2 examples, or a feature that is not finite or never varies,
+            named by its number.
 
     >>> mean, std = moments(torch.tensor([[1.0, 10.0], [3.0, 30.0]]))
     >>> mean.tolist(), std.tolist()
@@ -148,9 +149,9 @@ def reestimate(
     Parameters, gradients, training flags and momenta stay as they were; so do statistics, if a
     batch fails.
 
-    Raises: ValueError: for no batches at all, or one batch in place of batches; a batch that the
-        module does not take as it
-            is, where there is no `forward`; layers that have no shape yet.
+    Raises:
+        ValueError: for no batches at all, or one batch in place of batches; a batch that the module
+            does not take as it is, where there is no `forward`; layers that have no shape yet.
 
     >>> from steadydescent.normalization import BatchNorm
     >>> norm = BatchNorm(1)

@@ -15,13 +15,17 @@ class SGD(RuleOptimizer):
     """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`; gradient descent when the batch is all
     the data.
 
-    Args: params: parameters, named parameters or parameter groups. lr: rate α, at least 0.
-        weight_decay: λ of the cost's L2 term λ/2·‖θ‖². flags: torch's, such as `foreach` and
-        `maximize`, as long as they ask for nothing: None or False.
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: rate α, at least 0.
+        weight_decay: λ of the cost's L2 term λ/2·‖θ‖².
+        flags: torch's, such as `foreach` and `maximize`, as long as they ask for nothing: None or
+            False.
 
-    Raises: TypeError: for an argument of another name, which says which may have been meant.
+    Raises:
+        TypeError: for an argument of another name, which says which may have been meant.
         ValueError: for a value out of range, or a flag that asks for something; so do all the
-        classes here.
+            classes here.
 
     >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
     >>> optimizer = SGD([weight], lr=0.1)

@@ -107,9 +107,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Add parameters with their own `lr` and hyper-parameters; those not given are the
         optimiser's.
 
-        Raises: ValueError: for a value that the constructor would refuse, a hyper-parameter of
-            another optimiser, or
-                a misspelt one.
+        Raises:
+            ValueError: for a value that the constructor would refuse, a hyper-parameter of another
+                optimiser, or a misspelt one.
         """
         if isinstance(param_group, dict):  # torch says what else is wrong
             checked = self._checked({"rule": self._rule_name, **self.defaults, **param_group})
@@ -243,10 +243,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         Returns:
             The closure's loss, if there is one.
 
-        Raises: ValueError: for what has been put into a group since and `add_param_group` would
-            refuse, for a weight or
-                gradient that cannot be updated, and for a weight that has another shape than
-                its gradient or state, by name, before any parameter changes.
+        Raises:
+            ValueError: for what has been put into a group since and `add_param_group` would refuse,
+                for a weight or gradient that cannot be updated, and for a weight that has another
+                shape than its gradient or state, by name, before any parameter changes.
         """
         loss = None
         if closure is not None:

@@ -42,9 +42,9 @@ class Rule(NamedTuple):
         >>> RULES["adam"].checked(beta2=0.99)
         {'beta1': 0.9, 'beta2': 0.99, 'eps': 1e-08, 'weight_decay': 0.0}
 
-        Raises: ValueError: for one that the rule does not have, one that is no number, or a value
-            outside its range:
-                β and μ in [0, 1), ε and λ at least 0 and finite.
+        Raises:
+            ValueError: for one that the rule does not have, one that is no number, or a value
+                outside its range: β and μ in [0, 1), ε and λ at least 0 and finite.
         """
         for name, value in hyper.items():
             if name not in self.hyper:

@@ -94,9 +94,9 @@ def named(schedule: str, total: int, epoch: int | None = None, **options: Any) -
     least 1 and below T. All else is named and counted as in the functions: Noam's `warmup`,
     `step_start` and `step_duration` in updates, `first_epoch` in epochs.
 
-    Raises: ValueError: for an unknown schedule, T < 1, an unknown, missing or impossible option, or
-        no `epoch` where the
-            schedule counts epochs.
+    Raises:
+        ValueError: for an unknown schedule, T < 1, an unknown, missing or impossible option, or no
+            `epoch` where the schedule counts epochs.
 
     >>> named("cooldown", total=5, cooldown_share=0.4)(np.arange(1, 6)).tolist()
     [1.0, 1.0, 1.0, 1.0, 0.5]
@@ -129,8 +129,9 @@ def rates(
     A `floor` among the options is a factor too: it scales with the peak rate. Noam's rates are
     absolute at peak 1.
 
-    Raises: ValueError: for an unknown schedule, a peak that is not a positive finite number, T < 1,
-        or bad options.
+    Raises:
+        ValueError: for an unknown schedule, a peak that is not a positive finite number, T < 1, or
+            bad options.
 
     >>> rates("inverse-time", 0.2, total=4, epoch=2, rate=1).round(4).tolist()
     [0.1, 0.1, 0.0667, 0.0667]

@@ -39,9 +39,9 @@ class Plateau:
     with `eps=0`); and a value that is not finite is never an improvement, where torch takes an
     infinite loss of the right sign.
 
-    Raises: ValueError: for a factor outside (0, 1), a negative patience or cooldown, a floor
-        outside [0, 1), a negative
-            threshold or a relative one of 1 or more, or an unknown mode.
+    Raises:
+        ValueError: for a factor outside (0, 1), a negative patience or cooldown, a floor outside
+            [0, 1), a negative threshold or a relative one of 1 or more, or an unknown mode.
 
     >>> plateau = Plateau(factor=0.5, patience=1)
     >>> state = plateau.init(replicas=2)

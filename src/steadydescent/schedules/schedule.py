@@ -51,8 +51,9 @@ class Schedule:
     and so sent to other processes, and are equal when their formulas have equal arguments. One of
     your own can if its function can: one defined in a module, no lambda.
 
-    Raises: ValueError: for a formula that cannot be called, a name that is no text, a step below 1
-        or that is no number.
+    Raises:
+        ValueError: for a formula that cannot be called, a name that is no text, a step below 1 or
+            that is no number.
 
     >>> halving = Schedule(lambda step: 0.5**step, "halving")
     >>> halving(3), halving(np.array([1, 2])).tolist()

@@ -41,10 +41,12 @@ def average_checkpoints(
     ...     average_checkpoints(last_checkpoints(folder, 2))["weight"].item()
     3.0
 
-    Raises: FileNotFoundError: for a path without a file. DamagedCheckpoint: for a file that is no
-        whole checkpoint. ValueError: for no path, for one path instead of several, for one given
-        twice, for files whose names, shapes or
-            dtypes differ, by name, and for a name in `average_buffers` that no such buffer has.
+    Raises:
+        FileNotFoundError: for a path without a file.
+        DamagedCheckpoint: for a file that is no whole checkpoint.
+        ValueError: for no path, for one path instead of several, for one given twice, for files
+            whose names, shapes or dtypes differ, by name, and for a name in `average_buffers` that
+            no such buffer has.
     """
     if isinstance(paths, str | Path):
         raise ValueError(f"paths must be several, in a list, got the one path {str(paths)!r}")
@@ -100,9 +102,11 @@ def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetenso
     ...     [path.name for path in last_checkpoints(folder, 2)]
     ['2.safetensors', '3.safetensors']
 
-    Raises: FileNotFoundError: for no folder. DamagedCheckpoint: for a file that is no checkpoint.
+    Raises:
+        FileNotFoundError: for no folder.
+        DamagedCheckpoint: for a file that is no checkpoint.
         ValueError: for a count below 1, for fewer files than that, and for two files of the same
-        step.
+            step.
     """
     check_count(count, "count")
     if not Path(folder).is_dir():

@@ -130,9 +130,9 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     Tensors that are spread over processes are gathered: all processes must call this, the first of
     them writes, and the others wait for it. Should it fail, all raise.
 
-    Raises: TypeError: for what would not come back as it is, by its dotted name, and for more
-        numbers and texts outside
-            tensors than a file's header holds.
+    Raises:
+        TypeError: for what would not come back as it is, by its dotted name, and for more numbers
+            and texts outside tensors than a file's header holds.
         OSError: for a file that cannot be written, as on a full disk.
     """
     packer = Packer(_digest)

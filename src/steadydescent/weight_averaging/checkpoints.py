@@ -58,12 +58,12 @@ def save_checkpoint(
     """Write weights, buffers, optimiser slots and the number of steps done to one file, whole or
     not at all.
 
-    Args: path: where to; `.safetensors` is the ending that `last_checkpoints` looks for. Folders
-        are made. A file that
-            is there is replaced in one go: readers find the old or the new one. A process killed
-            while it writes leaves a hidden `.<name>.….partial`, and perhaps a `.tmp…` of
-            safetensors: no reader takes them for checkpoints, and they may be deleted when no
-            process is saving.
+    Args:
+        path: where to; `.safetensors` is the ending that `last_checkpoints` looks for. Folders are
+            made. A file that is there is replaced in one go: readers find the old or the new one. A
+            process killed while it writes leaves a hidden `.<name>.….partial`, and perhaps a
+            `.tmp…` of safetensors: no reader takes them for checkpoints, and they may be deleted
+            when no process is saving.
         model: its `state_dict` is kept.
         optimizer: any whose state is tensors, numbers, texts, and lists, tuples or dicts of them;
             all of its parameters must be the model's. None keeps weights alone.
@@ -80,10 +80,10 @@ def save_checkpoint(
     opennmt-tf's checkpoints do. To continue a run, save its own weights and give the average as a
     part.
 
-    Raises: ValueError: for a step that is no whole number of at least 0, a part that is neither a
-        generator nor has
-            `state_dict` and `load_state_dict`, or a parameter of the optimiser that is none of the
-            model's.
+    Raises:
+        ValueError: for a step that is no whole number of at least 0, a part that is neither a
+            generator nor has `state_dict` and `load_state_dict`, or a parameter of the optimiser
+            that is none of the model's.
         TypeError: for a state that holds something else, by its dotted name.
 
     >>> import tempfile
@@ -135,10 +135,11 @@ def load_checkpoint(
     >>> torch.equal(trained.weight, fresh.weight)
     True
 
-    Raises: FileNotFoundError: for no file. DamagedCheckpoint: for a file that is no whole
-        checkpoint. ValueError: for names, shapes or dtypes that differ, another class of optimiser
-        or part, other parameters
-            in the optimiser, or a part that the file does not hold; each by name.
+    Raises:
+        FileNotFoundError: for no file.
+        DamagedCheckpoint: for a file that is no whole checkpoint.
+        ValueError: for names, shapes or dtypes that differ, another class of optimiser or part,
+            other parameters in the optimiser, or a part that the file does not hold; each by name.
     """
     _check_parts(parts)
     with opened(path := Path(path)) as file:

@@ -35,10 +35,10 @@ class EMA(nn.Module):
     it. It stays in inference mode and asks for no gradients. The model is only read: training goes
     as it would without.
 
-    Args: model: the module to average, unwrapped (`ddp.module`, not a `DistributedDataParallel`).
+    Args:
+        model: the module to average, unwrapped (`ddp.module`, not a `DistributedDataParallel`).
         mixing: the decay β, short for `Started(β)`; or `Debiased`, `Ramped`, `TailMean`, or any
-        function of the
-            update's number t = 1, 2, … that gives w_t in [0, 1].
+            function of the update's number t = 1, 2, … that gives w_t in [0, 1].
         device: where the average is kept; the model's own unless given.
         dtype: of the averaged floating-point tensors. Unless given, float32 for half precision
             (timm's V3 keeps bfloat16 with stochastic rounding instead), else the model's own.
@@ -74,11 +74,11 @@ class EMA(nn.Module):
     at every tenth step alone, copies for the first hundred, and then ramps its decay as 1 − (1 +
     t)^(−2/3); here the loop chooses when to update, and the ramp is a `mixing`.
 
-    Raises: ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`,
-        a dtype
-            that is not floating-point or has fewer than 16 bits, a name in `average_buffers` that
-            no such buffer has, or a parameter on the meta device or of a lazy module before its
-            first batch, by name.
+    Raises:
+        ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`, a
+            dtype that is not floating-point or has fewer than 16 bits, a name in `average_buffers`
+            that no such buffer has, or a parameter on the meta device or of a lazy module before
+            its first batch, by name.
         TypeError: for a model that cannot be copied, naming the module and its attribute.
 
     >>> from steadydescent.weight_averaging import Debiased
@@ -142,8 +142,10 @@ class EMA(nn.Module):
     def update(self, model: nn.Module) -> None:
         """Mix the model's weights in; its names and shapes must be those of the average.
 
-        Raises: ValueError: for a model that does not fit, naming the tensor, or a mixing weight
-            outside [0, 1]. RuntimeError: while the average is swapped in.
+        Raises:
+            ValueError: for a model that does not fit, naming the tensor, or a mixing weight outside
+                [0, 1].
+            RuntimeError: while the average is swapped in.
         """
         self._mix_in(model, weight_at(self.mixing, self.updates + 1))
         self.updates += 1
@@ -173,9 +175,10 @@ class EMA(nn.Module):
         that is meant. A checkpoint saved in the block holds the averaged weights, while training
         goes on with its own (opennmt-tf).
 
-        Raises: ValueError: for a model that does not fit. RuntimeError: inside another such block
-            of this EMA; at its end, for tensors that could not be put back, by
-                name.
+        Raises:
+            ValueError: for a model that does not fit.
+            RuntimeError: inside another such block of this EMA; at its end, for tensors that could
+                not be put back, by name.
         """
         if self._swapped:
             raise RuntimeError(
@@ -193,8 +196,9 @@ class EMA(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the averaged copy computes; its input must have the dtype and device of the average.
 
-        Raises: RuntimeError: for the average of a model under `fully_shard`, of which each process
-            holds its shards alone.
+        Raises:
+            RuntimeError: for the average of a model under `fully_shard`, of which each process
+                holds its shards alone.
         """
         if self._in_shards:
             raise RuntimeError(
@@ -244,8 +248,10 @@ class EMA(nn.Module):
         Which names fit is for the averaged module's own loader to say: our `BatchNorm` lets torch's
         count of batches go, hooks may rename weights.
 
-        Raises: RuntimeError: while the average is swapped in. ValueError: for a number of updates
-            that is none, and, if `strict`, for other names; for other shapes.
+        Raises:
+            RuntimeError: while the average is swapped in.
+            ValueError: for a number of updates that is none, and, if `strict`, for other names; for
+                other shapes.
         """
         self._refuse_if_swapped()
         if "_extra_state" in state_dict:

@@ -46,9 +46,9 @@ def load_named(
     Which names fit is the loader's to say: its hooks may rename them, add them, or let them go.
     Values are spread over processes as the module's are. What is refused may be half loaded.
 
-    Raises: ValueError: naming the tensor that does not fit, or two that are tied in the module and
-        differ
-            in the state; `places` says in words where state and module are.
+    Raises:
+        ValueError: naming the tensor that does not fit, or two that are tied in the module and
+            differ in the state; `places` says in words where state and module are.
     """
     found = held(module)
     _refuse_untied(found, state, places)

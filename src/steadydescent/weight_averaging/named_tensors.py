@@ -116,9 +116,9 @@ def averaged_names(of: Held, average_buffers: bool | Collection[str]) -> frozens
     A buffer in the memory of one of these is averaged as it is: two values of one place would undo
     each other.
 
-    Raises: ValueError: for text in place of a list of names, and a name or pattern that no buffer
-        of real or complex
-            numbers has.
+    Raises:
+        ValueError: for text in place of a list of names, and a name or pattern that no buffer of
+            real or complex numbers has.
     """
     chosen = {name for name, tensor in of.parameters.items() if has_mean(tensor)}
     if average_buffers is not False:

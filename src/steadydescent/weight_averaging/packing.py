@@ -258,8 +258,9 @@ def _refusal(value: Any, name: str) -> TypeError:
 def unpacked(packed: Any, tensor: Callable[[str, str], Tensor]) -> Any:
     """What was packed; `tensor(name, digest)` reads and verifies one.
 
-    Raises: LookupError, TypeError, ValueError, RuntimeError, OverflowError: for JSON that no
-        `Packer` writes.
+    Raises:
+        LookupError, TypeError, ValueError, RuntimeError, OverflowError: for JSON that no `Packer`
+            writes.
     """
     if not isinstance(packed, dict):
         if isinstance(packed, list):

@@ -35,10 +35,12 @@ class Shadow:
     refused instead of losing the trained weights. It holds no second module, only tensors; for one
     that can be called, see `EMA`.
 
-    Args: model: the module whose weights are averaged; it must keep its names and shapes. decay: β,
-        short for `Started(β)`, or any other mixing weights. average_buffers: which buffers are
-        averaged, as for `EMA`: True for the statistics of batch norms, False for
-            none, names or patterns for these beside them. All others are those of the last update.
+    Args:
+        model: the module whose weights are averaged; it must keep its names and shapes.
+        decay: β, short for `Started(β)`, or any other mixing weights.
+        average_buffers: which buffers are averaged, as for `EMA`: True for the statistics of batch
+            norms, False for none, names or patterns for these beside them. All others are those of
+            the last update.
 
     `shadow` is empty until `register`; half-precision weights are averaged in float32. Sharded
     models (`fully_shard`, `DTensor`) are averaged shard by shard, each process its own. Buffers
@@ -79,8 +81,10 @@ class Shadow:
     def register(self) -> None:
         """Start the average at the model's weights; registering again starts afresh.
 
-        Raises: RuntimeError: while the shadow is applied. ValueError: for a tensor on the meta
-            device or of a lazy module before its first batch, by name.
+        Raises:
+            RuntimeError: while the shadow is applied.
+            ValueError: for a tensor on the meta device or of a lazy module before its first batch,
+                by name.
         """
         self._refuse_if_applied("register")
         found = held(self.model)
@@ -95,8 +99,10 @@ class Shadow:
     def update(self) -> None:
         """Mix the model's weights into the shadow; call it after each optimiser step.
 
-        Raises: RuntimeError: before `register` or while the shadow is applied. ValueError: if the
-            model's names or shapes have changed, or for a mixing weight outside [0, 1].
+        Raises:
+            RuntimeError: before `register` or while the shadow is applied.
+            ValueError: if the model's names or shapes have changed, or for a mixing weight outside
+                [0, 1].
         """
         self._refuse_if_applied("update")
         self._refuse_if_unregistered()
@@ -129,9 +135,9 @@ class Shadow:
 
         Each tensor is put back for itself, so that one that fails leaves no other averaged.
 
-        Raises: RuntimeError: when no shadow is applied; for tensors that could not be put back, by
-            name: `restore` may then
-                be called again.
+        Raises:
+            RuntimeError: when no shadow is applied; for tensors that could not be put back, by
+                name: `restore` may then be called again.
         """
         if self._trained is None:
             raise RuntimeError(
@@ -163,8 +169,10 @@ class Shadow:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict`; needs no `register`.
 
-        Raises: RuntimeError: while the shadow is applied. ValueError: for what is no shadow's
-            state, and for shadow weights that do not fit the model, by name.
+        Raises:
+            RuntimeError: while the shadow is applied.
+            ValueError: for what is no shadow's state, and for shadow weights that do not fit the
+                model, by name.
         """
         self._refuse_if_applied("load_state_dict")
         if not isinstance(state, Mapping) or not {"shadow", "updates"} <= state.keys():
