@@ -1,6 +1,4 @@
-"""The eight rules as torch optimisers, to drop into any training script: `RuleOptimizer` says what
-they do.
-"""
+"""The eight rules as torch optimisers for any loop; `RuleOptimizer` says what they do."""
 
 from typing import Any
 
@@ -12,8 +10,9 @@ from steadydescent.optimizers.rules import RULES
 
 
 class SGD(RuleOptimizer):
-    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`; gradient descent when the batch is all
-    the data.
+    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`.
+
+    It is gradient descent when the batch is all the data.
 
     Args:
         params: parameters, named parameters or parameter groups.
@@ -75,8 +74,9 @@ class Momentum(RuleOptimizer):
 
 
 class Nesterov(RuleOptimizer):
-    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): `rules.nesterov`, torch's
-    `SGD(nesterov=True)`.
+    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): torch's `SGD(nesterov=True)`.
+
+    The rule is `rules.nesterov`.
 
     Args:
         params, lr, weight_decay: as for `SGD`.
@@ -106,8 +106,9 @@ class Nesterov(RuleOptimizer):
 
 
 class AveragedMomentum(RuleOptimizer):
-    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v:
-    `rules.averaged_momentum`.
+    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v.
+
+    The rule is `rules.averaged_momentum`.
 
     Args:
         params, weight_decay: as for `SGD`.
@@ -167,8 +168,9 @@ class CorrectedMomentum(RuleOptimizer):
 
 
 class RMSProp(RuleOptimizer):
-    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): `rules.rmsprop`, torch's
-    `RMSprop(alpha=β)`.
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): torch's `RMSprop(alpha=β)`.
+
+    The rule is `rules.rmsprop`.
 
     Args:
         params, weight_decay: as for `SGD`.
@@ -238,8 +240,9 @@ class Adam(RuleOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update: `rules.adamw`, torch's
-    `AdamW`.
+    """Adam with decoupled weight decay, θ ← θ − α·λ·θ, then Adam's update: torch's `AdamW`.
+
+    The rule is `rules.adamw`.
 
     Args:
         params, lr, beta1, beta2, eps: as for `Adam`.
