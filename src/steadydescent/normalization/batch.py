@@ -297,7 +297,7 @@ def draw_noise(module: nn.Module, batch_size: int, generator: torch.Generator) -
     for layer in module.modules():
         if isinstance(layer, NoisyBatchNorm):
             shape = (2, 1 + batch_size, len(layer.weight))
-            like = {"device": generator.device, "dtype": layer.draws.dtype}
+            like: dict[str, Any] = {"device": generator.device, "dtype": layer.draws.dtype}
             draws = torch.rand(shape, generator=generator, **like)
             layer.draws = (2 * draws - 1).to(layer.draws.device)
 

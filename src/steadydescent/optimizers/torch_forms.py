@@ -107,7 +107,7 @@ def _rmsprop_form(
 ) -> None:
     if not fused:
         steps = [torch.zeros((), device="cpu")] * len(params)  # counted, never read
-        plain = {"alpha": alpha, "momentum": 0.0, "centered": False}
+        plain: dict[str, Any] = {"alpha": alpha, "momentum": 0.0, "centered": False}
         rmsprop(params, grads, squares, [], [], steps, **plain, **arguments)
         return
     # as Adam's: no memory of the mean, and no correction, since 1 − β^∞ = 1

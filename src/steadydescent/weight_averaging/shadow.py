@@ -1,6 +1,4 @@
-"""A running average of weights as a dictionary beside the model: `register`, `update`,
-`apply_shadow`, `restore`.
-"""
+"""A running average of weights as tensors beside the model, put into it for evaluation."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,14 +24,14 @@ from steadydescent.weight_averaging.snapshots import Snapshot, put
 
 
 class Shadow:
-    """The average in zh-ema's form: shadow weights by name, put into the model for evaluation, then
-    taken out again.
+    """The average in zh-ema's form: shadow weights by name, beside the model.
 
-    Against zh-ema's class: buffers are covered (batch-norm statistics there stay those of the last
-    weights), and frozen parameters, whose average is their value; nothing is aliased, so training
-    while the shadow is applied corrupts neither shadow nor kept weights; a verb out of its order is
-    refused instead of losing the trained weights. It holds no second module, only tensors; for one
-    that can be called, see `EMA`.
+    They are put into the model for evaluation, then taken out again. Against zh-ema's class:
+    buffers are covered (batch-norm statistics there stay those of the last weights), and frozen
+    parameters, whose average is their value; nothing is aliased, so training while the shadow is
+    applied corrupts neither shadow nor kept weights; a verb out of its order is refused instead of
+    losing the trained weights. It holds no second module, only tensors; for one that can be called,
+    see `EMA`.
 
     Args:
         model: the module whose weights are averaged; it must keep its names and shapes.
@@ -87,12 +85,12 @@ class Shadow:
                 by name.
         """
         self._refuse_if_applied("register")
-        found = held(self.model)
-        refuse_unready(found.state, "the model")
-        self._averaged = averaged_names(found, self._average_buffers)
+        contents = held(self.model)
+        refuse_unready(contents.state, "the model")
+        self._averaged = averaged_names(contents, self._average_buffers)
         self.shadow = {
             name: copy_as(tensor, self._dtype_of(name, tensor))
-            for name, tensor in found.state.items()
+            for name, tensor in contents.state.items()
         }
         self.updates = 0
 
@@ -106,9 +104,8 @@ class Shadow:
         """
         self._refuse_if_applied("update")
         self._refuse_if_unregistered()
-        mix_in(
-            self.shadow, self._fitting(), weight_at(self.mixing, self.updates + 1), self._averaged
-        )
+        weights, share = self._fitting(), weight_at(self.mixing, self.updates + 1)
+        mix_in(self.shadow, weights, share, self._averaged)
         self.updates += 1
 
     def apply_shadow(self) -> None:
@@ -121,17 +118,16 @@ class Shadow:
         self._refuse_if_applied("apply_shadow")
         self._refuse_if_unregistered()
         self._fitting()
-        kept = Snapshot(self.model)
+        trained = Snapshot(self.model)
         try:
             put(self.model, self.shadow, self._averaged)
         except BaseException:
-            kept.restore()
+            trained.restore()
             raise
-        self._trained = kept
+        self._trained = trained
 
     def restore(self) -> None:
-        """Put the trained weights and all buffers back, bitwise, whatever happened to the model
-        meanwhile.
+        """Put the trained weights and all buffers back, bitwise, whatever the model went through.
 
         Each tensor is put back for itself, so that one that fails leaves no other averaged.
 
@@ -148,11 +144,10 @@ class Shadow:
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
-        """`apply_shadow` for the length of a `with` block, and `restore` after it, after an
-        exception too.
+        """`apply_shadow` for the length of a `with` block, and `restore` at its end.
 
-        A checkpoint saved in the block holds the averaged weights, while training goes on with its
-        own (opennmt-tf).
+        Also after an exception. A checkpoint saved in the block holds the averaged weights, while
+        training goes on with its own (opennmt-tf).
         """
         self.apply_shadow()
         try:
@@ -161,9 +156,7 @@ class Shadow:
             self.restore()
 
     def state_dict(self) -> dict[str, Any]:
-        """The shadow weights, in memory of their own, and the number of updates; not the model, nor
-        the decay.
-        """
+        """Copies of the shadow weights, and the number of updates; not the model, nor the decay."""
         return {"updates": self.updates, "shadow": copied(self.shadow)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -179,13 +172,13 @@ class Shadow:
             keys = sorted(state) if isinstance(state, Mapping) else state
             raise ValueError(f"the state of a Shadow must hold 'shadow' and 'updates', got {keys}")
         updates = check_count(state["updates"], "updates", least=0)
-        found = held(self.model)
-        weights = found.state
+        contents = held(self.model)
+        weights = contents.state
         saved = {
             name: placed_like(tensor, weights.get(name)) for name, tensor in state["shadow"].items()
         }
         if saved:  # empty before `register`
-            check_alike(saved, weights, ("the saved shadow", "the model"), ties=({}, found.ties))
+            check_alike(saved, weights, ("the saved shadow", "the model"), ties=({}, contents.ties))
         self.shadow = {
             name: copy_as(tensor, self._dtype_of(name, weights[name]), weights[name].device)
             for name, tensor in saved.items()
@@ -194,14 +187,14 @@ class Shadow:
 
     def _fitting(self) -> Tensors:
         """The model's tensors, if they are those of the shadow."""
-        found = held(self.model)
-        check_alike(self.shadow, found.state, ("the shadow", "the model"), ties=({}, found.ties))
-        return found.state
+        contents = held(self.model)
+        check_alike(
+            self.shadow, contents.state, ("the shadow", "the model"), ties=({}, contents.ties)
+        )
+        return contents.state
 
     def _dtype_of(self, name: str, tensor: Tensor) -> torch.dtype:
-        """That of the average; what is copied as it is, such as the scales of a quantised layer,
-        keeps its own.
-        """
+        """That of the average; what is copied, as a quantised layer's scales, keeps its own."""
         return kept_dtype(tensor) if name in self._averaged else tensor.dtype
 
     def _refuse_if_applied(self, verb: str) -> None:
