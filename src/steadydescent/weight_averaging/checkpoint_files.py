@@ -117,8 +117,7 @@ def _no_nonsense(path: Path, what: str) -> Iterator[None]:
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write nested content to a file that appears whole: beside its target, flushed to disk,
-    renamed.
+    """Write nested content to a file that appears whole or not at all.
 
     Tensors that are spread over processes are gathered: all processes must call this, the first of
     them writes, and the others wait for it. Should it fail, all raise.
