@@ -60,7 +60,8 @@ def test_row_names_a_source_a_place_and_a_test_that_there_are(row):
     assert set(re.findall(r"`([^`]+)`", source)) <= bibliography() and "`" in source
     module, *path = where.strip("`").split(".")
     for part in list(path):  # as long as it is a module
-        if (ROOT / "src/steadydescent" / module.replace(".", "/") / f"{part}.py").exists():
+        place = ROOT / "src/steadydescent" / module.replace(".", "/") / part
+        if place.is_dir() or place.with_suffix(".py").exists():
             module = f"{module}.{path.pop(0)}"
     reduce(getattr, path, importlib.import_module(f"steadydescent.{module}"))
     file, name = test.strip("`").split("::")
@@ -108,7 +109,10 @@ def public(module: str) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("module", [*TECHNIQUES, "surfaces", "noisy_quadratic", "tasks"])
+@pytest.mark.parametrize(
+    "module",
+    [*TECHNIQUES, *(f"engine.tasks.{name}" for name in ("surfaces", "noisy_quadratic", "task"))],
+)
 def test_every_public_technique_shows_an_example_that_runs(module):
     lacking = [name for name, it in public(module).items() if ">>>" not in (it.__doc__ or "")]
     assert public(module) and lacking == []
