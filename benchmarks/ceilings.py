@@ -136,7 +136,7 @@ def product_ceiling(task: str, device: str, settings: Settings) -> list[dict[str
 
 @torch.no_grad()
 def step_against_products(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Time of an update of the whole stack with one EMA against that of its bare matrix products."""
+    """Time of an update of a whole stack with one EMA against that of its bare matrix products."""
     products, threads = products_of(task, device, settings), plan(task, device).threads
     with numerics(threads):
         way = better_way(products, device, threads, settings.seconds / 3)

@@ -169,7 +169,7 @@ def updates_in(receipts: set[Path]) -> int:
 
 
 def book(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """The book built on a clean tree against the same built again; in a copy, so that yours stays."""
+    """The book built on a clean tree against the same built again, both in a copy."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for pattern in MADE_FROM:

@@ -115,7 +115,7 @@ class Epochs(Sampler[int]):
 
 
 class DataLoaderLoop(Single):
-    """P0: DataLoader, nn.Module, torch.optim, an EMA over the state dict; one seed after another."""
+    """P0: DataLoader, nn.Module, torch.optim, EMA of the state dict; one seed after another."""
 
     def __init__(self, task: str, device: str) -> None:
         super().__init__(task, device)
@@ -154,7 +154,8 @@ class Choice:
     compiled: bool
 
     def __str__(self) -> str:
-        return f"{'compiled' if self.compiled else 'eager'}, {self.optimizer}, {threads_in_words(self.threads)}"
+        mode = "compiled" if self.compiled else "eager"
+        return f"{mode}, {self.optimizer}, {threads_in_words(self.threads)}"
 
 
 def threads_in_words(count: int) -> str:

@@ -50,7 +50,7 @@ HALF = ", bfloat16"
 
 
 def model(name: str, device: str) -> nn.Module:
-    """Many small tensors, a small Transformer; few large ones, a ResNet-18; or one of the extremes."""
+    """A small Transformer of many small tensors, a ResNet-18 of few large ones, or an extreme."""
     if name not in SHAPES and name != "resnet18":
         return initial_weights(name, 0).to(device)
     make = SHAPES.get(name) or partial(import_torchvision().models.resnet18, weights=None)

@@ -60,7 +60,7 @@ class Processes:
         return sum(work / took for work, took in self._ask(self.units))
 
     def _ask(self, order: int | str) -> list[Any]:
-        """The answer of each: work and seconds of so many updates, made all at once, or its loss."""
+        """Each one's answer: work and seconds of so many updates, made all at once, or its loss."""
         for line in self.lines:
             line.send(order)
         return [self._answer(line) for line in self.lines]

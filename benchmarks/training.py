@@ -45,7 +45,7 @@ class Settings:
     width: int = 0
 
     def updates_checked(self, task: str) -> int:
-        """Fewer where rounding soon shows: a whole background of one shade crosses a ReLU at once."""
+        """Fewer where rounding soon shows: a background of one shade crosses a ReLU at once."""
         return self.checked or {
             "mnist1d-mlp": 192,
             "fashion-mnist-cnn": 16,
@@ -130,7 +130,8 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
             ),
             entrant(names["P3"], Ensemble(task, device, width), threads=best),
         ]
-        ours = f"ours: {len(stacks)} at once, each {width} networks on {threads_in_words(1 if stacks[1:] else threads)}"
+        ours_on = threads_in_words(1 if stacks[1:] else threads)
+        ours = f"ours: {len(stacks)} at once, each {width} networks on {ours_on}"
         return compare(
             f"train {task}, one EMA",
             device,

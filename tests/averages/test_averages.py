@@ -104,7 +104,7 @@ def test_debiased_average_of_a_constant_is_the_constant(value, beta, steps):
 
 
 def test_debiasing_keeps_its_digits_near_one():
-    """1 − β^t in single precision is off by 3·10⁻⁴ at β = 0.9999, t = 2; through expm1 it is not."""
+    """1 − β^t in single precision is off by 3·10⁻⁴ at β = 0.9999, t = 2; by expm1 it is not."""
     exact = 1 - np.longdouble(0.9999) ** 2
     assert (1 / debias(torch.tensor(1.0), 0.9999, torch.tensor(2.0))).item() == pytest.approx(
         float(exact), rel=1e-6
@@ -114,7 +114,7 @@ def test_debiasing_keeps_its_digits_near_one():
 @pytest.mark.claim("ewa-bias-correction-early")
 @pytest.mark.parametrize(("beta", "steps"), [(0.5, 7), (0.9, 44), (0.98, 229), (0.999, 4613)])
 def test_correction_is_within_one_percent_after_its_early_steps(beta, steps):
-    """1/(1 − β^t) falls to 1 and is at most 1.01 from t = ln(0.01/1.01)/ln β on: about 4.6 windows."""
+    """1/(1 − β^t) falls to 1, and to 1.01 by t = ln(0.01/1.01)/ln β: about 4.6 windows."""
     factors = debias(torch.ones(steps + 50, dtype=torch.float64), beta, torch.arange(1, steps + 51))
     assert steps == math.ceil(math.log(0.01 / 1.01) / math.log(beta))
     assert (factors.diff() <= 0).all() and factors[-1] >= 1

@@ -164,7 +164,7 @@ def test_more_than_there_are_is_refused_by_class_and_the_generator_left_as_it_wa
     assert torch.equal(generator.get_state(), seeded(3).get_state())
 
 
-def test_of_ten_equal_classes_the_promised_counts_can_be_had_at_every_severity_and_no_more_at_the_last():
+def test_of_ten_equal_classes_the_promised_counts_can_be_had_and_at_the_last_severity_no_more():
     for each, most in ((1000, 2127), (2000, 4254)):
         shares = [
             prior_proportions(torch.full((10,), each), severity, torch.arange(10))

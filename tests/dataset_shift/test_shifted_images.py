@@ -58,7 +58,7 @@ def test_pictures_follow_from_their_generator_alone(knob):
 
 
 def exact(knob, severity):
-    """Pictures [B, 28, 28] in float64, the value of the knob, and what our corruption made of them."""
+    """Pictures [B, 28, 28] in float64, the knob's value, and what our corruption made of them."""
     after = corrupted(knob, severity).x.view(-1, 28, 28).double().numpy()
     return pictures().x.view(-1, 28, 28).double().numpy(), IMAGE_KNOBS[knob].values[severity], after
 

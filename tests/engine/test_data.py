@@ -67,7 +67,8 @@ def test_unusable_seeds_are_refused_with_a_sentence(source, seeds, error, senten
 
 
 def test_an_unknown_source_names_the_allowed_ones(tmp_path):
-    message = r"source 'mnist' is unknown; did you mean '.*'\? Known are \['mnist1d', 'fashion-mnist', 'names', 'gaussian-2'"
+    known = r"\['mnist1d', 'fashion-mnist', 'names', 'gaussian-2'"
+    message = rf"source 'mnist' is unknown; did you mean '.*'\? Known are {known}"
     with pytest.raises(ValueError, match=message):
         data.load("mnist", [0], tmp_path)
     with pytest.raises(ValueError, match=message):

@@ -408,7 +408,8 @@ def test_what_cannot_be_put_back_is_named_and_stops_nothing_else(name, where):
     model, optimizer = made()
     owner = model if where == "model" else optimizer
     owner.stubborn = Stubborn(a=1)
-    sentence = rf"restored could not put back {where}\.stubborn \(OSError: it is read-only\); all else is as it was"
+    reason = rf"{where}\.stubborn \(OSError: it is read-only\)"
+    sentence = rf"restored could not put back {reason}; all else is as it was"
     before = everything(model, optimizer)
 
     def disturbed():

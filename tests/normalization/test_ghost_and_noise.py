@@ -117,7 +117,7 @@ def test_noise_brings_back_shift_and_scale_that_batch_norm_took_away_within_its_
 
 
 def test_every_example_is_shaken_on_its_own_about_its_channels_shift():
-    """m is U(μ − r, μ + r), with μ ~ U(−n, n) by channel: variances n²/3 between and r²/3 within."""
+    """m is U(μ − r, μ + r), μ ~ U(−n, n) by channel: variances n²/3 between and r²/3 within."""
     layer, n, r = drawn(101, 499, seed=2), 0.5, 0.1
     z = torch.zeros(101, 499, dtype=torch.float64)
     z[0] = 1e-9  # so that only the shift is left

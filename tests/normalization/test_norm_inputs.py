@@ -286,7 +286,7 @@ def test_batches_of_every_form_give_the_statistics_of_their_examples(name, norm,
         (
             Two(),
             (X, X),
-            r"Two got the first part of a batch, a Tensor, and said: .*missing 1 .*; .*with forward",
+            "Two got the first part of a batch, a Tensor, and said: .*missing 1 .*; .*with forward",
         ),
         (network(), {"x": X}, "Sequential got the batch, a dict, and said: .*with forward"),
         (network(), Sample(X), "Sequential got the batch, a Sample, and said: .*with forward"),

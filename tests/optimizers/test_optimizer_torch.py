@@ -372,7 +372,8 @@ def test_users_own_keys_travel(facade):
 )
 def test_names_that_would_go_unheeded_are_refused_with_the_one_that_was_meant(facade, key, meant):
     value = (0.9, 0.99) if key == "betas" else 0.5
-    says = rf"{facade.__name__} has no \['{key}'\]; its hyper-parameters are .*; '{key}' may mean {meant}"
+    refusal = rf"{facade.__name__} has no \['{key}'\]"
+    says = rf"{refusal}; its hyper-parameters are .*; '{key}' may mean {meant}"
     with pytest.raises(ValueError, match=says):
         facade([{"params": parameters(), key: value}], 0.1)
     with pytest.raises(TypeError, match=says):

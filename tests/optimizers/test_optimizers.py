@@ -262,8 +262,8 @@ def test_full_batch_gradient_descent_on_a_quadratic_follows_the_closed_form(rate
 
 
 @pytest.mark.claim("momentum-correction-10-steps")
-def test_corrected_momentum_is_54_percent_longer_after_ten_steps_and_within_one_percent_only_at_step_44():
-    """Under a constant gradient the corrected step is 1/(1−β^t) times the uncorrected one; β = 0.9."""
+def test_corrected_momentum_is_54_percent_longer_after_ten_steps_and_1_percent_at_step_44():
+    """Under a constant gradient the corrected step is 1/(1−β^t) times the other; β = 0.9."""
     grads = torch.ones(101, 1, dtype=torch.float64)
     start = torch.ones(1, 1, dtype=torch.float64)
     steps = lambda name: (
@@ -276,7 +276,7 @@ def test_corrected_momentum_is_54_percent_longer_after_ten_steps_and_within_one_
 
 
 @pytest.mark.slip(4)
-def test_correction_by_one_minus_beta_to_the_t_is_unbiased_and_the_printed_square_only_at_step_two():
+def test_correction_by_one_minus_beta_to_the_t_is_unbiased_the_printed_square_only_at_step_two():
     """Under the constant gradient 1 a right average is 1 from the first step on."""
     theta, state, right, printed = (
         torch.zeros(1, dtype=torch.float64),

@@ -174,7 +174,7 @@ def test_noam_peaks_at_the_end_of_its_warm_up(d_model, warmup, scale):
 
 
 def test_noam_is_a_linear_warm_up_that_meets_the_inverse_square_root():
-    """The two branches meet at t = warmup, and from there on the warm-up's length no longer shows."""
+    """The two branches meet at t = warmup; from there on the warm-up's length no longer shows."""
     found, peak = noam(7, 11)(updates(53)), 1 / math.sqrt(7 * 11)
     np.testing.assert_allclose(found[:11], peak * warm_up(11)(updates(11)))
     np.testing.assert_allclose(found[10:], inverse_sqrt_step(k=7**-0.5)(updates(53)[10:]))

@@ -329,5 +329,6 @@ def test_plot_draws_the_factors_on_the_axes_it_is_given_or_on_its_own():
 
 
 def test_schedules_need_no_matplotlib():
-    code = "import sys, steadydescent.schedules as s; s.linear(3)(1); assert 'matplotlib' not in sys.modules"
+    check = "assert 'matplotlib' not in sys.modules"
+    code = f"import sys, steadydescent.schedules as s; s.linear(3)(1); {check}"
     subprocess.run([sys.executable, "-c", code], check=True)
