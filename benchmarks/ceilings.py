@@ -202,7 +202,7 @@ def bandwidth(device: str, settings: Settings) -> list[dict[str, Any]]:
             ),
             Local("copy", repeated(lambda: target.copy_(source), 2 * size), device),
         ]
-        found = compare(
+        comparison = compare(
             "update and EMA", device, "GB/s", contenders, settings.rounds, settings.seconds / 2
         )
-    return [{**line, "peer_name": "copy bandwidth"} for line in found]
+    return [{**line, "peer_name": "copy bandwidth"} for line in comparison]

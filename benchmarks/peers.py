@@ -70,12 +70,11 @@ class FusedAttention(Attention):
     """Attention by torch's fused kernel; the same numbers."""
 
     def forward(self, x: Tensor, context: Tensor, visible: Tensor) -> Tensor:
-        split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(
-            -3, -2
-        )  # [B, T, d] → [B, H, T, d/H]
+        # [B, T, d] → [B, H, T, d/H]
+        split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
         heads = (split(self.query(x)), split(self.key(context)), split(self.value(context)))
-        found = scaled_dot_product_attention(*heads, attn_mask=visible)
-        return self.out(found.transpose(-3, -2).flatten(-2))
+        attended = scaled_dot_product_attention(*heads, attn_mask=visible)
+        return self.out(attended.transpose(-3, -2).flatten(-2))
 
 
 class Single:
@@ -94,9 +93,9 @@ class Single:
         """Held-out loss of the last weights."""
         x, y = (tensor.to(self.device) for tensor in self.held_out.tensors)
         with torch.no_grad():
-            found = self.kind.loss(self.model.eval()(x), y).item()
+            value = self.kind.loss(self.model.eval()(x), y).item()
         self.model.train()
-        return found
+        return value
 
 
 class Epochs(Sampler[int]):
@@ -233,8 +232,9 @@ def recorded(loop: InMemoryLoop) -> Callable[[Tensor], None]:
 
 
 def choices(device: str, threads: tuple[int, ...]) -> list[Choice]:
-    """The single-model loops worth trying here. On a GPU, where graphs help either, also eager
-    ones.
+    """The single-model loops worth trying here.
+
+    On a GPU, where graphs help either, also eager ones.
     """
     if device == "cuda":
         return [
@@ -260,9 +260,8 @@ class Ensemble:
         loaded = data.load(self.kind.source, range(width), DATA)
         self.train, self.held_out = loaded.train, loaded.validation[:1, :HELD_OUT].to(device)
         self.pool, self.labels = loaded.pool.to(device), loaded.labels.to(device)
-        self.mean, self.std = (
-            t[:, None].to(device) for t in (loaded.mean, loaded.std)
-        )  # [R, 1, D or 1]
+        # [R, 1, D or 1]
+        self.mean, self.std = (t[:, None].to(device) for t in (loaded.mean, loaded.std))
         self.streams = [order(task, seed, self.train.shape[1]) for seed in range(width)]
         models = [initial_weights(task, seed).to(device).train() for seed in range(width)]
         self.parameters, self.buffers = stack_module_state(models)
@@ -274,9 +273,8 @@ class Ensemble:
     def _objective(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        fresh = {
-            name: buffer.clone() for name, buffer in buffers.items()
-        }  # batch norm writes into them
+        # batch norm writes into them
+        fresh = {name: buffer.clone() for name, buffer in buffers.items()}
         return self.kind.loss(functional_call(self.base, (parameters, fresh), (x,)), y), fresh
 
     def advance(self, updates: int) -> int:

@@ -71,11 +71,8 @@ def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Mod
     ours = EMA(network, BETA)
     timm = ModelEmaV3(network, decay=BETA, foreach=True)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(BETA), use_buffers=True)
-    whole = {
-        "min_value": BETA,
-        "update_after_step": 0,
-        "update_every": 1,
-    }  # no ramp, and every update counts
+    # no ramp, and every update counts
+    whole = {"min_value": BETA, "update_after_step": 0, "update_every": 1}
     lucid = EmaPytorch(network, beta=BETA, use_foreach=True, **whole)
     return {
         "ours": (ours.module, ours.update),
@@ -91,8 +88,8 @@ def ema_update(name: str, device: str, settings: Settings) -> list[dict[str, Any
     are compared.
     """
     network = model(name, device)
-    found = averagers(network)
-    for _, update in found.values():  # torch's and ema-pytorch's first update copies
+    averages = averagers(network)
+    for _, update in averages.values():  # torch's and ema-pytorch's first update copies
         update(network)
     for parameter in network.parameters():
         parameter.mul_(1.5)
@@ -105,7 +102,7 @@ def ema_update(name: str, device: str, settings: Settings) -> list[dict[str, Any
                 checked=CHECKED,
                 score=partial(magnitude, list(module.parameters())),
             )
-            for peer, (module, update) in found.items()
+            for peer, (module, update) in averages.items()
         ]
         return compare(
             f"EMA update, {name}",

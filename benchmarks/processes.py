@@ -67,14 +67,14 @@ class Processes:
 
     def _answer(self, line: Connection) -> Any:
         try:
-            found = line.recv()
+            answer = line.recv()
         except EOFError:
             raise RuntimeError(
                 f"a process of {self.name!r} died, perhaps for want of memory"
             ) from None
-        if isinstance(found, str):
-            raise RuntimeError(f"a process of {self.name!r} failed: {found}")
-        return found
+        if isinstance(answer, str):
+            raise RuntimeError(f"a process of {self.name!r} failed: {answer}")
+        return answer
 
     def close(self) -> None:
         """Let the processes go."""

@@ -20,8 +20,9 @@ FEWEST_FOR_ORDER_STATISTICS = 6
 
 
 class Contender(Protocol):
-    """What takes part in rounds. `loss` is that of the network that all contenders train alike,
-    None without one.
+    """What takes part in rounds.
+
+    `loss` is that of the network that all contenders train alike, None without one.
     """
 
     name: str
@@ -195,9 +196,9 @@ def compare(
     for contender in contenders:
         contender.prepare(seconds)
     rates = interleaved(contenders, rounds)
-    shown = {
-        name: [times / rate for rate in found] if times else found for name, found in rates.items()
-    }
+    shown = rates
+    if times:
+        shown = {name: [times / rate for rate in values] for name, values in rates.items()}
     ours, *peers = contenders
     return [
         row(

@@ -55,8 +55,9 @@ def test_window_undoes_the_decay_for_it(beta):
 @pytest.mark.slip(9)
 @pytest.mark.parametrize("beta", [0.5, 0.9, 0.98, 0.999])
 def test_window_counts_values_and_is_no_error(beta):
-    """uit-slides: V_t is near the truth "by 1/(1−β)". The error on a constant c is β^t·c, in c's
-    unit; it goes to 0.
+    """uit-slides: V_t is near the truth "by 1/(1−β)".
+
+    The error on a constant c is β^t·c, in c's unit; it goes to 0.
 
     1/(1−β) is the number of values that hold 1 − β^(1/(1−β)) of the weight: 75 % at β = 0.5, 63 %
     as β → 1.
@@ -294,15 +295,22 @@ def test_simple_average_of_every_precision_is_the_plain_mean_and_goes_on_from_it
     ]
     average = SimpleMovingAverage(length)
     for number, value in enumerate(values, start=1):
-        found = average.update(value.clone().requires_grad_())
+        average_value = average.update(value.clone().requires_grad_())
         expected = torch.stack(values[max(0, number - length) : number]).double().mean(0)
-        assert found.dtype == dtype and found.shape == shape and not found.requires_grad
+        assert (
+            average_value.dtype == dtype
+            and average_value.shape == shape
+            and not average_value.requires_grad
+        )
         torch.testing.assert_close(
-            found.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps
+            average_value.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps
         )
         resumed, whole = SimpleMovingAverage(length), SimpleMovingAverage(length)
         resumed.load_state_dict(average.state_dict()), whole.load_state_dict(average.state_dict())
-        assert torch.equal(resumed.value, found) and resumed.state_dict()["mean"].dtype == dtype
+        assert (
+            torch.equal(resumed.value, average_value)
+            and resumed.state_dict()["mean"].dtype == dtype
+        )
         assert torch.equal(resumed.update(value), whole.update(value))
 
 

@@ -31,12 +31,12 @@ def test_prior_shift_of_pictures_moves_the_classes_and_nothing_within_them(sever
 @pytest.mark.parametrize("severity", SHIFTS)
 def test_prior_shift_of_signals_moves_the_classes_and_nothing_within_them(severity):
     before = signals(count=6000)
-    found = moved(
+    moves = moved(
         before,
         shifted_prior(before.x, before.y, severity, classes=10, count=1276, generator=seeded()),
     )
-    assert found | {"p(x)": True} == MOVES["prior"]
-    assert found["p(x)"] or severity == 1  # there it moves too, but less than 1 276 signals show
+    assert moves | {"p(x)": True} == MOVES["prior"]
+    assert moves["p(x)"] or severity == 1  # there it moves too, but less than 1 276 signals show
 
 
 def test_classes_move_further_with_every_severity():

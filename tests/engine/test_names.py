@@ -53,9 +53,9 @@ def pinned():
 
 
 def test_pairs_are_real_names_and_their_translations():
-    found = set(name_pairs.pairs())
-    assert [pair for pair in KNOWN if pair not in found] == []
-    assert len(found) > 13_000
+    everything = set(name_pairs.pairs())
+    assert [pair for pair in KNOWN if pair not in everything] == []
+    assert len(everything) > 13_000
 
 
 def test_pairs_are_all_that_the_catalogues_translate_in_at_most_twenty_characters():
@@ -239,13 +239,13 @@ class Parrot(nn.Module):
 def test_translating_says_the_likeliest_letters_until_end_and_feeds_them_back():
     english, ukrainian = spelling.vocabularies()
     model, given = Parrot(), ["Kyiv", "a" * 20, "L"]
-    said = spelling.translate(model, given)
-    assert said == [
+    translations = spelling.translate(model, given)
+    assert translations == [
         ukrainian.decode([min(number, 98) for number in english.encode(name)]) for name in given
     ]
     last = model.fed[-1]
     assert last[:, 0].tolist() == [spelling.BEGIN] * 3
-    assert [ukrainian.decode(row) for row in last[:, 1:].tolist()] == said
+    assert [ukrainian.decode(row) for row in last[:, 1:].tolist()] == translations
     assert (model.fed[3][:, 4:] == spelling.PAD).all()  # nothing is fed before it was said
 
 
@@ -311,17 +311,17 @@ def test_no_two_sides_share_a_stem(loaded, seed):
     """Spelled out anew: letters only, one case, no accents; five letters of every word of four or
     more.
     """
-    found = {side: set() for side in ("train", "validation", "test")}
+    words = {side: set() for side in ("train", "validation", "test")}
     for side, rows in sides(loaded, seed).items():
         for row in rows.tolist():
             text = "".join(
                 c if c.isalpha() else " " for c in name_groups.folded(name_pairs.pairs()[row][0])
             )
-            found[side] |= {word[:5] for word in text.split() if len(word) >= 4} | {
+            words[side] |= {word[:5] for word in text.split() if len(word) >= 4} | {
                 text.replace(" ", "")
             }
-    assert [a & b for a, b in crossing(found, found)] == [set()] * 3
-    assert len(found["test"]) > 2_000
+    assert [a & b for a, b in crossing(words, words)] == [set()] * 3
+    assert len(words["test"]) > 2_000
 
 
 class Resemblance:
@@ -368,8 +368,9 @@ def levenshtein(a, b):
 
 
 def test_near_duplicates_do_not_cross(loaded):
-    """Within one edit on both sides: none. Within two: a handful of long names, such as Fukushima
-    and Tokushima.
+    """Within one edit on both sides: none.
+
+    Within two: a handful of long names, such as Fukushima and Tokushima.
     """
     assert [levenshtein(*pair) for pair in (("kitten", "sitting"), ("", "abc"), ("ab", "ba"))] == [
         3,
@@ -383,9 +384,8 @@ def test_near_duplicates_do_not_cross(loaded):
     ]
     assert within(edits=1, shortest=5) == [0, 0, 0]
     assert sum(within(edits=2, shortest=9)) <= 20
-    blind = torch.randperm(
-        len(name_pairs.pairs()), generator=torch.Generator().manual_seed(3)
-    )  # pairs, not groups
+    # pairs, not groups
+    blind = torch.randperm(len(name_pairs.pairs()), generator=torch.Generator().manual_seed(3))
     assert resemblance.count(blind[:2_000], blind[3_500:], edits=1, shortest=5) > 200
 
 

@@ -127,9 +127,8 @@ def test_every_round_closes_in_on_a_bowl():
 @pytest.mark.parametrize("worst", [math.nan, math.inf, -math.inf])
 def test_loss_that_is_not_finite_counts_as_the_worst(worst):
     def evaluate(rates):
-        return np.where(
-            rates > 1e-3, worst, -rates
-        )  # better towards the edge beyond which it diverges
+        # better towards the edge beyond which it diverges
+        return np.where(rates > 1e-3, worst, -rates)
 
     search = coarse_to_fine(evaluate, 1e-5, 1, 4, 9, rng(5))
     finite = search.rate[search.rate <= 1e-3]

@@ -61,9 +61,8 @@ def longest_fall(losses):
     return lengths.index(max(lengths)), max(lengths)
 
 
-@given(
-    st.lists(st.integers(0, 9000).map(lambda n: n / 1000), min_size=3, max_size=30)
-)  # no fall is rounding
+# no fall is rounding
+@given(st.lists(st.integers(0, 9000).map(lambda n: n / 1000), min_size=3, max_size=30))
 def test_valley_lies_half_way_along_the_longest_fall(losses):
     rates, (end, length) = ramp(1e-6, 1, len(losses)), longest_fall(losses)
     if length < 3:

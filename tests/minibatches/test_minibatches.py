@@ -244,8 +244,9 @@ def test_slides_five_thousand_minibatches_are_one_epoch():
 
 @pytest.mark.slip(3)
 def test_an_epoch_is_one_pass_over_all_examples_not_one_minibatch():
-    """uit-slides: one finished mini-batch is an epoch, N points make N epochs. N updates at n = 1
-    are one epoch.
+    """uit-slides: one finished mini-batch is an epoch, N points make N epochs.
+
+    N updates at n = 1 are one epoch.
     """
     examples = 101
     assert updates_per_epoch(examples, 1, drop_last=False) == examples

@@ -138,9 +138,8 @@ def test_batch_norm_works_by_minibatch_not_by_epoch():
         seen.append(norm.running_mean.clone())
     assert not torch.isclose(*outputs).any()
     assert not torch.isclose(seen[0], seen[1]).any() and not torch.isclose(seen[1], seen[2]).any()
-    whole = BatchNorm(3).double()(
-        torch.cat([first, second])
-    )  # an epoch at once is yet another thing
+    # an epoch at once is yet another thing
+    whole = BatchNorm(3).double()(torch.cat([first, second]))
     assert not torch.isclose(whole[0], outputs[0]).any()
 
 

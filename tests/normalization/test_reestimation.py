@@ -196,10 +196,10 @@ def test_a_stack_reestimates_by_the_mean_over_batches():
         name: buffer.expand(11, *buffer.shape).contiguous()
         for name, buffer in model.named_buffers()
     }
-    found, on_the_way = [], start
+    outputs, on_the_way = [], start
     for k, x in enumerate(data, start=1):
         with statistics_momentum(model, 1.0):
-            found.append(vmap(forward, in_dims=(0, 0, None))(vectors, start, x))
+            outputs.append(vmap(forward, in_dims=(0, 0, None))(vectors, start, x))
         with statistics_momentum(model, 1 / k):
             on_the_way = vmap(forward, in_dims=(0, 0, None))(vectors, on_the_way, x)
     assert model[1].momentum == 0.1
@@ -208,6 +208,6 @@ def test_a_stack_reestimates_by_the_mean_over_batches():
         reestimate(alone, [x + vectors[replica] for x in data])
         for name, buffer in alone.named_buffers():
             torch.testing.assert_close(
-                torch.stack([f[name][replica] for f in found]).mean(0), buffer
+                torch.stack([f[name][replica] for f in outputs]).mean(0), buffer
             )
             torch.testing.assert_close(on_the_way[name][replica], buffer)

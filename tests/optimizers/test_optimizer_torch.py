@@ -249,9 +249,8 @@ def test_torchs_own_inputs_give_what_torchs_class_gives_or_are_refused(cls):
         params = parameters()
         optimizer = ours[0](params, **copy.deepcopy(ours[1]))
         walk(optimizer, params, range(3))
-        assert_same(
-            params, theirs, rtol=1e-7, atol=1e-9
-        )  # a rate that is a float32 tensor is rounded
+        # a rate that is a float32 tensor is rounded
+        assert_same(params, theirs, rtol=1e-7, atol=1e-9)
     assert taken >= 3
 
 

@@ -129,8 +129,9 @@ def test_averaged_momentum_with_ten_times_the_rate_is_heavy_ball():
 
 
 def test_averaged_momentum_from_the_first_gradient_is_torchs_dampened_momentum():
-    """torch starts from v₁ = g₁: the average of a start v₀ = g₁. From zero, ours is behind by
-    β^t·g₁ at every step.
+    """torch starts from v₁ = g₁: the average of a start v₀ = g₁.
+
+    From zero, ours is behind by β^t·g₁ at every step.
     """
     grads, theta = gradients(), torch.nn.Parameter(torch.ones(SHAPE, dtype=torch.float64))
     twin = torch.optim.SGD([theta], 0.01, momentum=0.9, dampening=0.9)
@@ -184,8 +185,9 @@ def test_corrected_momentum_is_the_weighted_mean_of_all_gradients():
 
 
 def test_nesterov_is_the_look_ahead_form_seen_from_the_point_ahead():
-    """v ← μ·v − α·∇f(θ + μ·v), θ ← θ + v (sutskever2013importance); ours holds θ + μ·v. On f = ½·Σ
-    h·θ².
+    """v ← μ·v − α·∇f(θ + μ·v), θ ← θ + v (sutskever2013importance); ours holds θ + μ·v.
+
+    On f = ½·Σ h·θ².
     """
     h, lr, mu = torch.tensor([1.0, 0.3, 0.05], dtype=torch.float64), 0.2, 0.9
     theta, velocity = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
@@ -215,8 +217,9 @@ def test_adamw_without_weight_decay_is_adam():
 
 
 def test_weight_decay_is_the_gradient_of_the_l2_term_in_all_but_adamw():
-    """λ/2·‖θ‖² has the gradient λ·θ. AdamW's first step shrinks the weights by α·λ whatever the
-    gradient's size.
+    """λ/2·‖θ‖² has the gradient λ·θ.
+
+    AdamW's first step shrinks the weights by α·λ whatever the gradient's size.
     """
     theta, grad = torch.full((7,), 5.0, dtype=torch.float64), gradients(1, (7,))[0]
     for name in sorted(set(RULES) - {"adamw"}):
@@ -317,8 +320,9 @@ def adam_with_epsilon_inside(theta, grads, lr, beta1=0.9, beta2=0.999, eps=1e-8)
 def test_epsilon_inside_the_root_stops_gradients_that_epsilon_outside_lets_through(
     size, outside, inside
 ):
-    """The first step over α: |g|/(|g| + ε) against |g|/√(g² + ε), ε = 1e-8. Half of it is left at ε
-    and at √ε.
+    """The first step over α: |g|/(|g| + ε) against |g|/√(g² + ε), ε = 1e-8.
+
+    Half of it is left at ε and at √ε.
     """
     theta, grads = (
         torch.zeros(3, dtype=torch.float64),

@@ -130,9 +130,8 @@ def test_tail_mean_equals_torchs_swa(use_buffers):
     ours = EMA(model, TailMean(start=101), average_buffers=use_buffers)
     theirs = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn(), use_buffers=use_buffers)
     for name, buffer in theirs.module.named_buffers():
-        if (
-            use_buffers and not buffer.is_floating_point()
-        ):  # torch's mean of integers stops with an error
+        # torch's mean of integers stops with an error
+        if use_buffers and not buffer.is_floating_point():
             parent, _, leaf = name.rpartition(".")
             theirs.module.get_submodule(parent).register_buffer(leaf, None)
     counters = ours.module[1].num_batches_tracked
