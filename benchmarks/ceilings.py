@@ -1,5 +1,6 @@
-"""What this machine can do at most: a large product, the step's bare matrix products, a copy; and
-our share of it.
+"""What this machine can do at most: a large product, the step's bare matrix products, a copy.
+
+And our share of it.
 
 Axes: R replicas, B batch, P parameters.
 """

@@ -128,8 +128,9 @@ def sweep_share(device: str, settings: Settings) -> list[dict[str, Any]]:
 
 
 def reproduce(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """`steady reproduce --profile smoke`, book and all, when it is done already; the run before may
-    have to train.
+    """`steady reproduce --profile smoke`, book and all, when it is done already.
+
+    The run before may have to train.
     """
     command = (
         str(Path(sys.executable).with_name("steady")),

@@ -144,8 +144,9 @@ class DataLoaderLoop(Single):
 
 @dataclass(frozen=True)
 class Choice:
-    """How a single-model loop is run; `optimizer` is foreach or fused, `compiled` the network and
-    its gradients.
+    """How a single-model loop is run.
+
+    `optimizer` is foreach or fused, `compiled` the network and its gradients.
     """
 
     threads: int
@@ -163,8 +164,9 @@ def threads_in_words(count: int) -> str:
 
 
 class InMemoryLoop(Single):
-    """P1: data on the device, compiled or eager, foreach or fused SGD, EMA by one lerp; on a GPU
-    one CUDA graph.
+    """P1: data on the device, compiled or eager, foreach or fused SGD, EMA by one lerp.
+
+    On a GPU one CUDA graph.
     """
 
     def __init__(self, task: str, device: str, choice: Choice, seed: int = 0) -> None:
@@ -204,8 +206,9 @@ def floating(module: nn.Module) -> list[Tensor]:
 
 
 def recorded(loop: InMemoryLoop) -> Callable[[Tensor], None]:
-    """The loop's update as one CUDA graph that is replayed; weights, statistics and momentum start
-    as they were.
+    """The loop's update as one CUDA graph that is replayed.
+
+    Weights, statistics and momentum start as they were.
     """
     rows = torch.zeros(BATCH, dtype=torch.int64, device=loop.device)
     kept = [tensor.clone() for tensor in loop.moving]

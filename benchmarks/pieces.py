@@ -84,8 +84,9 @@ def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Mod
 
 @torch.no_grad()
 def ema_update(name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Updates of the average a second; after the same updates the averages' mean absolute weights
-    are compared.
+    """Updates of the average a second.
+
+    After the same updates the averages' mean absolute weights are compared.
     """
     network = model(name, device)
     averages = averagers(network)
@@ -155,8 +156,9 @@ def _raced(
     settings: Settings,
     tolerance: float,
 ) -> list[dict[str, Any]]:
-    """Steps on fixed gradients by our class and by torch's with each peer's arguments; weights are
-    compared after.
+    """Steps on fixed gradients by our class and by torch's with each peer's arguments.
+
+    Weights are compared after.
     """
     ours, torchs, _ = MORE_OPTIMIZERS[rule]
     generator = torch.Generator(device).manual_seed(0)

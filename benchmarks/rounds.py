@@ -96,8 +96,9 @@ def finish(device: str) -> None:
 
 
 def units_in(seconds: float, took: Callable[[int], float]) -> int:
-    """How many units of work fill so many seconds; `took(n)` makes n of them and says how long that
-    took.
+    """How many units of work fill so many seconds.
+
+    `took(n)` makes n of them and says how long that took.
 
     >>> units_in(1.0, lambda units: 0.01 * units)
     100
@@ -220,8 +221,9 @@ def compare(
 
 
 def agree(ours: float | None, theirs: float | None, tolerance: float) -> bool | None:
-    """Whether two losses differ by at most a share `tolerance` of theirs; None where there is
-    nothing to compare.
+    """Whether two losses differ by at most a share `tolerance` of theirs.
+
+    None where there is nothing to compare.
     """
     if ours is None or theirs is None:
         return None

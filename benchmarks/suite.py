@@ -142,8 +142,9 @@ def brief(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def save(
     rows: Sequence[dict[str, Any]], device: str, minutes: float, folder: Path = PUBLISHED
 ) -> Path:
-    """Keep rows with a receipt in `bench-<device>.json`; cases that were measured earlier and not
-    now stay there.
+    """Keep rows with a receipt in `bench-<device>.json`.
+
+    Cases that were measured earlier and not now stay there.
     """
     name, now = f"bench-{device}.json", {row["case"] for row in rows}
     parts = published.parsed(name, folder, otherwise=[])

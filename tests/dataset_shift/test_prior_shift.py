@@ -1,5 +1,6 @@
-"""Prior shift: the classes' shares move, nothing within a class does; counts and rows against
-fractions.
+"""Prior shift: the classes' shares move, nothing within a class does.
+
+Counts and rows against fractions.
 """
 
 from fractions import Fraction
@@ -129,8 +130,9 @@ def test_rows_are_different_examples_of_the_classes_asked_for(weights, count, se
 
 
 def test_every_example_of_a_class_is_as_likely_to_be_taken():
-    """Class 1 has 10 examples, 3 are taken, 1 000 times: each 300 times give or take 14.5; 4
-    standard errors.
+    """Class 1 has 10 examples, 3 are taken, 1 000 times: each 300 times give or take 14.5.
+
+    4 standard errors.
     """
     labels, shares = torch.tensor([0] * 7 + [1] * 10), torch.tensor([0.4, 0.6])
     taken = torch.cat(

@@ -1,5 +1,6 @@
-"""Any data set, and MNIST-1D: same seed, same bytes; the package's own draws; nothing damaged is
-used.
+"""Any data set, and MNIST-1D: same seed, same bytes; the package's own draws.
+
+Nothing damaged is used.
 """
 
 import random

@@ -80,8 +80,9 @@ def _put(folder, contents, zipped=False):
 
 @pytest.fixture
 def sources(monkeypatch, tmp_path, tiny):
-    """Sources that touch nothing outside: put names into ``serving`` to let them serve; ``asked``
-    says who was.
+    """Sources that touch nothing outside: put names into ``serving`` to let them serve.
+
+    ``asked`` says who was.
     """
     state = SimpleNamespace(
         serving=set(), asked=[], root=tmp_path / "root", package=tmp_path / "package"

@@ -59,8 +59,9 @@ def test_pairs_are_real_names_and_their_translations():
 
 
 def test_pairs_are_all_that_the_catalogues_translate_in_at_most_twenty_characters():
-    """Oracle: the catalogues' own tables, entry by entry; the code asks for the translation of each
-    name instead.
+    """Oracle: the catalogues' own tables, entry by entry.
+
+    The code asks for the translation of each name instead.
     """
     tables = [
         gettext.translation(d, pycountry.LOCALES_DIR, ["uk"])._catalog for d in name_pairs.DATABASES
@@ -308,8 +309,9 @@ def crossing(one, other):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_two_sides_share_a_stem(loaded, seed):
-    """Spelled out anew: letters only, one case, no accents; five letters of every word of four or
-    more.
+    """Spelled out anew: letters only, one case, no accents.
+
+    Five letters of every word of four or more.
     """
     words = {side: set() for side in ("train", "validation", "test")}
     for side, rows in sides(loaded, seed).items():

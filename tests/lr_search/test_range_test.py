@@ -1,5 +1,6 @@
-"""The range test against a quadratic's closed form; what it does to a model and its optimiser is
-undone.
+"""The range test against a quadratic's closed form.
+
+What it does to a model and its optimiser is undone.
 """
 
 import math

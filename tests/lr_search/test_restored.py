@@ -105,8 +105,9 @@ def forget(parameter):
 
 
 def hooks_of(tensor):
-    """Which functions are called, in order, on the way back; the dict that holds them is torch's
-    own.
+    """Which functions are called, in order, on the way back.
+
+    The dict that holds them is torch's own.
     """
     both = (tensor._backward_hooks, tensor._post_accumulate_grad_hooks)
     return [None if hooks is None else (id(hooks), list(hooks.values())) for hooks in both]

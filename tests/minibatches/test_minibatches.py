@@ -109,8 +109,9 @@ def test_any_split_of_takes_gives_the_same_stream_with_replacement(size, seed, p
 
 
 def test_draws_with_replacement_are_uniform_and_independent():
-    """Pairs of successive draws from 5 examples: each of 25 pairs equally often, repeats too; 4.5
-    standard errors.
+    """Pairs of successive draws from 5 examples: each of 25 pairs equally often, repeats too.
+
+    4.5 standard errors.
     """
     draws = IndexStream(5, 2, seed=1, replacement=True).take(25_000)
     counts = (draws[:, 0] * 5 + draws[:, 1]).bincount(minlength=25)

@@ -1,5 +1,6 @@
-"""Batch norm over every precision, size, layout and device, beside torch's class; and in torch's
-own tools.
+"""Batch norm over every precision, size, layout and device, beside torch's class.
+
+And in torch's own tools.
 """
 
 import copy

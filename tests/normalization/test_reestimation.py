@@ -1,5 +1,6 @@
-"""Batch norm's statistics estimated afresh: torch's `update_bn`, the data's own moments; nothing
-else changes.
+"""Batch norm's statistics estimated afresh: torch's `update_bn`, the data's own moments.
+
+Nothing else changes.
 """
 
 import copy
@@ -27,8 +28,9 @@ def network(norm=nn.BatchNorm1d):
 
 
 def batches():
-    """Minibatches whose means and spreads differ from one to the next; the last is smaller and
-    counts alike.
+    """Minibatches whose means and spreads differ from one to the next.
+
+    The last is smaller and counts alike.
     """
     return [normal(size, 5, seed=k) * (1 + k) + k for k, size in enumerate((13, 13, 13, 7))]
 

@@ -200,8 +200,9 @@ def test_states_that_were_saved_before_they_had_torchs_names_are_still_taken(nam
 
 
 def tables():
-    """torch's table of optimisers, each with inputs; its module wants `expecttest`, of which tables
-    need nothing.
+    """torch's table of optimisers, each with inputs.
+
+    Its module wants `expecttest`, of which tables need nothing.
     """
     if "expecttest" not in sys.modules:
         stand_in = types.ModuleType("expecttest")
@@ -211,8 +212,9 @@ def tables():
 
 
 def translated(cls, given):
-    """Facade and arguments that do what torch's class does with these arguments; None where no rule
-    here does.
+    """Facade and arguments that do what torch's class does with these arguments.
+
+    None where no rule here does.
     """
     given = {key: value for key, value in given.items() if value is not None and value is not False}
     flat = {key: value for key, value in given.items() if key in ("lr", "eps", "weight_decay")}

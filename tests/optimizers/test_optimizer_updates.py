@@ -105,8 +105,9 @@ def test_the_default_device_need_not_be_that_of_the_weights(facade):
 
 @every_facade
 def test_autograd_sees_the_update(facade):
-    """A backward pass through weights that have changed since is refused; after torch's fused step
-    it would run.
+    """A backward pass through weights that have changed since is refused.
+
+    After torch's fused step it would run.
     """
     params = parameters()
     loss = (params[0] ** 2).sum()

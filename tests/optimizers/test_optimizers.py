@@ -1,5 +1,6 @@
-"""Update rules against torch's own classes, step by step over hundreds of steps with odd shapes;
-reductions; slips.
+"""Update rules against torch's own classes, step by step over hundreds of steps with odd shapes.
+
+Reductions; slips.
 """
 
 import inspect
@@ -122,8 +123,9 @@ def test_a_rule_changes_none_of_its_inputs(name):
 
 
 def test_averaged_momentum_with_ten_times_the_rate_is_heavy_ball():
-    """uit-slides average the gradient, v ← β·v + (1−β)·g; at the rate α/(1−β) that is torch's heavy
-    ball.
+    """uit-slides average the gradient, v ← β·v + (1−β)·g.
+
+    At the rate α/(1−β) that is torch's heavy ball.
     """
     torch.testing.assert_close(follow("averaged-momentum", 0.1), follow("momentum", 0.01), **EXACT)
 

@@ -128,8 +128,9 @@ def test_peaks_of_the_tutorials_images(scale, peak):
     ("d_model", "scale", "floored"), [(4, 2, 71), (768, 2, 991), (768, 6, 330)]
 )
 def test_how_long_the_floor_acts_during_warm_up(d_model, scale, floored):
-    """As long as t < 1e−4·√d·warmup^(3/2)/scale = 71.6, 991.5, 330.5; at d = 4 update 72 is the
-    first above it.
+    """As long as t < 1e−4·√d·warmup^(3/2)/scale = 71.6, 991.5, 330.5.
+
+    At d = 4 update 72 is the first above it.
     """
     schedule = noam(d_model, WARMUP, scale)
     raised = schedule.wrapped(floor=SMALLEST)(updates(WARMUP)) > schedule(updates(WARMUP))
@@ -164,8 +165,9 @@ def test_a_longer_step_stretches_warm_up_and_decay_alike():
 
 @given(d_model=st.integers(1, 1024), warmup=st.integers(1, 500), scale=st.floats(0.1, 10))
 def test_noam_peaks_at_the_end_of_its_warm_up(d_model, warmup, scale):
-    """The peak is scale/√(d·warmup) at t = warmup; the rates rise strictly before it and fall
-    strictly after it.
+    """The peak is scale/√(d·warmup) at t = warmup.
+
+    The rates rise strictly before it and fall strictly after it.
     """
     factors = noam(d_model, warmup, scale)(updates(2 * warmup + 1))
     assert factors.argmax() + 1 == warmup

@@ -1,5 +1,6 @@
-"""Schedules give torch's own rates, at every update of a run; worked numbers, laws, and how
-schedules compose.
+"""Schedules give torch's own rates, at every update of a run.
+
+Worked numbers, laws, and how schedules compose.
 """
 
 import dataclasses
@@ -125,8 +126,9 @@ def test_exponential_decay_is_torchs_times_one_more_base():
 
 @pytest.mark.parametrize("name", EVERY)
 def test_lambda_lr_hands_every_update_its_own_factor(name):
-    """LambdaLR counts from 0, the schedule from 1; the rates stay plain floats, which checkpoints
-    can hold.
+    """LambdaLR counts from 0, the schedule from 1.
+
+    The rates stay plain floats, which checkpoints can hold.
     """
     schedule = EVERY[name]
     theirs = torch_rates(lambda o: lr_scheduler.LambdaLR(o, schedule.for_lambda_lr()), 0.3, 53)
@@ -265,8 +267,9 @@ def test_ramp_rises_by_one_ratio_from_low_to_high(low, high, total):
 
 @given(first=st.integers(1, 9), epoch=st.integers(1, 13))
 def test_the_two_readings_of_times_e_to_the_minus_one(first, epoch):
-    """Before epoch n neither acts; in epoch n they agree; then (a) stays and (b) falls by e⁻¹ in
-    every epoch.
+    """Before epoch n neither acts; in epoch n they agree.
+
+    Then (a) stays and (b) falls by e⁻¹ in every epoch.
     """
     once, every = (
         schedules.exp_drop(first, reading, epoch)(updates(12 * epoch)) for reading in (False, True)

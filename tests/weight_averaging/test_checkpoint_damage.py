@@ -1,5 +1,6 @@
-"""Damage, enumerated: every byte cut, every bit flipped, and nonsense under right sums; the path is
-always named.
+"""Damage, enumerated: every byte cut, every bit flipped, and nonsense under right sums.
+
+The path is always named.
 """
 
 import hashlib

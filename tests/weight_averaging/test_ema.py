@@ -1,5 +1,6 @@
-"""EMA as a module: held to timm, torch and ema_pytorch over hundreds of steps; which average it
-keeps.
+"""EMA as a module: held to timm, torch and ema_pytorch over hundreds of steps.
+
+Which average it keeps.
 """
 
 from copy import deepcopy
@@ -153,8 +154,9 @@ def test_tail_mean_equals_torchs_swa(use_buffers):
 
 
 def test_fixed_decay_equals_ema_pytorch_without_its_ramp():
-    """`min_value=beta` takes the ramp away; the first `update` copies θ_0; β is rounded to single
-    precision: 31/32.
+    """`min_value=beta` takes the ramp away; the first `update` copies θ_0.
+
+    Β is rounded to single precision: 31/32.
     """
     reference = pytest.importorskip("ema_pytorch").EMA
     model = network()

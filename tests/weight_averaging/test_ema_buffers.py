@@ -1,5 +1,6 @@
-"""What has no mean is not averaged: by `EMA`, by `Shadow`, and by the mean of files; buffers of
-every kind.
+"""What has no mean is not averaged: by `EMA`, by `Shadow`, and by the mean of files.
+
+Buffers of every kind.
 """
 
 import copy
