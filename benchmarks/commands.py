@@ -1,6 +1,4 @@
-"""What surrounds the training: imports, the store and journal of a sweep, a run with nothing to do,
-the book.
-"""
+"""What surrounds the training: imports, a sweep's store and journal, an idle run, the book."""
 
 import os
 import shutil

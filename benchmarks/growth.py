@@ -1,5 +1,6 @@
-"""How time and memory grow with replicas, parameters, networks and workers: a few minutes, one file
-of rows.
+"""How time and memory grow with replicas, parameters, networks and workers.
+
+It takes a few minutes and writes one file of rows.
 
     python benchmarks/growth.py                # → results/published/growth-cpu.json, drawn by the
     chapter on growth python benchmarks/growth.py --compile      # the stack's step compiled at
@@ -77,9 +78,7 @@ def networks(count: int, steps: int, task: str = TASK) -> list[Run]:
 
 
 def wide(hidden: int) -> str:
-    """The name of a task like `mnist1d-mlp` with other hidden layers, known in this process from
-    now on.
-    """
+    """The name of a task like `mnist1d-mlp` with other hidden layers, known in this process."""
     name = f"mnist1d-mlp-{hidden}"
     TASKS[name] = Task("mnist1d", partial(mlp, 40, hidden, hidden, 10), "none")
     return name
@@ -95,8 +94,9 @@ def peak(device: str) -> float:
 
 
 def point(replicas: int, hidden: int, device: str, seconds: float, compile: bool) -> dict[str, Any]:
-    """Seconds an update of a stack, and the memory it needs above that of a process with the
-    library loaded.
+    """Seconds an update of a stack, and the memory it needs.
+
+    The memory is that above a process with the library loaded.
     """
     task = wide(hidden)
     base = psutil.Process().memory_info().rss / 2**20 if device == "cpu" else 0.0
@@ -136,8 +136,9 @@ def alone(**settings: Any) -> dict[str, Any]:
 
 
 def swept(stacks: int, device: str, root: Path) -> tuple[float, Store]:
-    """Seconds of a whole sweep of so many stacks at the planned width, data, evaluation and store
-    included.
+    """Seconds of a whole sweep of so many stacks at the planned width.
+
+    Data, evaluation and store are included.
     """
     store, width = Store(root / str(stacks)), stack_plans()[device][TASK].width
     runs = networks(stacks * width, SWEEP_STEPS)
@@ -193,8 +194,9 @@ def cache_mib() -> float | None:
 
 
 def more_workers(device: str) -> Iterator[dict[str, Any]]:
-    """The same sweep on more and more workers, one thread each (on GPUs one GPU each), up to twice
-    the cores.
+    """The same sweep on more and more workers, up to twice the cores.
+
+    One thread each; on GPUs one GPU each.
     """
     from dask.system import CPU_COUNT
     from distributed import Client

@@ -1,5 +1,6 @@
-"""Training with one EMA: the engine against the loops people write, P0 to P3, in replica-updates a
-second.
+"""Training with one EMA: the engine against P0 to P3, the loops people write.
+
+In replica-updates a second.
 """
 
 import os

@@ -40,9 +40,7 @@ def test_signals_move_further_with_every_severity(knob):
 
 @pytest.mark.parametrize("knob", ["iid-noise", "correlated-noise", "scale", "shear"])
 def test_draws_are_paired_signals_depend_on_a_knob_along_a_straight_line(knob):
-    """x = a + value·b, a and b made of the same random numbers at every value: so are all
-    differences proportional.
-    """
+    """x = a + value·b with the same a and b at every value: all differences are proportional."""
     values = SIGNAL_KNOBS[knob].values
     drawn = [signals(knob, severity, count=200).x.double() for severity in range(6)]
     slopes = [(drawn[severity] - drawn[0]) / (values[severity] - values[0]) for severity in SHIFTS]

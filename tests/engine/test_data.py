@@ -28,9 +28,7 @@ FIRST_SIGNAL = [0.17671420, 0.00135305, 0.15476199, 0.03200209, -0.34129894]
 
 @pytest.fixture
 def small(monkeypatch):
-    """MNIST-1D with few examples and no helper processes, so that a test takes a fraction of a
-    second.
-    """
+    """MNIST-1D with few examples and no helper processes: a test takes a fraction of a second."""
     monkeypatch.setattr(mnist1d, "COUNTS", SMALL)
     monkeypatch.setattr(mnist1d.os, "cpu_count", lambda: 1)
 

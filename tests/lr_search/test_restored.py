@@ -1,5 +1,4 @@
-"""Whatever a range test can do to a model, an optimiser and the random states is undone, object by
-object, bit by bit.
+"""Whatever a range test does to model, optimiser and random states is undone, bit by bit.
 
 `DISTURBANCES` is the table of what can be disturbed; each is tried alone and in company of one that
 cannot be undone.
@@ -114,9 +113,7 @@ def hooks_of(tensor):
 
 
 def fingerprint(value, seen=None):
-    """Identity, type and bits of a thing and of all that it holds: what `restored` promises to
-    leave alone.
-    """
+    """Identity, type and bits of a thing and of all in it, which `restored` leaves alone."""
     seen = {} if seen is None else seen
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -346,9 +343,7 @@ def test_what_is_disturbed_inside_is_as_it_was_by_identity_and_bits(name):
 @pytest.mark.parametrize("lazy", [False, True], ids=["with a shape", "lazy"])
 @pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
 def test_no_hook_of_the_block_is_called_after_it_and_those_before_are(register, lazy):
-    """torch goes on calling a dict of hooks that it was once given, even where its attribute says
-    None.
-    """
+    """torch goes on calling a dict of hooks once given, even where its attribute says None."""
     torch.manual_seed(0)
     weights = []
     for hooked in (True, False):

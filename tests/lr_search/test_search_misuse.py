@@ -1,6 +1,4 @@
-"""Learning-rate search and averages in clumsy hands: every misuse is refused by a sentence that
-names it.
-"""
+"""Learning-rate search and averages in clumsy hands: a sentence names every misuse."""
 
 import math
 import re
@@ -71,9 +69,7 @@ def test_a_fall_above_rounding_is_a_descent_whatever_explodes_after_it(suggest):
 
 
 def test_valley_follows_the_fall_of_its_subsequence_not_one_elsewhere():
-    """Forty falls by rounding alone, then a rise and one true drop above them: the longest fall is
-    none.
-    """
+    """Forty falls by rounding alone, a rise, and one true drop above them: no longest fall."""
     losses = np.concatenate([1.0 - 1e-12 * np.arange(40), [5.0, 2.0]])
     with pytest.raises(ValueError, match="the loss never falls below 1 by more than rounding"):
         valley(ramp(1e-4, 1, 42), losses, 0.0)

@@ -22,9 +22,7 @@ def mlp(*widths):
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.parametrize("widths", [(40, 10), (40, 101, 10), (13, 101, 53, 3)])
 def test_bytes_kept_by_an_mlp_are_those_of_its_layers_inputs(widths, batch):
-    """Closed form: every linear layer keeps its input for its weight's gradient, ReLU shares the
-    storage: Σ n·d_l·4.
-    """
+    """Every linear layer keeps its input, and ReLU shares the storage: Σ n·d_l·4 bytes."""
     assert activation_bytes(mlp(*widths), torch.zeros(batch, widths[0])) == 4 * batch * sum(
         widths[:-1]
     )
@@ -43,9 +41,7 @@ class WithLoss(nn.Module):
 
 
 def test_loss_keeps_log_probabilities_and_labels():
-    """Cross-entropy keeps n·K log-probabilities and n labels of 8 bytes, and one number for the
-    batch.
-    """
+    """Cross-entropy keeps n·K log-probabilities, n labels of 8 bytes, and one number a batch."""
     kept = [
         activation_bytes(
             WithLoss(mlp(13, 53, 3)), torch.zeros(n, 13), torch.zeros(n, dtype=torch.int64)

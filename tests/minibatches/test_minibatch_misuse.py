@@ -1,6 +1,4 @@
-"""Minibatches in clumsy hands and behind workers: refusals by sentence, and resumption when batches
-are prefetched.
-"""
+"""Minibatches in clumsy hands and behind workers: refusals, and resuming with prefetching."""
 
 import hashlib
 import math
@@ -280,8 +278,9 @@ def test_loader_of_another_sampler_is_refused():
 
 
 def test_a_loader_with_its_own_generator_leaves_dropouts_numbers_alone():
-    """The other half of resuming bitwise: iter(DataLoader) draws from the global generator unless
-    it has its own.
+    """iter(DataLoader) draws from the global generator unless it has its own.
+
+    That is the other half of resuming bitwise.
     """
     torch.manual_seed(3)
     before = torch.get_rng_state()

@@ -1,6 +1,4 @@
-"""Ghost batch norm against batch norm part by part, noisy batch norm against a plain loop and its
-distributions.
-"""
+"""Ghost batch norm against parts, noisy batch norm against a loop and its distributions."""
 
 import numpy as np
 import pytest
@@ -23,9 +21,7 @@ from steadydescent.normalization import (
 
 @shapes
 def test_ghosts_are_batches_normalised_on_their_own(axes):
-    """Outputs, gradients, and running statistics that are the mean over parts, as of one batch norm
-    for each.
-    """
+    """Outputs, gradients and running statistics are those of a batch norm for each part."""
     ghost, *rest = SHAPES[axes]
     ghosts = as_trained(GhostBatchNorm(5, ghost, momentum=0.3))
     parts = [as_trained(BatchNorm(5, momentum=0.3)) for _ in range(4)]
@@ -99,8 +95,9 @@ def test_draws_of_zero_no_amplitude_and_inference_are_batch_norm():
 
 
 def test_noise_brings_back_shift_and_scale_that_batch_norm_took_away_within_its_amplitudes():
-    """Without spread a channel's mean moves by μ ~ U(−shift, shift) and its deviation by σ ~ U(1,
-    scale), each step.
+    """A channel's mean moves by U(−shift, shift), its deviation by U(1, scale), each step.
+
+    This is without spread.
     """
     layer, z = NoisyBatchNorm(997, shift=0.7, scale=1.9, spread=0.0).double(), normal(13, 997)
     normalised, random, moves = BatchNorm(997).double()(z), generator(2), []

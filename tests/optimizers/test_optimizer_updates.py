@@ -1,6 +1,4 @@
-"""The optimisers by torch's own functions: what the rules say, and the rules themselves where no
-function fits.
-"""
+"""The optimisers by torch's functions do what the rules say; where none fits, the rules do."""
 
 import copy
 

@@ -188,9 +188,7 @@ def test_ema_pytorchs_defaults_are_a_mixing_and_a_loop_that_updates_every_tenth_
 
 @pytest.mark.slip(13)
 def test_integer_buffers_are_copied_where_the_printed_class_truncates_an_average():
-    """After 17 updates with β = 0.75 its counter says 14, with the printed default β = 0.9999 it
-    says 0.
-    """
+    """After 17 updates the counter says 14 with β = 0.75, and 0 with the printed 0.9999."""
     model = network()
     printed, ours, default = (
         PrintedModelEmaV2(model, 0.75),

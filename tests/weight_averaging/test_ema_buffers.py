@@ -158,8 +158,9 @@ def test_spectral_norms_unit_vectors_stay_units_and_masks_stay_masks(tmp_path):
 
 
 def test_averages_of_spectrally_normalised_layers_have_no_larger_norm_than_the_model():
-    """Averaged unit vectors that turn are short, and the norm that they give, and weights are
-    divided by, too small.
+    """Averaged unit vectors that turn are short.
+
+    So the norm that they give, by which weights are divided, is too small.
     """
     torch.manual_seed(0)
     model = nn.Sequential(

@@ -14,8 +14,9 @@ from steadydescent.weight_averaging.named_tensors import live_tensors, mix_in, n
 
 
 class Odd(nn.Module):
-    """Tied weights, a module twice, absent ones, buffers within and without the state, one of them
-    under two names.
+    """Tied weights, a module twice, absent ones, buffers within and without the state.
+
+    One of the buffers has two names.
     """
 
     def __init__(self):
