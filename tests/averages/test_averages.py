@@ -150,10 +150,8 @@ def test_each_replica_averages_with_its_own_decay():
     """β of shape [R, 1], zero among them, gives each row what a number gives it alone."""
     betas = [0.0, 0.5, 0.98]
     stream = torch.randn(17, 3, 11, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    together, stacked = (
-        torch.zeros(3, 11, dtype=torch.float64),
-        torch.tensor(betas, dtype=torch.float64)[:, None],
-    )
+    together = torch.zeros(3, 11, dtype=torch.float64)
+    stacked = torch.tensor(betas, dtype=torch.float64)[:, None]
     for values in stream:
         together = ewa(together, values, stacked)
     corrected = debias(together, stacked, torch.tensor(17))

@@ -63,10 +63,8 @@ def noiseless(knob, severity, count=70):
 
 @pytest.mark.parametrize("severity", SHIFTS)
 def test_translation_moves_every_pattern_by_the_tables_points_and_nothing_else(severity):
-    (before, labels), (after, same) = (
-        noiseless("translation", 0),
-        noiseless("translation", severity),
-    )
+    before, labels = noiseless("translation", 0)
+    after, same = noiseless("translation", severity)
     assert np.array_equal(
         after, np.roll(before, SIGNAL_KNOBS["translation"].values[severity], axis=1)
     )

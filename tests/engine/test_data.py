@@ -108,11 +108,9 @@ def test_signals_are_those_of_the_packages_own_transform_bit_for_bit(change):
     from mnist1d.transform import transform
     from mnist1d.utils import ObjectView, set_seed
 
-    templates, arguments, labels = (
-        get_templates(),
-        ObjectView(mnist1d.ARGUMENTS | change),
-        np.repeat(range(10), 7),
-    )
+    templates = get_templates()
+    arguments = ObjectView(mnist1d.ARGUMENTS | change)
+    labels = np.repeat(range(10), 7)
     with mnist1d_signals._global_random_states_kept():
         set_seed(11)
         slow = [transform(templates["x"][label], templates["t"], arguments)[0] for label in labels]

@@ -334,9 +334,10 @@ class Resemblance:
 
     def count(self, one, other, edits, shortest):
         """An edit changes the counts of letters by at most 2: few pairs need the slow part."""
-        long = lambda rows: np.array(
-            [row for row in rows.tolist() if len(self.text[row][0]) >= shortest]
-        )
+
+        def long(rows):
+            return np.array([row for row in rows.tolist() if len(self.text[row][0]) >= shortest])
+
         total, other = 0, long(other)
         for row in long(one):
             apart = np.abs(self.bags[other] - self.bags[row]).sum(2, dtype=np.int64).max(1)
@@ -372,10 +373,13 @@ def test_near_duplicates_do_not_cross(loaded):
         2,
     ]
     resemblance, seed = Resemblance(), 1
-    within = lambda edits, shortest: [
-        resemblance.count(b, a, edits, shortest)
-        for a, b in crossing(sides(loaded, seed), sides(loaded, seed))
-    ]
+
+    def within(edits, shortest):
+        return [
+            resemblance.count(b, a, edits, shortest)
+            for a, b in crossing(sides(loaded, seed), sides(loaded, seed))
+        ]
+
     assert within(edits=1, shortest=5) == [0, 0, 0]
     assert sum(within(edits=2, shortest=9)) <= 20
     # pairs, not groups

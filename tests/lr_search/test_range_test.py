@@ -245,10 +245,8 @@ each_form = pytest.mark.parametrize("as_tensor", [False, True], ids=["numbers", 
 @each_form
 def test_a_rate_that_is_set_keeps_ratios_and_tensors_and_adds_nothing(kind, as_tensor):
     optimizer = two_groups(kind, as_tensor=as_tensor)
-    before, keys = (
-        [group["lr"] for group in optimizer.param_groups],
-        [set(group) for group in optimizer.param_groups],
-    )
+    before = [group["lr"] for group in optimizer.param_groups]
+    keys = [set(group) for group in optimizer.param_groups]
     for rate in (0.03, 7.0, 1e-9):
         set_rate(optimizer, rate)
         assert rates_of(optimizer) == pytest.approx([rate, 2 * rate])

@@ -482,10 +482,8 @@ def test_what_else_takes_part_is_put_back_when_it_is_named():
     """A scaler, a scheduler, an average, a sampler: their objects, not copies."""
     model = nn.Linear(2, 1)
     optimizer = Adam(model.parameters())
-    scaler, batches = (
-        torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1),
-        EpochBatches(12, 3, 0),
-    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
+    batches = EpochBatches(12, 3, 0)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     average = torch.optim.swa_utils.AveragedModel(model)
     next(iter(batches))

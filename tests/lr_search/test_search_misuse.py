@@ -61,10 +61,8 @@ def test_single_precision_noise_about_a_constant_is_no_descent(suggest):
 def test_a_fall_above_rounding_is_a_descent_whatever_explodes_after_it(suggest):
     rates = ramp(1e-4, 1, 61)
     falling = 1.0 - 1e-4 * np.arange(51) / 50
-    whole, cut = (
-        np.append(falling, 1e30 * np.arange(1, 11)),
-        np.append(falling, 2.0 + np.arange(10)),
-    )
+    whole = np.append(falling, 1e30 * np.arange(1, 11))
+    cut = np.append(falling, 2.0 + np.arange(10))
     assert suggest(rates, whole, 0.0) == suggest(rates, cut, 0.0)
 
 
@@ -193,10 +191,8 @@ class Lacks(torch.optim.SGD):
 @pytest.mark.parametrize("kind", [Ignores, Lacks])
 def test_an_optimizer_that_ignores_or_lacks_a_closure_is_named_and_moves_nothing(kind):
     model = nn.Linear(2, 1)
-    optimizer, before = (
-        kind(model.parameters(), lr=0.1, weight_decay=0.0),
-        model.weight.detach().clone(),
-    )
+    optimizer = kind(model.parameters(), lr=0.1, weight_decay=0.0)
+    before = model.weight.detach().clone()
     model(torch.ones(3, 2)).sum().backward()  # an old gradient
     with pytest.raises(
         ValueError, match=rf"^{kind.__name__}\.step must (take a|call its) closure, .* by hand$"

@@ -42,10 +42,8 @@ def test_numpy_integers_are_integers(kind):
 
 @pytest.mark.parametrize("kind", [IndexStream, EpochBatches])
 def test_sizes_seeds_and_switches_are_refused_by_name(kind):
-    good, switch = (
-        {"examples": 401, "batch_size": 32, "seed": 0},
-        "replacement" if kind is IndexStream else "drop_last",
-    )
+    good = {"examples": 401, "batch_size": 32, "seed": 0}
+    switch = "replacement" if kind is IndexStream else "drop_last"
     for name in good:
         for wrong in [*NOT_WHOLE, -1]:
             with pytest.raises(

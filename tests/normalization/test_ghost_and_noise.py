@@ -28,10 +28,8 @@ def test_ghosts_are_batches_normalised_on_their_own(axes):
     for seed in range(3):
         z = normal(4 * ghost, *rest, seed=seed)
         one, other = z.clone().requires_grad_(), z.clone().requires_grad_()
-        out, separate = (
-            ghosts(one),
-            torch.cat([p(c) for p, c in zip(parts, other.split(ghost), strict=True)]),
-        )
+        out = ghosts(one)
+        separate = torch.cat([p(c) for p, c in zip(parts, other.split(ghost), strict=True)])
         torch.testing.assert_close(out, separate)
         (out**3).sum().backward(), (separate**3).sum().backward()
         torch.testing.assert_close(one.grad, other.grad)
@@ -122,10 +120,8 @@ def test_every_example_is_shaken_on_its_own_about_its_channels_shift():
 
 
 def test_noise_comes_from_its_generator_alone_and_is_no_state():
-    before, (one, other) = (
-        torch.get_rng_state(),
-        [nn.Sequential(*map(NoisyBatchNorm, (3, 3))) for _ in range(2)],
-    )
+    before = torch.get_rng_state()
+    (one, other) = [nn.Sequential(*map(NoisyBatchNorm, (3, 3))) for _ in range(2)]
     for model in (one, other):
         draw_noise(model, 5, random := generator(7))
     assert all(torch.equal(a.draws, b.draws) for a, b in zip(one, other, strict=True))

@@ -64,10 +64,8 @@ def test_groups_with_their_own_rates_hyper_parameters_and_schedules_equal_torchs
 def test_parameters_without_gradient_are_skipped_as_by_torchs_adam():
     """A step is a parameter's own: bias correction starts at its own first gradient."""
     ours, theirs = parameters(), parameters()
-    optimizer, twin = (
-        Adam(ours, 0.01, weight_decay=0.1),
-        torch.optim.Adam(theirs, 0.01, weight_decay=0.1),
-    )
+    optimizer = Adam(ours, 0.01, weight_decay=0.1)
+    twin = torch.optim.Adam(theirs, 0.01, weight_decay=0.1)
     for step in range(61):
         for params, made in ((ours, optimizer), (theirs, twin)):
             feed(params, step)

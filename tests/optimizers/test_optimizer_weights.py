@@ -137,18 +137,19 @@ def test_weights_and_gradients_of_every_layout_move(name, dtype):
 @pytest.mark.parametrize("name", FACADES)
 def test_many_weights_of_all_kinds_in_one_group_move_as_each_does_alone(name, dtype):
     """Little and large, of several layouts and classes, with gradient or none, late and early."""
-    made = lambda: [
-        *(nn.Parameter(put(numbers((4, 3, 5, 2), 0, dtype))) for put in LAYOUTS.values()),
-        Other(numbers((33,), 1, dtype)),
-        nn.Parameter(numbers((updates.GRAIN + 3,), 2, dtype)),
-        nn.Parameter(numbers((5,), 3, torch.float32)),
-        *(nn.Parameter(numbers((9,), n, dtype)) for n in range(70)),
-    ]
+
+    def made():
+        return [
+            *(nn.Parameter(put(numbers((4, 3, 5, 2), 0, dtype))) for put in LAYOUTS.values()),
+            Other(numbers((33,), 1, dtype)),
+            nn.Parameter(numbers((updates.GRAIN + 3,), 2, dtype)),
+            nn.Parameter(numbers((5,), 3, torch.float32)),
+            *(nn.Parameter(numbers((9,), n, dtype)) for n in range(70)),
+        ]
+
     together, alone = made(), made()
-    optimizer, others = (
-        FACADES[name](together, 0.05),
-        [FACADES[name]([param], 0.05) for param in alone],
-    )
+    optimizer = FACADES[name](together, 0.05)
+    others = [FACADES[name]([param], 0.05) for param in alone]
     for step in range(4):
         for number, (one, other) in enumerate(zip(together, alone, strict=True)):
             slope = (

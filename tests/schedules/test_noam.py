@@ -156,10 +156,8 @@ def test_a_longer_step_stretches_warm_up_and_decay_alike():
 
     So the peak comes later and stays the same.
     """
-    plain, stretched = (
-        noam(768, WARMUP, scale=2)(updates(2 * WARMUP)),
-        noam(768, WARMUP, scale=2).wrapped(0, 3),
-    )
+    plain = noam(768, WARMUP, scale=2)(updates(2 * WARMUP))
+    stretched = noam(768, WARMUP, scale=2).wrapped(0, 3)
     np.testing.assert_allclose(stretched(updates(6 * WARMUP)), np.repeat(plain, 3), rtol=1e-13)
 
 

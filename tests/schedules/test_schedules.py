@@ -185,10 +185,8 @@ def test_linear_decay_is_not_inverse_time_decay():
 
     Linear decay falls by equal amounts, and to nothing.
     """
-    straight, inverse = (
-        schedules.linear(4)(updates(4)),
-        schedules.inverse_time(1, epoch=1)(updates(4)),
-    )
+    straight = schedules.linear(4)(updates(4))
+    inverse = schedules.inverse_time(1, epoch=1)(updates(4))
     np.testing.assert_allclose(np.diff(straight), -1 / 4)
     np.testing.assert_allclose(np.diff(1 / inverse), 1)  # its inverse is what is linear
     assert schedules.linear(4)(5) == 0 and schedules.inverse_time(1, epoch=1)(1e9) > 0

@@ -77,10 +77,8 @@ def test_buffers_that_share_memory_are_mixed_once(names, persistent):
     model, values = nn.Module(), torch.zeros(3)
     model.register_buffer("first", values)
     model.register_buffer("second", values[1:], persistent=persistent)
-    ema, shadow = (
-        EMA(model, 0.75, average_buffers=names),
-        Shadow(model, 0.75, average_buffers=names),
-    )
+    ema = EMA(model, 0.75, average_buffers=names)
+    shadow = Shadow(model, 0.75, average_buffers=names)
     shadow.register()
     values.fill_(1.0)
     ema.update(model)
