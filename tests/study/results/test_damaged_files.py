@@ -103,7 +103,7 @@ def home(tmp_path_factory):
             fashion_mnist, "DIGESTS", {name: sha256(content) for name, content in tiny.items()}
         )
         patch.setattr(
-            fashion_mnist, "SOURCES", {"a copy already in place": fashion_mnist._existing}
+            fashion_mnist, "SUPPLIERS", {"a copy already in place": fashion_mnist._existing}
         )
         fill(home, tiny)
         yield home
