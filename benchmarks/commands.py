@@ -1,6 +1,4 @@
-"""What surrounds the training: imports, the store and journal of a sweep, a run with nothing to do,
-the book.
-"""
+"""What surrounds the training: imports, a sweep's store and journal, an idle run, the book."""
 
 import os
 import shutil
@@ -129,8 +127,9 @@ def sweep_share(device: str, settings: Settings) -> list[dict[str, Any]]:
 
 
 def reproduce(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """`steady reproduce --profile smoke`, book and all, when it is done already; the run before may
-    have to train.
+    """`steady reproduce --profile smoke`, book and all, when it is done already.
+
+    The run before may have to train.
     """
     command = (
         str(Path(sys.executable).with_name("steady")),
@@ -170,7 +169,7 @@ def updates_in(receipts: set[Path]) -> int:
 
 
 def book(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """The book built on a clean tree against the same built again; in a copy, so that yours stays."""
+    """The book built on a clean tree against the same built again, both in a copy."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for pattern in MADE_FROM:

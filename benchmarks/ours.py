@@ -21,8 +21,9 @@ def plan(task: str, device: str) -> Stacking:
 
 
 class OurStack:
-    """R replicas, seeds from `first` on, constant rate, momentum, and the first `averages` windows
-    of `WINDOWS`.
+    """R replicas, seeds from `first` on, constant rate, momentum, the first `averages` windows.
+
+    The windows are those of `WINDOWS`.
     """
 
     def __init__(

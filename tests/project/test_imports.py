@@ -80,7 +80,8 @@ def _named_in(path: Path) -> set[str]:
 
 
 def test_the_parser_sees_every_way_to_import():
-    source = "import a.b\nfrom c import d\ndef f():\n    from p import e\n    from . import g\n    from ..h import i\n"
+    inside = "    from p import e\n    from . import g\n    from ..h import i\n"
+    source = f"import a.b\nfrom c import d\ndef f():\n{inside}"
     assert imported(source, "p.q") == {
         "a.b",
         "c",

@@ -104,7 +104,8 @@ def test_publish_copies_the_rows_as_they_are_and_replaces_older_ones(home):
     keep(home, "reproduced", {"constant": UP, "linear": UP})
     readme = home / "README.md"
     readme.write_text(
-        "before\n<!-- verdicts: written by `make publish` -->\nold\n<!-- end of verdicts -->\nafter\n"
+        "before\n<!-- verdicts: written by `make publish` -->\nold\n"
+        "<!-- end of verdicts -->\nafter\n"
     )
     (told,) = reproduce.publish_results("laptop")
     said = readme.read_text(encoding="utf-8")

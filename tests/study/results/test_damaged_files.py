@@ -78,7 +78,7 @@ RUNS = [a_run(seed=seed) for seed in (0, 1)]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Results, data and a book's findings of the toy experiment, where all commands look for them."""
+    """Results, data and a book's findings of the toy experiment, where commands look for them."""
     home = tmp_path_factory.mktemp("study")
     write_experiments(home / "experiments")
     (home / "experiments" / "toy.ipynb").write_text("{}")
@@ -104,7 +104,7 @@ def home(tmp_path_factory):
             fashion_mnist, "DIGESTS", {name: sha256(content) for name, content in tiny.items()}
         )
         patch.setattr(
-            fashion_mnist, "SOURCES", {"a copy already in place": fashion_mnist._existing}
+            fashion_mnist, "SUPPLIERS", {"a copy already in place": fashion_mnist._existing}
         )
         fill(home, tiny)
         yield home
@@ -427,7 +427,9 @@ ALLOWED = {
     "src/steadydescent/study/training/processes.py": "/dev/null",
     "src/steadydescent/cli.py": "/dev/null",
     "src/steadydescent/files.py": "flushes and locks",
-    "src/steadydescent/weight_averaging/checkpoint_files.py": "checkpoints of people's own, with checks of its own",
+    "src/steadydescent/weight_averaging/checkpoint_files.py": (
+        "checkpoints of people's own, with checks of its own"
+    ),
     "benchmarks/growth.py": "/sys",
 }
 """File → what it reads without `verified`, or how it takes part in it."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
-from steadydescent.engine.stack import evaluated, looks
+from steadydescent.engine.cost import evaluated, looks
 from steadydescent.engine.tasks import TASKS, base, find
 from steadydescent.study.planning.stacks import stacking, stacks
 
