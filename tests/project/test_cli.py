@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from fabricated import experiments_from, result, write_experiments, write_result
 from steadydescent import cli
 from steadydescent.cli import main
+from steadydescent.engine.data import SOURCES
 from steadydescent.study.book import findings
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import Plan, load_study, plans
@@ -134,6 +135,11 @@ def test_help_needs_no_heavy_imports_and_works_as_a_module():
         check=True,
     )
     assert all(words[0] in found.stdout for words in COMMANDS)
+
+
+def test_help_on_data_names_every_source():
+    text = " ".join(steady("data", "fetch", "--help").split())
+    assert f"SOURCE is one of {', '.join(SOURCES)}, or all." in text
 
 
 # ---- plan ----------------------------------------------------------------------------------------

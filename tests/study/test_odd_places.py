@@ -21,7 +21,7 @@ from fabricated import a_run, tables, write_experiments, write_result
 from steadydescent import cli
 from steadydescent.cli import main
 from steadydescent.files import write_atomically
-from steadydescent.study import paths, reproduce
+from steadydescent.study import paths, reproduce, terminal
 from steadydescent.study.paths import ROOT, require_project, require_study
 from steadydescent.study.results import provenance
 from steadydescent.study.results.store import Store
@@ -67,7 +67,7 @@ def test_no_command_works_in_a_folder_without_a_study_and_none_changes_it(
 ):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setenv("STEADY_HOME", str(tmp_path))
-    for name in ("conf.py", "screenshots/mine", "generated/mine", "experiments/mine"):
+    for name in ("screenshots/mine", "generated/mine", "experiments/mine"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     before = tree(tmp_path)
@@ -108,7 +108,7 @@ def test_clean_follows_no_link(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").write_text("")
     (tmp_path / "_build").symlink_to(tmp_path / "mine")
-    (tmp_path / "conf.py").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "screenshots").symlink_to(tmp_path / "nowhere")
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     assert len(reproduce.clean_tree(False)) == 2
     assert tree(tmp_path) == {"mine": None, "mine/precious": b""}
@@ -256,7 +256,7 @@ def test_letters_that_a_locale_lacks_end_no_command(monkeypatch, tmp_path):
     ):
         with (tmp_path / encoding).open("w", encoding=encoding) as stream:
             monkeypatch.setattr(sys, "stdout", stream)
-            cli._speak_any_language()
+            terminal._write_any_letter()
             cli.show([{"rule": "2 × 3 …"}], False)
             monkeypatch.undo()
         said = (tmp_path / encoding).read_text(
@@ -301,7 +301,7 @@ def _opens_text(call: ast.Call) -> bool:
 def test_without_assertions_what_computes_is_refused_and_what_reads_works(tmp_path, toy):
     home = published(tmp_path / "home")
     for how in ({"flags": ("-O",)}, {"PYTHONOPTIMIZE": "2"}):
-        for words in cli.COMPUTING:
+        for words in terminal.COMPUTING:
             assert "without, or unset PYTHONOPTIMIZE" in sentence(
                 steady(words, STEADY_HOME=str(home), **how)
             )
@@ -309,7 +309,7 @@ def test_without_assertions_what_computes_is_refused_and_what_reads_works(tmp_pa
 
 
 def test_commands_that_compute_are_commands():
-    assert set(cli.COMPUTING) <= set(main.commands)
+    assert set(terminal.COMPUTING) <= set(main.commands)
 
 
 # ---- umask and clock -----------------------------------------------------------------------------

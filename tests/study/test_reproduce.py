@@ -152,7 +152,7 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
     for name in (
         "_build/html/index.html",
         "generated/findings.json",
-        "conf.py",
+        "screenshots/book.png",
         "data/images",
         "results/store/ab/x",
     ):

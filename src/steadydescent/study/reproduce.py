@@ -227,7 +227,7 @@ def clean_tree(with_results: bool, tell: Callable[[Path], None] = lambda path: N
         CannotWrite: for what cannot be removed; what was told of before is gone.
     """
     made = [
-        ROOT / name for name in ("_build", "generated", "conf.py", "screenshots", ".hypothesis")
+        ROOT / name for name in ("_build", "generated", "screenshots", ".hypothesis")
     ]
     made += [*ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
     made += [RESULTS / "reproduced", RESULTS / "store"] if with_results else []
