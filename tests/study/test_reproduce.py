@@ -13,6 +13,7 @@ from small_study import TASK, keep
 from steadydescent.cli import main
 from steadydescent.study import reproduce
 from steadydescent.study.book import findings
+from steadydescent.study.book.summary import digest
 from steadydescent.study.planning import load_study, plans
 from steadydescent.study.planning.stacks import OWN_GIB
 from steadydescent.study.results.store import Result, read_folder
@@ -102,18 +103,14 @@ def test_verify_refuses_to_compare_nothing(home):
 def test_publish_copies_the_rows_as_they_are_and_replaces_older_ones(home):
     keep(home, "published", {"constant": DOWN, "linear": DOWN})
     keep(home, "reproduced", {"constant": UP, "linear": UP})
-    readme = home / "README.md"
-    readme.write_text(
-        "before\n<!-- verdicts: written by `make publish` -->\nold\n<!-- end of verdicts -->\nafter\n"
-    )
+    summary = home / "results/README.md"
+    summary.write_text("old")
     (told,) = reproduce.publish_results("laptop")
-    said = readme.read_text(encoding="utf-8")
-    assert (
-        said.startswith("before\n")
-        and said.endswith("\nafter\n")
-        and "old" not in said
-        and "**supported**" in said
-    )
+    assert "old" not in (text := summary.read_text(encoding="utf-8")) and "**supported**" in text
+    data = (home / "results/verdicts.csv").read_text(encoding="utf-8")
+    for mode in ("light", "dark"):
+        drawn = (home / f"results/verdicts-{mode}.svg").read_text(encoding="utf-8")
+        assert digest(data) in drawn
     assert told == f"toy/{TASK}@reproduced (2 primary contrasts)"
     mine, mine_receipt = read_folder(home / "results/reproduced/laptop/toy" / TASK, Result)
     there, receipt_there = read_folder(home / "results/published/toy" / TASK, Result)

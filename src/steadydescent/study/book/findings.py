@@ -423,7 +423,7 @@ def shown(experiment: str) -> dict[str, Shown]:
 
 
 def verdict_table(found: dict[str, Any]) -> str:
-    """Every claim's verdict as a Markdown table, for README."""
+    """Every claim's verdict as a Markdown table."""
     lines = ["| claim | said by | verdict | rows |", "|---" * 4 + "|"]
     for claim in found.values():
         counted = Counter(row["verdict"] for row in claim["rows"])
