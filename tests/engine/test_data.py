@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from steadydescent import files
+from steadydescent.dataset_shift import mnist1d_signals
 from steadydescent.engine import data
 from steadydescent.engine.data import fashion_mnist, mnist1d
 
@@ -116,7 +117,7 @@ def test_signals_are_those_of_the_packages_own_transform_bit_for_bit(change):
         ObjectView(mnist1d.ARGUMENTS | change),
         np.repeat(range(10), 7),
     )
-    with mnist1d._global_random_states_kept():
+    with mnist1d_signals._global_random_states_kept():
         set_seed(11)
         slow = [transform(templates["x"][label], templates["t"], arguments)[0] for label in labels]
         order = np.random.permutation(70)

@@ -62,7 +62,7 @@ def test_every_choice_a_run_has_is_among_the_golden_runs():
     }
     assert {probe for run in ALL for probe in run.probes} == set(PROBE_NAMES) > set(PROBES)
     options = {name for run in ALL for name in read(run.task).options}
-    assert options == {name for task in TASKS.values() for name in tasks._options(task)}
+    assert options == {name for task in TASKS.values() for name in tasks.task._options(task)}
     kinds = {
         name.partition("/")[0].rstrip("0123456789").rstrip("-")
         for run in ALL
@@ -176,7 +176,7 @@ CHANGES = {
         "norm group",
         set_to(stepping, "find", lambda text: find(text.replace("group", "layer"))),
     ),
-    "scales of badly scaled features": ("features badly-scaled", set_to(tasks, "SHUFFLE", 3)),
+    "scales of badly scaled features": ("features badly-scaled", set_to(tasks.task, "SHUFFLE", 3)),
     "share of wrong labels": (
         "wrong labels",
         set_to(

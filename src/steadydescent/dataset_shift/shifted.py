@@ -35,8 +35,9 @@ class Shifted:
     another type.
 
     >>> Shifted(torch.zeros(3, 2), torch.tensor([0, 1]))
-    Traceback (most recent call last): ValueError: x, y and rows must have one entry an example and
-    at least one, got x [3, 2], y [2], no rows
+    Traceback (most recent call last):
+        ...
+    ValueError: x, y and rows must have one entry an example and at least one, got x [3, 2], y ...
     """
 
     x: Tensor

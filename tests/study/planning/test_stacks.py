@@ -10,7 +10,8 @@ from fabricated import a_run, stack_receipt, tables
 from planned import EVERY_PLAN, label, planned
 from steadydescent.engine.tasks import TASKS
 from steadydescent.study.planning import Plan
-from steadydescent.study.planning.stacks import stack_plans, stacks
+from steadydescent.study.planning import stacks as planned_stacks
+from steadydescent.study.planning.stacks import stack_plans, stacks, worth_compiling
 from steadydescent.study.results.store import Store
 from steadydescent.study.training import sweep
 from steadydescent.study.training.sweep import pick_device, train
@@ -93,18 +94,14 @@ def test_added_seeds_alone_are_trained(bench):
 
 def test_steps_are_compiled_where_all_stacks_of_a_shape_make_enough_updates(monkeypatch):
     plans = {"mnist1d-mlp": replace(stack_plans()["cpu"]["mnist1d-mlp"], width=2, compile_from=30)}
-    monkeypatch.setattr(sweep, "stack_plans", lambda: {"cpu": plans})
+    monkeypatch.setattr(planned_stacks, "stack_plans", lambda: {"cpu": plans})
     few = [
         a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)
     ]  # two stacks, 22 updates
     many = [
         a_run(seed=seed, steps=10, curve_points=2) for seed in range(5)
     ]  # three stacks, 30 updates
-    assert (
-        sweep.worth_compiling(sweep.stacks(few + many, "cpu"), "cpu")
-        == {many[0].shape}
-        != {few[0].shape}
-    )
+    assert worth_compiling(stacks(few + many, "cpu"), "cpu") == {many[0].shape} != {few[0].shape}
 
 
 def test_what_another_runner_trained_meanwhile_is_not_trained_again(bench, monkeypatch):

@@ -135,9 +135,13 @@ def covered(name: str) -> set[Unit]:
 # what says who a run is, or brings bytes from one place to another, is no ingredient
 NO_INGREDIENTS = {
     *CARRIERS,
-    *(Unit("runs", "Run", name) for name in ("__copy__", "key", "row", "shape")),
-    *(Unit("data.mnist1d", name) for name in ("_code", "_generator_version", "identity")),
-    *(Unit("data", "identity"), Unit("settings", "Setting", "text"), Unit("settings", "_plain")),
+    *(Unit("engine.runs", "Run", name) for name in ("__copy__", "key", "row", "shape")),
+    *(Unit("engine.data.mnist1d", name) for name in ("_code", "_generator_version", "identity")),
+    *(
+        Unit("engine.data", "identity"),
+        Unit("engine.settings", "Setting", "text"),
+        Unit("engine.settings", "_plain"),
+    ),
 }
 
 
@@ -146,7 +150,7 @@ def is_identity(unit: Unit) -> bool:
     return (
         unit in NO_INGREDIENTS
         or unit.name in ("identity", "Gaussian")
-        or unit.module in ("files", "source_code")
+        or unit.module in ("files", "engine.source_code")
     )
 
 
@@ -637,10 +641,12 @@ def test_margins_and_titles_have_nothing_trained_again_and_a_grid_only_its_new_r
 
 def test_data_drawn_by_other_code_are_drawn_again(tmp_path, monkeypatch):
     before = mnist1d.list_parts([3], tmp_path)
-    text = numerics.TEXTS["data.mnist1d"]
+    text = numerics.TEXTS["dataset_shift.mnist1d_signals"]
     changed = {
         **numerics.TEXTS,
-        "data.mnist1d": text.replace('"iid_noise_scale"] *', '"iid_noise_scale"] * 2 *'),
+        "dataset_shift.mnist1d_signals": text.replace(
+            '"iid_noise_scale"] *', '"iid_noise_scale"] * 2 *'
+        ),
     }
     assert changed != numerics.TEXTS
     monkeypatch.setattr(mnist1d, "sources", lambda: changed)

@@ -33,6 +33,8 @@ from fabricated import stack_receipt, tables
 from steadydescent import cli
 from steadydescent.engine.runs import Run
 from steadydescent.study import reproduce
+from steadydescent.study.planning import stacks as planned_stacks
+from steadydescent.study.planning.stacks import OWN_GIB, stack_plans, stacks
 from steadydescent.study.results.store import Store, Tables
 from steadydescent.study.training import cluster, sweep
 
@@ -72,9 +74,10 @@ def there(machine, monkeypatch):
     """
     plans = {
         task: replace(plan, width=3, threads=machine.threads)
-        for task, plan in sweep.stack_plans()["cpu"].items()
+        for task, plan in stack_plans()["cpu"].items()
     }
-    monkeypatch.setattr(sweep, "stack_plans", lambda: {"cpu": plans})
+    for module in (sweep, planned_stacks):
+        monkeypatch.setattr(module, "stack_plans", lambda: {"cpu": plans})
     monkeypatch.delenv("WORKERS", raising=False)
     monkeypatch.setenv(cluster.ADDRESS, machine.scheduler.address)
     machine.handed.clear()
@@ -181,7 +184,7 @@ def test_interruption_keeps_finished_stacks_and_lets_go_of_all_locks(there, tmp_
     with pytest.raises(KeyboardInterrupt) as stopped:
         sweep.train(runs, store, "cpu", Told(interrupt))
     assert 0 < len(store.keys()) < len(runs)
-    for stack in sweep.stacks(runs, "cpu"):
+    for stack in stacks(runs, "cpu"):
         with store.lock([run.key for run in stack]).acquire(timeout=0):
             assert stopped.traceback  # keeps all frames, so that no lock goes with its garbage
 
@@ -379,8 +382,8 @@ def test_number_too_large_however_it_is_written(monkeypatch, number):
 def test_memory_limits_workers_as_cores_do(monkeypatch):
     asked(monkeypatch)
     monkeypatch.setattr(cluster, "CPU_COUNT", 64)
-    widest = max(plan.memory for plan in sweep.stack_plans()["cpu"].values())
-    monkeypatch.setattr(cluster, "MEMORY_LIMIT", (sweep.OWN_GIB + 3 * widest + 0.01) * 2**30)
+    widest = max(plan.memory for plan in stack_plans()["cpu"].values())
+    monkeypatch.setattr(cluster, "MEMORY_LIMIT", (OWN_GIB + 3 * widest + 0.01) * 2**30)
     assert sweep.processes("cpu", "3") == 3
     with pytest.raises(ValueError, match=r"at most 3 on this machine, .* got 4"):
         sweep.processes("cpu", "4")
@@ -409,9 +412,9 @@ def test_nobody_who_asks_for_no_workers_needs_dask(monkeypatch, wanted):
 def test_auto_is_as_many_processes_as_there_is_room_for(monkeypatch):
     asked(monkeypatch)
     monkeypatch.setattr(cluster, "CPU_COUNT", 8)
-    widest = max(plan.memory for plan in sweep.stack_plans()["cpu"].values())
+    widest = max(plan.memory for plan in stack_plans()["cpu"].values())
     for fit in (1, 3, 100):
-        monkeypatch.setattr(cluster, "MEMORY_LIMIT", (sweep.OWN_GIB + fit * widest + 0.01) * 2**30)
+        monkeypatch.setattr(cluster, "MEMORY_LIMIT", (OWN_GIB + fit * widest + 0.01) * 2**30)
         assert sweep.processes("cpu", "auto") == min(8, fit)
     monkeypatch.setattr(cluster, "MEMORY_LIMIT", 2**28)
     assert sweep.processes("cpu", "auto") == 1
