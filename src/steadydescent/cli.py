@@ -254,8 +254,8 @@ class ListsSources(OfStudy):
         """Name them as the engine does; its import is worth its time only here."""
         from steadydescent.engine.data import SOURCES
 
-        formatter.write_paragraph()
-        formatter.write_text(f"SOURCE is one of {', '.join(SOURCES)}, or all.")
+        self.epilog = f"SOURCE is one of {', '.join(SOURCES)}, or all."
+        super().format_epilog(ctx, formatter)
 
 
 @data.command(cls=ListsSources)

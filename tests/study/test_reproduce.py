@@ -104,14 +104,15 @@ def test_publish_copies_the_rows_as_they_are_and_replaces_older_ones(home):
     keep(home, "published", {"constant": DOWN, "linear": DOWN})
     keep(home, "reproduced", {"constant": UP, "linear": UP})
     summary = home / "results/README.md"
-    summary.write_text("old")
-    (told,) = reproduce.publish_results("laptop")
-    assert "old" not in (text := summary.read_text(encoding="utf-8")) and "**supported**" in text
+    summary.write_text("what stood here before")
+    (line,) = reproduce.publish_results("laptop")
+    text = summary.read_text(encoding="utf-8")
+    assert "stood here before" not in text and "**supported**" in text
     data = (home / "results/verdicts.csv").read_text(encoding="utf-8")
     for mode in ("light", "dark"):
         drawn = (home / f"results/verdicts-{mode}.svg").read_text(encoding="utf-8")
         assert digest(data) in drawn
-    assert told == f"toy/{TASK}@reproduced (2 primary contrasts)"
+    assert line == f"toy/{TASK}@reproduced (2 primary contrasts)"
     mine, mine_receipt = read_folder(home / "results/reproduced/laptop/toy" / TASK, Result)
     there, receipt_there = read_folder(home / "results/published/toy" / TASK, Result)
     assert (
