@@ -39,7 +39,7 @@ kernelspec: {display_name: Python 3, language: python, name: python3}
 import altair as alt
 import pandas as pd
 from steadydescent.study.book import figures, page
-from steadydescent.study.book.findings import numbers_shown, rows_shown
+from steadydescent.study.book.edition import numbers_shown, rows_shown
 
 frame = pd.DataFrame([{"label": row["condition"], "estimate": row["estimate"]} for row in rows_shown()])
 figures.figure("bars", lambda ax: ax.barh(frame.label, frame.estimate), alt="Bars.", caption="*Bars*.", data=frame)

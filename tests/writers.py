@@ -19,7 +19,7 @@ from fabricated import a_run, result, tables, write_experiments, write_result
 from steadydescent.engine.data import mnist1d
 from steadydescent.files import write_atomically
 from steadydescent.study import reproduce
-from steadydescent.study.book import findings
+from steadydescent.study.book import edition, findings, saved_results, verdict_rows
 from steadydescent.study.judging import claims
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import Plan, experiment, load_study
@@ -49,13 +49,13 @@ def places_in(patch: pytest.MonkeyPatch, home: Path) -> None:
     places = {"ROOT": home, "EXPERIMENTS": home / "experiments", "RESULTS": home / "results"}
     places |= {"PUBLISHED": home / "results/published", "REPRODUCED": home / "results/reproduced"}
     places |= {"STORE": home / "results/store", "GENERATED": home / "generated"}
-    for module in (findings, reproduce, experiment, claims, provenance):
+    book = (findings, edition, saved_results, verdict_rows)
+    for module in (*book, reproduce, experiment, claims, provenance):
         for name, place in places.items():
             if hasattr(module, name):
                 patch.setattr(module, name, place)
-    patch.setattr(
-        findings, "rows", lambda root: [{"root": root.name}]
-    )  # judging takes long, and writes nothing
+    # judging takes long, and writes nothing
+    patch.setattr(verdict_rows, "rows", lambda root: [{"root": root.name}])
     patch.setattr(reproduce, "findings", lambda *where: {"claims": {}})
     patch.setattr(
         suite, "receipt", lambda device, **more: {"device": device, **more}
@@ -95,10 +95,10 @@ def stored(home: Path) -> list[object]:
 def read_result(source: str) -> Callable[[Path], list[object]]:
     def read(home: Path) -> list[object]:
         with pytest.MonkeyPatch.context() as patch:  # copies of a home are read, too
-            patch.setattr(findings, "PUBLISHED", home / "results" / "published")
+            patch.setattr(saved_results, "PUBLISHED", home / "results" / "published")
             found = [
                 (*tables, receipt)
-                for *_, tables, receipt in findings.results(home / "results" / source)
+                for *_, tables, receipt in saved_results.results(home / "results" / source)
             ]
         return [
             [part.to_csv() if hasattr(part, "to_csv") else part for part in found[0]]
@@ -221,10 +221,10 @@ WRITERS = {
     "verdicts kept": Writer(
         publishable(old=True),
         lambda home: (
-            findings.rows_kept("published", None),
+            verdict_rows.cached_rows("published", None),
             remember(home / "results/reproduced/note", "later"),
         ),
-        lambda home: [repr(findings.rows_kept("published", None))],
+        lambda home: [repr(verdict_rows.cached_rows("published", None))],
     ),
     "findings": Writer(
         lambda home: findings.write(home / "generated" / "findings.json", {"old": 1}),

@@ -120,17 +120,10 @@ def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -
     run_study(profile, pick_device(device), only, workers, cell_hours)
 
 
-def _estimate(row: dict) -> str:
-    """Estimate and interval as one text; ratios have no sign."""
-    if row["estimate"] is None:
-        return ""
-    spec = ".2f" if row["null"] else "+.3g"
-    ends = "" if row["ci_low"] is None else f" [{row['ci_low']:{spec}}, {row['ci_high']:{spec}}]"
-    return f"{row['estimate']:{spec}}{ends} {row['unit']}".strip()
-
-
 def verdict_rows(rows: list[dict]) -> list[dict]:
     """The columns of a claim's rows that fit a terminal."""
+    from steadydescent.study.book.words import estimate_and_interval
+
     return [
         {
             "claim": row["id"],
@@ -138,7 +131,7 @@ def verdict_rows(rows: list[dict]) -> list[dict]:
             "condition": row["condition"],
             "verdict": row["verdict"],
             "measure": row["measure"],
-            "estimate": _estimate(row),
+            "estimate": "" if row["estimate"] is None else estimate_and_interval(row),
             "margin": f"{row['margin']:g}",
             "seeds": row["n_seeds"] or "",
             "networks": row["networks"] or "",
@@ -151,9 +144,9 @@ def verdict_rows(rows: list[dict]) -> list[dict]:
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:
-    from steadydescent.study.book.findings import rows_kept
+    from steadydescent.study.book.verdict_rows import cached_rows
 
-    rows = rows_kept(source, profile)
+    rows = cached_rows(source, profile)
     if not any(row["result"] for row in rows) and not as_json:
         which = f" of profile {profile}" if source == "reproduced" else ""
         raise FileNotFoundError(f"no {source} results{which}")
@@ -233,7 +226,8 @@ def cite(result: str, source: str, profile: str) -> None:
     RESULT is an id such as weight-averaging/mnist1d-mlp@3f9c2a7e, or its start.
     """
     from steadydescent.checks import check_choice
-    from steadydescent.study.book.findings import bibtex, folder, results
+    from steadydescent.study.book.citations import bibtex
+    from steadydescent.study.book.saved_results import folder, results
 
     receipts = [receipt for *_, receipt in results(folder(source, profile))]
     named = [receipt for receipt in receipts if receipt["result"].startswith(result)]

@@ -467,7 +467,7 @@ def test_a_bad_value_of_any_option_is_refused_in_a_sentence(
         own = {"--workers", "--port", "--only", "--with", "--seconds", "--rounds", "--cell-hours"}
         assert option in elsewhere | own
         return
-    monkeypatch.setattr("steadydescent.study.book.findings.REPRODUCED", tmp_path)
+    monkeypatch.setattr("steadydescent.study.book.saved_results.REPRODUCED", tmp_path)
     others = [] if option == "--source" else TRIED[words[0]]
     for value in BAD_VALUES:
         if option == "--only" and not value.strip():

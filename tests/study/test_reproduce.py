@@ -12,7 +12,7 @@ from fabricated import SMALL_EXPERIMENT, receipt
 from small_study import TASK, keep
 from steadydescent.cli import main
 from steadydescent.study import reproduce
-from steadydescent.study.book import findings
+from steadydescent.study.book import verdict_rows
 from steadydescent.study.book.summary import digest
 from steadydescent.study.planning import load_study, plans
 from steadydescent.study.planning.stacks import OWN_GIB
@@ -23,12 +23,12 @@ from steadydescent.study.results.store import Result, read_folder
 
 def test_verdicts_are_computed_again_only_when_what_they_rest_on_has_changed(home, monkeypatch):
     keep(home, "published", {"constant": 0.0, "linear": 0.0})
-    asked, rows = [], findings.rows
-    monkeypatch.setattr(findings, "rows", lambda root: asked.append(root) or rows(root))
-    first = findings.rows_kept("published", None)
-    assert findings.rows_kept("published", None) == first and len(asked) == 1
+    asked, rows = [], verdict_rows.rows
+    monkeypatch.setattr(verdict_rows, "rows", lambda root: asked.append(root) or rows(root))
+    first = verdict_rows.cached_rows("published", None)
+    assert verdict_rows.cached_rows("published", None) == first and len(asked) == 1
     keep(home, "published", {"constant": 0.3, "linear": 0.0})
-    assert findings.rows_kept("published", None) != first and len(asked) == 2
+    assert verdict_rows.cached_rows("published", None) != first and len(asked) == 2
 
 
 # ---- verify --------------------------------------------------------------------------------------

@@ -16,8 +16,11 @@ from steadydescent.engine.tasks import find
 from steadydescent.files import require_room, writing
 from steadydescent.study.book.build import HTML
 from steadydescent.study.book.build import build_book as build_book
-from steadydescent.study.book.findings import findings, folder, results, rows
+from steadydescent.study.book.findings import findings
+from steadydescent.study.book.saved_results import folder, results
 from steadydescent.study.book.summary import write_summary
+from steadydescent.study.book.verdict_rows import rows
+from steadydescent.study.book.words import interval_text
 from steadydescent.study.judging.claims import contrasts
 from steadydescent.study.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.study.planning import left_out, plans
@@ -130,8 +133,8 @@ def _compared(theirs: dict, own: dict) -> dict:
         "condition": theirs["condition"],
         "published": theirs["verdict"],
         "yours": own["verdict"],
-        "published_interval": f"{theirs['ci_low']:+.2f} to {theirs['ci_high']:+.2f}",
-        "your_interval": f"{own['ci_low']:+.2f} to {own['ci_high']:+.2f}",
+        "published_interval": interval_text(theirs),
+        "your_interval": interval_text(own),
         "intervals_overlap": overlap,
         "outcome": _outcome(theirs["verdict"], own["verdict"]),
     }

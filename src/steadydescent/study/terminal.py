@@ -161,4 +161,6 @@ def _heading(name: str) -> str:
 
 
 def _cell(value: object) -> Text:
-    return Text(f"{value:.3g}" if isinstance(value, float) else str(value))
+    from steadydescent.study.book.words import short
+
+    return Text(short(value))

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from page_cells import PAGES, names_placed, run, without_drawing
-from steadydescent.study.book import chapter_figures, findings
+from steadydescent.study.book import chapter_figures, edition
+from steadydescent.study.book import numbers as book_numbers
 from steadydescent.study.book.page import Shown
 from steadydescent.study.judging import analyses, measures
 from steadydescent.study.judging.claims import cells
@@ -37,15 +38,15 @@ EXPERIMENTS = list(dict.fromkeys(name for name, _ in RESULTS))
 EVERYWHERE = [
     page
     for page in PAGES
-    if page.stem not in EXPERIMENTS and "steadydescent.study.book.findings" in page.read_text()
+    if page.stem not in EXPERIMENTS and "steadydescent.study.book.edition" in page.read_text()
 ]
 """Pages of no single experiment that show results."""
 
 
 @cache
-def result(name: str, task: str) -> findings.Shown:
+def result(name: str, task: str) -> edition.ShownResult:
     read, receipt = read_folder(PUBLISHED / name / task, Result)
-    return findings.Shown(evidence_of(name, read, receipt, task), receipt)
+    return edition.ShownResult(evidence_of(name, read, receipt, task), receipt)
 
 
 @cache
@@ -55,10 +56,10 @@ def numbers(name: str, task: str) -> dict[str, Any]:
     """
     found = result(name, task)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(findings, "tuned", lambda *_: Estimate(0.1, 0.0, 0.2, 1.0, 20))
-        patch.setattr(findings, "_chosen_scores", lambda *_: np.arange(3.0))
-        made = findings._numbers(found.evidence, f"{name}/{task}")
-    return made | findings._design(f"{name}/{task}", found.receipt)
+        patch.setattr(book_numbers, "tuned", lambda *_: Estimate(0.1, 0.0, 0.2, 1.0, 20))
+        patch.setattr(book_numbers, "_chosen_scores", lambda *_: np.arange(3.0))
+        made = book_numbers.numbers_of(found.evidence, f"{name}/{task}")
+    return made | book_numbers.design_numbers(f"{name}/{task}", found.receipt)
 
 
 def rows(name: str, task: str) -> Iterator[dict[str, Any]]:
@@ -99,12 +100,12 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
         task: result(name, task) for name, task in there if name == experiment
     }
     every = {key: value for place in there for key, value in numbers(*place).items()}
-    monkeypatch.setattr(findings, "shown", mine)
+    monkeypatch.setattr(edition, "shown", mine)
     monkeypatch.setattr(chapter_figures, "shown", mine)
-    monkeypatch.setattr(findings, "numbers_shown", lambda: every)
+    monkeypatch.setattr(edition, "numbers_shown", lambda: every)
     of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]
     monkeypatch.setattr(analyses, "expected_curve", lambda *_: np.ones(1))  # exact, and slow
-    monkeypatch.setattr(findings, "rows_shown", of)
+    monkeypatch.setattr(edition, "rows_shown", of)
     monkeypatch.setattr(chapter_figures, "rows_shown", of)
 
 

@@ -23,7 +23,7 @@ from judged import (
     table_by_hand,
     toy_plan,
 )
-from steadydescent.study.book import findings
+from steadydescent.study.book import findings, saved_results
 from steadydescent.study.judging import judge as judging
 from steadydescent.study.judging.claims import cells, contrasts, load_claims, planned
 from steadydescent.study.judging.exact import EXACT
@@ -124,7 +124,7 @@ def test_level_is_shared_by_all_planned_contrasts_of_a_chapter(tmp_path):
 
 @pytest.fixture
 def published(toy, monkeypatch):
-    monkeypatch.setattr(findings, "PUBLISHED", toy / "published")
+    monkeypatch.setattr(saved_results, "PUBLISHED", toy / "published")
     monkeypatch.setattr(findings, "ROOT", toy)
     return toy / "published"
 
@@ -211,7 +211,7 @@ def test_claim_without_results_is_not_run(toy, published):
 )
 def test_unknown_source_of_findings_is_refused(source, profile, sentence):
     with pytest.raises(ValueError, match=sentence):
-        findings.folder(source, profile)
+        saved_results.folder(source, profile)
 
 
 # ---- a study that has moved on -------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_unknown_source_of_findings_is_refused(source, profile, sentence):
 def test_result_of_a_plan_that_is_no_more_is_missed_by_name(toy, monkeypatch, public, change, asks):
     """Its rows would else be \"not run\", without a word."""
     for name in ("PUBLISHED", "REPRODUCED"):
-        monkeypatch.setattr(findings, name, toy / name.lower())
+        monkeypatch.setattr(saved_results, name, toy / name.lower())
     home = (toy / "published" if public else toy / "reproduced/laptop") / "toy" / "mnist1d-mlp"
     plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="laptop")
     keep(home, result(plan, lambda run, readout, split: 0.6), "laptop", "toy/mnist1d-mlp@1")
@@ -239,21 +239,21 @@ def test_result_of_a_plan_that_is_no_more_is_missed_by_name(toy, monkeypatch, pu
         experiments_from(toy / "later"),
         pytest.raises(ValueError, match=f"with 40 updates, .* now asks for {asks}; take"),
     ):
-        list(findings.results(home.parents[1]))
+        list(saved_results.results(home.parents[1]))
 
 
 def test_published_result_that_no_experiment_owns_is_missed_by_name(toy, monkeypatch):
-    monkeypatch.setattr(findings, "PUBLISHED", toy / "published")
+    monkeypatch.setattr(saved_results, "PUBLISHED", toy / "published")
     plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="laptop")
     made = result(plan, lambda run, readout, split: 0.6)
     keep(toy / "published/toy/saddle", made, "laptop", "toy/saddle@1")
     with pytest.raises(
         ValueError, match=r"toy/saddle is refused: experiments/study\.yml has no rates for it"
     ):
-        list(findings.results(toy / "published"))
+        list(saved_results.results(toy / "published"))
 
 
 @pytest.mark.parametrize("profile", ["lapto", "../../evil", "", "huge"])
 def test_profile_is_checked_where_it_makes_no_difference_too(profile):
     with pytest.raises(ValueError, match="profile"):
-        findings.folder("published", profile)
+        saved_results.folder("published", profile)

@@ -29,8 +29,8 @@ from steadydescent.engine import data
 from steadydescent.engine.data import fashion_mnist, mnist1d
 from steadydescent.files import DamagedFile, sha256
 from steadydescent.study import reproduce
-from steadydescent.study.book import figures, findings
-from steadydescent.study.book.sphinx import findings as book_findings
+from steadydescent.study.book import edition, figures, findings, saved_results, verdict_rows
+from steadydescent.study.book.sphinx import lookup
 from steadydescent.study.paths import ROOT
 from steadydescent.study.results import published
 from steadydescent.study.results.provenance import TOKEN
@@ -91,7 +91,8 @@ def home(tmp_path_factory):
     where |= {"GENERATED": home / "generated", "PUBLISHED": home / "results/published"}
     where |= {"REPRODUCED": home / "results/reproduced", "STORE": home / "results/store"}
     with experiments_from(home / "experiments"), pytest.MonkeyPatch.context() as patch:
-        for module in (findings, reproduce, notebooks, growth_report, figures):
+        book = (findings, edition, saved_results, verdict_rows, figures)
+        for module in (*book, reproduce, notebooks, growth_report):
             for name in where.keys() & vars(module).keys():
                 patch.setattr(module, name, where[name])
         patch.setattr(reproduce.data, "fetch", lambda *_: None)
@@ -188,11 +189,11 @@ def ran(home: Path) -> dict:
 
 def pages(home: Path) -> list:
     """What the cells and directives of a book's pages read."""
-    shown = findings.shown("toy")
+    shown = edition.shown("toy")
     told = [(name, one.receipt, _told(one.evidence.result)) for name, one in shown.items()]
     side = verified.read_sealed(home / "generated/figures/toy.json")
-    book_findings._read.cache_clear()
-    return [told, findings.rows_shown(), book_findings.load(home / "generated/findings.json"), side]
+    lookup._read.cache_clear()
+    return [told, edition.rows_shown(), lookup.load(home / "generated/findings.json"), side]
 
 
 def _told(found) -> dict:
@@ -200,10 +201,12 @@ def _told(found) -> dict:
 
 
 OPERATIONS: dict[str, Callable[[Path], object]] = {
-    "claims": lambda home: findings.rows_kept("published", None),
-    "claims of one's own": lambda home: findings.rows_kept("reproduced", "laptop"),
+    "claims": lambda home: verdict_rows.cached_rows("published", None),
+    "claims of one's own": lambda home: verdict_rows.cached_rows("reproduced", "laptop"),
     "verify": lambda home: reproduce.compare("laptop"),
-    "cite": lambda home: [receipt for *_, receipt in findings.results(home / "results/published")],
+    "cite": lambda home: [
+        receipt for *_, receipt in saved_results.results(home / "results/published")
+    ],
     "findings": lambda home: findings.findings("published"),
     "pages": pages,
     "benchmarks": lambda home: report.rows("cpu", home / "results/published").to_json(),

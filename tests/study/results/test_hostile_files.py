@@ -23,7 +23,7 @@ from judged import TASK, score, toy_plan
 from steadydescent import verified
 from steadydescent.engine.data import fashion_mnist
 from steadydescent.files import DamagedFile, sha256
-from steadydescent.study.book import findings
+from steadydescent.study.book import saved_results, verdict_rows
 from steadydescent.study.results import published, up_to_date
 from steadydescent.study.results import tables as parquet
 from steadydescent.study.results.store import (
@@ -281,7 +281,8 @@ def made() -> Result:
 def mine(toy, monkeypatch):
     """A result of one's own and the same one published; the folders of both."""
     for name in ("PUBLISHED", "REPRODUCED"):
-        monkeypatch.setattr(findings, name, toy / name.lower())
+        for module in (saved_results, verdict_rows):
+            monkeypatch.setattr(module, name, toy / name.lower())
     homes = toy / "reproduced/laptop/toy" / TASK, toy / "published/toy" / TASK
     for home in homes:
         keep(home, made(), "laptop", f"toy/{TASK}@12345678")
@@ -320,17 +321,17 @@ def test_forged_receipt_is_held_to_its_tables_and_its_place(mine, changes, named
     if public:
         published.record([f"toy/{TASK}"], home.parents[1])
     with pytest.raises(DamagedFile, match=rf"receipt\.json is refused: .*{named}"):
-        list(findings.results(home.parents[1]))
+        list(saved_results.results(home.parents[1]))
 
 
 def test_forged_cache_of_verdicts_is_computed_again(mine):
-    rows = findings.rows_kept("reproduced", "laptop")
+    rows = verdict_rows.cached_rows("reproduced", "laptop")
     (kept,) = mine[0].parents[2].glob("verdicts-*.json")
     for text in (kept.read_text().replace("supported", "refuted"), "{}", "", "[]", "{"):
         kept.write_text(text)
-        assert findings.rows_kept("reproduced", "laptop") == rows
+        assert verdict_rows.cached_rows("reproduced", "laptop") == rows
     kept.write_bytes(verified.sealed({"made from": "0" * 64, "rows": []}))  # of other sources
-    assert findings.rows_kept("reproduced", "laptop") == rows
+    assert verdict_rows.cached_rows("reproduced", "laptop") == rows
 
 
 # ---- JSON ----------------------------------------------------------------------------------------
@@ -441,13 +442,13 @@ def test_what_is_no_plain_file_among_the_published_is_refused(tmp_path, spoil, n
 def test_what_is_no_plain_file_among_notes_and_caches_counts_for_nothing(mine, spoil):
     root = mine[0].parents[2]
     up_to_date.remember(root / "x.made-from", "a" * 64)
-    rows = findings.rows_kept("reproduced", "laptop")
+    rows = verdict_rows.cached_rows("reproduced", "laptop")
     assert up_to_date.unchanged(root / "x.made-from", "a" * 64)
     spoil(root / "x.made-from")
     spoil(root / "verdicts-reproduced-laptop.json")
     if spoil is not as_link:
         assert not up_to_date.unchanged(root / "x.made-from", "a" * 64)
-    assert findings.rows_kept("reproduced", "laptop") == rows
+    assert verdict_rows.cached_rows("reproduced", "laptop") == rows
 
 
 @pytest.mark.parametrize("note", ["a" * 63, "a" * 65, "a" * 64 + "\n", "", "A" * 64])
@@ -465,7 +466,7 @@ def test_folder_that_is_a_link_to_elsewhere_is_refused(mine, tmp_path, level):
         with pytest.raises(
             DamagedFile, match=rf"{place.name}.* is refused: (it leads to|.* does not list it)"
         ):
-            list(findings.results(home.parents[1]))
+            list(saved_results.results(home.parents[1]))
 
 
 def test_stack_that_is_a_link_to_elsewhere_is_set_aside(tmp_path):

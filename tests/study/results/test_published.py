@@ -7,7 +7,9 @@ import pytest
 
 from steadydescent.study.book import summary
 from steadydescent.study.book.figures import INK
-from steadydescent.study.book.findings import findings, results, rows
+from steadydescent.study.book.findings import findings
+from steadydescent.study.book.saved_results import results
+from steadydescent.study.book.verdict_rows import rows
 from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.paths import PUBLISHED, RESULTS
 from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, Trajectory, load_study

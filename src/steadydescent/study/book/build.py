@@ -21,7 +21,8 @@ import click
 from filelock import FileLock, Timeout
 
 from steadydescent.files import flush, require_room
-from steadydescent.study.book.findings import findings, folder, write
+from steadydescent.study.book.findings import findings, write
+from steadydescent.study.book.saved_results import folder
 from steadydescent.study.paths import GENERATED, ROOT
 from steadydescent.study.results.provenance import packages
 from steadydescent.study.results.up_to_date import digest, remember, unchanged

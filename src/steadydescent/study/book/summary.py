@@ -14,7 +14,7 @@ import pandas as pd
 
 from steadydescent.files import write_atomically
 from steadydescent.study.book.figures import INK, theme
-from steadydescent.study.book.findings import verdict_table
+from steadydescent.study.book.words import verdict_table
 
 TABLE, DATA = "README.md", "verdicts.csv"
 LOOKS = {"supported": ("C0", "o"), "refuted": ("C1", "X")}

@@ -2,11 +2,12 @@
 computation.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pandas import DataFrame
+
+from steadydescent.study.book.words import four_digits
 
 Value = float | tuple[float, ...]
 
@@ -81,17 +82,4 @@ def fill(rule: str, right: Callable[[], Value]) -> str:
         raise ValueError(
             f"rule must have one {{}} for each of the {len(values)} values, got {rule!r}"
         )
-    return rule.format(*map(number, values))
-
-
-def number(value: float) -> str:
-    """A number as the page shows it: four digits, whole numbers in full, a real minus sign.
-
-    >>> [number(value) for value in (5_000_000, 44.5454, 2.795e-6, -1.0, float("nan"))]
-    ['5,000,000', '44.55', '2.795e−6', '−1', 'NaN']
-    """
-    if value != value:
-        return "NaN"
-    whole = round(value)
-    text = f"{whole:,}" if abs(value - whole) <= 1e-9 * abs(whole) else f"{value:.4g}"
-    return re.sub(r"e([-+])0", r"e\1", text).replace("-", "\N{MINUS SIGN}")
+    return rule.format(*map(four_digits, values))

@@ -15,7 +15,7 @@ from sphinx.errors import ExtensionError
 
 from steadydescent.study.book.build import BUILDER, prepare_in_place
 from steadydescent.study.book.sphinx.cite import HowToCite
-from steadydescent.study.book.sphinx.claims import Claim, Holds, Verdicts
+from steadydescent.study.book.sphinx.claims import ClaimBox, HoldsWhile, VerdictTable
 from steadydescent.study.book.sphinx.elements import anchors_of, findings_of, warn
 from steadydescent.study.book.sphinx.figures import DataFigure, VegaChart
 from steadydescent.study.book.sphinx.origin import Origin
@@ -26,16 +26,16 @@ from steadydescent.study.book.sphinx.pages import (
     protect_pages,
     write_permalinks,
 )
-from steadydescent.study.book.sphinx.roles import Result, Verdict
+from steadydescent.study.book.sphinx.roles import ResultRole, VerdictRole
 from steadydescent.study.book.sphinx.slips import Slips
 from steadydescent.study.book.sphinx.sources import ResolveSources, source_reference
 from steadydescent.study.paths import ROOT
 from steadydescent.study.training.processes import follow
 
 DIRECTIVES = {
-    "claim": Claim,
-    "verdicts": Verdicts,
-    "holds": Holds,
+    "claim": ClaimBox,
+    "verdicts": VerdictTable,
+    "holds": HoldsWhile,
     "origin": Origin,
     "datafig": DataFigure,
     "vegachart": VegaChart,
@@ -105,8 +105,8 @@ def setup(app) -> dict:
     app.add_config_value("steady_generated", "generated", "env")
     app.add_config_value("steady_csp", True, "html")
     app.add_config_value("steady_jobs", 1, "")
-    app.add_role("result", Result())
-    app.add_role("verdict", Verdict())
+    app.add_role("result", ResultRole())
+    app.add_role("verdict", VerdictRole())
     for name, directive in DIRECTIVES.items():
         app.add_directive(name, directive)
     app.add_node(source_reference)

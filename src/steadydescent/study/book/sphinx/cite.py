@@ -12,7 +12,6 @@ from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 from steadydescent.files import DamagedFile
-from steadydescent.study.book.sphinx import findings as fd
 from steadydescent.study.book.sphinx.elements import (
     download,
     findings_of,
@@ -21,6 +20,7 @@ from steadydescent.study.book.sphinx.elements import (
     note_target,
     permanent_link,
     row_of,
+    slug,
     table,
     warn,
 )
@@ -44,12 +44,12 @@ RECEIPT = {  # what a receipt may say, in the order in which it is shown
 }
 
 
-def said(value) -> str:
+def receipt_text(value) -> str:
     """A receipt's entry in words: lists with commas, tables as ``name value`` pairs."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {said(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {receipt_text(part)}" for name, part in value.items())
     if isinstance(value, list):
-        return ", ".join(said(part) for part in value)
+        return ", ".join(receipt_text(part) for part in value)
     if isinstance(value, float):
         return f"{value:,.1f}"
     return str(value)
@@ -58,7 +58,12 @@ def said(value) -> str:
 def provenance(receipt: dict) -> nodes.table | None:
     """What the receipt says, as a table of two columns; None if it says nothing known."""
     rows = [
-        row_of([label, nodes.literal("", receipt[key]) if key == "command" else said(receipt[key])])
+        row_of(
+            [
+                label,
+                nodes.literal("", receipt[key]) if key == "command" else receipt_text(receipt[key]),
+            ]
+        )
         for key, label in RECEIPT.items()
         if receipt.get(key) not in (None, "", [], {})
     ]
@@ -96,7 +101,7 @@ class HowToCite(SphinxDirective):
             "note": f"Commit {origin['commit'][:12]}" if origin.get("commit") else "",
         }
         lines = [f"  {key} = {{{value}}}" for key, value in entry.items() if value]
-        text = f"@misc{{{fd.slug(config.project)},\n" + ",\n".join(lines) + "\n}"
+        text = f"@misc{{{slug(config.project)},\n" + ",\n".join(lines) + "\n}"
         note_anchor(
             self.env, "result", "book", "cite-book", "How to cite the book", self.get_location()
         )
@@ -108,7 +113,7 @@ class HowToCite(SphinxDirective):
             warn(self.get_location(), f"result id {name!r} is not 'experiment/task@digest'", "cite")
             return nodes.comment()
         short = name.partition("@")[0]
-        anchors = {form: "cite-" + fd.slug(form) for form in (short, name)}
+        anchors = {form: "cite-" + slug(form) for form in (short, name)}
         section = nodes.section(ids=list(dict.fromkeys(anchors.values())), classes=["cite-result"])
         section += nodes.title("", short)
         for form, anchor in anchors.items():

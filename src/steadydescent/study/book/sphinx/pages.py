@@ -12,8 +12,7 @@ from pathlib import Path
 
 from sphinx.errors import ExtensionError
 
-from steadydescent.study.book.sphinx import findings as fd
-from steadydescent.study.book.sphinx.elements import anchors_of, warn
+from steadydescent.study.book.sphinx.elements import anchors_of, slug, warn
 
 VEGA = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
 # What axe-core 4.14 calls serious in sphinx-book-theme 1.3.0, myst-nb 1.4.0 and docutils 0.21
@@ -78,7 +77,7 @@ def write_permalinks(app, exception) -> None:
         return
     for (kind, name), (docname, anchor, title) in anchors_of(app.env).items():
         target = app.builder.get_target_uri(docname) + "#" + anchor
-        page = Path(app.outdir) / f"{kind}s" / f"{fd.slug(name)}.html"
+        page = Path(app.outdir) / f"{kind}s" / f"{slug(name)}.html"
         page.parent.mkdir(exist_ok=True)
         canonical = (
             app.config.html_baseurl.rstrip("/") + "/" + target
