@@ -17,6 +17,8 @@ from rich.text import Text
 
 CLOSED_PIPE = 128 + 13
 """Exit code of whoever writes where nobody reads, by the convention of shells."""
+WIDE = 180
+"""Letters across where no terminal says how many: no result's id is broken there."""
 COMPUTING = ("run", "reproduce", "book", "bench")
 """Commands that run cells whose assertions count, or train."""
 
@@ -118,7 +120,7 @@ def show(rows: list[dict], as_json: bool, title: str = "") -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1, default=float))
         return
-    console = Listing(width=None if sys.stdout.isatty() else 160)
+    console = Listing(width=None if sys.stdout.isatty() else WIDE)
     fits = _width(rows) <= console.width
     console.print(_table(rows, title) if fits else _blocks(rows, title))
 
