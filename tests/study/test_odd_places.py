@@ -392,6 +392,6 @@ def test_nothing_is_shown_as_before_where_there_is_no_terminal(capsys):
     cli.show([], False, "Nothing")
     cli.show(cli.verdict_rows([ROW]), False, "Verdicts")
     said = capsys.readouterr().out
-    assert "┃" in said and max(map(len, said.splitlines())) <= 160
+    assert "┃" in said and max(map(len, said.splitlines())) <= terminal.WIDE
     cli.show([{"a": 1.0}], True)
     assert json.loads(capsys.readouterr().out) == [{"a": 1.0}]
