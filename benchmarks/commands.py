@@ -128,8 +128,9 @@ def sweep_share(device: str, settings: Settings) -> list[dict[str, Any]]:
 
 
 def reproduce(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """`steady reproduce --profile smoke`, book and all, when it is done already; the run before may
-    have to train.
+    """`steady reproduce --profile smoke`, book and all, when it is done already.
+
+    The run before may have to train.
     """
     command = (
         str(Path(sys.executable).with_name("steady")),
@@ -169,7 +170,7 @@ def updates_in(receipts: set[Path]) -> int:
 
 
 def book(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """The book built on a clean tree against the same built again; in a copy, so that yours stays."""
+    """The book built on a clean tree against the same built again, both in a copy."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for pattern in MADE_FROM:

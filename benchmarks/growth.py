@@ -186,9 +186,9 @@ def seconds_of(act: Callable[[], object]) -> float:
 
 def cache_mib() -> float | None:
     """The largest cache of the first core, where the system tells."""
-    found = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     return max(
-        (int(path.read_text(encoding="utf-8").rstrip("K\n")) / 1024 for path in found), default=None
+        (int(path.read_text(encoding="utf-8").rstrip("K\n")) / 1024 for path in sizes), default=None
     )
 
 
@@ -212,9 +212,8 @@ def more_workers(device: str) -> Iterator[dict[str, Any]]:
         ):
             os.environ[ADDRESS] = client.scheduler.address
             try:
-                first = [
-                    run for i in range(workers) for run in networks(1, 10 + i)
-                ]  # a stack each: they load the library
+                # a stack each: they load the library
+                first = [run for i in range(workers) for run in networks(1, 10 + i)]
                 sweep.train(first, Store(Path(folder) / "warm"), device, QUIET)
                 seconds, _ = swept(stacks, device, Path(folder))
             finally:
@@ -274,8 +273,9 @@ def unavailable(curve: str, device: str) -> str | None:
 def main(
     device: str, curves: tuple[str, ...], seconds: float, compile: bool, output: Path | None
 ) -> None:
-    """Measure how time and memory grow, and save the rows with a receipt. A few minutes on two
-    quiet cores.
+    """Measure how time and memory grow, and save the rows with a receipt.
+
+    A few minutes on two quiet cores.
     """
     device, rows, began = sweep.pick_device(device), [], time.perf_counter()
     for name in ("WORKERS", "DASK_SCHEDULER_ADDRESS"):
@@ -290,10 +290,10 @@ def main(
             click.echo(json.dumps(rows[-1]), err=True)
     machine = {"cores": os.cpu_count(), "cache_mib": cache_mib() if device == "cpu" else None}
     note = receipt(device, seconds=round(time.perf_counter() - began, 1), task=TASK, **machine)
-    name, found = f"growth-{device}.json", {"receipt": note, "rows": rows}
+    name, content = f"growth-{device}.json", {"receipt": note, "rows": rows}
     if output:
-        write_atomically(output, verified.text(verified.plain(found)))
-    click.echo(f"{len(rows)} rows: {output or published.write_json(name, found)}")
+        write_atomically(output, verified.text(verified.plain(content)))
+    click.echo(f"{len(rows)} rows: {output or published.write_json(name, content)}")
 
 
 if __name__ == "__main__":

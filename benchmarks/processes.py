@@ -60,21 +60,21 @@ class Processes:
         return sum(work / took for work, took in self._ask(self.units))
 
     def _ask(self, order: int | str) -> list[Any]:
-        """The answer of each: work and seconds of so many updates, made all at once, or its loss."""
+        """Each one's answer: work and seconds of so many updates, made all at once, or its loss."""
         for line in self.lines:
             line.send(order)
         return [self._answer(line) for line in self.lines]
 
     def _answer(self, line: Connection) -> Any:
         try:
-            found = line.recv()
+            answer = line.recv()
         except EOFError:
             raise RuntimeError(
                 f"a process of {self.name!r} died, perhaps for want of memory"
             ) from None
-        if isinstance(found, str):
-            raise RuntimeError(f"a process of {self.name!r} failed: {found}")
-        return found
+        if isinstance(answer, str):
+            raise RuntimeError(f"a process of {self.name!r} failed: {answer}")
+        return answer
 
     def close(self) -> None:
         """Let the processes go."""

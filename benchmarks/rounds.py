@@ -20,8 +20,9 @@ FEWEST_FOR_ORDER_STATISTICS = 6
 
 
 class Contender(Protocol):
-    """What takes part in rounds. `loss` is that of the network that all contenders train alike,
-    None without one.
+    """What takes part in rounds.
+
+    `loss` is that of the network that all contenders train alike, None without one.
     """
 
     name: str
@@ -95,8 +96,9 @@ def finish(device: str) -> None:
 
 
 def units_in(seconds: float, took: Callable[[int], float]) -> int:
-    """How many units of work fill so many seconds; `took(n)` makes n of them and says how long that
-    took.
+    """How many units of work fill so many seconds.
+
+    `took(n)` makes n of them and says how long that took.
 
     >>> units_in(1.0, lambda units: 0.01 * units)
     100
@@ -195,9 +197,9 @@ def compare(
     for contender in contenders:
         contender.prepare(seconds)
     rates = interleaved(contenders, rounds)
-    shown = {
-        name: [times / rate for rate in found] if times else found for name, found in rates.items()
-    }
+    shown = rates
+    if times:
+        shown = {name: [times / rate for rate in values] for name, values in rates.items()}
     ours, *peers = contenders
     return [
         row(
@@ -219,8 +221,9 @@ def compare(
 
 
 def agree(ours: float | None, theirs: float | None, tolerance: float) -> bool | None:
-    """Whether two losses differ by at most a share `tolerance` of theirs; None where there is
-    nothing to compare.
+    """Whether two losses differ by at most a share `tolerance` of theirs.
+
+    None where there is nothing to compare.
     """
     if ours is None or theirs is None:
         return None

@@ -55,8 +55,9 @@ def test_window_undoes_the_decay_for_it(beta):
 @pytest.mark.slip(9)
 @pytest.mark.parametrize("beta", [0.5, 0.9, 0.98, 0.999])
 def test_window_counts_values_and_is_no_error(beta):
-    """uit-slides: V_t is near the truth "by 1/(1−β)". The error on a constant c is β^t·c, in c's
-    unit; it goes to 0.
+    """uit-slides: V_t is near the truth "by 1/(1−β)".
+
+    The error on a constant c is β^t·c, in c's unit; it goes to 0.
 
     1/(1−β) is the number of values that hold 1 − β^(1/(1−β)) of the weight: 75 % at β = 0.5, 63 %
     as β → 1.
@@ -104,7 +105,7 @@ def test_debiased_average_of_a_constant_is_the_constant(value, beta, steps):
 
 
 def test_debiasing_keeps_its_digits_near_one():
-    """1 − β^t in single precision is off by 3·10⁻⁴ at β = 0.9999, t = 2; through expm1 it is not."""
+    """1 − β^t in single precision is off by 3·10⁻⁴ at β = 0.9999, t = 2; by expm1 it is not."""
     exact = 1 - np.longdouble(0.9999) ** 2
     assert (1 / debias(torch.tensor(1.0), 0.9999, torch.tensor(2.0))).item() == pytest.approx(
         float(exact), rel=1e-6
@@ -114,7 +115,7 @@ def test_debiasing_keeps_its_digits_near_one():
 @pytest.mark.claim("ewa-bias-correction-early")
 @pytest.mark.parametrize(("beta", "steps"), [(0.5, 7), (0.9, 44), (0.98, 229), (0.999, 4613)])
 def test_correction_is_within_one_percent_after_its_early_steps(beta, steps):
-    """1/(1 − β^t) falls to 1 and is at most 1.01 from t = ln(0.01/1.01)/ln β on: about 4.6 windows."""
+    """1/(1 − β^t) falls to 1, and to 1.01 by t = ln(0.01/1.01)/ln β: about 4.6 windows."""
     factors = debias(torch.ones(steps + 50, dtype=torch.float64), beta, torch.arange(1, steps + 51))
     assert steps == math.ceil(math.log(0.01 / 1.01) / math.log(beta))
     assert (factors.diff() <= 0).all() and factors[-1] >= 1
@@ -294,15 +295,22 @@ def test_simple_average_of_every_precision_is_the_plain_mean_and_goes_on_from_it
     ]
     average = SimpleMovingAverage(length)
     for number, value in enumerate(values, start=1):
-        found = average.update(value.clone().requires_grad_())
+        average_value = average.update(value.clone().requires_grad_())
         expected = torch.stack(values[max(0, number - length) : number]).double().mean(0)
-        assert found.dtype == dtype and found.shape == shape and not found.requires_grad
+        assert (
+            average_value.dtype == dtype
+            and average_value.shape == shape
+            and not average_value.requires_grad
+        )
         torch.testing.assert_close(
-            found.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps
+            average_value.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps
         )
         resumed, whole = SimpleMovingAverage(length), SimpleMovingAverage(length)
         resumed.load_state_dict(average.state_dict()), whole.load_state_dict(average.state_dict())
-        assert torch.equal(resumed.value, found) and resumed.state_dict()["mean"].dtype == dtype
+        assert (
+            torch.equal(resumed.value, average_value)
+            and resumed.state_dict()["mean"].dtype == dtype
+        )
         assert torch.equal(resumed.update(value), whole.update(value))
 
 

@@ -40,9 +40,9 @@ def test_false_alarms_are_no_more_frequent_than_the_level():
             )
             for n in (83, 61)
         ]
-        found = verify(*sets, level=0.1).set_index("aspect")["moved"]
+        moves = verify(*sets, level=0.1).set_index("aspect")["moved"]
         for aspect in alarms:
-            alarms[aspect] += found[aspect]
+            alarms[aspect] += moves[aspect]
     assert max(alarms.values()) <= 20 + 3 * 4.3
     assert sum(alarms.values()) > 0  # the level is not that of a test that never speaks
 

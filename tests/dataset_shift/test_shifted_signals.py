@@ -78,9 +78,8 @@ def test_translation_moves_every_pattern_by_the_tables_points_and_nothing_else(s
 def test_fewer_zeros_make_every_pattern_longer_up_to_the_whole_signal():
     lengths = np.stack([(noiseless("padding", severity)[0] != 0).sum(1) for severity in range(6)])
     assert (np.diff(lengths, axis=0) >= 0).all() and (lengths[0] >= 12).all()
-    assert (
-        lengths[0].max() < 20 and lengths[5].max() == 72
-    )  # 72·12/(12+36) = 18 at most, all at no zeros
+    # 72·12/(12+36) = 18 at most, all at no zeros
+    assert lengths[0].max() < 20 and lengths[5].max() == 72
 
 
 def test_severity_0_of_every_knob_is_the_generators_own_setting_byte_for_byte():

@@ -1,4 +1,4 @@
-"""Blocks of updates: however a run is cut, and whether recorded or not, the updates are the same."""
+"""Blocks of updates: however a run is cut, recorded or not, the updates are the same."""
 
 import logging
 from itertools import pairwise
@@ -91,7 +91,8 @@ def test_where_recording_fails_updates_are_made_one_by_one(wanted, caplog):
     with caplog.at_level(logging.WARNING):
         assert same(ends(made, recorded(made.block, 5, refuse)), wanted)
     assert [r.message for r in caplog.records] == [
-        "Updates could not be recorded as a CUDA graph and are made one by one, slower: no graph here"
+        "Updates could not be recorded as a CUDA graph and are made one by one, slower: "
+        "no graph here"
     ]
 
 

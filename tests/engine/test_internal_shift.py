@@ -62,7 +62,7 @@ def test_nothing_shifts_without_a_rate_and_a_single_layer_has_nothing_below_it()
     assert single["loss-variation"] > 0 and single["gradient-predictiveness"] > 0
 
 
-def test_batch_norm_lets_layer_inputs_shift_by_its_own_bias_alone_however_far_the_weights_below_move():
+def test_batch_norm_lets_layer_inputs_shift_by_its_bias_alone_however_far_the_weights_below_move():
     """Without a ReLU between, a unit's mean is β and its deviation |γ|·σ/√(σ² + ε)."""
     torch.manual_seed(1)
     rate, module = 0.3, nn.Sequential(nn.Linear(3, 5, bias=False), BatchNorm(5), nn.Linear(5, 2))

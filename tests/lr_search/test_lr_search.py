@@ -17,8 +17,9 @@ from steadydescent.lr_search import coarse_to_fine, log_uniform, ramp, range_tes
 
 @pytest.mark.worked("viblo-lr")
 def test_uniform_search_spends_nine_tenths_above_a_tenth():
-    """P(rate < 0.1) on [0, 1] is 10 %, above 90 %: the CDF is the rate itself; 4 binomial standard
-    errors.
+    """P(rate < 0.1) on [0, 1] is 10 %, above 90 %: the CDF is the rate itself.
+
+    4 binomial standard errors.
     """
     count = 100_003
     below = (uniform(0, 1, count, rng()) < 0.1).mean()
@@ -89,8 +90,9 @@ def test_intervals_only_shrink_hold_the_best_and_respect_the_budget(rounds, per_
 
 
 def test_interval_reaches_from_the_trial_below_the_best_quarter_to_the_one_above():
-    """Eight trials, the best two chosen by loss; in a bowl they are neighbours, so the fourth-best
-    bracket them.
+    """Eight trials, the best two chosen by loss.
+
+    In a bowl they are neighbours, so the fourth-best bracket them.
     """
     for seed in range(20):
         search = coarse_to_fine(bowl, 1e-5, 1, 2, 8, rng(seed))
@@ -127,9 +129,8 @@ def test_every_round_closes_in_on_a_bowl():
 @pytest.mark.parametrize("worst", [math.nan, math.inf, -math.inf])
 def test_loss_that_is_not_finite_counts_as_the_worst(worst):
     def evaluate(rates):
-        return np.where(
-            rates > 1e-3, worst, -rates
-        )  # better towards the edge beyond which it diverges
+        # better towards the edge beyond which it diverges
+        return np.where(rates > 1e-3, worst, -rates)
 
     search = coarse_to_fine(evaluate, 1e-5, 1, 4, 9, rng(5))
     finite = search.rate[search.rate <= 1e-3]

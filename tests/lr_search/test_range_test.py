@@ -1,5 +1,6 @@
-"""The range test against a quadratic's closed form; what it does to a model and its optimiser is
-undone.
+"""The range test against a quadratic's closed form.
+
+What it does to a model and its optimiser is undone.
 """
 
 import math
@@ -193,14 +194,14 @@ def test_rate_step_is_a_plain_update_at_that_rate_and_keeps_the_groups_ratio():
     other, plain, _ = trained()
     with torch.random.fork_rng([]):
         torch.manual_seed(1)
-        told = rate_step(optimizer, lambda: model(data).square().mean())(0.5)
+        first_loss = rate_step(optimizer, lambda: model(data).square().mean())(0.5)
         torch.manual_seed(1)
         plain.param_groups[0]["lr"], plain.param_groups[1]["lr"] = 0.5, 1.0
         plain.zero_grad()
         loss = other(data).square().mean()
         loss.backward()
         plain.step()
-    assert told == loss.item()
+    assert first_loss == loss.item()
     assert same([*model.parameters()], [*other.parameters()])
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 1.0]
 

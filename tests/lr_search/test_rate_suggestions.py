@@ -61,9 +61,8 @@ def longest_fall(losses):
     return lengths.index(max(lengths)), max(lengths)
 
 
-@given(
-    st.lists(st.integers(0, 9000).map(lambda n: n / 1000), min_size=3, max_size=30)
-)  # no fall is rounding
+# no fall is rounding
+@given(st.lists(st.integers(0, 9000).map(lambda n: n / 1000), min_size=3, max_size=30))
 def test_valley_lies_half_way_along_the_longest_fall(losses):
     rates, (end, length) = ramp(1e-6, 1, len(losses)), longest_fall(losses)
     if length < 3:
@@ -84,8 +83,9 @@ def test_valley_of_one_straight_fall_is_its_middle():
 
 
 def test_smoothing_moves_the_steepest_point_by_its_lag():
-    """An exponential average lags β/(1−β) steps behind: 9 at β = 0.9, 49 at 0.98; on a long ramp
-    the slope with it.
+    """An exponential average lags β/(1−β) steps behind: 9 at β = 0.9, 49 at 0.98.
+
+    On a long ramp the slope with it.
     """
     rates = ramp(1e-6, 1, 3001)
     losses = logistic_fall(rates, rates[1700], width=1.6)  # far wider than the lag

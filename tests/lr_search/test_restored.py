@@ -105,8 +105,9 @@ def forget(parameter):
 
 
 def hooks_of(tensor):
-    """Which functions are called, in order, on the way back; the dict that holds them is torch's
-    own.
+    """Which functions are called, in order, on the way back.
+
+    The dict that holds them is torch's own.
     """
     both = (tensor._backward_hooks, tensor._post_accumulate_grad_hooks)
     return [None if hooks is None else (id(hooks), list(hooks.values())) for hooks in both]
@@ -408,7 +409,8 @@ def test_what_cannot_be_put_back_is_named_and_stops_nothing_else(name, where):
     model, optimizer = made()
     owner = model if where == "model" else optimizer
     owner.stubborn = Stubborn(a=1)
-    sentence = rf"restored could not put back {where}\.stubborn \(OSError: it is read-only\); all else is as it was"
+    reason = rf"{where}\.stubborn \(OSError: it is read-only\)"
+    sentence = rf"restored could not put back {reason}; all else is as it was"
     before = everything(model, optimizer)
 
     def disturbed():

@@ -140,7 +140,8 @@ def raised(error):
         raised(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
         raised(
             RuntimeError(
-                "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-"
+                "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. "
+                "This error may appear if you passed in a non-"
             )
         ),
         raised(RuntimeError("Unable to find a valid cuDNN algorithm to run convolution")),

@@ -137,7 +137,8 @@ def test_an_iterator_kept_in_a_variable_makes_the_state_unclear_and_counted_clea
     batches = EpochBatches(M, N, seed=2)
     kept = iter(batches)
     next(kept)  # as tutorials look at a batch before they train
-    sentence = "state_dict must be told which loop is meant, the one at batch [26] of its epoch or that at batch 1"
+    loops = "the one at batch [26] of its epoch or that at batch 1"
+    sentence = f"state_dict must be told which loop is meant, {loops}"
     seen = []
     for batch in batches:
         seen.append(batch)

@@ -191,7 +191,8 @@ def test_broken_state_of_batches_is_refused_and_changes_nothing():
     for wrong, reason in [
         (
             {},
-            "a dict as state_dict.. gives it, got one without examples, batch_size, drop_last, epoch_start, done",
+            "a dict as state_dict.. gives it, got one without "
+            "examples, batch_size, drop_last, epoch_start, done",
         ),
         (None, "a dict as state_dict.. gives it, got one None"),
         ({name: good[name] for name in good if name != "done"}, "got one without done"),

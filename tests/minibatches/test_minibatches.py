@@ -109,8 +109,9 @@ def test_any_split_of_takes_gives_the_same_stream_with_replacement(size, seed, p
 
 
 def test_draws_with_replacement_are_uniform_and_independent():
-    """Pairs of successive draws from 5 examples: each of 25 pairs equally often, repeats too; 4.5
-    standard errors.
+    """Pairs of successive draws from 5 examples: each of 25 pairs equally often, repeats too.
+
+    4.5 standard errors.
     """
     draws = IndexStream(5, 2, seed=1, replacement=True).take(25_000)
     counts = (draws[:, 0] * 5 + draws[:, 1]).bincount(minlength=25)
@@ -244,8 +245,9 @@ def test_slides_five_thousand_minibatches_are_one_epoch():
 
 @pytest.mark.slip(3)
 def test_an_epoch_is_one_pass_over_all_examples_not_one_minibatch():
-    """uit-slides: one finished mini-batch is an epoch, N points make N epochs. N updates at n = 1
-    are one epoch.
+    """uit-slides: one finished mini-batch is an epoch, N points make N epochs.
+
+    N updates at n = 1 are one epoch.
     """
     examples = 101
     assert updates_per_epoch(examples, 1, drop_last=False) == examples

@@ -18,8 +18,9 @@ def slides_network():
 
 @pytest.mark.slip(7)
 def test_l2_term_belongs_to_the_data_set_not_to_the_minibatch():
-    """uit-slides print λ/2n. With λ/2m an epoch's mean cost is the full cost for all n; λ/2n makes
-    it m/n-fold.
+    """uit-slides print λ/2n.
+
+    With λ/2m an epoch's mean cost is the full cost for all n; λ/2n makes it m/n-fold.
     """
     (weights, losses), strength, examples = slides_network(), 3.0, 24
     squares = sum(weight.square().sum() for weight in weights)
@@ -43,8 +44,9 @@ def test_l2_term_belongs_to_the_data_set_not_to_the_minibatch():
 
 @pytest.mark.slip(7)
 def test_losses_are_summed_over_examples_and_weights_over_layers():
-    """uit-slides sum the losses to L, the number of layers. With 2 layers that sees 2 of 24
-    examples.
+    """uit-slides sum the losses to L, the number of layers.
+
+    With 2 layers that sees 2 of 24 examples.
     """
     (weights, losses), layers = slides_network(), 2
     assert len(weights) == layers

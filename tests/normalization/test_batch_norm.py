@@ -1,5 +1,6 @@
-"""Batch norm against torch's own and finite differences; what the slides say of it (slip 8); the
-redundant bias.
+"""Batch norm against torch's own and finite differences; what the slides say of it (slip 8).
+
+The redundant bias.
 """
 
 from copy import deepcopy
@@ -127,8 +128,9 @@ def test_gamma_and_beta_are_learned():
 
 @pytest.mark.slip(8)
 def test_batch_norm_works_by_minibatch_not_by_epoch():
-    """One example, in two minibatches of an epoch, comes out differently; running statistics move
-    at each.
+    """One example, in two minibatches of an epoch, comes out differently.
+
+    Running statistics move at each.
     """
     norm, one = BatchNorm(3).double(), normal(1, 3)
     first, second = (torch.cat([one, normal(6, 3, seed=seed)]) for seed in (1, 2))
@@ -138,9 +140,8 @@ def test_batch_norm_works_by_minibatch_not_by_epoch():
         seen.append(norm.running_mean.clone())
     assert not torch.isclose(*outputs).any()
     assert not torch.isclose(seen[0], seen[1]).any() and not torch.isclose(seen[1], seen[2]).any()
-    whole = BatchNorm(3).double()(
-        torch.cat([first, second])
-    )  # an epoch at once is yet another thing
+    # an epoch at once is yet another thing
+    whole = BatchNorm(3).double()(torch.cat([first, second]))
     assert not torch.isclose(whole[0], outputs[0]).any()
 
 
@@ -190,8 +191,9 @@ def test_a_bias_before_normalisation_changes_nothing_where_it_is_said_to(kind):
 @pytest.mark.claim("bn-bias-redundant")
 @pytest.mark.parametrize("kind", sorted(ABSORBS_BIAS))
 def test_a_bias_shifts_the_running_mean_alone(kind):
-    """After t batches from 0 it has taken up 1 − (1−m)^t of b, as m = 1 does at once; then
-    inference is the same.
+    """After t batches from 0 it has taken up 1 − (1−m)^t of b, as m = 1 does at once.
+
+    Then inference is the same.
     """
     b, x, steps = normal(10, seed=5), normal(2 * GHOST, 7, seed=4), 5
     models = [layer_and_norm(kind, bias, 2 * GHOST) for bias in (None, b)]

@@ -79,9 +79,8 @@ def test_noise_scales_and_shifts_the_normalised_values_as_drawn():
             scale = 1 + 0.9 * abs(s[0, c]) + 0.2 * s[1 + i, c]
             torch.testing.assert_close(out[i, c], scale * normalised[i, c] + shift)
     for name in BUFFERS:
-        assert torch.equal(
-            getattr(noisy, name), getattr(plain, name)
-        )  # of the input, before this layer's noise
+        # of the input, before this layer's noise
+        assert torch.equal(getattr(noisy, name), getattr(plain, name))
 
 
 def test_draws_of_zero_no_amplitude_and_inference_are_batch_norm():
@@ -95,9 +94,8 @@ def test_draws_of_zero_no_amplitude_and_inference_are_batch_norm():
     torch.testing.assert_close(loud(z), expected)
     for norm in (loud, still, plain):
         norm.eval()
-    assert torch.equal(loud(z[:2]), plain(z[:2])) and torch.equal(
-        still(z[:2]), plain(z[:2])
-    )  # of any size
+    # of any size
+    assert torch.equal(loud(z[:2]), plain(z[:2])) and torch.equal(still(z[:2]), plain(z[:2]))
 
 
 def test_noise_brings_back_shift_and_scale_that_batch_norm_took_away_within_its_amplitudes():
@@ -117,7 +115,7 @@ def test_noise_brings_back_shift_and_scale_that_batch_norm_took_away_within_its_
 
 
 def test_every_example_is_shaken_on_its_own_about_its_channels_shift():
-    """m is U(μ − r, μ + r), with μ ~ U(−n, n) by channel: variances n²/3 between and r²/3 within."""
+    """m is U(μ − r, μ + r), μ ~ U(−n, n) by channel: variances n²/3 between and r²/3 within."""
     layer, n, r = drawn(101, 499, seed=2), 0.5, 0.1
     z = torch.zeros(101, 499, dtype=torch.float64)
     z[0] = 1e-9  # so that only the shift is left

@@ -1,5 +1,6 @@
-"""The rules as torch optimisers: against torch's own and the pure rules; in place, in every dtype;
-in a script.
+"""The rules as torch optimisers: against torch's own and the pure rules; in place, in every dtype.
+
+In a script.
 """
 
 import pytest

@@ -36,7 +36,7 @@ def assert_follows_its_rule(name, ours, steps=40, strided_grad=False, tolerance=
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", FACADES)
 def test_torchs_functions_take_their_rules_steps(name, weight_decay, threads, monkeypatch):
-    """As one thread goes, by a fused kernel, and as several do, which SGD's would wake for nothing."""
+    """As one thread goes, by a fused kernel, and as several, which SGD's would wake for nothing."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(updates, "_by_rule", None)
     assert_follows_its_rule(name, *parameters(shapes=[(3, 11)]), weight_decay=weight_decay)
@@ -105,8 +105,9 @@ def test_the_default_device_need_not_be_that_of_the_weights(facade):
 
 @every_facade
 def test_autograd_sees_the_update(facade):
-    """A backward pass through weights that have changed since is refused; after torch's fused step
-    it would run.
+    """A backward pass through weights that have changed since is refused.
+
+    After torch's fused step it would run.
     """
     params = parameters()
     loss = (params[0] ** 2).sum()

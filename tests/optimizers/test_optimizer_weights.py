@@ -133,7 +133,7 @@ def test_weights_and_gradients_of_every_layout_move(name, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", FACADES)
 def test_many_weights_of_all_kinds_in_one_group_move_as_each_does_alone(name, dtype):
-    """Little and large, of several layouts and classes, with and without gradient, late and early."""
+    """Little and large, of several layouts and classes, with gradient or none, late and early."""
     made = lambda: [
         *(nn.Parameter(put(numbers((4, 3, 5, 2), 0, dtype))) for put in LAYOUTS.values()),
         Other(numbers((33,), 1, dtype)),

@@ -56,7 +56,7 @@ def eager(monkeypatch):
 
 
 class Clock:
-    """A clock that moves by a contender's seconds a unit of work, and remembers whose turn it was."""
+    """A clock that moves by a contender's seconds a unit of work; remembers whose turn it was."""
 
     def __init__(self, monkeypatch):
         self.now, self.turns = 0.0, []

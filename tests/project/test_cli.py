@@ -127,7 +127,8 @@ def test_commands_and_options_are_all_described():
 
 
 def test_help_needs_no_heavy_imports_and_works_as_a_module():
-    code = "import sys, steadydescent.cli; assert not {'torch', 'pandas', 'papermill'} & set(sys.modules), 'slow start'"
+    slow = "{'torch', 'pandas', 'papermill'}"
+    code = f"import sys, steadydescent.cli; assert not {slow} & set(sys.modules), 'slow start'"
     subprocess.run([sys.executable, "-c", code], check=True)
     found = subprocess.run(
         [sys.executable, "-m", "steadydescent.cli", "--help"],
@@ -255,7 +256,8 @@ def test_cite_gives_one_entry_by_its_id_or_all(published):
         ),
         (
             ["data", "fetch", "cifar"],
-            "source must be one of ['mnist1d', 'fashion-mnist', 'names', 'gaussian-2', 'gaussian-100', 'all'], got",
+            "source must be one of ['mnist1d', 'fashion-mnist', 'names', "
+            "'gaussian-2', 'gaussian-100', 'all'], got",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

@@ -119,8 +119,8 @@ def test_the_floor_is_the_larger_of_two_rates_that_are_not_equal():
 @pytest.mark.parametrize(("scale", "peak"), [(2, 8.07e-4), (6, 2.42e-3)])
 def test_peaks_of_the_tutorials_images(scale, peak):
     """Images 2 and 3, d = 768; their warm-up is not stated, 8000 is assumed."""
-    found = noam(768, WARMUP, scale)(updates(3 * WARMUP))
-    assert found.max() == pytest.approx(peak, rel=5e-4) and found.argmax() + 1 == WARMUP
+    factors = noam(768, WARMUP, scale)(updates(3 * WARMUP))
+    assert factors.max() == pytest.approx(peak, rel=5e-4) and factors.argmax() + 1 == WARMUP
 
 
 @pytest.mark.worked("opennmt-tf")
@@ -128,8 +128,9 @@ def test_peaks_of_the_tutorials_images(scale, peak):
     ("d_model", "scale", "floored"), [(4, 2, 71), (768, 2, 991), (768, 6, 330)]
 )
 def test_how_long_the_floor_acts_during_warm_up(d_model, scale, floored):
-    """As long as t < 1e−4·√d·warmup^(3/2)/scale = 71.6, 991.5, 330.5; at d = 4 update 72 is the
-    first above it.
+    """As long as t < 1e−4·√d·warmup^(3/2)/scale = 71.6, 991.5, 330.5.
+
+    At d = 4 update 72 is the first above it.
     """
     schedule = noam(d_model, WARMUP, scale)
     raised = schedule.wrapped(floor=SMALLEST)(updates(WARMUP)) > schedule(updates(WARMUP))
@@ -164,21 +165,22 @@ def test_a_longer_step_stretches_warm_up_and_decay_alike():
 
 @given(d_model=st.integers(1, 1024), warmup=st.integers(1, 500), scale=st.floats(0.1, 10))
 def test_noam_peaks_at_the_end_of_its_warm_up(d_model, warmup, scale):
-    """The peak is scale/√(d·warmup) at t = warmup; the rates rise strictly before it and fall
-    strictly after it.
+    """The peak is scale/√(d·warmup) at t = warmup.
+
+    The rates rise strictly before it and fall strictly after it.
     """
-    found = noam(d_model, warmup, scale)(updates(2 * warmup + 1))
-    assert found.argmax() + 1 == warmup
-    assert found.max() == pytest.approx(scale / math.sqrt(d_model * warmup), rel=1e-12)
-    assert (np.diff(found[:warmup]) > 0).all() and (np.diff(found[warmup - 1 :]) < 0).all()
+    factors = noam(d_model, warmup, scale)(updates(2 * warmup + 1))
+    assert factors.argmax() + 1 == warmup
+    assert factors.max() == pytest.approx(scale / math.sqrt(d_model * warmup), rel=1e-12)
+    assert (np.diff(factors[:warmup]) > 0).all() and (np.diff(factors[warmup - 1 :]) < 0).all()
 
 
 def test_noam_is_a_linear_warm_up_that_meets_the_inverse_square_root():
-    """The two branches meet at t = warmup, and from there on the warm-up's length no longer shows."""
-    found, peak = noam(7, 11)(updates(53)), 1 / math.sqrt(7 * 11)
-    np.testing.assert_allclose(found[:11], peak * warm_up(11)(updates(11)))
-    np.testing.assert_allclose(found[10:], inverse_sqrt_step(k=7**-0.5)(updates(53)[10:]))
-    np.testing.assert_allclose(found[12:], noam(7, 13)(updates(53))[12:])
+    """The two branches meet at t = warmup; from there on the warm-up's length no longer shows."""
+    factors, peak = noam(7, 11)(updates(53)), 1 / math.sqrt(7 * 11)
+    np.testing.assert_allclose(factors[:11], peak * warm_up(11)(updates(11)))
+    np.testing.assert_allclose(factors[10:], inverse_sqrt_step(k=7**-0.5)(updates(53)[10:]))
+    np.testing.assert_allclose(factors[12:], noam(7, 13)(updates(53))[12:])
 
 
 @pytest.mark.slip(16)

@@ -1,5 +1,6 @@
-"""Every schedule is copied, pickled and sent to a spawned process; with equal arguments it is
-equal.
+"""Every schedule is copied, pickled and sent to a spawned process.
+
+With equal arguments it is equal.
 """
 
 import copy

@@ -132,8 +132,8 @@ def test_arguments_of_the_wrong_kind_are_refused_by_sentence(make, sentence):
 
 
 def test_milestones_out_of_numpy_are_lists_as_well():
-    found = [steps(values, [0.5, 0.1])(4) for values in ([2, 3], (2, 3), np.array([2, 3]))]
-    assert found == pytest.approx([0.05] * 3)
+    factors = [steps(values, [0.5, 0.1])(4) for values in ([2, 3], (2, 3), np.array([2, 3]))]
+    assert factors == pytest.approx([0.05] * 3)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""Damage, enumerated: every byte cut, every bit flipped, and nonsense under right sums; the path is
-always named.
+"""Damage, enumerated: every byte cut, every bit flipped, and nonsense under right sums.
+
+The path is always named.
 """
 
 import hashlib
@@ -197,9 +198,8 @@ def test_links_are_followed_to_files_that_are_verified_and_nothing_else(content,
     for name in ("none", "loop", "folder", "pipe"):
         with pytest.raises(FileNotFoundError, match=f"no file at {tmp_path / name}"):
             load_checkpoint(tmp_path / name, small())
-    save_checkpoint(
-        tmp_path / "last", small(1.0), None, 8
-    )  # takes the link's place, not its target's
+    # takes the link's place, not its target's
+    save_checkpoint(tmp_path / "last", small(1.0), None, 8)
     assert read(tmp_path / "last") == (8, 1.0) and read(tmp_path / "7.safetensors") == (7, 3.0)
 
 

@@ -1,5 +1,6 @@
-"""EMA as a module: held to timm, torch and ema_pytorch over hundreds of steps; which average it
-keeps.
+"""EMA as a module: held to timm, torch and ema_pytorch over hundreds of steps.
+
+Which average it keeps.
 """
 
 from copy import deepcopy
@@ -130,9 +131,8 @@ def test_tail_mean_equals_torchs_swa(use_buffers):
     ours = EMA(model, TailMean(start=101), average_buffers=use_buffers)
     theirs = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn(), use_buffers=use_buffers)
     for name, buffer in theirs.module.named_buffers():
-        if (
-            use_buffers and not buffer.is_floating_point()
-        ):  # torch's mean of integers stops with an error
+        # torch's mean of integers stops with an error
+        if use_buffers and not buffer.is_floating_point():
             parent, _, leaf = name.rpartition(".")
             theirs.module.get_submodule(parent).register_buffer(leaf, None)
     counters = ours.module[1].num_batches_tracked
@@ -154,8 +154,9 @@ def test_tail_mean_equals_torchs_swa(use_buffers):
 
 
 def test_fixed_decay_equals_ema_pytorch_without_its_ramp():
-    """`min_value=beta` takes the ramp away; the first `update` copies θ_0; β is rounded to single
-    precision: 31/32.
+    """`min_value=beta` takes the ramp away; the first `update` copies θ_0.
+
+    Β is rounded to single precision: 31/32.
     """
     reference = pytest.importorskip("ema_pytorch").EMA
     model = network()

@@ -64,8 +64,8 @@ def test_a_buffer_in_the_memory_of_a_weight_leaves_the_average_standing(tmp_path
                 forms.setdefault(form, []).append(one.weight.clone())
             assert one.weight.unique().item() == 2.0
         forms.setdefault("files", []).append(average_checkpoints(paths)["weight"])
-    for form, (expected, found) in forms.items():
-        assert torch.equal(found, expected), form
+    for form, (expected, value) in forms.items():
+        assert torch.equal(value, expected), form
     if view not in ("bits", "expanded"):  # torch's loader writes into no expanded tensor
         one.load_state_dict(average_checkpoints(paths))
         assert torch.equal(one.weight, forms["files"][0])
@@ -159,10 +159,10 @@ def test_a_cast_leaves_an_average_the_bits_that_it_needs(asked, cast):
     parent = nn.ModuleList([EMA(nn.Linear(3, 2), 0.999, dtype=asked)])
     kept = parent[0].module.weight.clone()
     parent.to(cast)
-    found = parent[0].module.weight
+    mean = parent[0].module.weight
     narrow = cast.itemsize < 4 and asked is not torch.bfloat16
-    assert found.dtype == (kept.dtype if narrow else cast)
-    assert torch.equal(found, kept.to(found.dtype))
+    assert mean.dtype == (kept.dtype if narrow else cast)
+    assert torch.equal(mean, kept.to(mean.dtype))
 
 
 def test_the_average_of_a_model_in_half_precision_moves_after_a_cast():

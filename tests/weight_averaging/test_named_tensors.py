@@ -1,5 +1,6 @@
-"""A module's tensors by name, in one walk, against torch's own listings; the in-place update
-against the formula.
+"""A module's tensors by name, in one walk, against torch's own listings.
+
+The in-place update against the formula.
 """
 
 import pytest

@@ -41,7 +41,7 @@ def test_debiased_ema_as_a_running_average_equals_ewa_then_debias():
 
 
 def test_started_ema_is_the_debiased_one_with_a_share_of_the_first_weights():
-    """timm's and zh-ema's EMA starts at θ₀; our `ema-start` reads it from the debiased accumulator."""
+    """timm's and zh-ema's EMA starts at θ₀; our `ema-start` reads it from the debiased one."""
     first = torch.full((7,), 5.0, dtype=torch.float64)
     started = first
     for value in TRAJECTORY:

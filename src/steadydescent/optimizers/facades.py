@@ -1,6 +1,4 @@
-"""The eight rules as torch optimisers, to drop into any training script: `RuleOptimizer` says what
-they do.
-"""
+"""The eight rules as torch optimisers for any loop; `RuleOptimizer` says what they do."""
 
 from typing import Any
 
@@ -12,16 +10,21 @@ from steadydescent.optimizers.rules import RULES
 
 
 class SGD(RuleOptimizer):
-    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`; gradient descent when the batch is all
-    the data.
+    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`.
 
-    Args: params: parameters, named parameters or parameter groups. lr: rate α, at least 0.
-        weight_decay: λ of the cost's L2 term λ/2·‖θ‖². flags: torch's, such as `foreach` and
-        `maximize`, as long as they ask for nothing: None or False.
+    It is gradient descent when the batch is all the data.
 
-    Raises: TypeError: for an argument of another name, which says which may have been meant.
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: rate α, at least 0.
+        weight_decay: λ of the cost's L2 term λ/2·‖θ‖².
+        flags: torch's, such as `foreach` and `maximize`, as long as they ask for nothing: None or
+            False.
+
+    Raises:
+        TypeError: for an argument of another name, which says which may have been meant.
         ValueError: for a value out of range, or a flag that asks for something; so do all the
-        classes here.
+            classes here.
 
     >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
     >>> optimizer = SGD([weight], lr=0.1)
@@ -71,8 +74,9 @@ class Momentum(RuleOptimizer):
 
 
 class Nesterov(RuleOptimizer):
-    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): `rules.nesterov`, torch's
-    `SGD(nesterov=True)`.
+    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): torch's `SGD(nesterov=True)`.
+
+    The rule is `rules.nesterov`.
 
     Args:
         params, lr, weight_decay: as for `SGD`.
@@ -102,8 +106,9 @@ class Nesterov(RuleOptimizer):
 
 
 class AveragedMomentum(RuleOptimizer):
-    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v:
-    `rules.averaged_momentum`.
+    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v.
+
+    The rule is `rules.averaged_momentum`.
 
     Args:
         params, weight_decay: as for `SGD`.
@@ -163,8 +168,9 @@ class CorrectedMomentum(RuleOptimizer):
 
 
 class RMSProp(RuleOptimizer):
-    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): `rules.rmsprop`, torch's
-    `RMSprop(alpha=β)`.
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): torch's `RMSprop(alpha=β)`.
+
+    The rule is `rules.rmsprop`.
 
     Args:
         params, weight_decay: as for `SGD`.
@@ -234,8 +240,9 @@ class Adam(RuleOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update: `rules.adamw`, torch's
-    `AdamW`.
+    """Adam with decoupled weight decay, θ ← θ − α·λ·θ, then Adam's update: torch's `AdamW`.
+
+    The rule is `rules.adamw`.
 
     Args:
         params, lr, beta1, beta2, eps: as for `Adam`.

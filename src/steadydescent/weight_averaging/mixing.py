@@ -127,7 +127,8 @@ def as_mixing(mixing: float | Mixing, name: str) -> Mixing:
     """
     if isinstance(mixing, type):
         raise ValueError(
-            f"{name} must be a number or a function, got the class {mixing.__name__}; give it its values"
+            f"{name} must be a number or a function, got the class {mixing.__name__}; "
+            "give it its values"
         )
     return mixing if callable(mixing) else Started(check_share(mixing, name))
 

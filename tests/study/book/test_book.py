@@ -112,7 +112,10 @@ def test_the_table_of_verdicts_links_each_claim(book):
 
 def test_the_banner_says_whose_numbers_these_are(book):
     page = words(book.accept("```{origin}\n```"))
-    facts = "Profile desk · 1,234 networks · a toy machine · 55 minutes · 2026-11-21 · commit abc1234 · make reproduce"
+    facts = (
+        "Profile desk · 1,234 networks · a toy machine · 55 minutes · 2026-11-21 · "
+        "commit abc1234 · make reproduce"
+    )
     assert "Published results, shipped with the repository. " + facts in page
     assert "smoke" not in page
 
@@ -146,7 +149,8 @@ def test_reproduced_prose_against_the_data_gives_way_to_a_note(book):
     page = book.accept(HOLDS.format("supported, no difference"))
     assert "The text of" not in page
     verdicts = "“supported” or “no difference”"
-    rests = f"The published text here rests on the verdict {verdicts} for Averages beat the last weights"
+    claim = "Averages beat the last weights"
+    rests = f"The published text here rests on the verdict {verdicts} for {claim}"
     came = f"; your run came out Inconclusive : +0.42{SPACE}pp ({MINUS}0.10 to +0.94)."
     assert f"{rests} (other-task, linear){came}" in words(page)
 

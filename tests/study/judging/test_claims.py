@@ -26,14 +26,15 @@ from steadydescent.study.planning import PROFILES, load_study, plans
 
 TASK = "mnist1d-mlp"
 OF_THE_SOURCES = """
-lr-too-small-slow lr-too-small-stuck lr-too-large-oscillates lr-never-above-0.1 lr-log-search lr-coarse-to-fine
-lr-range-test plateau-momentum momentum-local-minima batch-noise batch-sgd-misses-minimum batch-noise-better-minima
-batch-power-of-two batch-small-data-full sgd-faster norm-inputs-faster bn-faster bn-fixes-internal-covariate-shift
-bn-fixes-dataset-shift bn-bias-redundant ewa-bias-correction-early bias-correction-reduces-noise
-momentum-correction-10-steps momentum-small-batches rmsprop-stabler rmsprop-general rmsprop-saddle adam-general
-decay-helps decay-which noam-warmup ema-better-than-last ema-calibrated ema-shift-robust ema-label-noise-robust
-ema-seed-stable ema-window ema-ramp ema-outlier ema-smooths-training checkpoint-averaging tail-average-convex
-noise-oscillation
+lr-too-small-slow lr-too-small-stuck lr-too-large-oscillates lr-never-above-0.1 lr-log-search
+lr-coarse-to-fine lr-range-test plateau-momentum momentum-local-minima batch-noise
+batch-sgd-misses-minimum batch-noise-better-minima batch-power-of-two batch-small-data-full
+sgd-faster norm-inputs-faster bn-faster bn-fixes-internal-covariate-shift bn-fixes-dataset-shift
+bn-bias-redundant ewa-bias-correction-early bias-correction-reduces-noise
+momentum-correction-10-steps momentum-small-batches rmsprop-stabler rmsprop-general rmsprop-saddle
+adam-general decay-helps decay-which noam-warmup ema-better-than-last ema-calibrated
+ema-shift-robust ema-label-noise-robust ema-seed-stable ema-window ema-ramp ema-outlier
+ema-smooths-training checkpoint-averaging tail-average-convex noise-oscillation
 """
 
 

@@ -26,7 +26,7 @@ def test_arm_of_another_condition_is_taken_from_there(tmp_path):
 
 
 def test_arms_of_one_name_in_two_conditions_are_told_apart(tmp_path):
-    """Their rates differ, one diverges and one lies on the edge: the row says so of the right one."""
+    """Their rates differ, one diverges, one lies on the edge: the row says so of the right one."""
 
     def how(run, readout, split):
         return steep({}, best=0.2 if run.schedule == "linear" else 0.1)(run, readout, split)
@@ -39,7 +39,7 @@ def test_arms_of_one_name_in_two_conditions_are_told_apart(tmp_path):
 
 
 def test_several_arms_to_stand_against_are_the_best_of_them(tmp_path):
-    """Tail and ramp are 2 and 4 points above the last weights, the EMA 5: one point above the best."""
+    """Tail and ramp are 2 and 4 points above the last weights, the EMA 5: one above the best."""
     gains = {"ema-10": 0.05, "tail-25": 0.02, "ema-ramp": 0.04}
     with asked(
         tmp_path,
@@ -84,7 +84,7 @@ def test_rate_of_the_other_side_times_a_factor(tmp_path, factor, lost):
 
 
 def test_one_arm_at_two_rates_shows_both(tmp_path):
-    """At half its best rate against the best one; two runs diverged at the one, three at the other."""
+    """At half its best rate against the best; two runs diverged at the one, three at the other."""
     lost = lambda run: run.seed < {0.05: 2, 0.1: 3}.get(run.lr, 0)
     with asked(tmp_path, {"arm": "last", "rate": "against", "factor": 0.5}):
         row = rows_of(steep({}), diverged=lost)[0]
@@ -149,7 +149,7 @@ def test_difference_of_differences_takes_the_same_contrast_elsewhere_away(tmp_pa
 
 
 def test_ratio_is_shown_as_a_factor_with_null_one(tmp_path):
-    """EMA runs spread 2 points around their mean, last weights 4: half the spread is a factor of 2."""
+    """EMA runs spread 2 points around their mean, last weights 4: a factor of 2."""
 
     def how(run, readout, split):
         lost = 0.1 * abs(np.log2(run.lr / 0.1))

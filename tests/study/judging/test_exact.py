@@ -149,7 +149,7 @@ def test_the_slope_of_a_warm_up_goes_with_its_length_to_the_power_of_minus_three
 
 
 @pytest.mark.claim("ema-window")
-def test_an_ema_lags_twice_as_far_as_the_mean_over_its_window_with_one_over_one_plus_beta_of_its_variance():
+def test_an_ema_lags_twice_the_mean_over_its_window_with_one_over_one_plus_beta_of_its_variance():
     for row in EXACT["ema-window"]():
         beta = value("β =", row.condition)
         off = 100 if row.measure.startswith("lag") else -100 * beta / (1 + beta)
@@ -262,7 +262,8 @@ def test_every_marked_test_decides_an_exact_claim():
 
 
 def test_a_mark_is_read_among_others_and_looked_for_in_test_files_alone(tmp_path, monkeypatch):
-    source = '@pytest.mark.slip(1)\n@pytest.mark.claim("a")\n@pytest.mark.claim("b")\ndef test_x():\n    "claim(c)"\n'
+    marks = '@pytest.mark.slip(1)\n@pytest.mark.claim("a")\n@pytest.mark.claim("b")\n'
+    source = f'{marks}def test_x():\n    "claim(c)"\n'
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_y.py").write_text(source + "def test_z(): ...\n")
     (tmp_path / "tests" / "oracle.py").write_text(source)

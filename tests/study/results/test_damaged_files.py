@@ -78,7 +78,7 @@ RUNS = [a_run(seed=seed) for seed in (0, 1)]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Results, data and a book's findings of the toy experiment, where all commands look for them."""
+    """Results, data and a book's findings of the toy experiment, where commands look for them."""
     home = tmp_path_factory.mktemp("study")
     write_experiments(home / "experiments")
     (home / "experiments" / "toy.ipynb").write_text("{}")
@@ -429,7 +429,9 @@ ALLOWED = {
     "src/steadydescent/study/training/processes.py": "/dev/null",
     "src/steadydescent/study/terminal.py": "/dev/null",
     "src/steadydescent/files.py": "flushes and locks",
-    "src/steadydescent/weight_averaging/checkpoint_files.py": "checkpoints of people's own, with checks of its own",
+    "src/steadydescent/weight_averaging/checkpoint_files.py": (
+        "checkpoints of people's own, with checks of its own"
+    ),
     "benchmarks/growth.py": "/sys",
 }
 """File → what it reads without `verified`, or how it takes part in it."""

@@ -90,7 +90,7 @@ def test_rows_are_counted_before_they_are_unpacked(tmp_path):
 
 @pytest.mark.parametrize("says_so", [True, False])
 def test_text_that_is_long_only_once_written_out_is_refused(tmp_path, says_so):
-    """One text of a million letters in four thousand rows: 4 GB, kept as a dictionary of one entry."""
+    """One text of a million letters in four thousand rows: 4 GB, as a dictionary of one entry."""
     long = pa.DictionaryArray.from_arrays(
         pa.array([0] * 4_000, pa.int32()), pa.array(["x" * 1_000_000])
     )

@@ -21,7 +21,7 @@ SIZES = [31, 32, 33]
 
 
 class Clock:
-    """Each update takes `cost(size, updates so far)` seconds; `order` is the size of every update."""
+    """Each update takes `cost(size, updates so far)` seconds; `order` is every update's size."""
 
     def __init__(self, cost):
         self.now, self.order, self.cost, self.threads = 0.0, [], cost, set()

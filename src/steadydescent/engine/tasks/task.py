@@ -87,10 +87,10 @@ FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _transformer() -> nn.Module:
-    from steadydescent.engine.data import names
+    from steadydescent.engine.data.spelling import vocabulary_sizes
     from steadydescent.engine.tasks.transformer import Transformer
 
-    return Transformer(*names.vocabulary_sizes())
+    return Transformer(*vocabulary_sizes())
 
 
 TASKS = {
