@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_engine import run
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from probed import LAST, SHIFT, advanced, half_square, lonely
 from steadydescent.engine.tasks import find
 from steadydescent.normalization import BatchNorm
+from test_engine import run
 
 
 def test_shift_of_a_linear_network_of_two_weights_is_its_closed_form():

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_engine import run
 from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
 
@@ -16,6 +15,7 @@ from steadydescent.engine.probes import PROBES, SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stepping import can_compile, numerics
 from steadydescent.engine.tasks import find
+from test_engine import run
 
 
 def test_gradient_noise_of_a_surface_falls_as_one_over_the_root_of_n_from_its_known_value():

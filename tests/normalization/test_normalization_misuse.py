@@ -292,7 +292,7 @@ def test_pixels_as_bytes_have_the_moments_of_their_numbers(dtype):
 
 
 @pytest.mark.parametrize(
-    ("x", "found"),
+    ("x", "got"),
     [
         ([[1.0, 2.0], [3.0, 5.0]], "list"),
         (np.ones((7, 3)), "ndarray"),

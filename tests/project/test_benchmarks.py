@@ -9,12 +9,6 @@ import sys
 import pytest
 import torch
 
-from steadydescent.engine.stepping import numerics
-from steadydescent.study.book.chapters import speed
-from steadydescent.study.paths import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
 import peers
 import rounds
 import suite
@@ -26,6 +20,8 @@ from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop
 from pieces import averagers, magnitude
 from processes import Processes
 from rounds import Local, agree, compare, interleaved, median_interval
+from steadydescent.engine.stepping import numerics
+from steadydescent.study.book.chapters import speed
 from training import Settings, train
 
 FIELDS = {

@@ -475,7 +475,7 @@ def test_sharded_and_replicated_models_on_two_processes(tmp_path):
     """DTensor parameters, DDP and FSDP2, with gloo; a file is the meeting place, so no port is
     needed.
     """
-    program = [sys.executable, str(Path(__file__).parents[1] / "two_processes.py")]
+    program = [sys.executable, str(Path(__file__).parents[1] / "support/two_processes.py")]
     both = [
         subprocess.Popen(
             [*program, str(rank), str(tmp_path)], stdout=PIPE, stderr=STDOUT, text=True

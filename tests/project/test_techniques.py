@@ -8,7 +8,6 @@ from functools import reduce
 from pathlib import Path
 
 import pytest
-from test_imports import TECHNIQUES, is_module
 from typing_extensions import is_protocol
 
 from steadydescent.dataset_shift import MOVES
@@ -19,6 +18,7 @@ from steadydescent.normalization import KINDS
 from steadydescent.optimizers import RULES
 from steadydescent.schedules import SCHEDULES
 from steadydescent.weight_averaging import Readout
+from test_imports import TECHNIQUES, is_module
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = ["technique", "source", "where", "test", "held to"]

@@ -53,7 +53,7 @@ def test_a_zero_has_no_sign():
 
 
 def test_a_format_that_does_not_fit_is_refused_by_name():
-    with pytest.raises(ValueError, match="'d' does not format 0.5: .* use something like"):
+    with pytest.raises(ValueError, match=r"'d' does not format 0.5: .* use something like"):
         number(0.5, "d")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import suite
 from damage import cut, flip, places
 from fabricated import a_run, experiments_from, result, tables, write_experiments, write_result
 from judged import TASK, score, toy_plan
@@ -39,10 +40,6 @@ from steadydescent.study.results.provenance import TOKEN
 from steadydescent.study.results.store import Result, Store, read_folder
 from steadydescent.study.results.up_to_date import remember
 from steadydescent.study.training import kernels, notebooks
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import suite
 
 # ---- which files are read ------------------------------------------------------------------------
 

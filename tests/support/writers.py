@@ -4,7 +4,6 @@ there before.
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,21 +14,18 @@ from typing import NamedTuple
 import pytest
 import torch
 
+import suite
 from fabricated import a_run, result, tables, write_experiments, write_result
 from steadydescent.engine.data import mnist1d
 from steadydescent.files import write_atomically
 from steadydescent.study import reproduce
 from steadydescent.study.book import edition, findings, saved_results, verdict_rows
 from steadydescent.study.judging import claims
-from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import Plan, experiment, load_study
 from steadydescent.study.results import provenance, published
 from steadydescent.study.results.store import Result, Store, Tables
 from steadydescent.study.results.up_to_date import remember
 from steadydescent.weight_averaging import checkpoint_files
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import suite
 
 TASK = "mnist1d-mlp"
 
