@@ -145,6 +145,12 @@ def test_top_level_shows_the_design_at_a_glance():
         assert len(ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "") > 80
 
 
+@pytest.mark.parametrize("name", [r for r in ROOMS if f"{r}.__init__" in MODULES])
+def test_a_room_that_is_a_folder_says_what_it_may_use(name):
+    text = ast.get_docstring(ast.parse(MODULES[f"{name}.__init__"].read_text("utf-8"))) or ""
+    assert re.search(r"\b(may use|may import|Imports)\b", text), text
+
+
 def test_no_module_is_named_utils():
     assert not [name for name in MODULES if "util" in name.lower() or "helper" in name.lower()]
 

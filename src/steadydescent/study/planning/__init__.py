@@ -1,4 +1,8 @@
-"""The study: what `experiments/study.yml` says, as checked data, and the runs it asks for."""
+"""The study: what `experiments/study.yml` says, as checked data, and the runs it asks for.
+
+Experiments and plans, one's own variations of them, how runs are cut into stacks, and what all of
+it costs. It may use the techniques, the engine, results and judging; it trains nothing.
+"""
 
 from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
