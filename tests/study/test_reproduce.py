@@ -60,10 +60,9 @@ def test_verify_tells_held_flipped_and_undecided_apart_and_exits_accordingly(
     assert {row["outcome"] for row in json.loads(printed.output)} == {
         row["outcome"] for row in rows.values()
     }
-    told = CliRunner().invoke(main, ["verify", "--profile", "laptop"])
-    assert (
-        told.exit_code == code and f"of 2 published verdicts held, {code} flipped." in told.output
-    )
+    printed = CliRunner().invoke(main, ["verify", "--profile", "laptop"])
+    assert printed.exit_code == code
+    assert f"of 2 published verdicts held, {code} flipped." in printed.output
 
 
 def test_published_result_that_was_inconclusive_cannot_flip(home):
@@ -159,7 +158,7 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
     there = lambda: {
         path.relative_to(home).as_posix() for path in [*home.glob("*"), *home.glob("results/*")]
     }
-    kept = {
+    staying = {
         "data",
         "experiments",
         "results",
@@ -168,9 +167,9 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
         "results/store",
     }
     reproduce.clean_tree(with_results=False)
-    assert there() == kept
+    assert there() == staying
     reproduce.clean_tree(with_results=True)
-    assert there() == kept - {"results/reproduced", "results/store"}
+    assert there() == staying - {"results/reproduced", "results/store"}
     assert reproduce.clean_tree(with_results=True) == []
 
 
@@ -180,8 +179,8 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
 def test_bill_names_networks_time_memory_disk_and_what_is_left_out(capsys):
     rows = reproduce.costs("laptop", "cpu")
     reproduce.say_cost(rows, "laptop", "cpu")
-    said = capsys.readouterr().out
-    assert f"About {sum(row['networks'] for row in rows)} networks" in said
+    printed = capsys.readouterr().out
+    assert f"About {sum(row['networks'] for row in rows)} networks" in printed
     for word in (
         "minutes",
         "GiB of memory",
@@ -190,8 +189,8 @@ def test_bill_names_networks_time_memory_disk_and_what_is_left_out(capsys):
         "Profile laptop leaves out: ",
         "weight_averaging/fashion-mnist-cnn",
     ):
-        assert word in said
-    assert "PROFILE=full" not in said
+        assert word in printed
+    assert "PROFILE=full" not in printed
 
 
 def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory_beside_the_commands_own(

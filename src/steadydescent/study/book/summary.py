@@ -129,10 +129,10 @@ def picture(rows: pd.DataFrame, mode: str, data: str) -> bytes:
     from matplotlib.figure import Figure
 
     height = 1.3 + 0.205 * rows.title.nunique()
-    said = {"Date": None, "Title": "Verdicts of all claims", "Description": digest(data)}
+    notes = {"Date": None, "Title": "Verdicts of all claims", "Description": digest(data)}
     with theme(mode):
         canvas = Figure(figsize=(9.2, height))
         draw(rows, canvas.subplots())
         file = BytesIO()
-        canvas.savefig(file, format="svg", metadata=said)
+        canvas.savefig(file, format="svg", metadata=notes)
     return file.getvalue()
