@@ -4,10 +4,10 @@ what plans count.
 
 import pytest
 import torch
-from test_engine import STEPS, run, trained
 
 from steadydescent.engine import view as engine
 from steadydescent.engine.cost import evaluated
+from test_engine import STEPS, run, trained
 
 WILD = {"task": "mnist1d-mlp(norm=batch)", "readouts": ("last", "ema-ramp"), "lr": 1e18}
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_engine import STEPS, alone, run, trained
 
 from oracles import readout
 from steadydescent.engine import data
@@ -22,6 +21,7 @@ from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.study.paths import DATA
 from steadydescent.study.results.store import SCHEMAS
 from steadydescent.weight_averaging import parse
+from test_engine import STEPS, alone, run, trained
 
 LAST = ("last",)
 SNAPSHOTS = ("last", "at-50", "at-100", "tail-25")

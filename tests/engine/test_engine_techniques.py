@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_engine import CLOSE, STEPS, alone, assert_replica_is, run, trained
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import update_bn
 
@@ -29,6 +28,7 @@ from steadydescent.lr_search import coarse_to_fine, range_test, rate_step, steep
 from steadydescent.normalization import noise_shapes
 from steadydescent.study.paths import DATA
 from steadydescent.weight_averaging import parse
+from test_engine import CLOSE, STEPS, alone, assert_replica_is, run, trained
 
 LAST = ("last",)
 

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_engine import run
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -14,6 +13,7 @@ from probed import LAST, advanced, half_square, lonely, readings, shift_of
 from steadydescent.engine.probes import InternalShift
 from steadydescent.engine.tasks import find
 from steadydescent.normalization import BatchNorm
+from test_engine import run
 
 
 def test_shift_of_a_linear_network_of_two_weights_is_its_closed_form():

@@ -8,10 +8,10 @@ another order: there the promise is agreement within rounding, as between machin
 import numpy as np
 import pytest
 import torch
-from test_engine import run, trained
 
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stepping import can_compile
+from test_engine import run, trained
 
 READOUTS = ("last", "ema-start-30", "tail-25", "checkpoints-2")
 PROBES = ("losses", "training-loss", "orbit", "predictions", "gradient-noise")

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from test_engine import run
 
 from probed import LAST, advanced
 from steadydescent.engine import data
 from steadydescent.engine.probes import churn, predicted_classes
 from steadydescent.study.paths import DATA
 from steadydescent.weight_averaging import Readout
+from test_engine import run
 
 
 def test_accuracy_can_be_counted_from_predicted_classes():

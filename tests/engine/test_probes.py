@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_engine import run, trained
 from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
 
@@ -17,6 +16,7 @@ from steadydescent.engine.probes.noise import SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stepping import can_compile, numerics
 from steadydescent.engine.tasks import find
+from test_engine import run, trained
 
 COSTLY = ("gradient-noise", "internal-shift")
 

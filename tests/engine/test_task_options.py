@@ -4,13 +4,13 @@ alone.
 
 import pytest
 import torch
-from test_engine import assert_replica_is, run, trained
 
 from oracles import epochs, stream_seed, train_alone
 from steadydescent.engine import data
 from steadydescent.engine.data.task_data import first_examples, wrong_labels
 from steadydescent.engine.tasks import badly_scaled, base, canonical, find
 from steadydescent.study.paths import DATA
+from test_engine import assert_replica_is, run, trained
 
 LAST = ("last",)
 WRONG = "mnist1d-mlp(wrong_labels=0.2)"

@@ -5,7 +5,6 @@ import itertools
 
 import pytest
 import torch
-from test_optimizer_state import through_a_file
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -20,6 +19,7 @@ from facade_training import (
     walk,
 )
 from steadydescent.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
+from test_optimizer_state import through_a_file
 
 
 @pytest.mark.parametrize(("source", "target"), itertools.permutations(FACADES.values(), 2))

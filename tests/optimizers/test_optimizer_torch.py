@@ -11,11 +11,11 @@ import unittest
 
 import pytest
 import torch
-from test_optimizer_state import through_a_file
 from torch import nn
 
 from facade_training import FACADES, assert_same, assert_unchanged, feed, parameters, snapshot, walk
 from steadydescent.optimizers import SGD, Adam, AdamW, AveragedMomentum, Momentum, Nesterov, RMSProp
+from test_optimizer_state import through_a_file
 from torch_twins import CASES, EXACT, TWINS
 
 SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]

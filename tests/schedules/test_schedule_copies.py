@@ -11,7 +11,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_schedules import EVERY, updates
 from torch.optim.lr_scheduler import LambdaLR
 
 from steadydescent.optimizers import SGD
@@ -35,6 +34,7 @@ from steadydescent.schedules import (
     warm_up,
     warmup_linear,
 )
+from test_schedules import EVERY, updates
 
 OPTIONS = {
     "rate": 0.3,

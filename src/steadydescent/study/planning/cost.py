@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from steadydescent.engine.cost import evaluated, looks
 from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
-from steadydescent.engine.cost import evaluated, looks
 from steadydescent.engine.tasks import TASKS, base, find
 from steadydescent.study.planning.stacks import stacking, stacks
 
