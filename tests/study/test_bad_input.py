@@ -122,6 +122,7 @@ NOT_YAML = {
 @pytest.mark.parametrize("text", NOT_YAML.values(), ids=NOT_YAML.keys())
 @pytest.mark.parametrize("file", ["study", "of_claims"])
 def test_what_is_no_plain_yaml_is_refused_with_the_file_and_line(tmp_path, file, text):
+    name = {"study": "study.yml", "of_claims": "claims.yml"}[file]
     said = loaded(tmp_path, **{file: text})
     assert name in said, said
     assert not (tmp_path / "pwned").exists() and not Path("pwned").exists()
