@@ -1,4 +1,4 @@
-"""A claim's rows are what a slow computation by hand gives; what cannot bear a verdict bears none."""
+"""A claim's rows are what a slow computation by hand gives, or bear no verdict."""
 
 from statistics import fmean
 

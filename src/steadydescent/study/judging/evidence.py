@@ -108,7 +108,7 @@ class Evidence:
         return self.plan.rate(condition, arm, 0)
 
     def quantiles(self, condition: str, arm: str) -> pd.DataFrame:
-        """Quantiles over report seeds along training of an arm's runs, at every rate and readout."""
+        """Quantiles over report seeds along training of an arm, at every rate and readout."""
         table = self.result.quantiles
         return table[(table[SETTINGS] == list(self.settings(condition, arm))).all(axis=1)]
 
@@ -167,7 +167,7 @@ class Evidence:
     def _candidates(
         self, condition: str, arm: str, measure: str = "accuracy", tuned_by: str | None = None
     ) -> Candidates:
-        """The arm's candidates at the rates that report seeds ran; the choice is made among these."""
+        """The arm's candidates at the rates that report seeds ran."""
         by = tuned_by or self.tuned_by(measure)
         tuning, validation = (self.tuning(condition, arm, by, report) for report in (False, True))
         report = self.report(condition, arm, measure)
@@ -212,7 +212,7 @@ class Evidence:
         return Candidates(labels, scores)
 
     def on_edge(self, condition: str, arm: str, lr: float) -> bool:
-        """Whether a rate is the lowest or highest that was tried: the true optimum may lie beyond."""
+        """Whether a rate is the lowest or highest tried: the true optimum may lie beyond."""
         runs = self.runs(condition, arm)
         tried = runs[~runs.test].lr
         return lr in (tried.min(), tried.max())
