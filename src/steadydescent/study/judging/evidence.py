@@ -98,14 +98,12 @@ class Evidence:
     def _settings(self, condition: str, arm: str) -> Trajectory:
         """What an arm's runs have in common: task, optimizer, schedule, batch_size and steps."""
         first = self.runs(condition, arm).iloc[0]
-        return Trajectory(
-            *(str(first[name]) for name in ("task", "optimizer", "schedule")),
-            *(int(first[name]) for name in ("batch_size", "steps")),
-        )
+        task, optimizer, schedule, batch_size, steps = (first[name] for name in SETTINGS)
+        return Trajectory(task, optimizer, schedule, int(batch_size), int(steps))
 
     def grid_centre(self, condition: str, arm: str) -> float:
         """The rate at the centre of an arm's grid as it was laid, before tuning extended it."""
-        return self.plan.rate(condition, arm, 0)
+        return self.design.centres[condition][arm]
 
     def quantiles(self, condition: str, arm: str) -> pd.DataFrame:
         """Quantiles over report seeds along training of an arm, at every rate and readout."""
