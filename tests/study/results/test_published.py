@@ -79,7 +79,7 @@ def test_result_is_what_its_id_says(found):
 
 @every_result
 def test_runs_are_those_that_the_study_asks_for(found):
-    """Settings, rates on the grid or its extensions, seeds of tuning, reports and range tests."""
+    """Settings, rates on the grid or its extensions, and the seeds of each purpose."""
     plan, runs = plan_of(found), found[3].runs
     columns = [*SETTINGS, "lr", "test"]
     row = lambda run: tuple(run.row[c] for c in columns)

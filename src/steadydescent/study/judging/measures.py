@@ -88,7 +88,8 @@ _NEEDS = {claim: probe for claim, name in _PROBED.items() if (probe := probe_of(
 }
 """The probe that a measure follows from, where it follows from one."""
 _SHIFTED = re.compile(
-    r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift(?P<anew>, re-estimated)?"
+    r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift"
+    r"(?P<anew>, re-estimated)?"
 )
 _EARLY = re.compile(rf"validation accuracy at (?P<percent>{'|'.join(map(str, EARLY))}) %")
 

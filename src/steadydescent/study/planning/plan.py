@@ -24,7 +24,7 @@ from steadydescent.study.planning.experiment import (
     Recipe,
     Size,
 )
-from steadydescent.study.results.design import Design, Named
+from steadydescent.study.results.design import Design, Named, TunedBy
 from steadydescent.study.results.roster import Trajectory
 from steadydescent.weight_averaging import Readout
 from steadydescent.weight_averaging.readouts import STATISTICS
@@ -119,7 +119,7 @@ class Plan(BaseModel):
         return (self.experiment.conditions[condition].points or self.grid.points) // 2
 
     @property
-    def tune_by(self) -> tuple[str, ...]:
+    def tune_by(self) -> tuple[TunedBy, ...]:
         """What rates are chosen by; a surface has a height in place of an accuracy."""
         score = find(self.task).score
         return tuple(score if by == "accuracy" else by for by in self.experiment.tune_by)
@@ -147,6 +147,10 @@ class Plan(BaseModel):
                 (Named(arm.arm, arm.condition or ""), Named(against.arm, against.condition or ""))
                 for arm, against in self.experiment.secondary
             ),
+            centres={
+                condition: {arm: self.rate(condition, arm, 0) for arm in self.arms_in(condition)}
+                for condition in self.conditions
+            },
             curve_points=self.curve_points,
             probes=size.probes,
             shifts=size.shifts,
