@@ -155,6 +155,23 @@ def result(
     )
 
 
+def result_of(made: Tables) -> Result:
+    """A stack's tables as the result of one arm, of which nothing was chosen."""
+    purpose = made.runs.test.map({True: "report", False: "tuning"})
+    served = pd.DataFrame({"run": made.runs.run, "condition": "constant", "arm": "last"})
+    none = pd.DataFrame(columns=["condition", "arm", "tuned_by", "lr", "readout"])
+    return Result(
+        runs=made.runs,
+        roster=served.assign(purpose=purpose),
+        choices=none.astype({"lr": float}),
+        finals=made.finals,
+        quantiles=quantiles(made),
+        measures=made.measures,
+        suggestions=NO_SUGGESTIONS,
+        timings=NO_TIMINGS,
+    )
+
+
 def roster(plan: Plan, places: list[tuple[str, str]], indices: range) -> pd.DataFrame:
     """Whom the runs of these grid points serve."""
     rows = [

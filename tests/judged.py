@@ -37,9 +37,8 @@ def asked(
     told = {"profiles": {"laptop": {TASK: LAPTOP | (size or {})}}} | fields
     everywhere = {"conditions": list(fields.get("conditions", SMALL_EXPERIMENT["conditions"]))}
     made = [SMALL_CLAIM["contrasts"][0] | everywhere | contrast for contrast in contrasts]
-    write_experiments(
-        folder, SMALL_EXPERIMENT | told, [SMALL_CLAIM | {"contrasts": made, "needs": needs}]
-    )
+    claims = [SMALL_CLAIM | {"contrasts": made, "needs": needs}] if made else []
+    write_experiments(folder, SMALL_EXPERIMENT | told, claims)
     return experiments_from(folder)
 
 

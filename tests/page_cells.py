@@ -3,7 +3,6 @@ places.
 """
 
 import ast
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -66,12 +65,7 @@ class Drawn:
 def without_drawing(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     """Have cells leave their figures with `Drawn` rather than on disk."""
     drawn = Drawn()
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for module in (
-        figures,
-        chapter_figures,
-        *map(importlib.import_module, ("growth_report", "report")),
-    ):
+    for module in (figures, chapter_figures):
         for name in ("figure", "chart"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(drawn, name))

@@ -200,20 +200,15 @@ def _blocks(rows: list[dict], title: str) -> Group:
 
 
 def _cell(value: object) -> Text:
-    return Text(f"{value:.3g}" if isinstance(value, float) else str(value))
+    from steadydescent.study.book.words import short
 
-
-def _estimate(row: dict) -> str:
-    """Estimate and interval as one text; ratios have no sign."""
-    if row["estimate"] is None:
-        return ""
-    spec = ".2f" if row["null"] else "+.3g"
-    ends = "" if row["ci_low"] is None else f" [{row['ci_low']:{spec}}, {row['ci_high']:{spec}}]"
-    return f"{row['estimate']:{spec}}{ends} {row['unit']}".strip()
+    return Text(short(value))
 
 
 def verdict_rows(rows: list[dict]) -> list[dict]:
     """The columns of a claim's rows that fit a terminal."""
+    from steadydescent.study.book.words import estimate_and_interval
+
     return [
         {
             "claim": row["id"],
@@ -221,7 +216,7 @@ def verdict_rows(rows: list[dict]) -> list[dict]:
             "condition": row["condition"],
             "verdict": row["verdict"],
             "measure": row["measure"],
-            "estimate": _estimate(row),
+            "estimate": "" if row["estimate"] is None else estimate_and_interval(row),
             "margin": f"{row['margin']:g}",
             "seeds": row["n_seeds"] or "",
             "networks": row["networks"] or "",

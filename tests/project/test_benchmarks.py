@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from steadydescent.engine.stepping import numerics
+from steadydescent.study.book.chapters import speed
 from steadydescent.study.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import peers
-import report
 import rounds
 import suite
 import training
@@ -329,8 +329,8 @@ def test_a_pattern_without_a_case_is_refused_with_what_exists():
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_targets_are_of_cases_that_exist_and_have_one_bound(device):
-    assert report.targets(device)
-    for target in report.targets(device):
+    assert speed.targets(device)
+    for target in speed.targets(device):
         assert target["case"] in suite.CASES or target["case"].startswith(
             tuple(suite.ON_REQUEST)
         ), target
@@ -348,13 +348,14 @@ def fabricated(case: str, peer: str, ours: float, theirs: float) -> dict:
 def test_saved_rows_come_back_and_only_what_is_measured_again_is_replaced(tmp_path):
     suite.save([fabricated("a", "P0", 2, 1), fabricated("b", "P0", 3, 1)], "cpu", 1.0, tmp_path)
     path = suite.save([fabricated("b", "P0", 5, 1)], "cpu", 1.0, tmp_path)
-    table = report.rows("cpu", tmp_path)
+    benchmarks = speed.saved("cpu", tmp_path)
+    table = benchmarks.rows
     assert dict(zip(table.case, table.ratio, strict=True)) == {"a": 2.0, "b": 5.0} and set(
         table.kind
     ) == {"P0"}
-    assert path.name == "bench-cpu.json" and len(report.origins("cpu", tmp_path)) == 2
+    assert path.name == "bench-cpu.json" and len(speed.origins(benchmarks)) == 2
     suite.save([fabricated("a", "P0", 7, 1), fabricated("b", "P0", 7, 1)], "cpu", 1.0, tmp_path)
-    assert len(report.parts("cpu", tmp_path)) == 1
+    assert len(speed.saved("cpu", tmp_path).parts) == 1
 
 
 def test_targets_are_judged_by_the_saved_medians(tmp_path):
@@ -362,16 +363,16 @@ def test_targets_are_judged_by_the_saved_medians(tmp_path):
     suite.save(
         [fabricated(case, "P0 loop", 4, 1), fabricated(case, "P1 loop", 8, 1)], "cpu", 1.0, tmp_path
     )
-    table = report.judged("cpu", tmp_path)
+    benchmarks = speed.saved("cpu", tmp_path)
+    table = speed.table_of_targets(benchmarks)
     mine = table[table.case == case].set_index("against").outcome
     assert mine["P0"] == "missed by 50 %" and mine["P1"] == "met" and mine["P2"] == "not measured"
-    assert report.count("cpu", tmp_path).startswith("1 of 2 targets are met; ")
+    assert speed.targets_in_words(benchmarks).startswith("1 of 2 targets are met; ")
 
 
 def test_a_device_without_a_file_is_shown_as_not_measured(tmp_path):
-    assert set(report.judged("cuda", tmp_path).outcome) == {"not measured"}
-    assert (
-        report.count("cuda", tmp_path).startswith("none of ")
-        and report.origins("cuda", tmp_path) == []
-    )
-    assert report.shown("cuda", "^train", tmp_path).case.tolist() == ["not measured on cuda yet"]
+    nothing = speed.saved("cuda", tmp_path)
+    assert set(speed.table_of_targets(nothing).outcome) == {"not measured"}
+    assert speed.targets_in_words(nothing).startswith("none of ")
+    assert speed.origins(nothing) == []
+    assert speed.table_of_cases(nothing, "^train").case.tolist() == ["not measured on cuda yet"]

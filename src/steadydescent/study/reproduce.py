@@ -19,7 +19,7 @@ from steadydescent.study.book.build import build_book as build_book
 from steadydescent.study.book.findings import findings
 from steadydescent.study.book.saved_results import folder, results
 from steadydescent.study.book.verdict_rows import rows
-from steadydescent.study.book.words import verdict_table
+from steadydescent.study.book.words import interval_text, verdict_table
 from steadydescent.study.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.study.planning import left_out, plans
 from steadydescent.study.planning.stacks import OWN_GIB
@@ -122,8 +122,8 @@ def compare(profile: str) -> list[dict]:
                 "condition": theirs["condition"],
                 "published": theirs["verdict"],
                 "yours": own["verdict"],
-                "published_interval": f"{theirs['ci_low']:+.2f} to {theirs['ci_high']:+.2f}",
-                "your_interval": f"{own['ci_low']:+.2f} to {own['ci_high']:+.2f}",
+                "published_interval": interval_text(theirs),
+                "your_interval": interval_text(own),
                 "intervals_overlap": overlap,
                 "outcome": _outcome(theirs["verdict"], own["verdict"]),
             }

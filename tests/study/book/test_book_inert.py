@@ -21,6 +21,8 @@ from page_cells import run, without_drawing
 from steadydescent import verified
 from steadydescent.study import paths
 from steadydescent.study.book import figures, page
+from steadydescent.study.book.chapters import speed
+from steadydescent.study.book.chapters.growth import curves
 from steadydescent.study.book.sphinx import outputs, pages
 from steadydescent.study.book.sphinx.elements import stressed
 from steadydescent.study.paths import PUBLISHED, ROOT
@@ -30,7 +32,8 @@ from toy_book import Book, toy_findings
 
 SCRIPT = "alert(1)"
 MARKER = (
-    f"<script>{SCRIPT}</script><img src=x onerror={SCRIPT}>[a](javascript:{SCRIPT})$$x$$ `b` {{ref}}`c` "
+    f"<script>{SCRIPT}</script><img src=x onerror={SCRIPT}>[a](javascript:{SCRIPT})"
+    "$$x$$ `b` {ref}`c` "
     f"\\href{{javascript:{SCRIPT}}} <! &amp; >"
 )
 NAMES = {"source", "verdict", "rule", "result", "finals", "quantiles", "receipt"}
@@ -319,7 +322,7 @@ def test_a_marker_in_a_published_file_is_refused_or_inert(tmp_path, monkeypatch,
         published.write(other, text.encode(), tmp_path)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
     drawn = without_drawing(monkeypatch)
-    for bound in (published, __import__("report"), __import__("growth_report")):
+    for bound in (published, speed, curves):
         monkeypatch.setattr(bound, "PUBLISHED", tmp_path)
         for function in vars(bound).values():
             if PUBLISHED in (usual := getattr(function, "__defaults__", None) or ()):

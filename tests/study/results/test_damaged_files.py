@@ -30,7 +30,9 @@ from steadydescent.engine.data import fashion_mnist, mnist1d
 from steadydescent.files import DamagedFile, sha256
 from steadydescent.study import reproduce
 from steadydescent.study.book import edition, figures, findings, saved_results, verdict_rows
-from steadydescent.study.book.sphinx import findings as book_findings
+from steadydescent.study.book.chapters import speed
+from steadydescent.study.book.chapters.growth import curves
+from steadydescent.study.book.sphinx import lookup
 from steadydescent.study.paths import ROOT
 from steadydescent.study.results import published
 from steadydescent.study.results.provenance import TOKEN
@@ -40,8 +42,6 @@ from steadydescent.study.training import kernels, notebooks
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import growth_report
-import report
 import suite
 
 # ---- which files are read ------------------------------------------------------------------------
@@ -91,8 +91,8 @@ def home(tmp_path_factory):
     where |= {"GENERATED": home / "generated", "PUBLISHED": home / "results/published"}
     where |= {"REPRODUCED": home / "results/reproduced", "STORE": home / "results/store"}
     with experiments_from(home / "experiments"), pytest.MonkeyPatch.context() as patch:
-        book = (findings, edition, saved_results, verdict_rows, figures)
-        for module in (*book, reproduce, notebooks, growth_report):
+        book = (findings, edition, saved_results, verdict_rows, curves, figures)
+        for module in (*book, reproduce, notebooks):
             for name in where.keys() & vars(module).keys():
                 patch.setattr(module, name, where[name])
         patch.setattr(reproduce.data, "fetch", lambda *_: None)
@@ -192,8 +192,8 @@ def pages(home: Path) -> list:
     shown = edition.shown("toy")
     told = [(name, one.receipt, _told(one.evidence.result)) for name, one in shown.items()]
     side = verified.read_sealed(home / "generated/figures/toy.json")
-    book_findings._read.cache_clear()
-    return [told, edition.rows_shown(), book_findings.load(home / "generated/findings.json"), side]
+    lookup._read.cache_clear()
+    return [told, edition.rows_shown(), lookup.load(home / "generated/findings.json"), side]
 
 
 def _told(found) -> dict:
@@ -209,8 +209,8 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
     ],
     "findings": lambda home: findings.findings("published"),
     "pages": pages,
-    "benchmarks": lambda home: report.rows("cpu", home / "results/published").to_json(),
-    "growth": lambda home: [str(part) for part in growth_report.measured("cpu")],
+    "benchmarks": lambda home: speed.saved("cpu", home / "results/published").rows.to_json(),
+    "growth": lambda home: [str(part) for part in curves.measured("cpu")],
     "simulations": lambda home: published.table(
         "intervals.csv", home / "results/published"
     ).to_json(),
@@ -223,10 +223,7 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
 }
 KINDS = {
     "receipt.json",
-    "runs.parquet",
-    "finals.parquet",
-    "quantiles.parquet",
-    "measures.parquet",
+    *(f"{kind}.parquet" for kind in Result._fields),
     "curves.parquet",
     "predictions.parquet",
     "SHA256SUMS",

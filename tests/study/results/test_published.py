@@ -8,10 +8,10 @@ import pytest
 
 from steadydescent.study.book.saved_results import results
 from steadydescent.study.book.verdict_rows import rows
-from steadydescent.study.judging.claims import load_claims
-from steadydescent.study.paths import PUBLISHED, ROOT
 from steadydescent.study.judging.choosing import by_candidate, choose, tuning_scores
+from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.paths import PUBLISHED, ROOT
 from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, load_study
 from steadydescent.study.reproduce import with_verdicts
 from steadydescent.study.results.roster import SETTINGS

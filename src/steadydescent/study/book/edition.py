@@ -55,3 +55,9 @@ def shown(experiment: str) -> dict[str, ShownResult]:
                 )
             by_task[home.name] = ShownResult(Evidence(result, receipt), receipt)
     return by_task
+
+
+def all_shown() -> dict[str, dict[str, ShownResult]]:
+    """Experiment → what the book being built shows of it, in the order of the findings."""
+    homes = [(ROOT / entry["receipt"]).parent for entry in _generated()["files"].values()]
+    return {name: shown(name) for name in dict.fromkeys(home.parent.name for home in homes)}

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from steadydescent.study.book.words import digits_for
+from steadydescent.study.book.words import digits_for, thousands
 from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import Estimate, paired, tuned
@@ -112,8 +112,8 @@ def _of_pair(
 def design_numbers(prefix: str, receipt: dict[str, Any]) -> dict[str, dict[str, Any]]:
     target = receipt.get("target")
     return ({} if target is None else {f"{prefix}/target": _number(target, "", 2)}) | {
-        f"{prefix}/updates": _number(f"{receipt['updates']:,}".replace(",", " ")),
-        f"{prefix}/networks": _number(f"{receipt['networks']:,}".replace(",", " ")),
+        f"{prefix}/updates": _number(thousands(receipt["updates"])),
+        f"{prefix}/networks": _number(thousands(receipt["networks"])),
         f"{prefix}/tuning-seeds": _number(str(receipt["seeds"]["tuning"])),
         f"{prefix}/report-seeds": _number(str(receipt["seeds"]["report"])),
     }
@@ -122,6 +122,6 @@ def design_numbers(prefix: str, receipt: dict[str, Any]) -> dict[str, dict[str, 
 def totals(receipts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     networks = sum(receipt["networks"] for receipt in receipts)
     return {
-        "networks": _number(f"{networks:,}".replace(",", " ")),
+        "networks": _number(thousands(networks)),
         "minutes": _number(sum(receipt["seconds"] for receipt in receipts) / 60, " min", 0),
     }

@@ -104,6 +104,10 @@ class Evidence:
             *(int(first[name]) for name in ("batch_size", "steps")),
         )
 
+    def grid_centre(self, condition: str, arm: str) -> float:
+        """The rate at the centre of an arm's grid as it was laid, before tuning extended it."""
+        return self.plan.rate(condition, arm, 0)
+
     def quantiles(self, condition: str, arm: str) -> pd.DataFrame:
         """Quantiles over report seeds along training of an arm's runs, at every rate and readout."""
         table = self.result.quantiles
@@ -210,3 +214,10 @@ class Evidence:
         """How many report runs at this rate diverged."""
         runs = self.runs(condition, arm)
         return int(runs[runs.test & (runs.lr == lr)].diverged_at.notna().sum())
+
+    def half(self, parity: int) -> "Evidence":
+        """The same evidence with every second report seed alone: the even (0) or odd (1) ones."""
+        runs = self.result.runs
+        own = runs[~runs.test | (runs.seed % 2 == parity)].run
+        tables = (t[t.run.isin(own)] if "run" in t else t for t in self.result)
+        return Evidence(Result(*tables), self.receipt)

@@ -1,5 +1,4 @@
-"""Sphinx extension of the book: every number, verdict, alt text and caption comes from data, none
-is typed.
+"""Sphinx extension of the book: numbers, verdicts, alt texts and captions come from data.
 
 Roles: ``result``, ``verdict``. Directives: ``claim``, ``verdicts``, ``holds``, ``origin``,
 ``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever the text refers to and the data do
@@ -15,7 +14,7 @@ from sphinx.errors import ExtensionError
 
 from steadydescent.study.book.build import BUILDER
 from steadydescent.study.book.sphinx.cite import HowToCite
-from steadydescent.study.book.sphinx.claims import Claim, Holds, Verdicts
+from steadydescent.study.book.sphinx.claims import ClaimBox, HoldsWhile, VerdictTable
 from steadydescent.study.book.sphinx.elements import anchors_of, findings_of, warn
 from steadydescent.study.book.sphinx.figures import DataFigure, VegaChart
 from steadydescent.study.book.sphinx.origin import Origin
@@ -26,15 +25,15 @@ from steadydescent.study.book.sphinx.pages import (
     protect_pages,
     write_permalinks,
 )
-from steadydescent.study.book.sphinx.roles import Result, Verdict
+from steadydescent.study.book.sphinx.roles import ResultRole, VerdictRole
 from steadydescent.study.book.sphinx.slips import Slips
 from steadydescent.study.book.sphinx.sources import ResolveSources, source_reference
 from steadydescent.study.training.processes import follow
 
 DIRECTIVES = {
-    "claim": Claim,
-    "verdicts": Verdicts,
-    "holds": Holds,
+    "claim": ClaimBox,
+    "verdicts": VerdictTable,
+    "holds": HoldsWhile,
     "origin": Origin,
     "datafig": DataFigure,
     "vegachart": VegaChart,
@@ -44,7 +43,7 @@ DIRECTIVES = {
 
 
 def _end_with_the_command(app) -> None:
-    """A command that is killed cannot end what it started: pages would go on running for minutes."""
+    """A killed command cannot end what it started: pages would go on running for minutes."""
     if builder := os.environ.get(BUILDER):
         follow(int(builder))
 
@@ -98,8 +97,8 @@ def setup(app) -> dict:
     app.add_config_value("steady_findings", "generated/findings.json", "env")
     app.add_config_value("steady_generated", "generated", "env")
     app.add_config_value("steady_csp", True, "html")
-    app.add_role("result", Result())
-    app.add_role("verdict", Verdict())
+    app.add_role("result", ResultRole())
+    app.add_role("verdict", VerdictRole())
     for name, directive in DIRECTIVES.items():
         app.add_directive(name, directive)
     app.add_node(source_reference)

@@ -1,4 +1,4 @@
-"""Read findings.json and put its numbers into words. Nothing here knows Sphinx.
+"""From a reference in the text to what findings.json holds. Nothing here knows Sphinx.
 
 findings.json is made by the ``steady`` command and is the only source of numbers in the book. Its
 parts: ``origin`` (whose run), ``results`` (key to number), ``claims`` (id to verdict and rows),
@@ -7,18 +7,12 @@ parts: ``origin`` (whose run), ``results`` (key to number), ``claims`` (id to ve
 
 from __future__ import annotations
 
-import math
-import re
 from functools import lru_cache
 from pathlib import Path
 
 from steadydescent import verified
-from steadydescent.study.book.words import digits_for
+from steadydescent.study.book.words import number, unit_after
 from steadydescent.study.judging.verdicts import VERDICTS
-
-MINUS = "\N{MINUS SIGN}"
-NO_BREAK = "\N{NO-BREAK SPACE}"
-DASH = "\N{EN DASH}"
 
 
 class FindingsError(ValueError):
@@ -33,23 +27,6 @@ def _read(path: str, _changed: int) -> dict:
 def load(path: Path) -> dict:
     """Findings at ``path``, read again only when the file has changed."""
     return _read(str(path), path.stat().st_mtime_ns)
-
-
-def number(value: float, spec: str, *, signed: bool = False) -> str:
-    """Number as the reader sees it: real minus sign, ``+`` when signed, and never a signed zero.
-
-    Raises:
-        FindingsError: if ``spec`` is no format for this value.
-    """
-    try:
-        text = format(abs(value), spec)
-    except (ValueError, TypeError) as error:
-        raise FindingsError(
-            f"{spec!r} does not format {value!r}: {error}; use something like '.2f'"
-        ) from None
-    if not any(digit in text for digit in "123456789") and math.isfinite(value):
-        return text
-    return (MINUS if value < 0 else "+" if signed else "") + text
 
 
 def _default_spec(item: dict, key: str) -> str:
@@ -68,19 +45,19 @@ def result_text(findings: dict, reference: str) -> str | None:
     ``key@size`` and ``key@size-ci`` are the same without their sign, for prose that says which way
     in words.
 
-    Returns: The text with its unit, or None for a result that this run did not make: its value is
-        null, or one's own results do not have the key. The published ones must have every key that
-        the prose quotes.
+    Returns:
+        The text with its unit, or None for a result that this run did not make: its value is null,
+        or one's own results do not have the key. The published ones must have every key that the
+        prose quotes.
 
-    Raises: FindingsError: for a missing key, a missing part or a format that does not fit, and for
-        the size of an interval
-            that lies on both sides of zero.
+    Raises:
+        FindingsError: for a missing key, a missing part or a format that does not fit, and for the
+            size of an interval that lies on both sides of zero.
     """
     name, _, spec = reference.partition(":")
     name = name.strip()
-    whole = (
-        name in findings["results"] or "@" not in name
-    )  # a key may hold an @ of its own: sgd@linear
+    # a key may hold an @ of its own: sgd@linear
+    whole = name in findings["results"] or "@" not in name
     key, part = (name, "") if whole else name.rsplit("@", 1)
     item = findings["results"].get(key)
     if item is None and findings["origin"]["source"] == "reproduced":
@@ -108,19 +85,16 @@ def result_text(findings: dict, reference: str) -> str | None:
             )
         return values[0] + unit
     spec, signed = spec or _default_spec(item, key), item.get("signed", False)
-    if part.startswith("size"):
+    if part in ("size", "size-ci"):
         if min(values) < 0 < max(values):
             raise FindingsError(
                 f"result {key!r} lies on both sides of zero and has no size; quote {key}@ci"
             )
         values, signed = sorted(abs(value) for value in values), False
-    return " to ".join(number(value, spec, signed=signed) for value in values) + unit
-
-
-def unit_after(unit: str) -> str:
-    """A unit as it follows its number: after a space that does not break, but for the × of a ratio."""
-    name = unit.strip()
-    return name if name in ("", "×") else NO_BREAK + name
+    try:
+        return " to ".join(number(value, spec, signed=signed) for value in values) + unit
+    except ValueError as error:
+        raise FindingsError(f"result {key!r}: {error}") from None
 
 
 def find_claim(findings: dict, reference: str) -> tuple[dict, dict | None]:
@@ -142,7 +116,8 @@ def find_claim(findings: dict, reference: str) -> tuple[dict, dict | None]:
     if len(rows) != 1:
         known = ", ".join(f"{row['task']}/{row['condition']}" for row in claim["rows"])
         raise FindingsError(
-            f"claim {parts[0]!r} has {len(rows)} rows for {parts[1]}/{parts[2]}; its rows are {known}"
+            f"claim {parts[0]!r} has {len(rows)} rows for {parts[1]}/{parts[2]}; "
+            f"its rows are {known}"
         )
     return claim, rows[0]
 
@@ -160,73 +135,14 @@ def check_verdict(word: str) -> str:
     return word
 
 
-def estimate_and_interval(row: dict, *, unit: bool = True) -> str:
-    """Estimate of a claim's row with its interval: ``+0.42 pp (+0.10 to +0.74)``; a dash if there
-    is none.
-
-    Differences are signed, ratios (``null`` 1) are not: ``1.31× (1.12 to 1.53)``. Arithmetic has no
-    interval and four significant digits.
-    """
-    if row.get("estimate") is None:
-        return DASH
-    exact = row.get("ci_low") is None or row.get("ci_high") is None
-    spec = ".4g" if exact else f".{row.get('digits', digits_for(row))}f"
-    shown = lambda value: number(value, spec, signed=row.get("null", 0) == 0)
-    text = shown(row["estimate"]) + (unit_after(row.get("unit") or "") if unit else "")
-    return text if exact else f"{text} ({shown(row['ci_low'])} to {shown(row['ci_high'])})"
-
-
-def margin_text(row: dict) -> str:
-    """Margin of a row: ``±1``, as a factor ``×1.15``, ``−1`` where only a loss counts; a dash if it
-    was not run.
-    """
-    if row.get("margin") is None or (row.get("estimate") is None and not row.get("unit")):
-        return DASH
-    sign = "×" if row.get("null") == 1 else MINUS if row.get("rule") == "at least" else "±"
-    return f"{sign}{row['margin']:g}"
-
-
-def condition_text(row: dict) -> str:
-    """A row's condition without its measure, which rows of arithmetic put before it."""
-    return row["condition"].removeprefix(f"{row['measure']}, ")
-
-
-def shared(rows: list[dict], key: str) -> str | None:
-    """What all rows with an estimate, or all there are, say under a key; None where they differ."""
-    ran = [row for row in rows if row.get("estimate") is not None] or rows
-    said = {row.get(key) for row in ran}
-    return said.pop() if len(said) == 1 else None
-
-
-def notes(row: dict) -> list[str]:
-    """What a row's table does not show: diverged runs, a rate on the edge and the seeds that would
-    decide it.
-    """
-    said = []
-    if row.get("diverged"):
-        said.append(f"{row['diverged']} of {row['n_seeds'] * max(1, len(row['rates']))} diverged")
-    if row.get("on_edge"):
-        said.append("a chosen rate is the last of its grid")
-    if row.get("seeds_needed"):
-        said.append(f"about {row['seeds_needed']:,} seeds would decide")
-    return said
-
-
-def slug(text: str) -> str:
-    """Part of an address made of letters, digits and hyphens:
-    ``weight-averaging-mnist1d-mlp-3f9c2a7e``.
-    """
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
 def full_result_id(findings: dict, name: str) -> str:
     """Result id with its content hash; ``name`` may leave the hash out.
 
     Raises:
         FindingsError: if no published table has that name.
     """
-    found = [full for full in findings["files"] if name in (full, full.partition("@")[0])]
-    if len(found) != 1:
+    matches = [full for full in findings["files"] if name in (full, full.partition("@")[0])]
+    if len(matches) != 1:
         known = ", ".join(findings["files"]) or "none"
-        raise FindingsError(f"{len(found)} results are named {name!r}; there are {known}")
-    return found[0]
+        raise FindingsError(f"{len(matches)} results are named {name!r}; there are {known}")
+    return matches[0]

@@ -2,19 +2,14 @@
 its own formula.
 """
 
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from steadydescent.study.book.chapters.growth import curves as growth
+from steadydescent.study.book.chapters.growth.bill import Machine, machine, table_of_costs
 from steadydescent.study.paths import ROOT
 from steadydescent.study.results import published
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import growth_report as growth
-from growth_report import Machine
 
 X = 2.0 ** np.arange(9)
 
@@ -58,15 +53,14 @@ def test_bill_of_one_machine_is_its_stacks_one_after_another():
 
 
 def test_more_machines_help_until_storing_sets_the_pace():
-    bill = growth.bill(BOX, 10**6, 1_000, (1, 10, 100, 1_000, 10_000))
+    bill = table_of_costs(BOX, 10**6, 1_000, (1, 10, 100, 1_000, 10_000))
     assert bill["hours"].is_monotonic_decreasing and bill["machine hours"].is_monotonic_increasing
     stacks = 33_334
     assert list(bill["set by"]) == ["training"] * 3 + ["storing"] * 2
     assert bill["hours"].iloc[-1] == pytest.approx((stacks * 0.02 + 1e-6 * stacks**2 / 2) / 3600)
 
 
-def saved(tmp_path, monkeypatch, rows: list[dict]) -> None:
-    monkeypatch.setattr(growth, "PUBLISHED", tmp_path)
+def saved(tmp_path, rows: list[dict]) -> None:
     text = {"receipt": {"device": "2 cores, test", "cores": 2, "cache_mib": 32.0}, "rows": rows}
     published.write_json("growth-cpu.json", text, tmp_path)
 
@@ -75,7 +69,7 @@ def row(curve: str, **columns) -> dict:
     return {"curve": curve, **columns}
 
 
-def test_constants_of_the_model_come_from_rows_of_known_lines(tmp_path, monkeypatch):
+def test_constants_of_the_model_come_from_rows_of_known_lines(tmp_path):
     """Updates of 1 + R ms, 2 s more a stack, 5 ms to store one and 1 µs to look at one; compiled 7
     ms.
     """
@@ -90,40 +84,37 @@ def test_constants_of_the_model_come_from_rows_of_known_lines(tmp_path, monkeypa
     rows += [row("store", stacks=s, seconds=0.1 + 1e-6 * s, save_seconds=0.005) for s in (25, 50)]
     eager = {"width": 32, "update": 0.033, "rest": 2, "start": 0, "save": 0.005, "look": 1e-6}
     eager |= {"memory": 320, "disk": 500}
-    saved(tmp_path, monkeypatch, rows)
-    assert vars(growth.machine(growth.measured("cpu")[0])) == pytest.approx(eager)
-    saved(
-        tmp_path,
-        monkeypatch,
-        [*rows, row("planned", seconds=0.007, first_seconds=11.0, replicas=32)],
-    )
-    assert vars(growth.machine(growth.measured("cpu")[0])) == pytest.approx(
-        eager | {"update": 0.007, "start": 11.0}
-    )
+    saved(tmp_path, rows)
+    assert vars(machine(growth.measured("cpu", tmp_path).rows)) == pytest.approx(eager)
+    planned = row("planned", seconds=0.007, first_seconds=11.0, replicas=32)
+    saved(tmp_path, [*rows, planned])
+    compiled = eager | {"update": 0.007, "start": 11.0}
+    assert vars(machine(growth.measured("cpu", tmp_path).rows)) == pytest.approx(compiled)
 
 
-def test_without_a_file_there_is_nothing_to_show_and_no_bill(tmp_path, monkeypatch):
-    monkeypatch.setattr(growth, "PUBLISHED", tmp_path)
-    rows, receipt = growth.measured("cuda")
-    assert (
-        rows.empty
-        and receipt == {}
-        and growth.machine(rows) is None
-        and growth.summary(rows, receipt).empty
-    )
+def test_without_a_file_there_is_nothing_to_show_and_no_bill(tmp_path):
+    nothing = growth.measured("cuda", tmp_path)
+    assert nothing.rows.empty and nothing.receipt == {}
+    assert machine(nothing.rows) is None and growth.table_of_curves(nothing).empty
 
 
-def test_reasons_are_given_for_what_is_known_and_for_nothing_else(tmp_path, monkeypatch):
+def test_reasons_are_given_for_what_is_known_and_for_nothing_else(tmp_path):
     rows = [row("replicas", replicas=r, seconds=(10 + r) / 1e3, memory_mib=r**2.0) for r in X]
     rows += [
         row("workers", workers=w, stacks=8, seconds=8 / min(w, 4), memory_mib=100 * w) for w in X
     ]
-    saved(tmp_path, monkeypatch, rows)
-    told = growth.summary(*growth.measured("cpu")).set_index(["grows with", "what"])
-    assert told.linear.to_list() == ["64 to 256", "nowhere", "1 to 4", "1 to 256"]
-    assert told["why not elsewhere"].to_list() == [
+    saved(tmp_path, rows)
+    table = growth.table_of_curves(growth.measured("cpu", tmp_path))
+    table = table.set_index(["grows with", "what"])
+    assert table.linear.to_list() == ["64 to 256", "nowhere", "1 to 4", "1 to 256"]
+    assert table["why not elsewhere"].to_list() == [
         "91 % of the smallest is there at any size: launching its operations.",
         "Unexplained.",
         "There are 2 cores; beyond that, workers take turns.",
         "",
     ]
+
+
+def test_page_states_the_tolerance_that_the_code_has():
+    text = (ROOT / "chapters/growth.md").read_text(encoding="utf-8")
+    assert f"lies within 1 ± {growth.TOLERANCE:g}." in text

@@ -1,0 +1,1 @@
+"""The chapter on batch norm: worked examples, speed, shifts inside the network and of the data."""

@@ -1,0 +1,84 @@
+"""What several chapters ask of results: their ids, runs at one rate, probes, how much was run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from steadydescent.study.book.edition import ShownResult
+from steadydescent.study.judging.evidence import Evidence
+
+Results = Mapping[str, ShownResult]
+"""Task → what the book being built shows of an experiment."""
+NUMBERS = {
+    "rate": "rate",
+    "accuracy, %": "accuracy",
+    "sd": "seed-sd",
+    "gap, pp": "gap",
+    "nats": "loss",
+    "calibration, pp": "calibration",
+    "diverged": "diverged",
+}
+"""Column of a table → the last part of a number's key among the findings."""
+
+
+def ids(results: Results, tasks: Iterable[str] | None = None) -> list[str]:
+    """Ids of the results, of all or of these tasks."""
+    return [results[task].id for task in (results if tasks is None else tasks)]
+
+
+def report_runs(evidence: Evidence, condition: str, arm: str, lr: float) -> pd.DataFrame:
+    """Report runs of an arm at one rate: columns run and seed."""
+    runs = evidence.runs(condition, arm)
+    return runs[runs.test & (runs.lr == lr)][["run", "seed"]]
+
+
+def measured(
+    evidence: Evidence, condition: str, arm: str, lr: float, measures: Iterable[str]
+) -> pd.DataFrame:
+    """Rows of these measures in an arm's report runs at one rate, with their seed."""
+    table = evidence.result.measures
+    table = table[table.measure.isin(list(measures))]
+    return table.merge(report_runs(evidence, condition, arm, lr), on="run")
+
+
+def table_of_runs(results: Results, updates: str = "updates") -> pd.DataFrame:
+    """How much was run on each task; `updates` heads the column of an experiment's updates."""
+    receipts = {task: shown.receipt for task, shown in results.items()}
+    rows = [
+        {
+            "task": task,
+            "networks": receipt["networks"],
+            updates: receipt["updates"],
+            "tuning seeds": receipt["seeds"]["tuning"],
+            "report seeds": receipt["seeds"]["report"],
+            "target": receipt["target"],
+        }
+        for task, receipt in receipts.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def table_of_numbers(
+    numbers: Mapping[str, Mapping[str, object]],
+    experiment: str,
+    arms: Mapping[str, Sequence[str]],
+    *,
+    arm: str,
+    columns: Sequence[str],
+) -> pd.DataFrame:
+    """Published numbers under the condition `constant`, a row an arm.
+
+    Args:
+        numbers: the book's numbers by key, ``experiment/task/constant/arm/quantity``.
+        experiment: whose numbers.
+        arms: task → its arms, in the order of the rows.
+        arm: what heads the column of arms.
+        columns: of `NUMBERS`, in their order.
+    """
+    rows = []
+    for task, names in arms.items():
+        for name in names:
+            key = f"{experiment}/{task}/constant/{name}"
+            values = {column: numbers[f"{key}/{NUMBERS[column]}"]["value"] for column in columns}
+            rows.append({"task": task, arm: name} | values)
+    return pd.DataFrame(rows)
