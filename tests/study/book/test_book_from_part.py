@@ -19,9 +19,10 @@ import pytest
 from page_cells import PAGES, names_placed, run, without_drawing
 from steadydescent.study.book import chapter_figures, edition
 from steadydescent.study.book import numbers as book_numbers
+from steadydescent.study.book.chapters.batch_size import quadratic as batch_quadratic
+from steadydescent.study.book.chapters.weight_averaging import quadratic as averaged_quadratic
 from steadydescent.study.book.page import Shown
 from steadydescent.study.judging.claims import questions_for
-from steadydescent.study.judging.contrasts import closed_form
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import Estimate
 from steadydescent.study.paths import PUBLISHED, ROOT
@@ -105,7 +106,8 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
     monkeypatch.setattr(chapter_figures, "shown", mine)
     monkeypatch.setattr(edition, "numbers_shown", lambda: every)
     of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]
-    monkeypatch.setattr(closed_form, "expected_curve", lambda *_: np.ones(1))  # exact, and slow
+    for page in (batch_quadratic, averaged_quadratic):  # exact, and slow
+        monkeypatch.setattr(page, "expected_curve", lambda *_: np.ones(1))
     monkeypatch.setattr(edition, "rows_shown", of)
     monkeypatch.setattr(chapter_figures, "rows_shown", of)
 

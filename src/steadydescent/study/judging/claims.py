@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from steadydescent.study import yaml_files
 from steadydescent.study.judging.contrasts import Contrast, StatedContrast
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.rows import Row
 from steadydescent.study.judging.verdicts import Needed
@@ -98,6 +99,10 @@ class Question(NamedTuple):
                 for condition, arm in self.contrast.places(self.condition)
             )
         )
+
+    def held_by(self, evidence: Evidence) -> bool:
+        """Whether a result has all that the row compares, whatever was planned."""
+        return self.answered_by(evidence) and self.contrast.answerable(evidence, self.condition)
 
 
 @cache

@@ -9,7 +9,6 @@ from steadydescent.study.judging.claims import (
     Question,
     load_claims,
     questions,
-    questions_for,
 )
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.exact import EXACT, Exact, tests_of
@@ -58,11 +57,7 @@ def judge_all(evidence: Evidence) -> list[Row]:
 
     k is the number of primary contrasts when the result was planned, or what is judged, if more.
     """
-    answered = [
-        question
-        for question in questions_for(evidence)
-        if question.contrast.answerable(evidence, question.condition)
-    ]
+    answered = [q for q in questions(evidence.experiment) if q.held_by(evidence)]
     k = max(evidence.receipt["primary_contrasts"], len(answered))
     return [judge(question, evidence, k) for question in answered]
 

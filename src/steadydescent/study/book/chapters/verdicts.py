@@ -7,7 +7,7 @@ import pandas as pd
 
 from steadydescent.study.book.chapters.results import Results
 from steadydescent.study.book.words import difference
-from steadydescent.study.judging.claims import Question, questions_for
+from steadydescent.study.judging.claims import Question, questions
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import paired
 from steadydescent.study.planning import load_study
@@ -100,9 +100,9 @@ def table_of_attacks(shown: Shown) -> pd.DataFrame:
 
 def _judged(surprise: Surprise, evidence: Evidence) -> Iterator[Question]:
     """The rows of that claim and condition that the result answers."""
-    for question in questions_for(evidence):
-        surprised = question.row.key == (surprise.claim, TASK, surprise.condition)
-        if surprised and question.contrast.answerable(evidence, question.condition):
+    key = (surprise.claim, TASK, surprise.condition)
+    for question in questions(surprise.experiment):
+        if question.row.key == key and question.held_by(evidence):
             yield question
 
 
