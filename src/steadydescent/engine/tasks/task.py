@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class Task:
     wrong_labels: float = 0.0
 
     @property
-    def score(self) -> str:
+    def score(self) -> Literal["accuracy", "loss"]:
         """What networks on it are compared by: the accuracy, or a surface's height, its loss."""
         return "loss" if self.surface else "accuracy"
 
