@@ -19,7 +19,7 @@ from steadydescent.engine.tasks import find
 from steadydescent.engine.tasks.surfaces import SURFACES
 from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.study.paths import DATA
-from steadydescent.study.results.store import SCHEMAS
+from steadydescent.study.results.tables import KEYS, SCHEMAS
 from steadydescent.weight_averaging import parse
 from test_engine import STEPS, alone, run, trained
 
@@ -99,7 +99,7 @@ def test_tables_have_their_schemas_and_rows_of_the_wanted_runs_alone(probed):
     for name in ("measures", "predictions"):
         table = getattr(probed.history, name)
         assert set(table.columns) == set(SCHEMAS[name].names) and set(table.run) == keys
-    assert not probed.history.measures.duplicated(["run", "readout", "measure", "step"]).any()
+    assert not probed.history.measures.duplicated(KEYS["measures"]).any()
 
 
 def test_losses_are_those_of_every_minibatch_and_their_tail_the_last_quarter(probed):

@@ -5,6 +5,7 @@ norms, readouts.
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -16,6 +17,7 @@ from steadydescent.engine import data
 from steadydescent.engine.data.mnist1d import TEST_SEED
 from steadydescent.engine.evaluation import Look
 from steadydescent.engine.examples import MONITOR_EVERY, TRAIN_EXAMPLES
+from steadydescent.engine.recorder import SCORES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.shifted_tests import Shift, shifted_test
 from steadydescent.engine.stack import Stack
@@ -331,6 +333,21 @@ def test_coarse_to_fine_search_trains_each_round_as_one_stack():
     assert evaluate(np.array([search.best]))[0] == pytest.approx(search.loss.min(), rel=1e-3)
 
 
+def by_part(finals):
+    """Final scores by what they were measured on: a split, or the test set after a shift."""
+    shifts = finals["shift"] != ""
+    texts = [
+        Shift(
+            row["shift"], row.severity, row.statistics, None if pd.isna(row.batch) else row.batch
+        ).text
+        for _, row in finals[shifts].iterrows()
+    ]
+    names = finals.split.copy()
+    names[shifts] = texts
+    assert (finals.split[shifts] == "test").all()
+    return finals.set_axis(names)
+
+
 def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
     """Severity 0 gives the test set's own numbers; a covariate, prior or concept shift those of a
     plain evaluation.
@@ -343,15 +360,15 @@ def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
     )
     one = run(test=True, shifts=shifts, lr=0.1, readouts=LAST)
     stack = trained([one, one.model_copy(update={"seed": 2})])
-    finals = stack.history.finals.query("run == @one.key").set_index("split")
+    finals = by_part(stack.history.finals.query("run == @one.key"))
     assert set(finals.index) == {
         "validation",
         "test",
         "train",
-        *(f"test/{shift}" for shift in one.shifts),
+        *one.shifts,
     }
-    assert finals.accuracy["test/shear(severity=0)"] == finals.accuracy["test"]
-    assert finals.accuracy["test/iid-noise(severity=5)"] < finals.accuracy["test"]
+    assert finals.accuracy["shear(severity=0)"] == finals.accuracy["test"]
+    assert finals.accuracy["iid-noise(severity=5)"] < finals.accuracy["test"]
     loaded = data.load("mnist1d", [5], DATA)
     x, y = loaded.pool[loaded.test], loaded.labels[loaded.test]
     right = (
@@ -368,7 +385,7 @@ def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
     concept = shifted_concept(x, y, 5, classes=10, generator=generator("concept"))
     for name, shifted in (("prior", prior), ("concept", concept)):
         expected = (right[shifted.rows] == shifted.y).double().mean().item()
-        assert finals.accuracy[f"test/{name}(severity=5)"] == pytest.approx(expected, abs=1e-4)
+        assert finals.accuracy[f"{name}(severity=5)"] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.needs_fashion
@@ -382,8 +399,8 @@ def test_statistics_of_shifted_pictures_can_be_taken_from_them():
         "batch_size": 53,
     }
     one = Run(**base, steps=40, seed=3, readouts=LAST, test=True, shifts=shifts)
-    finals = trained([one]).history.finals.set_index("split").accuracy
-    frozen, reestimated = (finals[f"test/{shift}"] for shift in one.shifts)
+    finals = by_part(trained([one]).history.finals).accuracy
+    frozen, reestimated = (finals[shift] for shift in one.shifts)
     assert frozen + 0.1 < reestimated <= finals["test"] + 0.02
 
 
@@ -398,7 +415,7 @@ def test_statistics_can_be_taken_from_a_few_inputs_at_a_time():
     stack = trained(
         [run(task='mnist1d-mlp(norm="batch")', test=True, shifts=shifts, readouts=LAST, lr=0.1)]
     )
-    finals = stack.history.finals.set_index("split").accuracy
+    finals = by_part(stack.history.finals).accuracy
     after = shifted_signals("scale", 3, seed=TEST_SEED, count=20_000)
     x = (after.x - stack.examples.mean[0].cpu()) / stack.examples.std[0].cpu()
     module = stack.flat.module.train()
@@ -406,8 +423,8 @@ def test_statistics_can_be_taken_from_a_few_inputs_at_a_time():
     for shift, size in zip(stack.first.shifts, (10, 2000), strict=True):
         guesses = torch.cat([module(part).argmax(1) for part in x.split(size)])
         expected = (guesses == after.y).double().mean().item()
-        assert finals[f"test/{shift}"] == pytest.approx(expected, abs=2e-4)
-    few, many = (finals[f"test/{shift}"] for shift in stack.first.shifts)
+        assert finals[shift] == pytest.approx(expected, abs=2e-4)
+    few, many = (finals[shift] for shift in stack.first.shifts)
     assert few + 0.02 < many  # moments of ten inputs are noise
 
 
@@ -426,10 +443,10 @@ def test_without_batch_norm_statistics_taken_anew_change_nothing(norm):
         ]
     )
     tables = {
-        split: part.drop(columns="split").reset_index(drop=True)
-        for split, part in made.history.finals.groupby("split")
+        name: part[["run", "readout", *SCORES]].reset_index(drop=True)
+        for name, part in by_part(made.history.finals).groupby(level=0)
     }
-    plain, anew, other, few = (tables[f"test/{shift}"] for shift in made.first.shifts)
+    plain, anew, other, few = (tables[shift] for shift in made.first.shifts)
     assert plain.equals(anew) and plain.equals(few) and not plain.equals(other)
     look = Look(*shifted_test(Shift.parse(shifts[1]), made.task, made.data, [1, 2]))
     assert (

@@ -24,7 +24,7 @@ from steadydescent.engine import (
     view,
 )
 from steadydescent.engine import stack as engine
-from steadydescent.engine.probes import PROBES, losses, noise, shift
+from steadydescent.engine.probes import PROBES, internal_shift, losses, noise
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks import FEATURES, TASKS, base, find
 from steadydescent.normalization import KINDS
@@ -187,7 +187,7 @@ CHANGES = {
         set_to(shifted_tests, "PRIOR_EXAMPLES", {"mnist1d": 3_000}),
     ),
     "minibatches of gradient noise": ("probes", set_to(noise, "MINIBATCHES", 15)),
-    "examples of the internal shift": ("probes", set_to(shift, "EXAMPLES", 900)),
+    "examples of the internal shift": ("probes", set_to(internal_shift, "EXAMPLES", 900)),
     "streams of the seeds": (
         "rule sgd",
         set_to(draws, "stream_seed", lambda *name: streams.stream_seed(*name) + 1),

@@ -38,7 +38,9 @@ def test_every_probe_leaves_the_quantities_that_it_names_and_no_other():
     readouts = ("last", "at-50", "tail-50")
     one = run(readouts=readouts, test=True, probes=tuple(PROBES), curve_points=3)
     table = trained([one]).history.measures
-    assert set(table.measure.str.partition("/")[0]) == {quantity.name for quantity in quantities()}
+    assert set(table.measure) == {quantity.name for quantity in quantities()}
+    assert set(table[table.measure == "gradient-noise"].batch_size) == set(SIZES)
+    assert table[table.measure != "gradient-noise"].batch_size.isna().all()
 
 
 def test_gradient_noise_of_a_surface_falls_as_one_over_the_root_of_n_from_its_known_value():

@@ -1,5 +1,4 @@
-"""Blocks of updates, one after another without a look outside; on a GPU recorded once and replayed
-as one CUDA graph.
+"""Blocks of updates without a look outside; on a GPU recorded once and replayed as a CUDA graph.
 
 Axes: k updates, R replicas, S seeds, B batch, N noise draws, K averaged readouts, P parameters, Q
 buffer entries.
@@ -49,8 +48,9 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 def one_by_one(step: Step, feed: Feed) -> Block:
-    """The block that makes its updates in a loop: the new carry, and the minibatch losses `[k, R]`
-    before each.
+    """The block that makes its updates in a loop.
+
+    It returns the new carry, and the minibatch losses `[k, R]` before each update.
     """
 
     def block(carry: Carry, batches: Batches) -> tuple[Carry, Tensor]:
@@ -65,12 +65,11 @@ def one_by_one(step: Step, feed: Feed) -> Block:
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
-    """Record what a function does on the GPU; calling the result does it again, on the same memory."""
+    """Record what a function does on the GPU; the result does it again, on the same memory."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(
-        aside
-    ):  # compiles, fills workspaces; none of it may happen while recording
+    # the first call compiles and fills workspaces, none of which may happen while recording
+    with torch.cuda.stream(aside):
         function()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
@@ -80,11 +79,10 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 
 
 def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph) -> Block:
-    """The same block, its stretches of `updates` replayed from a recording, what is left over made
-    one by one.
+    """The same block, its stretches of `updates` replayed from a recording.
 
-    The first stretch is made both ways. Where recording fails or its weights differ by more than
-    `TOLERANCE`, a warning says so and all goes on one by one.
+    What is left over is made one by one. The first stretch is made both ways. Where recording fails
+    or its weights differ by more than `TOLERANCE`, a warning says so and all goes on one by one.
     """
     replay: _Replay | None = None
     broken = False
@@ -98,7 +96,7 @@ def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph)
         wanted = plain(carry, batches)
         try:
             replay = _Replay(plain, carry, batches, record)
-            found = replay(carry, batches)
+            replayed = replay(carry, batches)
         except RuntimeError as error:
             broken, replay = True, None
             _LOG.warning(
@@ -106,13 +104,14 @@ def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph)
                 error,
             )
             return wanted
-        if not _agree(found[0].theta, wanted[0].theta):
+        if not _agree(replayed[0].theta, wanted[0].theta):
             broken, replay = True, None
             _LOG.warning(
-                "A recorded CUDA graph gave other weights than its updates one by one; they are made so."
+                "A recorded CUDA graph gave other weights than its updates one by one; "
+                "they are made so."
             )
             return wanted
-        return found
+        return replayed
 
     def block(carry: Carry, batches: Batches) -> tuple[Carry, Tensor]:
         losses = []
@@ -125,9 +124,7 @@ def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph)
 
 
 class _Replay:
-    """A block recorded on memory of its own: what goes in is copied there, and the carry stays
-    there.
-    """
+    """A block recorded on memory of its own, where what goes in is copied and the carry stays."""
 
     def __init__(self, plain: Block, carry: Carry, batches: Batches, record: Record) -> None:
         self.carry, self.batches = tree_map(torch.clone, carry), tree_map(torch.clone, batches)

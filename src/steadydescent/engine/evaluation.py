@@ -18,9 +18,7 @@ CHUNK = 2_000
 
 
 class Look(NamedTuple):
-    """Examples to evaluate on: `pool` `[N, D]`, for each of S seeds (or R replicas) rows and labels
-    `[S, M]`.
-    """
+    """Examples to evaluate on: `pool` `[N, D]`, and `rows` and `targets` `[R, M]` of R replicas."""
 
     pool: Tensor
     rows: Tensor
@@ -32,10 +30,11 @@ def measure(
 ) -> pd.DataFrame:
     """One row a replica: accuracy, cross-entropy in nats, expected calibration error.
 
-    The calibration error has 15 equal bins (Guo et al. 2017). `logits` maps rows `[R, N]` of the data to `[R, N, K]`, or to `[R, N, T, K]` where an example
-    has T labels; `targets` `[R, N]` or `[R, N, T]` are those labels, of which −100 do not count. A
-    replica that diverged, or whose logits are not all finite, counts as guessing: accuracy 1/K,
-    cross-entropy ln K, calibration error 0.
+    The calibration error has 15 equal bins (Guo et al. 2017). `logits` maps rows `[R, N]` of the
+    data to `[R, N, K]`, or to `[R, N, T, K]` where an example has T labels; `targets` `[R, N]` or
+    `[R, N, T]` are those labels, of which −100 do not count. A replica that diverged, or whose
+    logits are not all finite, counts as guessing: accuracy 1/K, cross-entropy ln K, calibration
+    error 0.
     """
     outputs = (
         (logits(x), y)
@@ -73,8 +72,9 @@ def measure_surface(height: Tensor, start: Tensor, diverged: Tensor) -> pd.DataF
 
 
 def _sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Sums over N of a chunk's logits [R, N, K] against labels [R, N], per calibration bin where
-    that matters.
+    """Sums over N of a chunk's logits [R, N, K] against labels [R, N].
+
+    `hits` and `confidence` are sums in each calibration bin.
     """
     replicas, counted = logits.shape[0], labels != IGNORED
     log_probabilities = torch.log_softmax(logits, dim=-1)

@@ -253,6 +253,11 @@ class Readout:
         return READOUTS[self.kind].one_step
 
     @property
+    def average_along(self) -> bool:
+        """Whether it is an average that means something in the middle of a run."""
+        return self.along and not self.one_step
+
+    @property
     def sparse(self) -> bool:
         """Whether it takes in a few updates' weights alone."""
         return READOUTS[self.kind].sparse

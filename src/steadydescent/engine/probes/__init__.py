@@ -11,12 +11,12 @@ Axes: R replicas, P parameters, Q buffer entries, D inputs, M minibatches, n exa
 units of a layer.
 """
 
+from steadydescent.engine.probes.internal_shift import InternalShift
 from steadydescent.engine.probes.losses import Losses, TailLosses, TrainingLoss
 from steadydescent.engine.probes.noise import GradientNoise
 from steadydescent.engine.probes.orbit import Orbit
 from steadydescent.engine.probes.predictions import LOST, Predictions, churn, predicted_classes
 from steadydescent.engine.probes.probe import Asked, Classes, Probe, Quantity, Reading
-from steadydescent.engine.probes.shift import InternalShift
 
 PROBES: dict[str, type[Probe]] = {
     "gradient-noise": GradientNoise,

@@ -28,7 +28,7 @@ class Network:
         self.generator = torch.Generator().manual_seed(seed)
 
     def examples(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and labels at positions of any shape in the training set, labelled as in training."""
+        """Inputs, and labels as trained on, at positions of any shape in the training set."""
         held, place, device = self.view.examples, self.place, self.view.device
         rows = self.train[positions].to(device)
         x = self.view.task.inputs(held.pool[rows], held.mean[place], held.std[place])

@@ -209,7 +209,7 @@ def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame
                 (run, readout, "steps to target", needed),
                 (run, readout, "examples to target", needed * batch_size),
             ]
-        if not Readout.parse(readout).one_step and not by_loss:
+        if Readout.parse(readout).average_along and not by_loss:
             near = curve[(100 * curve.step / steps).round().isin(EARLY)]
             rows += [
                 (run, readout, f"validation accuracy at {round(100 * step / steps)} %", accuracy)

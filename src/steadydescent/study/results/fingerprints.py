@@ -90,10 +90,9 @@ PACKAGES = ("torch", "numpy")
 """Packages whose version is an ingredient; those that make data have theirs in the data's identity.
 """
 SHOWN = 3
-"""So many names and reasons are told, the rest counted."""
-TEXTS = (
-    sources()
-)  # read as the process starts: the code that it runs, whatever becomes of the files
+"""So many names and reasons are given, the rest counted."""
+TEXTS = sources()
+"""Read as the process starts: the code that it runs, whatever becomes of the files."""
 
 
 @cache
@@ -194,20 +193,20 @@ def differences(run: Run, receipt: Mapping[str, Any], device: str, threads: int)
     if not then:
         return ["code that their receipt does not name"]
     changed = [name for name, digest in now.items() if then.get(name) != digest]
-    found = [f"other code ({_some(changed)})"] if changed else []
+    reasons = [f"other code ({_some(changed)})"] if changed else []
     versions, today = receipt.get("packages", {}), _versions()
-    found += [
+    reasons += [
         f"{name} {versions.get(name)}" for name in PACKAGES if versions.get(name) != today[name]
     ]
     if receipt.get("device_kind") != device or (
         _here() and _model(receipt.get("device")) != _model(_device(device))
     ):
-        found.append(f"another device ({receipt.get('device')})")
+        reasons.append(f"another device ({receipt.get('device')})")
     if not any(receipt.get("threads") == count for count in _threads(threads)):
-        found.append(f"{receipt.get('threads')} threads")
+        reasons.append(f"{receipt.get('threads')} threads")
     if receipt.get("optimized", False) == __debug__:
-        found.append("python -O" if __debug__ else "python without -O")
-    return found
+        reasons.append("python -O" if __debug__ else "python without -O")
+    return reasons
 
 
 def _some(names: Sequence[str]) -> str:
@@ -216,19 +215,17 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def stale(found: Iterable[Sequence[str]]) -> str:
-    """How many runs are trained again and why, in a sentence; `found` holds the differences of
-    each.
+def stale(differing: Iterable[Sequence[str]]) -> str:
+    """How many runs are trained again and why, in a sentence; of each its differences are given.
 
     >>> stale([["other code (rule adam)"], ["other code (rule adam)"]])
     '2 stored runs were trained by other code (rule adam): trained again'
     """
-    reasons = Counter(", ".join(why) for why in found)
-    told = [
-        f"{count} stored runs were trained by {why}" for why, count in reasons.most_common(SHOWN)
-    ]
-    rest = sum(reasons.values()) - sum(count for _, count in reasons.most_common(SHOWN))
-    return "; ".join([*told, *([f"{rest} more by others"] if rest else [])]) + ": trained again"
+    reasons = Counter(", ".join(why) for why in differing)
+    shown = reasons.most_common(SHOWN)
+    parts = [f"{count} stored runs were trained by {why}" for why, count in shown]
+    rest = sum(reasons.values()) - sum(count for _, count in shown)
+    return "; ".join([*parts, *([f"{rest} more by others"] if rest else [])]) + ": trained again"
 
 
 def accepted() -> bool:
@@ -237,11 +234,12 @@ def accepted() -> bool:
     Raises:
         ValueError: for a variable that says neither 1 nor nothing.
     """
-    if (said := os.environ.get(ACCEPT, "")) not in ("", "1"):
+    if (value := os.environ.get(ACCEPT, "")) not in ("", "1"):
         raise ValueError(
-            f"{ACCEPT} must be 1, which takes stored runs whatever made them, or unset, got {said!r}"
+            f"{ACCEPT} must be 1, which takes stored runs whatever made them, or unset, "
+            f"got {value!r}"
         )
-    return said == "1"
+    return value == "1"
 
 
 def trained_by(receipts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -250,15 +248,15 @@ def trained_by(receipts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     `stacks` counts those of each, `compiled` those whose step was compiled.
     """
-    found: dict[tuple, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for receipt in receipts:
         torch = receipt.get("packages", {}).get("torch", "unknown")
         named = [receipt.get(name, "unknown") for name in ("commit", "device", "threads")]
-        found.setdefault((named[0], torch, *named[1:]), []).append(receipt)
+        groups.setdefault((named[0], torch, *named[1:]), []).append(receipt)
     return [
         dict(zip(("commit", "torch", "device", "threads"), key, strict=True))
         | {"stacks": len(stacks), "compiled": sum(bool(stack.get("compiled")) for stack in stacks)}
-        for key, stacks in sorted(found.items(), key=lambda item: str(item[0]))
+        for key, stacks in sorted(groups.items(), key=lambda item: str(item[0]))
     ]
 
 
