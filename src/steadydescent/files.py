@@ -215,7 +215,7 @@ def completed(path: Path) -> Path:
 
 
 def replaced_in(folder: Path) -> set[str]:
-    """Names of folders there that are being replaced, or whose writer was killed in the midst of it."""
+    """Names of folders there that are being replaced, or whose writer was killed meanwhile."""
     matches = (PARTIAL.fullmatch(path.name) for path in folder.glob(".*.partial"))
     return {match["name"] for match in matches if match}
 

@@ -206,7 +206,7 @@ def test_a_readout_has_one_text_and_comes_back_from_it(kind, statistics):
 
 
 def test_arrays_of_weights_are_the_sequences_that_averages_of_a_module_take():
-    """One formula each: to the bit, but for the debiased one, whose powers numpy rounds otherwise."""
+    """One formula each: to the bit, but for the debiased one, whose powers numpy rounds."""
     steps = range(1, 98)
     assert ramped_weights(97, 0.9).tolist() == [Ramped(0.9)(step) for step in steps]
     assert tail_weights(97, 53).tolist()[44:] == [TailMean(45)(step) for step in steps][44:]

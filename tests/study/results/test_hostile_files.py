@@ -304,10 +304,14 @@ def row_with(table: pd.DataFrame, **changes) -> pd.DataFrame:
 
 ROSTERS = {
     "1 runs serve no condition and arm": lambda made: {"roster": made.roster[1:]},
-    "roster are of 1 runs that are not there": lambda made: {"roster": row_with(made.roster, run="x")},
+    "roster are of 1 runs that are not there": lambda made: {
+        "roster": row_with(made.roster, run="x")
+    },
     "not the runs with test data": lambda made: {"roster": row_with(made.roster, purpose="report")},
     "have other settings": lambda made: {"runs": row_with(made.runs, steps=41)},
-    "a rate was chosen that no tuning run had": lambda made: {"choices": made.choices.assign(lr=0.3)},
+    "a rate was chosen that no tuning run had": lambda made: {
+        "choices": made.choices.assign(lr=0.3)
+    },
     "runs that are no range tests suggest rates": lambda made: {
         "suggestions": pd.DataFrame({"run": made.runs.run[:1], "rule": "middle", "rate": 0.1})
     },

@@ -115,7 +115,8 @@ class Trial:
     ) -> None:
         """Choose among an arm's tuning runs, by all that rates are tuned by."""
         readouts = self.plan.arms[arm].readouts
-        place, best = Place(condition, arm), {}
+        place = Place(condition, arm)
+        best: dict[str, Candidate] = {}
         for by in self.plan.tune_by:
             best[by] = choose(by_candidate(runs, scores, readouts, by), place)
         places = {self.plan.rate(condition, arm, i): i for i in indices}
