@@ -27,8 +27,7 @@ COPIED = {"cpu": 2**25, "cuda": 2**28}
 
 
 class BareProducts:
-    """The matrix products of one update of R perceptrons and nothing else, into memory that is
-    there already.
+    """The matrix products of one update of R perceptrons and nothing else, into standing memory.
 
     For each layer of `sizes` [in, …, out]: x·Wᵀ + b, then the gradient of W, and that of x but for
     the first layer, whose input needs none.

@@ -1,5 +1,6 @@
-"""The loops that the engine is held against, each on the weights, the data and the data order of
-the engine's replicas.
+"""The loops that the engine is held against, with the weights and data of its replicas.
+
+Each takes the data in the engine's order.
 
 P0 `DataLoaderLoop`, the loop people write; P1 `InMemoryLoop`, the best single-model loop; P3
 `Ensemble`, torch.func's ensembling as its tutorial shows it. P2 is P1 in as many processes as cores
@@ -18,9 +19,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from steadydescent.engine import data
-from steadydescent.engine.runs import stream_seed
 from steadydescent.engine.stack import initial_weights
 from steadydescent.engine.stepping import can_compile
+from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.tasks import find
 from steadydescent.engine.tasks.transformer import Attention
 from steadydescent.minibatches import IndexStream
@@ -51,8 +52,9 @@ def examples(task: str, seed: int) -> tuple[TensorDataset, TensorDataset]:
 
 
 def fastest_layers(module: nn.Module) -> nn.Module:
-    """The same network with torch's own fused layers, which `vmap` on a CPU does not take: batch
-    norm and attention.
+    """The same network with torch's own fused layers: batch norm and attention.
+
+    `vmap` on a CPU does not take them.
     """
     for name, child in module.named_children():
         if type(child) is BatchNorm:
@@ -78,9 +80,7 @@ class FusedAttention(Attention):
 
 
 class Single:
-    """One network with torch's own layers, its EMA and its data: what both single-model loops
-    share.
-    """
+    """One network with torch's layers, its EMA and data: what both single-model loops share."""
 
     def __init__(self, task: str, device: str, seed: int = 0) -> None:
         self.kind, self.device = find(task), device
@@ -99,9 +99,7 @@ class Single:
 
 
 class Epochs(Sampler[int]):
-    """Examples in the order of a stream, epoch after epoch, one by one as a `RandomSampler` gives
-    them.
-    """
+    """Examples in the order of a stream, epoch after epoch, as a `RandomSampler` gives them."""
 
     def __init__(self, stream: IndexStream) -> None:
         self.stream = stream
@@ -254,8 +252,9 @@ def choices(device: str, threads: tuple[int, ...]) -> list[Choice]:
 
 
 class Ensemble:
-    """P3: parameters of R models stacked, `functional_call`, `vmap` and `grad`, eager, momentum and
-    EMA by hand.
+    """P3: stacked parameters of R models, `functional_call`, `vmap` and `grad`, all by hand.
+
+    Eager, with momentum and EMA.
     """
 
     def __init__(self, task: str, device: str, width: int) -> None:

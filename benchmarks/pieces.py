@@ -1,6 +1,4 @@
-"""Parts one by one: the EMA module and the optimisers against those that people would otherwise
-pick.
-"""
+"""Parts one by one: the EMA module and the optimisers against what people would pick."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -60,9 +58,7 @@ def model(name: str, device: str) -> nn.Module:
 
 
 def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Module], Any]]]:
-    """Four averages with one decay from the first weights on: the averaged module, and what updates
-    it.
-    """
+    """Four averages with one decay from the first weights on: the module, and what updates it."""
     import_torchvision()  # timm imports it
     from ema_pytorch import EMA as EmaPytorch  # type: ignore[import-untyped] # noqa: N811
     from timm.utils.model_ema import ModelEmaV3
@@ -123,8 +119,9 @@ def magnitude(tensors: Sequence[Tensor]) -> float:
 
 
 def optimizer_step(rule: str, name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Steps a second on a network's weights, against torch's class by its foreach way and by its
-    fused kernel.
+    """Steps a second on a network's weights, against torch's class.
+
+    By its foreach way and by its fused kernel.
     """
     _, torchs, needed = OPTIMIZERS[rule]
     peers = {

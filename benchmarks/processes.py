@@ -18,9 +18,7 @@ from steadydescent.engine.stepping import numerics
 
 
 class Loop(Protocol):
-    """What a process runs: `advance(n)` makes n updates and says how many of single networks that
-    were.
-    """
+    """What a process runs: `advance(n)` makes n updates and returns those of single networks."""
 
     device: str
 
@@ -85,9 +83,7 @@ class Processes:
 
 
 def _work(line: Connection, build: Callable[..., Loop], arguments: tuple) -> None:
-    """In each process: build the loop, then train, or say the loss, whenever asked, until the line
-    closes.
-    """
+    """In each process: build the loop, then train or give the loss when asked, until the end."""
     try:
         with numerics(1):
             loop = build(*arguments)

@@ -1,5 +1,4 @@
-"""Interleaved timing: contenders take turns, round after round, and ratios are taken within a
-round.
+"""Interleaved timing: contenders take turns, and ratios are taken within a round.
 
 What slows the machine for longer than a round slows all alike and cancels. Compiling and warming up
 come before the first round and are reported apart.
@@ -121,8 +120,9 @@ def interleaved(contenders: Sequence[Contender], rounds: int) -> dict[str, list[
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """A 95 % interval of the median and how it was made: from order statistics, or by bootstrap
-    where there are few.
+    """A 95 % interval of the median, and how it was made.
+
+    From order statistics, or by bootstrap where there are few.
 
     >>> median_interval([1, 2, 3, 4, 5, 6, 7])
     (1.0, 7.0, 'order statistics')
@@ -150,8 +150,9 @@ def row(
     peer_name: str,
     **more: Any,
 ) -> dict[str, Any]:
-    """One comparison: medians of both, and the median of the rounds' ratios ours/peer with its
-    interval.
+    """One comparison: medians of both, and the median of the rounds' ratios ours/peer.
+
+    The ratio has its interval.
     """
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     low, high, how = median_interval(ratios)

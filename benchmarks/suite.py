@@ -74,8 +74,9 @@ ON_REQUEST: dict[str, Case] = {"reproduce": reproduce, "book": book}
 
 
 def chosen(only: str = "", also: str = "") -> dict[str, Case]:
-    """Cases whose name holds `only`, or matches it as a glob, and those on request in `also`, with
-    commas between.
+    """Cases whose name holds `only`, or matches it as a glob, and those in `also`.
+
+    Those in `also` are on request, with commas between.
 
     With `also` and no `only`, those on request are all that is run.
 

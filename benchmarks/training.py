@@ -1,8 +1,10 @@
-"""Training with one EMA: the engine against the loops people write, P0 to P3, in replica-updates a
-second.
+"""Training with one EMA: the engine against P0 to P3, the loops people write.
+
+In replica-updates a second.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -118,9 +120,10 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
             "P2": f"P2 {count} processes at once: {many}",
             "P3": f"P3 torch.func ensemble of {width}, eager, {threads_in_words(best)}",
         }
-        at_once = lambda name, build, of: running.enter_context(
-            closing(Processes(name, build, of, checked))
-        )
+
+        def at_once(name: str, build: Callable[..., Any], of: Sequence[Any]) -> Processes:
+            return running.enter_context(closing(Processes(name, build, of, checked)))
+
         one = lambda: entrant("ours", OurStack(*stacks[0]), threads=threads, block=BLOCK[device])
         contenders: list[Contender] = [
             one() if len(stacks) == 1 else at_once("ours", OurStack, stacks),

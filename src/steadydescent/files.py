@@ -214,6 +214,12 @@ def completed(path: Path) -> Path:
     return path
 
 
+def replaced_in(folder: Path) -> set[str]:
+    """Names of folders there that are being replaced, or whose writer was killed in the midst of it."""
+    matches = (PARTIAL.fullmatch(path.name) for path in folder.glob(".*.partial"))
+    return {match["name"] for match in matches if match}
+
+
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
     """A folder beside `path` under a name that nobody reads, removed at the end.

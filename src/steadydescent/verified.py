@@ -18,7 +18,7 @@ from steadydescent.files import DamagedFile, sha256
 MOST_BYTES = 2**28
 """The largest file that is read, 256 MiB; no table of the study comes near."""
 SEAL = "sha256"
-KINDS = {
+FILE_KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a pipe",
@@ -40,7 +40,7 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
     try:
         about = path.lstat()
         if not stat.S_ISREG(about.st_mode):
-            kind = KINDS.get(stat.S_IFMT(about.st_mode), "a device")
+            kind = FILE_KINDS.get(stat.S_IFMT(about.st_mode), "a device")
             raise DamagedFile(f"{path} is refused: it is {kind}, expected a plain file")
         if about.st_size > most:
             raise DamagedFile(

@@ -77,8 +77,9 @@ def test_window_counts_values_and_is_no_error(beta):
 @pytest.mark.worked("zh-ema")
 @pytest.mark.parametrize(("beta", "values"), [(0.5, 3), (0.9, 19), (0.98, 99), (0.999, 1999)])
 def test_simple_average_of_mean_length_has_the_same_lag_and_variance(beta, values):
-    """Lag Σ k·c_k and variance Σ c_k² of the shares: those of (1+β)/(1−β) values match, of 1/(1−β)
-    values neither.
+    """Shares c_k have the lag Σ k·c_k and the variance Σ c_k².
+
+    Those of (1+β)/(1−β) values match, of 1/(1−β) values neither.
     """
     shares = (1 - beta) * beta ** np.arange(40 * window(beta))
     lag, variance = shares @ np.arange(len(shares)), shares @ shares
@@ -125,8 +126,9 @@ def test_correction_is_within_one_percent_after_its_early_steps(beta, steps):
 
 @pytest.mark.claim("bias-correction-reduces-noise")
 def test_bias_correction_multiplies_the_variance():
-    """The claim `bias-correction-reduces-noise`, refuted: V/(1 − β^t) has (1 − β^t)^−2 times the
-    variance of V.
+    """The claim `bias-correction-reduces-noise`, refuted.
+
+    V/(1 − β^t) has (1 − β^t)^−2 times the variance of V.
     """
     values = torch.randn(5, 20_011, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     raw = averaged(values, 0.9)
@@ -148,10 +150,8 @@ def test_each_replica_averages_with_its_own_decay():
     """β of shape [R, 1], zero among them, gives each row what a number gives it alone."""
     betas = [0.0, 0.5, 0.98]
     stream = torch.randn(17, 3, 11, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    together, stacked = (
-        torch.zeros(3, 11, dtype=torch.float64),
-        torch.tensor(betas, dtype=torch.float64)[:, None],
-    )
+    together = torch.zeros(3, 11, dtype=torch.float64)
+    stacked = torch.tensor(betas, dtype=torch.float64)[:, None]
     for values in stream:
         together = ewa(together, values, stacked)
     corrected = debias(together, stacked, torch.tensor(17))
@@ -225,8 +225,9 @@ def test_average_that_is_stored_and_loaded_goes_on_with_the_same_bits(cut, lengt
 
 
 def test_rounding_errors_of_the_streaming_form_do_not_gather():
-    """10⁵ values near 1000 in single precision: the plain streaming form drifts, this one stays
-    within 16 ulp.
+    """10⁵ values near 1000 in single precision: this form stays within 16 ulp.
+
+    The plain streaming form drifts.
     """
     length, total = 50, 100_000
     stream = 1000 + torch.randn(total, generator=torch.Generator().manual_seed(5))

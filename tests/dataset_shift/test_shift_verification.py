@@ -27,8 +27,9 @@ def test_an_unshifted_redraw_of_pictures_moves_nothing():
 
 
 def test_false_alarms_are_no_more_frequent_than_the_level():
-    """200 pairs of sets from one distribution at level 0.1: at most 20 false alarms, plus 3
-    standard errors (4.2).
+    """200 pairs of sets from one distribution at level 0.1: at most 20 false alarms.
+
+    Plus 3 standard errors (4.2).
     """
     alarms = dict.fromkeys(("p(x)", "p(y)", "p(x|y)"), 0)
     for seed in range(200):

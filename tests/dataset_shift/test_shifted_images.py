@@ -119,9 +119,7 @@ def test_translation_moves_the_array_by_whole_pixels_in_four_ways(severity):
 
 
 def test_noise_is_white_normal_of_the_tables_width_and_the_same_at_every_severity():
-    """On mid grey, where nothing is cut off at the smaller widths: noise/σ is one standard normal
-    sample.
-    """
+    """On mid grey, where nothing is cut off: noise/σ is one standard normal sample."""
     grey = Shifted(torch.full((211, 784), 127, dtype=torch.uint8), torch.arange(211))
     scaled = []
     for severity in (1, 2):

@@ -28,9 +28,7 @@ FIRST_SIGNAL = [0.17671420, 0.00135305, 0.15476199, 0.03200209, -0.34129894]
 
 @pytest.fixture
 def small(monkeypatch):
-    """MNIST-1D with few examples and no helper processes, so that a test takes a fraction of a
-    second.
-    """
+    """MNIST-1D with few examples and no helper processes: a test takes a fraction of a second."""
     monkeypatch.setattr(mnist1d, "COUNTS", SMALL)
     monkeypatch.setattr(mnist1d.os, "cpu_count", lambda: 1)
 
@@ -110,11 +108,9 @@ def test_signals_are_those_of_the_packages_own_transform_bit_for_bit(change):
     from mnist1d.transform import transform
     from mnist1d.utils import ObjectView, set_seed
 
-    templates, arguments, labels = (
-        get_templates(),
-        ObjectView(mnist1d.ARGUMENTS | change),
-        np.repeat(range(10), 7),
-    )
+    templates = get_templates()
+    arguments = ObjectView(mnist1d.ARGUMENTS | change)
+    labels = np.repeat(range(10), 7)
     with mnist1d_signals._global_random_states_kept():
         set_seed(11)
         slow = [transform(templates["x"][label], templates["t"], arguments)[0] for label in labels]

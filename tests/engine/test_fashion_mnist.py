@@ -1,6 +1,4 @@
-"""Fashion-MNIST: every source is tried in order and named, only the pinned content is used, splits
-never overlap.
-"""
+"""Fashion-MNIST: every source in order and by name, pinned content alone, disjoint splits."""
 
 import gzip
 import socket
@@ -24,9 +22,7 @@ CHECKOUT_DATA = Path(__file__).parents[2] / "data"
 
 @pytest.fixture(scope="module")
 def real_root(tmp_path_factory):
-    """A folder with the real Fashion-MNIST, from this checkout's data folder or the system package;
-    no network.
-    """
+    """A folder with the real Fashion-MNIST, from this checkout or the system; no network."""
     for folder in (CHECKOUT_DATA / fashion_mnist.FOLDER, fashion_mnist.PACKAGE_FOLDER):
         try:
             contents = fashion_mnist.read_folder(folder)

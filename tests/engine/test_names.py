@@ -1,6 +1,4 @@
-"""Names: real pairs, encoded without loss, split so that no two sides hold names that resemble one
-another.
-"""
+"""Names: real pairs, encoded without loss, split so that no two sides resemble."""
 
 import gettext
 import importlib.metadata
@@ -223,9 +221,7 @@ def test_a_name_that_has_no_room_is_refused(name):
 
 
 class Parrot(nn.Module):
-    """Says the Ukrainian letters whose ids are those of the English ones, and END where the source
-    has it.
-    """
+    """Says the Ukrainian letters with the English ones' ids, and END where the source has it."""
 
     def __init__(self):
         super().__init__()
@@ -327,9 +323,7 @@ def test_no_two_sides_share_a_stem(loaded, seed):
 
 
 class Resemblance:
-    """Counts pairs of two sets of rows whose names are within some edits on both sides
-    (Levenshtein).
-    """
+    """Counts pairs of two sets of rows within some edits on both sides (Levenshtein)."""
 
     def __init__(self):
         self.text = [tuple(map(name_groups.folded, pair)) for pair in name_pairs.pairs()]
@@ -339,12 +333,11 @@ class Resemblance:
         self.bags = self.bags.astype(np.int8)  # [N, 2, 23]
 
     def count(self, one, other, edits, shortest):
-        """An edit changes the counts of letters by at most 2, which rules nearly all pairs out
-        before the slow part.
-        """
-        long = lambda rows: np.array(
-            [row for row in rows.tolist() if len(self.text[row][0]) >= shortest]
-        )
+        """An edit changes the counts of letters by at most 2: few pairs need the slow part."""
+
+        def long(rows):
+            return np.array([row for row in rows.tolist() if len(self.text[row][0]) >= shortest])
+
         total, other = 0, long(other)
         for row in long(one):
             apart = np.abs(self.bags[other] - self.bags[row]).sum(2, dtype=np.int64).max(1)
@@ -380,10 +373,13 @@ def test_near_duplicates_do_not_cross(loaded):
         2,
     ]
     resemblance, seed = Resemblance(), 1
-    within = lambda edits, shortest: [
-        resemblance.count(b, a, edits, shortest)
-        for a, b in crossing(sides(loaded, seed), sides(loaded, seed))
-    ]
+
+    def within(edits, shortest):
+        return [
+            resemblance.count(b, a, edits, shortest)
+            for a, b in crossing(sides(loaded, seed), sides(loaded, seed))
+        ]
+
     assert within(edits=1, shortest=5) == [0, 0, 0]
     assert sum(within(edits=2, shortest=9)) <= 20
     # pairs, not groups

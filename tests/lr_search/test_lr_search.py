@@ -1,6 +1,4 @@
-"""Learning-rate search: draws against their distribution, coarse to fine on known valleys,
-refusals.
-"""
+"""Learning-rate search: draws against their law, coarse to fine on known valleys, refusals."""
 
 import math
 
@@ -29,8 +27,9 @@ def test_uniform_search_spends_nine_tenths_above_a_tenth():
 
 @pytest.mark.worked("viblo-lr")
 def test_log_uniform_search_spends_a_fifth_in_each_decade():
-    """log₁₀ rate uniform on [−5, 0]: P(decade) = 1/5 by the CDF, and in a sample within 4 standard
-    errors.
+    """log₁₀ rate is uniform on [−5, 0]: P(decade) = 1/5 by the CDF, and in a sample.
+
+    The sample is within 4 standard errors.
     """
     count, edges = 100_003, 10.0 ** np.arange(-5, 1)
     shares = np.histogram(log_uniform(1e-5, 1, count, rng()), edges)[0] / count

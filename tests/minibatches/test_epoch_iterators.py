@@ -1,5 +1,6 @@
-"""Epochs walked over in every way a loop can: the state is that of the loop, and its rest repeats
-and drops nothing.
+"""Epochs walked over in every way a loop can.
+
+The state is that of the loop, and its rest repeats and drops nothing.
 
 `WAYS` is the table of what may happen between two batches of a loop; each is tried with every kind
 of loader. Behind it, the same for several ranks: their shares are the epoch.
@@ -25,9 +26,7 @@ def epochs(count, **options):
 
 
 class Ring:
-    """A loader as some are: its iterator is part of a cycle, so that it lives until the next
-    collection.
-    """
+    """A loader whose iterator is part of a cycle: it lives until the next collection."""
 
     def __init__(self, batches):
         self.batches = batches

@@ -56,14 +56,10 @@ def test_losses_are_summed_over_examples_and_weights_over_layers():
 
 
 def test_slides_loop_on_the_regularised_cost_is_torchs_weight_decay():
-    """Forward, cost, backward, update on each mini-batch: with λ/2m it is SGD with weight_decay λ/m
-    on the matrices.
-    """
+    """With λ/2m every update is that of SGD with weight_decay λ/m on the matrices."""
     generator = torch.Generator().manual_seed(8)
-    x, y = (
-        torch.randn(22, 5, generator=generator).double(),
-        torch.randint(3, (22,), generator=generator),
-    )
+    x = torch.randn(22, 5, generator=generator).double()
+    y = torch.randint(3, (22,), generator=generator)
     slides, plain = nn.Linear(5, 3).double(), nn.Linear(5, 3).double()
     plain.load_state_dict(slides.state_dict())
     optimizer = torch.optim.SGD(

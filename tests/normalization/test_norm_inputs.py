@@ -319,9 +319,7 @@ def test_one_batch_in_place_of_batches_and_lazy_layers_are_refused():
 def test_a_compiled_module_is_not_compiled_again_for_each_batch_and_gets_the_same_statistics(
     fullgraph,
 ):
-    """Twice, with hooks and momenta anew each time: what a compiler had kept of the first would
-    show in the second.
-    """
+    """Twice, with new hooks and momenta: what a compiler keeps of the first shows in the second."""
     torch._dynamo.reset()
     counter, model, plain = CompileCounter(), network(), network()
     compiled = torch.compile(model, backend=counter, fullgraph=fullgraph)

@@ -1,5 +1,6 @@
-"""Normalisation as a newcomer meets it: half precision, autocast, torch's checkpoints, odd last
-batches, refusals.
+"""Normalisation as a newcomer meets it.
+
+Half precision, autocast, torch's checkpoints, odd last batches, refusals.
 """
 
 import numpy as np
@@ -49,8 +50,9 @@ CLOSE = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
 @forms
 @halves
 def test_half_precision_comes_out_as_it_came_in_as_from_torchs_batch_norm(make, half):
-    """γ, β and the running statistics in float32: outputs are the same but for a rounding,
-    statistics to six digits.
+    """γ, β and running statistics in float32: the same outputs but for a rounding.
+
+    Statistics agree to six digits.
     """
     ours, theirs = make(5), nn.BatchNorm1d(5)
     for seed in range(3):
@@ -161,9 +163,7 @@ def test_state_passes_between_our_batch_norm_and_torchs_in_both_directions():
 
 
 def test_ghosts_are_reestimated_from_whole_batches_of_any_size():
-    """As batch norm is: what inference uses has no ghosts, and a loader's last batch is divided by
-    none.
-    """
+    """As of batch norm: inference has no ghosts, and a loader's last batch is divided by none."""
     batches = [normal(count, 5, seed=count).float() for count in (31, 31, 11)]
     with torch.random.fork_rng():
         ghosts, plain = network(lambda c: GhostBatchNorm(c, 6)), network(BatchNorm)

@@ -183,9 +183,7 @@ def test_noisy_batch_norm_is_reestimated_without_noise_and_keeps_what_was_drawn(
 
 
 def test_a_stack_reestimates_by_the_mean_over_batches():
-    """m = 1 with the mean taken after, or m = 1/k on the way: each replica's as `reestimate` on it
-    alone.
-    """
+    """m = 1 and the mean after, or m = 1/k on the way: each replica's as `reestimate` alone."""
     model, data = network(BatchNorm), batches()
     vectors = normal(11, 5) / 3  # each replica has inputs of its own
 

@@ -1,6 +1,4 @@
-"""Misuse of the optimisers: another rule's state, and misspelt hyper-parameters, are refused by a
-sentence.
-"""
+"""Misuse of the optimisers is refused: another rule's state, misspelt hyper-parameters."""
 
 import copy
 import itertools

@@ -1,5 +1,6 @@
-"""torch's optimisers and ours in each other's place: states both ways, torch's own tables of
-inputs, its refusals.
+"""torch's optimisers and ours in each other's place.
+
+States go both ways; torch's own tables of inputs; what it refuses.
 """
 
 import copy

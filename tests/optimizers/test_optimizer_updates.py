@@ -1,6 +1,4 @@
-"""The optimisers by torch's own functions: what the rules say, and the rules themselves where no
-function fits.
-"""
+"""The optimisers by torch's functions do what the rules say; where none fits, the rules do."""
 
 import copy
 
@@ -161,10 +159,8 @@ def test_a_rule_of_ones_own_is_computed_as_it_is():
         return theta - lr * grad.sign() / step, (state[0] + 1,)
 
     class Signs(RuleOptimizer):
-        rule, state_names = (
-            Rule(lambda theta: (torch.zeros_like(theta),), signs, {"weight_decay": 0.0}),
-            ("count",),
-        )
+        rule = Rule(lambda theta: (torch.zeros_like(theta),), signs, {"weight_decay": 0.0})
+        state_names = ("count",)
 
     param = nn.Parameter(torch.zeros(3))
     optimizer = Signs([param], 1.0)

@@ -60,9 +60,10 @@ def test_rule_equals_torchs_optimizer_at_every_step(name, hyper):
 
 
 def test_defaults_are_those_of_torch_and_of_the_papers():
-    read = lambda optimizer: {
-        key: p.default for key, p in inspect.signature(optimizer).parameters.items()
-    }
+
+    def read(optimizer):
+        return {key: p.default for key, p in inspect.signature(optimizer).parameters.items()}
+
     for name, twin in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
         ours, theirs = RULES[name].hyper, read(twin)
         assert (ours["beta1"], ours["beta2"]) == theirs["betas"] == (0.9, 0.999)
@@ -137,11 +138,9 @@ def test_averaged_momentum_from_the_first_gradient_is_torchs_dampened_momentum()
     """
     grads, theta = gradients(), torch.nn.Parameter(torch.ones(SHAPE, dtype=torch.float64))
     twin = torch.optim.SGD([theta], 0.01, momentum=0.9, dampening=0.9)
-    ours, warm, cold = (
-        torch.ones(SHAPE, dtype=torch.float64),
-        (grads[0],),
-        RULES["averaged-momentum"].init(theta),
-    )
+    ours = torch.ones(SHAPE, dtype=torch.float64)
+    warm = (grads[0],)
+    cold = RULES["averaged-momentum"].init(theta)
     for step, grad in enumerate(grads, start=1):
         theta.grad = grad.clone()
         twin.step()
@@ -271,9 +270,10 @@ def test_corrected_momentum_is_54_percent_longer_after_ten_steps_and_1_percent_a
     """Under a constant gradient the corrected step is 1/(1−β^t) times the other; β = 0.9."""
     grads = torch.ones(101, 1, dtype=torch.float64)
     start = torch.ones(1, 1, dtype=torch.float64)
-    steps = lambda name: (
-        torch.cat([start, follow(name, 1.0, grads, beta=0.9)]).diff(dim=0).flatten()
-    )
+
+    def steps(name):
+        return torch.cat([start, follow(name, 1.0, grads, beta=0.9)]).diff(dim=0).flatten()
+
     ratio = steps("corrected-momentum") / steps("averaged-momentum")
     within = lambda share: 1 + next(i for i, x in enumerate(ratio.tolist()) if x <= 1 + share)
     assert ratio[9].item() == pytest.approx(1.535, abs=5e-4)
@@ -283,12 +283,10 @@ def test_corrected_momentum_is_54_percent_longer_after_ten_steps_and_1_percent_a
 @pytest.mark.slip(4)
 def test_correction_by_one_minus_beta_to_the_t_is_unbiased_the_printed_square_only_at_step_two():
     """Under the constant gradient 1 a right average is 1 from the first step on."""
-    theta, state, right, printed = (
-        torch.zeros(1, dtype=torch.float64),
-        (torch.zeros(1, dtype=torch.float64),),
-        [],
-        [],
-    )
+    theta = torch.zeros(1, dtype=torch.float64)
+    state = (torch.zeros(1, dtype=torch.float64),)
+    right = []
+    printed = []
     for step in range(1, 102):
         before = theta
         theta, state = corrected_momentum(theta, torch.ones_like(theta), state, step, 1.0, beta=0.9)
@@ -326,10 +324,8 @@ def test_epsilon_inside_the_root_stops_gradients_that_epsilon_outside_lets_throu
 
     Half of it is left at ε and at √ε.
     """
-    theta, grads = (
-        torch.zeros(3, dtype=torch.float64),
-        torch.full((1, 3), size, dtype=torch.float64),
-    )
+    theta = torch.zeros(3, dtype=torch.float64)
+    grads = torch.full((1, 3), size, dtype=torch.float64)
     ours, _ = adam(theta, grads[0], RULES["adam"].init(theta), 1, 1.0)
     assert (-ours).tolist() == pytest.approx([outside] * 3, rel=1e-4)
     assert (-adam_with_epsilon_inside(theta, grads, 1.0)).tolist() == pytest.approx(

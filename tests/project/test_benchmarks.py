@@ -160,10 +160,11 @@ def test_the_single_loops_weights_and_average_are_the_stacks_first_replica(eager
         loop.advance(updates)
     flat = lambda tensors: torch.cat([tensor.detach().flatten() for tensor in tensors])
     torch.testing.assert_close(
-        stack.stack.carry.theta[0], flat(loop.model.parameters()), rtol=1e-4, atol=1e-6
+        stack.stack.view.theta[0], flat(loop.model.parameters()), rtol=1e-4, atol=1e-6
     )
     share = peers.BETA**updates
-    expected = (1 - share) * stack.stack.carry.averages[0][0, 0] + share * stack.stack.start[0][0]
+    averages, first = stack.stack.training.carry.averages[0], stack.stack.view.start[0]
+    expected = (1 - share) * averages[0, 0] + share * first[0]
     torch.testing.assert_close(flat(loop.averages), expected, rtol=1e-4, atol=1e-6)
 
 

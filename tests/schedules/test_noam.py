@@ -1,6 +1,4 @@
-"""Noam's schedule and OpenNMT-tf's wrapper: the tutorial's numbers, its formulas as a slow
-reference, and laws.
-"""
+"""Noam's schedule and OpenNMT-tf's wrapper: a tutorial's numbers, a slow reference, laws."""
 
 import math
 
@@ -96,8 +94,9 @@ def test_a_wrapper_without_options_changes_nothing(inner):
 
 @pytest.mark.worked("opennmt-tf")
 def test_the_tutorials_first_training_step():
-    """Logged after the first update, so with step 1: step 2 in the formula, 2.795e−6 before the
-    floor, 1e−4 after.
+    """Logged after the first update, so with step 1.
+
+    Step 2 in the formula, 2.795e−6 before the floor, 1e−4 after.
 
     It is the rate that the second update takes: the first asked for step 0 and took half of it.
     """
@@ -153,13 +152,12 @@ def test_a_held_start_holds_the_smallest_rate():
 
 @pytest.mark.worked("opennmt-tf")
 def test_a_longer_step_stretches_warm_up_and_decay_alike():
-    """Image 5, decay_step_duration: every rate lasts that many updates, so the peak comes later and
-    stays the same.
+    """Image 5, decay_step_duration: every rate lasts that many updates.
+
+    So the peak comes later and stays the same.
     """
-    plain, stretched = (
-        noam(768, WARMUP, scale=2)(updates(2 * WARMUP)),
-        noam(768, WARMUP, scale=2).wrapped(0, 3),
-    )
+    plain = noam(768, WARMUP, scale=2)(updates(2 * WARMUP))
+    stretched = noam(768, WARMUP, scale=2).wrapped(0, 3)
     np.testing.assert_allclose(stretched(updates(6 * WARMUP)), np.repeat(plain, 3), rtol=1e-13)
 
 
@@ -186,8 +184,9 @@ def test_noam_is_a_linear_warm_up_that_meets_the_inverse_square_root():
 @pytest.mark.slip(16)
 @given(warmup=st.integers(1, 500), longer=st.integers(1, 500))
 def test_a_longer_warm_up_lowers_the_peak_and_a_larger_scale_raises_it(warmup, longer):
-    """opennmt-tf's "raising the value allows higher rates" holds for scale (its images 2 and 3),
-    not for warm-up.
+    """opennmt-tf's "raising the value allows higher rates" holds for scale, not for warm-up.
+
+    Scale is in its images 2 and 3.
     """
     total = 2 * (warmup + longer)
     peaks = [noam(768, steps, 2)(updates(total)).max() for steps in (warmup, warmup + longer)]
@@ -201,8 +200,9 @@ def test_a_longer_warm_up_lowers_the_peak_and_a_larger_scale_raises_it(warmup, l
 @pytest.mark.claim("noam-warmup")
 @given(warmup=st.integers(2, 500), shorter=st.integers(1, 499))
 def test_a_shorter_warm_up_raises_the_rate_faster(warmup, shorter):
-    """True as arithmetic: the slope of the warm-up is scale/√d·warmup^(−3/2), and at no update is
-    the rate lower.
+    """True as arithmetic: the slope of the warm-up is scale/√d·warmup^(−3/2).
+
+    At no update is the rate lower.
     """
     shorter = 1 + shorter % (warmup - 1)
     short, long = (noam(768, steps, 2)(updates(2 * warmup)) for steps in (shorter, warmup))

@@ -1,5 +1,6 @@
-"""Schedules as a newcomer meets them: text for numbers, functions for schedules, and torch's
-LambdaLR, which counts from 0.
+"""Schedules as a newcomer meets them.
+
+Text for numbers, functions for schedules, and torch's LambdaLR, which counts from 0.
 """
 
 import numpy as np
@@ -145,7 +146,5 @@ def test_milestones_out_of_numpy_are_lists_as_well():
     ],
 )
 def test_shares_of_the_run_are_lengths_rounded_to_updates(by_name, by_length):
-    """round(0.1 · 53) = 5 and round(0.3 · 53) = 16: what the docstring of `named` says of its three
-    shares.
-    """
+    """round(0.1 · 53) = 5 and round(0.3 · 53) = 16, as the docstring of `named` says of shares."""
     np.testing.assert_array_equal(by_name(np.arange(1, T + 1)), by_length(np.arange(1, T + 1)))

@@ -46,9 +46,7 @@ def updates(total):
 
 
 def torch_rates(make, peak, total, every=1):
-    """What a scheduler of torch's, stepped after every `every`-th update, hands to each of `total`
-    updates.
-    """
+    """What torch's scheduler hands to each of `total` updates, stepped after every `every`-th."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], peak)
     scheduler, seen = make(optimizer), []
     for update in range(1, total + 1):
@@ -187,10 +185,8 @@ def test_linear_decay_is_not_inverse_time_decay():
 
     Linear decay falls by equal amounts, and to nothing.
     """
-    straight, inverse = (
-        schedules.linear(4)(updates(4)),
-        schedules.inverse_time(1, epoch=1)(updates(4)),
-    )
+    straight = schedules.linear(4)(updates(4))
+    inverse = schedules.inverse_time(1, epoch=1)(updates(4))
     np.testing.assert_allclose(np.diff(straight), -1 / 4)
     np.testing.assert_allclose(np.diff(1 / inverse), 1)  # its inverse is what is linear
     assert schedules.linear(4)(5) == 0 and schedules.inverse_time(1, epoch=1)(1e9) > 0
@@ -225,9 +221,7 @@ def test_a_decay_that_is_run_as_printed_compounds(schedule, compounded):
 
 @given(total=lengths, at=st.integers(1, 300))
 def test_cosine_is_point_symmetric_about_its_middle(total, at):
-    """f(t) + f(T + 2 − t) = 1, so it starts at 1, ends at 0, and spends what linear decay spends,
-    (T + 1)/2.
-    """
+    """f(t) + f(T + 2 − t) = 1: it starts at 1, ends at 0, and spends (T + 1)/2 as linear decay."""
     at = 1 + at % total
     cosine = schedules.cosine(total)
     assert cosine(at) + cosine(total + 2 - at) == pytest.approx(1, abs=1e-12)
@@ -238,9 +232,7 @@ def test_cosine_is_point_symmetric_about_its_middle(total, at):
 
 @given(total=st.integers(2, 300), share=st.floats(0, 1, exclude_max=True))
 def test_no_joint_jumps(total, share):
-    """Warm-up meets decay at the peak, and so does the plateau meet its cooldown: no step is larger
-    than a slope.
-    """
+    """Warm-up meets decay at the peak, and the plateau its cooldown: no step exceeds a slope."""
     part = 1 + int(share * (total - 1))
     joined = schedules.warmup_linear(total, part)
     assert (

@@ -1,6 +1,4 @@
-"""Schedules by name: the rates of a whole run from plain numbers, and every bad option refused in a
-sentence.
-"""
+"""Schedules by name: rates of a whole run from plain numbers; a sentence refuses a bad option."""
 
 import json
 import math
@@ -189,7 +187,5 @@ def test_bad_option_is_refused_by_name(name, options, sentence):
 
 
 def test_a_named_schedule_outlives_its_run():
-    """A named schedule is a schedule like any other: it composes and plots, and is not tied to
-    `rates`.
-    """
+    """A named schedule is like any other: it composes and plots, and is not tied to `rates`."""
     assert (named("linear", 10) * named("cosine", 10))(6) == pytest.approx(0.25)

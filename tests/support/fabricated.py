@@ -12,18 +12,24 @@ import pandas as pd
 import pytest
 
 from steadydescent.engine.runs import Run
-from steadydescent.engine.tasks import base, find
+from steadydescent.engine.settings import read
+from steadydescent.engine.tasks import find
 from steadydescent.study.judging import claims
+from steadydescent.study.judging.choosing import tuning_scores
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.measures import derived
 from steadydescent.study.planning import Plan, experiment, load_study
-from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.planning.stacks import stacking
 from steadydescent.study.results import provenance, published
 from steadydescent.study.results.fingerprints import made_with
 from steadydescent.study.results.store import Result, Tables, write_folder
 from steadydescent.study.training.trial import quantiles
 
 Score = Callable[[Run, str, str], float]
-Probed = Callable[[Run], Iterable[tuple[str, str, int | None, float]]]
+Probed = Callable[[Run], Iterable[tuple]]
+PLAIN = {"shift": "", "severity": None, "statistics": "", "batch": None}
+NO_SUGGESTIONS = pd.DataFrame({"run": [], "rule": [], "rate": []})
+NO_TIMINGS = pd.DataFrame({"batch_size": [], "round": [], "seconds_per_example": [], "gain": []})
 LAPTOP = {"steps": 40, "tuning": 3, "report": 5}
 
 
@@ -41,7 +47,7 @@ def a_run(**changes) -> Run:
     )
 
 
-def nothing(run: Run) -> Iterable[tuple[str, str, int | None, float]]:
+def nothing(run: Run) -> Iterable[tuple]:
     """What a run without probes leaves."""
     return ()
 
@@ -55,26 +61,19 @@ def tables(
 ) -> Tables:
     """What a stack of these runs would leave if `score` were their accuracy, or a surface's height.
 
-    Loss and calibration follow from the accuracy. `probed` says what probes of a run found,
-    (readout, measure, step, value), and `predicted` its classes.
+    Loss and calibration follow from the accuracy. `score` is told a shifted test set as
+    `test/scale(severity=3)`. `probed` says what probes of a run measured, (readout, measure, step,
+    value) and perhaps a minibatch size, and `predicted` its classes.
     """
     finals, curves, measures, classes, rows, lost = [], [], [], [], [], set(diverged)
     for run in runs:
         rows.append({**run.row, "diverged_at": 1 if run.key in lost else None})
-        measures += [(run.key, *found) for found in probed(run)]
+        measures += [(run.key, *row, *[None] * (5 - len(row))) for row in probed(run)]
         for readout in run.readouts:
             where = {"run": run.key, "readout": readout}
-            splits = [
-                "validation",
-                *(
-                    ["test", "train", *(f"test/{shift}" for shift in run.shifts)]
-                    if run.test
-                    else ()
-                ),
-            ]
             finals += [
-                {**where, "split": split, **_scored(run, score(run, readout, split))}
-                for split in splits
+                {**where, **place, **_scored(run, score(run, readout, text))}
+                for text, place in splits(run).items()
             ]
             if run.curve_points > 1:
                 measured = _scored(run, score(run, readout, "validation"))
@@ -86,15 +85,26 @@ def tables(
                 classes.append({**where, "classes": predicted(run, readout)})
     return Tables(
         pd.DataFrame(rows).astype({"diverged_at": "Int64"}),
-        pd.DataFrame(finals),
+        pd.DataFrame(finals).astype({"severity": "Int64", "batch": "Int64"}),
         pd.DataFrame(
             curves, columns=["run", "readout", "step", "accuracy", "loss", "calibration_error"]
         ),
-        pd.DataFrame(measures, columns=["run", "readout", "measure", "step", "value"]).astype(
-            {"step": "Int64", "value": float}
-        ),
+        pd.DataFrame(
+            measures, columns=["run", "readout", "measure", "step", "value", "batch_size"]
+        ).astype({"step": "Int64", "batch_size": "Int64", "value": float}),
         pd.DataFrame(classes, columns=["run", "readout", "classes"]),
     )
+
+
+def splits(run: Run) -> dict[str, dict]:
+    """What a run is evaluated on, as one text and as columns."""
+    plain = ["validation", *(["test", "train"] if run.test else [])]
+    places = {name: {"split": name, **PLAIN} for name in plain}
+    for text in run.shifts:
+        name, options = read(text)
+        told = {"severity": None, "statistics": "frozen", "batch": None} | options
+        places[f"test/{text}"] = {"split": "test", "shift": name, **told}
+    return places
 
 
 def _scored(run: Run, score: float) -> dict[str, float]:
@@ -106,7 +116,7 @@ def _scored(run: Run, score: float) -> dict[str, float]:
 def stack_receipt(runs: Iterable[Run], **more) -> dict:
     """The receipt of a stack of these runs as it would be trained here and now."""
     runs = list(runs)
-    threads = stack_plans()["cpu"][base(runs[0].task)].threads
+    threads = stacking(runs[0].task, "cpu").threads
     told = {"threads": threads, "compiled": False, "seconds": 2.0, "code": made_with(runs, "cpu")}
     return provenance.receipt("cpu") | told | more
 
@@ -133,7 +143,72 @@ def result(
     made = tables(runs, score, [run.key for run in runs if diverged(run)], probed)
     kinds = [made.measures, derived(made, plan.target, "loss" in plan.tune_by)]
     measures = pd.concat([kind for kind in kinds if len(kind)] or kinds[:1], ignore_index=True)
-    return Result(made.runs, made.finals, quantiles(made), measures)
+    return Result(
+        runs=made.runs,
+        roster=roster(plan, places, indices),
+        choices=choices(plan, places, made.runs, made.finals, measures),
+        finals=made.finals,
+        quantiles=quantiles(made),
+        measures=measures,
+        suggestions=NO_SUGGESTIONS,
+        timings=NO_TIMINGS,
+    )
+
+
+def result_of(made: Tables) -> Result:
+    """A stack's tables as the result of one arm, of which nothing was chosen."""
+    purpose = made.runs.test.map({True: "report", False: "tuning"})
+    served = pd.DataFrame({"run": made.runs.run, "condition": "constant", "arm": "last"})
+    none = pd.DataFrame(columns=["condition", "arm", "tuned_by", "lr", "readout"])
+    return Result(
+        runs=made.runs,
+        roster=served.assign(purpose=purpose),
+        choices=none.astype({"lr": float}),
+        finals=made.finals,
+        quantiles=quantiles(made),
+        measures=made.measures,
+        suggestions=NO_SUGGESTIONS,
+        timings=NO_TIMINGS,
+    )
+
+
+def roster(plan: Plan, places: list[tuple[str, str]], indices: range) -> pd.DataFrame:
+    """Whom the runs of these grid points serve."""
+    rows = [
+        (run.key, *place, purpose)
+        for place in places
+        for purpose, made in (("tuning", plan.tuning), ("report", plan.reporting))
+        for run in made(*place, indices)
+    ]
+    return pd.DataFrame(rows, columns=["run", "condition", "arm", "purpose"])
+
+
+def choices(plan: Plan, places: list[tuple[str, str]], runs, finals, measures) -> pd.DataFrame:
+    """What tuning chose for every arm, by plain loops: the best mean, of equals the lowest rate."""
+    scores = tuning_scores(runs, finals, measures).merge(runs[~runs.test], on="run")
+    rows = []
+    for condition, arm in places:
+        same = plan.trajectory(condition, arm)._asdict().items()
+        for by in plan.tune_by:
+            mine = scores[scores.readout.isin(plan.arms[arm].readouts)]
+            for name, value in same:
+                mine = mine[mine[name] == value]
+            means = mine.groupby(["lr", "readout"])[by].mean()
+            if means.notna().any():  # averages have no steps to a target
+                rows.append((condition, arm, by, *means.idxmax()))
+    return pd.DataFrame(rows, columns=["condition", "arm", "tuned_by", "lr", "readout"])
+
+
+def note(plan: Plan, **more) -> dict:
+    """The receipt of a plan's result, with all that a result says of itself."""
+    name = f"{plan.experiment.name}/{plan.task}@12345678"
+    told = {"primary_contrasts": plan.primary_contrasts, "design": plan.design.model_dump()}
+    return receipt(plan.profile, name, **(told | more))
+
+
+def evidence_of(made: Result, plan: Plan) -> Evidence:
+    """A result beside its receipt."""
+    return Evidence(made, note(plan))
 
 
 def receipt(profile: str, name: str, **more) -> dict:
@@ -157,7 +232,10 @@ def write_result(folder: Path, made: Result, profile: str, name: str, **more) ->
     """Write a result where a profile's results are looked for; one that is published is listed
     there.
     """
-    runs = made.runs
+    runs, (experiment_name, task) = made.runs, name.partition("@")[0].split("/")
+    plan = Plan(experiment=load_study()[experiment_name], task=task, profile=profile)
+    more = {"primary_contrasts": plan.primary_contrasts} | more
+    more = {"design": plan.design.model_dump()} | more
     told = {"networks": len(runs), "updates": int(runs.steps.max()), **more}
     told["seeds"] = {
         "tuning": runs[~runs.test].seed.nunique(),
@@ -220,6 +298,7 @@ SMALL_CLAIM = {
             "measure": "accuracy",
             "rule": "superiority",
             "rate": "tuned",
+            "conditions": ["constant", "linear"],
             "margins": {"mnist1d-mlp": 1.0},
         }
     ],

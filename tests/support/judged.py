@@ -10,13 +10,18 @@ from fabricated import (
     LAPTOP,
     SMALL_CLAIM,
     SMALL_EXPERIMENT,
+    evidence_of,
     experiments_from,
     receipt,
     result,
     write_experiments,
 )
+from steadydescent.study.judging.contrasts import CONTRASTS, Contrast
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.judge import judge_all
-from steadydescent.study.planning import Plan, load_study
+from steadydescent.study.judging.statistics import Estimate
+from steadydescent.study.planning import Experiment, Plan, load_study
+from steadydescent.study.results.store import Result
 
 TASK = "mnist1d-mlp"
 ARMS = {name: arm["readouts"] for name, arm in SMALL_EXPERIMENT["arms"].items()}
@@ -30,10 +35,10 @@ def asked(
     where unsaid.
     """
     told = {"profiles": {"laptop": {TASK: LAPTOP | (size or {})}}} | fields
-    made = [SMALL_CLAIM["contrasts"][0] | contrast for contrast in contrasts]
-    write_experiments(
-        folder, SMALL_EXPERIMENT | told, [SMALL_CLAIM | {"contrasts": made, "needs": needs}]
-    )
+    everywhere = {"conditions": list(fields.get("conditions", SMALL_EXPERIMENT["conditions"]))}
+    made = [SMALL_CLAIM["contrasts"][0] | everywhere | contrast for contrast in contrasts]
+    claims = [SMALL_CLAIM | {"contrasts": made, "needs": needs}] if made else []
+    write_experiments(folder, SMALL_EXPERIMENT | told, claims)
     return experiments_from(folder)
 
 
@@ -43,7 +48,44 @@ def toy_plan(profile: str = "laptop") -> Plan:
 
 def rows_of(how, **more) -> list[dict]:
     """Rows of the toy's claims on a result that is scored so."""
-    return judge_all("toy", result(toy_plan(), how, **more), NOTE, TASK)
+    return rows_on(toy_evidence(result(toy_plan(), how, **more)))
+
+
+def rows_on(evidence: Evidence) -> list[dict]:
+    """Rows of the claims that evidence answers."""
+    return [row.as_dict() for row in judge_all(evidence)]
+
+
+def toy_evidence(made: Result, profile: str = "laptop") -> Evidence:
+    """A result of the toy, made in this profile."""
+    return evidence_of(made, toy_plan(profile))
+
+
+def arms_plan(arms: dict, task: str = TASK, **fields) -> Plan:
+    """A plan of these arms under a constant rate, on a grid of five rates around 0.1."""
+    told = {"arms": arms, "conditions": {"constant": {"schedule": "constant"}}, "secondary": []}
+    rates = {"rates": {task: {"center": 0.1, "ratio": 2, "points": 5}}}
+    sizes = {"profiles": {"laptop": {task: LAPTOP | {"ramps": [100, 400]}}}}
+    experiment = Experiment(name="toy", **(SMALL_EXPERIMENT | told | rates | sizes | fields))
+    return Plan(experiment=experiment, task=task, profile="laptop")
+
+
+def peak(run, readout: str, split: str) -> float:
+    """Accuracy falls by 2 points a grid step from 0.1, and by seed a little."""
+    return 0.7 - 0.02 * abs(np.log2(run.lr / 0.1)) + 1e-3 * (run.seed % 7)
+
+
+def contrast_of(kind: str, arm: object = "last", **options) -> Contrast:
+    """A contrast of a kind with its options, read as files are, under a constant rate."""
+    usual = {"conditions": ["constant"], "margins": {TASK: 1.0}, "measure": "accuracy"}
+    usual |= {"rule": "superiority"}
+    usual |= {"better": True, "rate": "tuned"} if kind == "tuned" else {}
+    return CONTRASTS[kind](**(usual | {"arm": arm} | options))
+
+
+def estimated(kind: str, evidence: Evidence, arm: str = "last", **options) -> Estimate:
+    """What a contrast of a kind estimates under a constant rate, with an interval of 95 %."""
+    return contrast_of(kind, arm, **options).estimate(evidence, "constant", 0.95)
 
 
 def noise(*what: object) -> float:

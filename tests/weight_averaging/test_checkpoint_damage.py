@@ -204,9 +204,7 @@ def test_links_are_followed_to_files_that_are_verified_and_nothing_else(content,
 
 
 def test_files_of_the_first_format_load():
-    """One that version 0.1 wrote: three steps of a `Run` with Adam, its schedule, generator and
-    averages.
-    """
+    """A file of version 0.1: three steps of a `Run` with Adam, schedule, generator and averages."""
     path = Path(__file__).with_name("checkpoint-format-1.safetensors")
     tensors, run = load_file(path), Run(seed=5)
     run.load(path)

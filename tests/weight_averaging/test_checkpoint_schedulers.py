@@ -1,6 +1,4 @@
-"""Every scheduler of torch's as a part of a checkpoint: cut anywhere, it goes on as if it had not
-been.
-"""
+"""Every scheduler of torch's as a part of a checkpoint: a cut anywhere changes nothing."""
 
 import inspect
 

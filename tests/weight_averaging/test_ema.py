@@ -75,11 +75,9 @@ class PrintedModelEmaV2(nn.Module):
 
 def test_fixed_decay_equals_timms_v2_and_the_printed_one_but_for_integers(timm_ema):
     model = network()
-    ours, theirs, printed = (
-        EMA(model, 0.97),
-        timm_ema.ModelEmaV2(model, 0.97),
-        PrintedModelEmaV2(model, 0.97),
-    )
+    ours = EMA(model, 0.97)
+    theirs = timm_ema.ModelEmaV2(model, 0.97)
+    printed = PrintedModelEmaV2(model, 0.97)
     for _ in train(model):
         for average in (ours, theirs, printed):
             average.update(model)
@@ -188,15 +186,11 @@ def test_ema_pytorchs_defaults_are_a_mixing_and_a_loop_that_updates_every_tenth_
 
 @pytest.mark.slip(13)
 def test_integer_buffers_are_copied_where_the_printed_class_truncates_an_average():
-    """After 17 updates with β = 0.75 its counter says 14, with the printed default β = 0.9999 it
-    says 0.
-    """
+    """After 17 updates the counter says 14 with β = 0.75, and 0 with the printed 0.9999."""
     model = network()
-    printed, ours, default = (
-        PrintedModelEmaV2(model, 0.75),
-        EMA(model, 0.75),
-        PrintedModelEmaV2(model),
-    )
+    printed = PrintedModelEmaV2(model, 0.75)
+    ours = EMA(model, 0.75)
+    default = PrintedModelEmaV2(model)
     for _ in train(model, 17):
         for average in (printed, ours, default):
             average.update(model)

@@ -158,18 +158,17 @@ def test_spectral_norms_unit_vectors_stay_units_and_masks_stay_masks(tmp_path):
 
 
 def test_averages_of_spectrally_normalised_layers_have_no_larger_norm_than_the_model():
-    """Averaged unit vectors that turn are short, and the norm that they give, and weights are
-    divided by, too small.
+    """Averaged unit vectors that turn are short.
+
+    So the norm that they give, by which weights are divided, is too small.
     """
     torch.manual_seed(0)
     model = nn.Sequential(
         *[parametrizations.spectral_norm(nn.Linear(16, 16, bias=False)) for _ in range(4)]
     )
     optimizer, x = torch.optim.Adam(model.parameters()), torch.randn(64, 16)
-    ours, all_of_them = (
-        EMA(model, Debiased(0.99)),
-        EMA(model, Debiased(0.99), average_buffers=["*"]),
-    )
+    ours = EMA(model, Debiased(0.99))
+    all_of_them = EMA(model, Debiased(0.99), average_buffers=["*"])
     for _ in range(200):
         optimizer.zero_grad()
         (model(x) - x.flip(1)).square().mean().backward()

@@ -1,6 +1,4 @@
-"""Models that are hard to copy, tensors of every dtype and layout, and blocks that always give the
-weights back.
-"""
+"""Models that are hard to copy, every dtype and layout, blocks that give the weights back."""
 
 import pickle
 import threading

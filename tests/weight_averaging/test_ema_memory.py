@@ -1,6 +1,4 @@
-"""Where an average's tensors are: memory that buffers share with weights, copies and pickles,
-casts, devices.
-"""
+"""Where an average's tensors are: shared memory, copies and pickles, casts, devices."""
 
 import copy
 import pickle
@@ -43,9 +41,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_buffer_in_the_memory_of_a_weight_leaves_the_average_standing(tmp_path, view):
-    """Of all three averages: the weights that a model has with them are those of a model without
-    the buffer.
-    """
+    """All three averages of a model's weights are those of a model without the buffer."""
     plain = nn.Module()
     plain.weight = nn.Parameter(torch.zeros(6, 2))
     model = Viewing(VIEWS[view])
@@ -81,10 +77,8 @@ def test_buffers_that_share_memory_are_mixed_once(names, persistent):
     model, values = nn.Module(), torch.zeros(3)
     model.register_buffer("first", values)
     model.register_buffer("second", values[1:], persistent=persistent)
-    ema, shadow = (
-        EMA(model, 0.75, average_buffers=names),
-        Shadow(model, 0.75, average_buffers=names),
-    )
+    ema = EMA(model, 0.75, average_buffers=names)
+    shadow = Shadow(model, 0.75, average_buffers=names)
     shadow.register()
     values.fill_(1.0)
     ema.update(model)

@@ -1,6 +1,8 @@
-"""The engine: where networks are trained, many at a time.
+"""The engine: what trains.
 
-A run (`runs`) is plain data with a key; a stack (`stack`) trains the runs of one shape together, in
-blocks of updates, reads averages out and lets probes look on. It may use the techniques and what
-lies below it here, data, tasks and settings, and never the study.
+A `Run` says what one network learns and how; runs of one shape make a `Stack`, which trains them
+together and leaves tables. A stack is made of parts, a file each: `examples` and `draws` feed it,
+`rates` and `stepping` make an update, `blocks` and `training` many, `averaging` keeps the running
+averages, `view` is how evaluation and probes see its networks, `finals` and `recorder` make its
+tables. `data/`, `tasks/` and `probes/` hold a thing a file. It uses techniques, never the study.
 """

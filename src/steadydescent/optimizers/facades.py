@@ -8,6 +8,16 @@ from torch.optim.optimizer import ParamsT
 from steadydescent.optimizers.rule_optimizer import RuleOptimizer
 from steadydescent.optimizers.rules import RULES
 
+_SGD = RULES["sgd"].hyper
+_MOMENTUM = RULES["momentum"].hyper
+_NESTEROV = RULES["nesterov"].hyper
+_AVERAGED_MOMENTUM = RULES["averaged-momentum"].hyper
+_CORRECTED_MOMENTUM = RULES["corrected-momentum"].hyper
+_RMSPROP = RULES["rmsprop"].hyper
+_ADAM = RULES["adam"].hyper
+_ADAMW = RULES["adamw"].hyper
+"""The defaults, which stand in the rules' signatures."""
+
 
 class SGD(RuleOptimizer):
     """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`.
@@ -38,7 +48,12 @@ class SGD(RuleOptimizer):
     rule, state_names = RULES["sgd"], ()
 
     def __init__(
-        self, params: ParamsT, lr: float | torch.Tensor, *, weight_decay: float = 0.0, **flags: Any
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor,
+        *,
+        weight_decay: float = _SGD["weight_decay"],
+        **flags: Any,
     ) -> None:
         super().__init__(params, lr, weight_decay=weight_decay, **flags)
 
@@ -66,8 +81,8 @@ class Momentum(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor,
         *,
-        mu: float = 0.9,
-        weight_decay: float = 0.0,
+        mu: float = _MOMENTUM["mu"],
+        weight_decay: float = _MOMENTUM["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, mu=mu, weight_decay=weight_decay, **flags)
@@ -98,8 +113,8 @@ class Nesterov(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor,
         *,
-        mu: float = 0.9,
-        weight_decay: float = 0.0,
+        mu: float = _NESTEROV["mu"],
+        weight_decay: float = _NESTEROV["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, mu=mu, weight_decay=weight_decay, **flags)
@@ -131,8 +146,8 @@ class AveragedMomentum(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor,
         *,
-        beta: float = 0.9,
-        weight_decay: float = 0.0,
+        beta: float = _AVERAGED_MOMENTUM["beta"],
+        weight_decay: float = _AVERAGED_MOMENTUM["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, beta=beta, weight_decay=weight_decay, **flags)
@@ -160,8 +175,8 @@ class CorrectedMomentum(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor,
         *,
-        beta: float = 0.9,
-        weight_decay: float = 0.0,
+        beta: float = _CORRECTED_MOMENTUM["beta"],
+        weight_decay: float = _CORRECTED_MOMENTUM["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, beta=beta, weight_decay=weight_decay, **flags)
@@ -194,9 +209,9 @@ class RMSProp(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor = 1e-2,
         *,
-        beta: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        beta: float = _RMSPROP["beta"],
+        eps: float = _RMSPROP["eps"],
+        weight_decay: float = _RMSPROP["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, beta=beta, eps=eps, weight_decay=weight_decay, **flags)
@@ -228,10 +243,10 @@ class Adam(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor = 1e-3,
         *,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        beta1: float = _ADAM["beta1"],
+        beta2: float = _ADAM["beta2"],
+        eps: float = _ADAM["eps"],
+        weight_decay: float = _ADAM["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(
@@ -264,10 +279,10 @@ class AdamW(Adam):
         params: ParamsT,
         lr: float | torch.Tensor = 1e-3,
         *,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
+        beta1: float = _ADAMW["beta1"],
+        beta2: float = _ADAMW["beta2"],
+        eps: float = _ADAMW["eps"],
+        weight_decay: float = _ADAMW["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(

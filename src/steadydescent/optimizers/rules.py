@@ -14,6 +14,7 @@ weights instead).
 """
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -252,16 +253,25 @@ def _zeros(count: int) -> Callable[[Tensor], State]:
     return lambda theta: tuple(torch.zeros_like(theta) for _ in range(count))
 
 
-_ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+def _rule(update: Callable[..., tuple[Tensor, State]], tensors: int) -> Rule:
+    """The rule of an update with so many tensors of state; its hyper-parameters and their defaults
+    are those of the update's signature, all that comes after the rate.
+    """
+    own = list(signature(update).parameters.values())[len(_GIVEN) :]
+    return Rule(_zeros(tensors), update, {option.name: option.default for option in own})
+
+
+_GIVEN = ("theta", "grad", "state", "step", "lr")
+"""What every update is given; what else it takes are hyper-parameters."""
 RULES = {
-    "sgd": Rule(_zeros(0), sgd, {"weight_decay": 0.0}),
-    "momentum": Rule(_zeros(1), momentum, {"mu": 0.9, "weight_decay": 0.0}),
-    "nesterov": Rule(_zeros(1), nesterov, {"mu": 0.9, "weight_decay": 0.0}),
-    "averaged-momentum": Rule(_zeros(1), averaged_momentum, {"beta": 0.9, "weight_decay": 0.0}),
-    "corrected-momentum": Rule(_zeros(1), corrected_momentum, {"beta": 0.9, "weight_decay": 0.0}),
-    "rmsprop": Rule(_zeros(1), rmsprop, {"beta": 0.99, "eps": 1e-8, "weight_decay": 0.0}),
-    "adam": Rule(_zeros(2), adam, _ADAM | {"weight_decay": 0.0}),
-    "adamw": Rule(_zeros(2), adamw, _ADAM | {"weight_decay": 0.01}),
+    "sgd": _rule(sgd, tensors=0),
+    "momentum": _rule(momentum, tensors=1),
+    "nesterov": _rule(nesterov, tensors=1),
+    "averaged-momentum": _rule(averaged_momentum, tensors=1),
+    "corrected-momentum": _rule(corrected_momentum, tensors=1),
+    "rmsprop": _rule(rmsprop, tensors=1),
+    "adam": _rule(adam, tensors=2),
+    "adamw": _rule(adamw, tensors=2),
 }
 """Every rule by name.
 

@@ -21,7 +21,6 @@ from steadydescent.study.book.saved_results import folder, results
 from steadydescent.study.book.summary import write_summary
 from steadydescent.study.book.verdict_rows import rows
 from steadydescent.study.book.words import interval_text
-from steadydescent.study.judging.claims import contrasts
 from steadydescent.study.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.study.planning import left_out, plans
 from steadydescent.study.planning.stacks import OWN_GIB
@@ -165,7 +164,7 @@ def publish_results(profile: str, only: str = "") -> list[str]:
         _publish(name, result, receipt)
     write_summary(findings("published")["claims"], RESULTS)
     return [
-        f"{receipt['result']} ({contrasts(name.partition('/')[0], profile)} primary contrasts)"
+        f"{receipt['result']} ({receipt['primary_contrasts']} primary contrasts)"
         for name, (_, receipt) in chosen.items()
     ]
 

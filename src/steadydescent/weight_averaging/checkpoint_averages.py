@@ -61,14 +61,8 @@ def average_checkpoints(
             step, weights = file.step, file.mapping("weights")
             averaged = _averaged(file, weights, average_buffers)
         if not like:
-            like = {
-                name: value.to("meta") if isinstance(value, Tensor) else None
-                for name, value in weights.items()
-            }
-            sums = {
-                name: torch.zeros_like(weights[name], dtype=_sum_dtype(weights[name]))
-                for name in averaged
-            }
+            like = _without_values(weights)
+            sums = {name: _zero_sum(weights[name]) for name in averaged}
         check_alike(like, weights, (str(files[0]), str(path)), dtypes=True)
         if averaged != sums.keys():
             raise ValueError(
@@ -158,5 +152,15 @@ def _averaged(
     return averaged
 
 
-def _sum_dtype(value: Tensor) -> torch.dtype:
-    return torch.complex128 if value.is_complex() else torch.float64
+def _without_values(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights' names, shapes and dtypes, in no memory."""
+    return {
+        name: value.to("meta") if isinstance(value, Tensor) else None
+        for name, value in weights.items()
+    }
+
+
+def _zero_sum(value: Tensor) -> Tensor:
+    """Where values like this one are added up, in double precision."""
+    dtype = torch.complex128 if value.is_complex() else torch.float64
+    return torch.zeros_like(value, dtype=dtype)

@@ -32,8 +32,8 @@ from toy_book import Book, toy_findings
 
 SCRIPT = "alert(1)"
 MARKER = (
-    f"<script>{SCRIPT}</script><img src=x onerror={SCRIPT}>"
-    f"[a](javascript:{SCRIPT})$$x$$ `b` {{ref}}`c` "
+    f"<script>{SCRIPT}</script><img src=x onerror={SCRIPT}>[a](javascript:{SCRIPT})"
+    "$$x$$ `b` {ref}`c` "
     f"\\href{{javascript:{SCRIPT}}} <! &amp; >"
 )
 NAMES = {"source", "verdict", "rule", "result", "finals", "quantiles", "receipt"}
@@ -360,8 +360,9 @@ def test_names_in_a_picture_are_no_formulas(tmp_path, monkeypatch):
 
     figures.figure("toy", draw, alt="A line.", caption="A line.", data=pd.DataFrame({"a": [1]}))
     picture = (tmp_path / "generated/figures/toy-light.svg").read_text()
-    # the axis' own powers of ten are still drawn as such
-    assert "<script" not in picture and "mathdefault" in picture
+    assert (
+        "<script" not in picture and "mathdefault" in picture
+    )  # the axis' own powers of ten are still drawn as such
 
 
 @pytest.mark.parametrize("stem", sorted(set(FILES.values())))

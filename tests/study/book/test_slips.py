@@ -233,7 +233,7 @@ def test_every_table_is_checked():
 
 @pytest.mark.worked("opennmt-tf")
 def test_what_is_easy_to_trip_over():
-    """The ramp's cap: 9/(10 + t) ≤ 1e−4 from t = 89 990. The floor: t < 1e−4·√d·8000^1.5/scale."""
+    """The ramp's cap: 9/(10 + t) ≤ 1e−4 from t = 89 990 on. Floor: t < 1e−4·√d·8000^1.5/scale."""
     found = {remark.title: values(remark.right) for remark in REMARKS}
     floored = [
         math.floor(1e-4 * math.sqrt(d) * 8000**1.5 / scale)

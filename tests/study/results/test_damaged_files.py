@@ -101,7 +101,7 @@ def home(tmp_path_factory):
             fashion_mnist, "DIGESTS", {name: sha256(content) for name, content in tiny.items()}
         )
         patch.setattr(
-            fashion_mnist, "SOURCES", {"a copy already in place": fashion_mnist._existing}
+            fashion_mnist, "SUPPLIERS", {"a copy already in place": fashion_mnist._existing}
         )
         fill(home, tiny)
         yield home
@@ -220,10 +220,7 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
 }
 KINDS = {
     "receipt.json",
-    "runs.parquet",
-    "finals.parquet",
-    "quantiles.parquet",
-    "measures.parquet",
+    *(f"{kind}.parquet" for kind in Result._fields),
     "curves.parquet",
     "predictions.parquet",
     "SHA256SUMS",

@@ -128,7 +128,7 @@ def fetch(root: Path, report: Report) -> Path:
     """
     folder = root / FOLDER
     failures = []
-    for number, (name, find) in enumerate(SOURCES.items(), start=1):
+    for number, (name, find) in enumerate(SUPPLIERS.items(), start=1):
         with tempfile.TemporaryDirectory(prefix="fashion-mnist-") as scratch:
             try:
                 files = read_folder(find(folder, Path(scratch)))
@@ -238,7 +238,7 @@ def _run(command: list[str], folder: Path) -> None:
         )
 
 
-SOURCES: Mapping[str, Callable[[Path, Path], Path]] = {
+SUPPLIERS: Mapping[str, Callable[[Path, Path], Path]] = {
     "a copy already in place": _existing,
     f"the system package {PACKAGE}": _system_package,
     "torchvision's download": _torchvision_download,

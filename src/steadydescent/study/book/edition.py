@@ -1,12 +1,12 @@
 """What the cells of the book's pages read: rows, numbers and results of the book being built."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from steadydescent import verified
 from steadydescent.files import DamagedFile
 from steadydescent.study.book.saved_results import read_result
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.judge import evidence_of
 from steadydescent.study.paths import GENERATED, ROOT
 
 
@@ -24,6 +24,10 @@ def rows_shown(experiment: str = "") -> list[dict[str, Any]]:
         for row in c["rows"]
     ]
     return [row for row in rows if row["estimate"] is not None]
+
+
+Numbers = Mapping[str, Mapping[str, Any]]
+"""The book's numbers by key."""
 
 
 def numbers_shown() -> dict[str, dict[str, Any]]:
@@ -54,8 +58,7 @@ def shown(experiment: str) -> dict[str, ShownResult]:
                     f"{home} is {receipt['result']}, but the book is being built of {name}; "
                     "build it anew"
                 )
-            evidence = evidence_of(experiment, result, receipt, home.name)
-            by_task[home.name] = ShownResult(evidence, receipt)
+            by_task[home.name] = ShownResult(Evidence(result, receipt), receipt)
     return by_task
 
 

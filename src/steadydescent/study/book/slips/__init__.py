@@ -1,6 +1,4 @@
-"""The slips in the five sources, each with the right value computed by this library: the errata
-page as data.
-"""
+"""The slips in the five sources, each with the right value computed: the errata as data."""
 
 from steadydescent.study.book.slips.opennmt_tf import OPENNMT_TF, RAMP_AND_FLOOR
 from steadydescent.study.book.slips.slip import LANGUAGES, Remark, Slip, Value

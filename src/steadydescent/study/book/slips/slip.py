@@ -1,6 +1,4 @@
-"""What a slip is: a place where a source prints something wrong, with the right value as a
-computation.
-"""
+"""What a slip is: a place where a source prints something wrong, and the right value."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,15 +37,15 @@ class Remark:
 
 @dataclass(frozen=True)
 class Slip:
-    """A slip in a source: what is printed, what is right, and what it costs who takes it at its
-    word.
+    """A slip in a source: what is printed, what is right, and what the slip costs.
 
     `right` is a function without arguments that computes the right value, or several, with the
     library's own formulas, and `rule` the sentence that says them, one `{}` for each; where nothing
     can be computed, `right` is None and `rule` says it all. `shown`, if there is one, sets the
     printed formula and the right one side by side.
 
-    >>> half = Slip(99, "uit-slides", "A half", "1/2 = 2", "A half is 2.", "A half is {}.", lambda: 1 / 2, "It is 4 ×.")
+    >>> texts = ("A half", "1/2 = 2", "A half is 2.", "A half is {}.")
+    >>> half = Slip(99, "uit-slides", *texts, lambda: 1 / 2, "It is 4 ×.")
     >>> half.stated
     'A half is 0.5.'
     """

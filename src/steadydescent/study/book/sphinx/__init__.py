@@ -1,5 +1,4 @@
-"""Sphinx extension of the book: every number, verdict, alt text and caption comes from data, none
-is typed.
+"""Sphinx extension of the book: numbers, verdicts, alt texts and captions come from data.
 
 Roles: ``result``, ``verdict``. Directives: ``claim``, ``verdicts``, ``holds``, ``origin``,
 ``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever the text refers to and the data do

@@ -1,6 +1,4 @@
-"""How to cite: for each result an anchor, BibTeX, the raw rows to download, and where the numbers
-come from.
-"""
+"""How to cite a result: an anchor, BibTeX, the rows to download, and where numbers come from."""
 
 from __future__ import annotations
 
@@ -28,7 +26,8 @@ from steadydescent.study.results.store import read_receipt
 
 RESULT = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]+")
 TABLES = {"runs": "runs", "finals": "final rows", "quantiles": "curves", "receipt": "receipt"}
-RECEIPT = {  # what a receipt may say, in the order in which it is shown
+# what a receipt may say, in the order in which it is shown
+RECEIPT = {
     "command": "Command",
     "commit": "Commit",
     "date": "Date",
@@ -79,9 +78,7 @@ def bibtex_block(text: str) -> nodes.literal_block:
 
 
 class HowToCite(SphinxDirective):
-    """```{howtocite}``` lists every result; ```{howtocite} book``` gives the entry of the book as a
-    whole.
-    """
+    """```{howtocite}``` lists every result; ```{howtocite} book``` gives the book's own entry."""
 
     optional_arguments = 1
 

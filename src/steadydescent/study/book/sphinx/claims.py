@@ -52,16 +52,14 @@ def decided_by(claim: dict, measure: str | None) -> str:
 
 
 def shared(rows: list[dict], key: str) -> str | None:
-    """What all rows with an estimate, or all there are, have under a key; None where they differ."""
+    """What all rows with an estimate, or just all, have under a key; None where they differ."""
     ran = [row for row in rows if row.get("estimate") is not None] or rows
     values = {row.get(key) for row in ran}
     return values.pop() if len(values) == 1 else None
 
 
 class ClaimBox(SphinxDirective):
-    """```{claim} id``` with prose inside: title, source, verdict, the prose, and the rows that
-    decide it.
-    """
+    """```{claim} id``` with prose inside: title, source, verdict, prose, and deciding rows."""
 
     required_arguments = 1
     has_content = True
@@ -132,9 +130,7 @@ class ClaimBox(SphinxDirective):
         return made
 
     def _cells(self, row: dict, unit: str | None, measure: str | None) -> dict[str, Content]:
-        """Heading → what the row has there; a unit and a measure that all rows share stand
-        elsewhere.
-        """
+        """Heading → what the row has there; shared units and measures stand elsewhere."""
         result = row.get("result")
         return {
             "Task": row["task"],
@@ -154,8 +150,9 @@ class ClaimBox(SphinxDirective):
 
 
 class VerdictTable(SphinxDirective):
-    """```{verdicts}```: every claim, who makes it, its verdict; its test and rows too, unless
-    `:summary:` is given.
+    """```{verdicts}```: every claim, who makes it, its verdict; its test and rows too.
+
+    With `:summary:` it leaves test and rows out.
     """
 
     option_spec: ClassVar = {"summary": directives.flag}
@@ -203,8 +200,7 @@ class VerdictTable(SphinxDirective):
 
 
 class HoldsWhile(SphinxDirective):
-    """```{holds} claim/task/condition: verdict, verdict``` around prose that is true only with
-    those verdicts.
+    """```{holds} claim/task/condition: verdict, verdict``` around prose true only with those.
 
     In the published book any other verdict is a warning, so the build fails. In a reader's own book
     the prose gives way to a note that says what the published text rests on and how this run came

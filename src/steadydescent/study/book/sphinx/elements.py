@@ -118,8 +118,9 @@ def joined(parts: list, separator: str = ", ") -> list[nodes.Node]:
 
 
 def stressed(text: str) -> list[nodes.Node]:
-    """A caption: text in which ``*stars*`` stress and nothing else means anything; names in it come
-    from files.
+    """A caption: text in which ``*stars*`` stress and nothing else means anything.
+
+    Names in it come from files.
     """
     parts = re.split(r"\*(?=\S)([^*]+)(?<=\S)\*", text)  # plain and stressed in turn
     return [

@@ -1,6 +1,4 @@
-"""Figures and charts that a cell of the page has drawn: images, alt text, caption, data and how to
-cite.
-"""
+"""Figures and charts that a cell has drawn: images, alt text, caption, data, how to cite."""
 
 from __future__ import annotations
 
@@ -100,9 +98,7 @@ class GeneratedFigure(SphinxDirective):
 
 
 class DataFigure(GeneratedFigure):
-    """```{datafig} name```: drawn by `steadydescent.study.book.figures.figure`, once in light and
-    once in dark ink.
-    """
+    """```{datafig} name```: drawn by `steadydescent.study.book.figures.figure`, in both inks."""
 
     folder, noun = "figures", "figure"
 
@@ -116,9 +112,7 @@ class DataFigure(GeneratedFigure):
 
 
 class VegaChart(GeneratedFigure):
-    """```{vegachart} name```: saved by `steadydescent.study.book.figures.chart`, run in the page by
-    the vendored Vega.
-    """
+    """```{vegachart} name```: saved by `steadydescent.study.book.figures.chart`, run by Vega."""
 
     folder, noun = "charts", "chart"
 

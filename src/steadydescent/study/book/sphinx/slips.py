@@ -37,9 +37,9 @@ def shown_table(frame) -> nodes.table:
 
 
 class Slips(SphinxDirective):
-    """```{slips}``` is a table of all slips; ```{slips} viblo-lr``` shows a source's slips one by
-    one, with numbers; with `:remarks:` it lists, without a source, what is right and still easy to
-    trip over.
+    """```{slips}``` is a table of all slips; ```{slips} viblo-lr``` shows a source's one by one.
+
+    With `:remarks:` it lists, without a source, what is right and still easy to trip over.
     """
 
     optional_arguments = 1
@@ -90,8 +90,9 @@ class Slips(SphinxDirective):
         return box
 
     def _quote(self, slip: data.Slip) -> list[nodes.Node]:
-        """The source's words in its language, which screen readers and hyphenation need to know;
-        code as code.
+        """The source's words, marked with their language; code as code.
+
+        Screen readers and hyphenation need to know it.
         """
         if slip.quote.startswith("`"):
             return [nodes.literal("", slip.quote.strip("`"))]
