@@ -26,7 +26,11 @@ PATIENCE = 300  # seconds, on a machine that has other things to do
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
+<<<<<<< HEAD
     """A folder in which a build is quick: one page that says which build it was."""
+=======
+    """A folder in which a build is quick: one page, which says which build it was."""
+>>>>>>> w7
     (tmp_path / "results/published").mkdir(parents=True)
     monkeypatch.setattr(book_build, "ROOT", tmp_path)
     monkeypatch.setattr(book_build, "HTML", tmp_path / "_build/html")
@@ -261,7 +265,7 @@ def finished(process) -> str:
 
 
 def runs_jupyter_book(process: psutil.Process) -> bool:
-    return "jupyter-book" in {Path(word).name for word in process.cmdline()}
+    return set(book_build.COMMAND) < set(process.cmdline())
 
 
 @pytest.mark.slow

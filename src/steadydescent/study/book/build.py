@@ -21,6 +21,7 @@ import click
 from filelock import FileLock, Timeout
 
 from steadydescent.files import flush, require_room
+from steadydescent.study.book import jupyter_book_command
 from steadydescent.study.book.findings import findings, write
 from steadydescent.study.book.saved_results import folder
 from steadydescent.study.paths import GENERATED, ROOT
@@ -43,8 +44,8 @@ MADE_FROM = (
     "results/published",
 )
 """What the book is built from, besides one's own results when it shows these."""
-BUILDER = "STEADY_BOOK_BUILDER"
-"""The variable that names the process which prepared a build and waits for it."""
+COMMAND = (sys.executable, "-m", jupyter_book_command.__name__)
+"""Jupyter Book's command, as a process that ends with this one."""
 KERNEL_NOTICES = ("Kernel is running over TCP", "KeyboardInterrupt caught in kernel")
 
 
@@ -131,8 +132,7 @@ def _build(made_from: str) -> None:
     new = HTML.parent / "books" / uuid.uuid4().hex[:8]
     new.mkdir(parents=True)
     strict = ("-W", "-n", "--keep-going", "-q")
-    jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
-    if _quietly(jupyter_book, "build", ".", *strict, "--path-output", str(new)):
+    if _quietly(*COMMAND, "build", ".", *strict, "--path-output", str(new)):
         raise RuntimeError("there is no new book: warnings fail the build; they are above")
     (new / "_build" / "html").rename(new / "html")
     shutil.rmtree(new / "_build", ignore_errors=True)
@@ -164,7 +164,7 @@ def _quietly(*words: str) -> int:
     done = subprocess.run(
         words,
         cwd=ROOT,
-        env=os.environ | {BUILDER: str(os.getpid())},
+        env=os.environ | {jupyter_book_command.BUILDER: str(os.getpid())},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

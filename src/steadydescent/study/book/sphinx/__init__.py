@@ -12,7 +12,8 @@ from pathlib import Path
 
 from sphinx.errors import ExtensionError
 
-from steadydescent.study.book.build import BUILDER, prepare_in_place
+from steadydescent.study.book.build import prepare_in_place
+from steadydescent.study.book.jupyter_book_command import BUILDER
 from steadydescent.study.book.sphinx.cite import HowToCite
 from steadydescent.study.book.sphinx.claims import ClaimBox, HoldsWhile, VerdictTable
 from steadydescent.study.book.sphinx.elements import anchors_of, findings_of, warn
@@ -29,7 +30,6 @@ from steadydescent.study.book.sphinx.roles import ResultRole, VerdictRole
 from steadydescent.study.book.sphinx.slips import Slips
 from steadydescent.study.book.sphinx.sources import ResolveSources, source_reference
 from steadydescent.study.paths import ROOT
-from steadydescent.study.training.processes import follow
 
 DIRECTIVES = {
     "claim": ClaimBox,
@@ -46,13 +46,9 @@ DIRECTIVES = {
 def _prepared(app) -> None:
     """See to it that what pages refer to is there.
 
-    A command that prepared it and waits for this build is followed: were it killed, it could not
-    end what it started, and pages would go on running for minutes. `jupyter-book build` in the
-    study's folder has nobody to prepare anything; then it is done here.
+    `steady book` has prepared it; `jupyter-book build` alone, in the study's folder, does so here.
     """
-    if builder := os.environ.get(BUILDER):
-        follow(int(builder))
-    elif Path(app.srcdir).resolve() == ROOT.resolve():
+    if BUILDER not in os.environ and Path(app.srcdir).resolve() == ROOT.resolve():
         app.steady_lock = prepare_in_place()  # held until this process ends
     path = Path(app.srcdir) / app.config.steady_findings
     if not path.is_file():
