@@ -26,11 +26,7 @@ PATIENCE = 300  # seconds, on a machine that has other things to do
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-<<<<<<< HEAD
-    """A folder in which a build is quick: one page that says which build it was."""
-=======
     """A folder in which a build is quick: one page, which says which build it was."""
->>>>>>> w7
     (tmp_path / "results/published").mkdir(parents=True)
     monkeypatch.setattr(book_build, "ROOT", tmp_path)
     monkeypatch.setattr(book_build, "HTML", tmp_path / "_build/html")
