@@ -57,7 +57,7 @@ def home(tmp_path, monkeypatch):
     """The small study in a folder of its own, where results are read and written."""
     from fabricated import experiments_from, write_experiments
     from steadydescent.study import reproduce
-    from steadydescent.study.book import findings
+    from steadydescent.study.book import edition, findings, saved_results, verdict_rows
     from steadydescent.study.training import notebooks
 
     write_experiments(tmp_path / "experiments")
@@ -68,7 +68,8 @@ def home(tmp_path, monkeypatch):
         "EXPERIMENTS": "experiments",
     }
     places |= {"PUBLISHED": "results/published", "REPRODUCED": "results/reproduced"}
-    for module in (findings, notebooks, reproduce):
+    book = (findings, edition, saved_results, verdict_rows)
+    for module in (*book, notebooks, reproduce):
         for name, place in places.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, tmp_path / place)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steadydescent.study.book.sphinx import findings as fd
-from steadydescent.study.book.sphinx import pages
+from steadydescent.study.book.sphinx import lookup, pages
+from steadydescent.study.book.words import DASH, MINUS
+from steadydescent.study.book.words import NO_BREAK as SPACE
 from toy_book import Book, toy_findings, words
 
 ROOT = Path(__file__).resolve().parents[3]
-MINUS, SPACE = fd.MINUS, fd.NO_BREAK
 
 
 @pytest.fixture
@@ -47,19 +47,21 @@ def book(tmp_path: Path) -> Book:
     ],
 )
 def test_a_result_reads_as_a_reader_expects(reference, text):
-    assert fd.result_text(toy_findings(), reference) == text
+    assert lookup.result_text(toy_findings(), reference) == text
 
 
 def test_what_lies_on_both_sides_of_zero_has_no_size():
-    with pytest.raises(fd.FindingsError, match="both sides of zero and has no size; quote gain@ci"):
-        fd.result_text(toy_findings(), "gain@size-ci")
+    with pytest.raises(
+        lookup.FindingsError, match="both sides of zero and has no size; quote gain@ci"
+    ):
+        lookup.result_text(toy_findings(), "gain@size-ci")
 
 
 def test_a_number_that_ones_own_results_lack_reads_as_not_run_and_not_as_a_slip(book):
     own = toy_findings() | {"origin": toy_findings()["origin"] | {"source": "reproduced"}}
-    assert fd.result_text(own, "no/such/key@ci") is None
-    with pytest.raises(fd.FindingsError, match="no result 'no/such/key"):
-        fd.result_text(toy_findings(), "no/such/key@ci")
+    assert lookup.result_text(own, "no/such/key@ci") is None
+    with pytest.raises(lookup.FindingsError, match="no result 'no/such/key"):
+        lookup.result_text(toy_findings(), "no/such/key@ci")
 
 
 def test_numbers_verdicts_and_claims_are_rendered(book):
@@ -78,7 +80,7 @@ def test_the_rows_of_a_claim_are_a_table(book):
     table = words(book.accept("").split("<table", 1)[1].split("</table>")[0])
     assert "Task Condition Verdict Estimate (pp) Margin Seeds Result" in table
     assert f"toy-task constant Supported +0.42 ({MINUS}0.10 to +0.94) ±1 20 0badc0de" in table
-    assert f"third-task linear Not run {fd.DASH} ±1 {fd.DASH} {fd.DASH}" in table
+    assert f"third-task linear Not run {DASH} ±1 {DASH} {DASH}" in table
 
 
 def test_diverged_runs_and_missing_seeds_are_said_below_the_table(book):
@@ -110,7 +112,10 @@ def test_the_table_of_verdicts_links_each_claim(book):
 
 def test_the_banner_says_whose_numbers_these_are(book):
     page = words(book.accept("```{origin}\n```"))
-    facts = "Profile desk · 1,234 networks · a toy machine · 55 minutes · 2026-11-21 · commit abc1234 · make reproduce"
+    facts = (
+        "Profile desk · 1,234 networks · a toy machine · 55 minutes · 2026-11-21 · "
+        "commit abc1234 · make reproduce"
+    )
     assert "Published results, shipped with the repository. " + facts in page
     assert "smoke" not in page
 
@@ -144,9 +149,10 @@ def test_reproduced_prose_against_the_data_gives_way_to_a_note(book):
     page = book.accept(HOLDS.format("supported, no difference"))
     assert "The text of" not in page
     verdicts = "“supported” or “no difference”"
-    rests = f"The published text here rests on the verdict {verdicts} for Averages beat the last weights"
+    rests = f"The published text here rests on the verdict {verdicts} for"
+    place = "Averages beat the last weights (other-task, linear)"
     came = f"; your run came out Inconclusive : +0.42{SPACE}pp ({MINUS}0.10 to +0.94)."
-    assert f"{rests} (other-task, linear){came}" in words(page)
+    assert f"{rests} {place}{came}" in words(page)
 
 
 def test_reproduced_prose_on_what_was_not_run_says_so(book):

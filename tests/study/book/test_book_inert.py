@@ -32,7 +32,8 @@ from toy_book import Book, toy_findings
 
 SCRIPT = "alert(1)"
 MARKER = (
-    f"<script>{SCRIPT}</script><img src=x onerror={SCRIPT}>[a](javascript:{SCRIPT})$$x$$ `b` {{ref}}`c` "
+    f"<script>{SCRIPT}</script><img src=x onerror={SCRIPT}>[a](javascript:{SCRIPT})"
+    "$$x$$ `b` {ref}`c` "
     f"\\href{{javascript:{SCRIPT}}} <! &amp; >"
 )
 NAMES = {"source", "verdict", "rule", "result", "finals", "quantiles", "receipt"}

@@ -1,4 +1,4 @@
-"""Figures are saved in both inks, with their text and their data, and leave matplotlib as it was."""
+"""Figures are saved in both inks, with text and data, and leave matplotlib as it was."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from steadydescent.cli import main
 from steadydescent.files import CannotWrite, explained, require_room
 from steadydescent.study import paths, reproduce
 from steadydescent.study.book import build as book_build
-from steadydescent.study.book import findings
+from steadydescent.study.book import verdict_rows
 from writers import (
     SAME_WAY,
     TASK,
@@ -41,7 +41,7 @@ from writers import (
 
 NOTEBOOK = "weight_averaging.ipynb"
 SHORT = {TASK: {"steps": 20, "tuning": 2, "report": 2, "points": 3}}
-rows = findings.rows
+rows = verdict_rows.rows
 DISKS = {
     "full": (FULL, "No space left on device, .* are free; make room there"),
     "over quota": (QUOTA, "Disk quota exceeded; your quota there is used up"),
@@ -182,10 +182,10 @@ def commands(tmp_path, monkeypatch):
         study(place)
         keep("published", 0.05)(place)
         keep("reproduced/laptop", 0.05)(place)
-        monkeypatch.setattr(findings, "rows", rows)
+        monkeypatch.setattr(verdict_rows, "rows", rows)
         (place / "html").mkdir()
         (place / "html" / "index.html").write_text("the book")
-        (place / "conf.py").write_text("")
+        (place / "screenshots").mkdir()
         (place / "pyproject.toml").write_text('[project]\nname = "steadydescent"\n')
         for module in (reproduce, book_build):
             monkeypatch.setattr(module, "HTML", place / "html")
@@ -220,7 +220,7 @@ def test_command_that_must_write_ends_with_one_sentence_before_it_works(words, d
 
 
 def test_clean_says_what_it_cannot_remove(commands):
-    assert "conf.py cannot be written: Read-only" in refused(commands, "clean", by=READ_ONLY)
+    assert "screenshots cannot be written: Read-only" in refused(commands, "clean", by=READ_ONLY)
 
 
 @pytest.mark.parametrize("words", READ, ids=" ".join)

@@ -1,5 +1,4 @@
-"""Figures that the chapters share: verdicts of an experiment, scores against the rate, curves along
-training.
+"""Figures that the chapters share: verdicts, scores against the rate, curves along training.
 
 Each saves a figure with alt text, caption and data that follow from the rows drawn
 (`steadydescent.study.book.figures`).
@@ -13,20 +12,28 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from steadydescent.study.book import plots
+from steadydescent.study.book.edition import rows_shown, shown
 from steadydescent.study.book.figures import chart, figure
-from steadydescent.study.book.findings import rows_shown, shown
 from steadydescent.study.book.plots import Line
+from steadydescent.study.book.words import most_first
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.measures import find
 
 
 def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) -> None:
-    """The rows of an experiment's claims that share a unit, with intervals and margins; `claims`
-    picks some by id.
+    """The rows of an experiment's claims that share a unit, with intervals and margins.
+
+    `claims` picks some by id.
     """
-    wanted = [
-        row for row in rows_shown(experiment) if row["ci_low"] is not None and row["unit"] == unit
-    ]
-    rows = pd.DataFrame([row for row in wanted if not claims or row["id"] in claims])
+    rows = pd.DataFrame(
+        [
+            row
+            for row in rows_shown(experiment)
+            if row["ci_low"] is not None
+            and row["unit"] == unit
+            and (not claims or row["id"] in claims)
+        ]
+    )
     if rows.empty:
         not_run(name)
         return
@@ -39,11 +46,11 @@ def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) 
         results=list(dict.fromkeys(rows.result)),
         size=(8.4, 0.8 + 0.5 * len(rows)),
         data=rows.drop(columns=["rates", "readouts", "tests"]),
-        alt=f"{len(rows)} contrasts with intervals, from {worst.estimate:.3g} ({worst.label}) to {best.estimate:.3g} "
-        f"{what} ({best.label}). Verdicts: {_counted(rows.verdict)}.",
-        caption=f"What the claims say is on the right: points are estimates, bars {100 * rows.level.min():.2f} % "
-        f"intervals, grey the margin inside which a difference is too small to care about: "
-        f"{_counted(rows.verdict)}.",
+        alt=f"{len(rows)} contrasts with intervals, from {worst.estimate:.3g} ({worst.label}) to "
+        f"{best.estimate:.3g} {what} ({best.label}). Verdicts: {most_first(rows.verdict)}.",
+        caption="What the claims say is on the right: points are estimates, bars "
+        f"{100 * rows.level.min():.2f} % intervals, grey the margin inside which a difference is "
+        f"too small to care about: {most_first(rows.verdict)}.",
     )
 
 
@@ -65,15 +72,11 @@ def not_run(name: str, *, as_chart: bool = False) -> None:
         ax.set_axis_off()
 
     text = "These results were not made in this profile."
-    told = {"data": pd.DataFrame({"rows": []}), "alt": text, "caption": text}
+    nothing = pd.DataFrame({"rows": []})
     if as_chart:
-        chart(name, NothingToDraw(), **told)
+        chart(name, NothingToDraw(), data=nothing, alt=text, caption=text)
     else:
-        figure(name, draw, size=(6.8, 1.2), **told)
-
-
-def _counted(words: pd.Series) -> str:
-    return ", ".join(f"{count} {word}" for word, count in words.value_counts().items())
+        figure(name, draw, size=(6.8, 1.2), data=nothing, alt=text, caption=text)
 
 
 def rates(
@@ -86,21 +89,19 @@ def rates(
     arms: Sequence[str] = (),
 ) -> None:
     """A measure against the learning rate on one task, a panel a condition, a line an arm."""
-    found = shown(experiment).get(task)
-    if found is None or not set(conditions) <= set(found.evidence.conditions):
+    result = shown(experiment).get(task)
+    if result is None or not set(conditions) <= set(result.evidence.conditions):
         not_run(name)
         return
-    evidence = found.evidence
+    evidence = result.evidence
     measure = measure or evidence.main_measure
     conditions = list(conditions or evidence.conditions)
-    table, across = (
-        plots.rate_table(evidence, conditions, measure, arms),
-        min(columns, len(conditions)),
-    )
-    means = table.groupby(["condition", "arm", "lr"])[measure].mean()
-    top = means.idxmax() if find(measure).higher else means.idxmin()
+    across = min(columns, len(conditions))
     down = -(-len(conditions) // across)
-    worst = means.min() if find(measure).higher else means.max()
+    table = plots.rate_table(evidence, conditions, measure, arms)
+    means = table.groupby(["condition", "arm", "lr"])[measure].mean()
+    higher = find(measure).higher
+    top, worst = (means.idxmax(), means.min()) if higher else (means.idxmin(), means.max())
 
     def draw(axes: np.ndarray) -> None:
         flat = list(np.ravel(axes))
@@ -112,7 +113,7 @@ def rates(
         name,
         draw,
         data=table,
-        results=[found.id],
+        results=[result.id],
         size=(8.4, 0.4 + 3.2 * down),
         nrows=down,
         ncols=across,
@@ -120,46 +121,49 @@ def rates(
         sharey=True,
         alt=f"Test {measure} on {task} against the learning rate for {table.arm.nunique()} arms. "
         f"Best mean {means[top]:.3g} ({top[1]}, {top[0]}, rate {top[2]:g}); worst {worst:.3g}.",
-        caption=f"Test {measure} on {task} against the peak learning rate, at the rates that report seeds ran; bands "
-        f"are 95 % intervals over seeds. Best: {top[1]} at {top[2]:g} ({top[0]}), {means[top]:.3g}.",
+        caption=f"Test {measure} on {task} against the peak learning rate, at the rates that "
+        f"report seeds ran; bands are 95 % intervals over seeds. Best: {top[1]} at {top[2]:g} "
+        f"({top[0]}), {means[top]:.3g}.",
     )
 
 
 def along(
     name: str, experiment: str, task: str, lines: Sequence[tuple[str, str]], by: str = ""
 ) -> None:
-    """Curves along training on one task: (condition, arm) each at the rate that tuning chose, last
-    weights.
+    """Curves along training on one task: (condition, arm) each at its tuned rate and readout.
+
+    Lines that were not run are left out; `by` is what rates are chosen by, where not as usual.
     """
-    found = shown(experiment).get(task)
-    if found is None:
+    result = shown(experiment).get(task)
+    drawn = _tuned_lines(result.evidence, lines, by) if result else []
+    if result is None or not drawn:
         not_run(name)
         return
-    evidence, measure = found.evidence, found.evidence.main_measure
-    lines = [
-        (c, arm) for c, arm in lines if c in evidence.conditions and arm in evidence.arms_in(c)
-    ]
-    if not lines:
-        not_run(name)
-        return
-    drawn = []
-    for condition, arm in lines:
-        chosen = evidence.candidates(condition, arm, measure, by or None).chosen
-        drawn.append(Line(condition, arm, chosen.readout, chosen.lr))
+    evidence = result.evidence
     table = pd.concat([plots.curve_table(evidence, line) for line in drawn], ignore_index=True)
-    ends = table[table.step == table.groupby("arm").step.transform("max")].set_index("arm")[
-        "median"
-    ]
-    scale, unit = (1, "") if measure == "height" else (100, " %")
-    best = ends.idxmin() if measure == "height" else ends.idxmax()
+    last = table[table.step == table.groupby("arm").step.transform("max")]
+    ends = last.set_index("arm")["median"]
+    surface = evidence.main_measure == "height"
+    best = ends.idxmin() if surface else ends.idxmax()
+    end = f"{ends[best]:.3g}" if surface else f"{100 * ends[best]:.3g} %"
     figure(
         name,
         lambda ax: plots.training_curves(evidence, drawn, ax),
         data=table,
-        results=[found.id],
+        results=[result.id],
         size=(7.2, 3.8),
-        alt=f"{'Height' if measure == 'height' else 'Validation accuracy'} along training on {task} for {len(drawn)} "
-        f"arms; {best} ends best, at {scale * ends[best]:.3g}{unit}.",
-        caption=f"Along training on {task}, each at its tuned rate: median and 10–90 % band over seeds. {best} ends "
-        f"best, at {scale * ends[best]:.3g}{unit}.",
+        alt=f"{'Height' if surface else 'Validation accuracy'} along training on {task} for "
+        f"{len(drawn)} arms; {best} ends best, at {end}.",
+        caption=f"Along training on {task}, each at its tuned rate: median and 10–90 % band over "
+        f"seeds. {best} ends best, at {end}.",
     )
+
+
+def _tuned_lines(evidence: Evidence, lines: Sequence[tuple[str, str]], by: str) -> list[Line]:
+    """The lines that were run, each at the rate and readout that tuning chose."""
+    drawn = []
+    for condition, arm in lines:
+        if condition in evidence.conditions and arm in evidence.arms_in(condition):
+            side = evidence.candidates(condition, arm, evidence.main_measure, by or None)
+            drawn.append(Line(condition, arm, side.chosen.readout, side.chosen.lr))
+    return drawn

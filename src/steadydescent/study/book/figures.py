@@ -1,5 +1,4 @@
-"""Figures and charts of the book, saved with what a reader needs beside them: alt text, caption and
-data.
+"""Figures and charts of the book, saved with alt text, caption and data.
 
 A cell of a page calls `figure` or `chart`; the directives ``{datafig}`` and ``{vegachart}`` place
 the outcome. Alt text and caption are f-strings over the same table that is drawn, so they cannot
@@ -34,9 +33,7 @@ FONTS = ["Inter", "Segoe UI", "Helvetica Neue", "Liberation Sans", "Arial", "Dej
 
 
 def style(mode: str) -> dict[str, Any]:
-    """Settings of matplotlib for one colour scheme, ``light`` or ``dark``: quiet axes on a clear
-    ground.
-    """
+    """Settings of matplotlib for ``light`` or ``dark``: quiet axes on a clear ground."""
     from cycler import cycler
 
     ink, grid = INK[mode]
@@ -90,9 +87,7 @@ def more_lines(ax: Axes) -> None:
 
 @contextmanager
 def theme(mode: str) -> Iterator[None]:
-    """Everything drawn inside has the ink of ``mode``; the settings from before come back
-    afterwards.
-    """
+    """Everything drawn inside has the ink of ``mode``; then earlier settings come back."""
     import logging
 
     import matplotlib
@@ -117,13 +112,15 @@ def figure(
 ) -> None:
     """Draw a figure twice, in light and in dark ink, and save both with the text and the data.
 
-    Args: name: lower-case letters, digits and hyphens; its place in the book is ``fig-<name>``.
-        draw: takes what ``Figure.subplots`` returns: one axes, or an array of them. alt: what the
-        picture shows, for those who do not see it. caption: text; ``*stars*`` stress. data: the
-        rows that are drawn; they are offered as CSV below the figure. results: result ids that the
-        rows come from, with or without their content hash. size: width and height in inches.
-        subplots: passed to ``Figure.subplots``: ``nrows``, ``ncols``, ``sharey``, ``width_ratios``,
-        ...
+    Args:
+        name: lower-case letters, digits and hyphens; its place in the book is ``fig-<name>``.
+        draw: takes what ``Figure.subplots`` returns: one axes, or an array of them.
+        alt: what the picture shows, for those who do not see it.
+        caption: text; ``*stars*`` stress.
+        data: the rows that are drawn; they are offered as CSV below the figure.
+        results: result ids that the rows come from, with or without their content hash.
+        size: width and height in inches.
+        subplots: passed to ``Figure.subplots``: ``nrows``, ``ncols``, ``sharey``, ...
 
     Raises:
         ValueError: if the name does not fit an address, or a text is empty.
@@ -142,9 +139,7 @@ def figure(
 
 
 def _without_formulas(canvas: Figure) -> None:
-    """Names are drawn as they are, dollar signs too; the numbers that matplotlib writes at its
-    ticks stay formulas.
-    """
+    """Draw names as they are, dollar signs too; numbers at ticks stay formulas."""
     from matplotlib.text import Text
 
     for ax in canvas.axes:

@@ -1,5 +1,4 @@
-"""What the cells of the book's pages show: tables and sentences in which text is text, whatever it
-holds.
+"""What the cells of the book's pages show: tables and sentences in which text is text.
 
 Names, notes and numbers of a page come from files that somebody may have changed. Here every one is
 escaped, so that none can become markup, a link or a script. The build refuses what a cell shows in
@@ -16,19 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TAGS = (
-    "table",
-    "thead",
-    "tbody",
-    "tr",
-    "th",
-    "td",
-    "caption",
-    "p",
-    "ul",
-    "li",
-    "strong",
-    "em",
-    "code",
+    *("table", "thead", "tbody", "tr", "th", "td", "caption"),
+    *("p", "ul", "li", "strong", "em", "code"),
 )
 """All that the HTML of a cell is made of; none of them has an attribute."""
 
@@ -118,7 +106,7 @@ def table(
     head = [str(name) for name in frame.columns]
 
     def cell(name: str, value: Any) -> str:
-        return _said(value, wanted.get(name, ""), precision, thousands, missing)
+        return _cell_text(value, wanted.get(name, ""), precision, thousands, missing)
 
     body = [
         [cell(name, value) for name, value in zip(head, row, strict=True)]
@@ -130,7 +118,7 @@ def table(
     return Shown(html, "\n".join("  ".join(row) for row in [head, *body]))
 
 
-def _said(value: Any, wanted: str, precision: int, thousands: str, missing: str) -> str:
+def _cell_text(value: Any, wanted: str, precision: int, thousands: str, missing: str) -> str:
     """A cell in words."""
     import numpy as np
     import pandas as pd

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from steadydescent.study.judging import measures
+from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.weight_averaging import coefficients, parse
 
@@ -29,26 +30,34 @@ def rate_table(
     measure: str = "accuracy",
     arms: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """A measure by condition, arm, rate and report seed; per rate, each arm's best readout on
-    tuning seeds.
+    """A measure by condition, arm, rate and report seed, of the readout that tuning chooses there.
+
+    Columns seed, readout, condition, lr, arm and the measure.
     """
     parts = []
     for condition in conditions:
         for arm in arms or evidence.arms_in(condition):
-            tuning = evidence.tuning(condition, arm, evidence.tuned_by(measure)).mean()
             report = evidence.report(condition, arm, measure)
-            for lr, (_, readout) in tuning.groupby("lr").idxmax().items():
-                if (lr, readout) in report.columns:
-                    values = pd.DataFrame(
-                        {measure: report[lr, readout], "readout": readout}
-                    ).reset_index()
-                    parts.append(values.assign(condition=condition, lr=lr, arm=arm))
+            for chosen in chosen_at_each_rate(evidence, condition, arm, measure):
+                scores = report[chosen.lr, chosen.readout]
+                values = pd.DataFrame({measure: scores, "readout": chosen.readout}).reset_index()
+                parts.append(values.assign(condition=condition, lr=chosen.lr, arm=arm))
     return pd.concat(parts, ignore_index=True)
 
 
+def chosen_at_each_rate(
+    evidence: Evidence, condition: str, arm: str, measure: str
+) -> list[Candidate]:
+    """What tuning chooses of an arm at each of the rates that report seeds ran."""
+    side = evidence.candidates(condition, arm, measure)
+    rates = dict.fromkeys(label.lr for label in side.labels)
+    return [side.only(label.lr == lr for label in side.labels).chosen for lr in rates]
+
+
 def sweep_table(evidence: Evidence) -> pd.DataFrame:
-    """Mean score over tuning seeds by condition, arm, rate and readout: the whole sweep that rates
-    were chosen by.
+    """The whole sweep that rates were chosen by: mean scores over tuning seeds.
+
+    Columns condition, arm, lr, readout and score: accuracy in percent, or minus what is tuned by.
     """
     parts, by = [], evidence.tune_by[0]
     for condition in evidence.conditions:
@@ -66,8 +75,9 @@ def rate_curves(
     measure: str = "accuracy",
     arms: Sequence[str] = (),
 ) -> list[Axes]:
-    """A measure against the learning rate, one panel a condition, one line an arm; bands are 95 %
-    intervals.
+    """A measure against the learning rate, one panel a condition, one line an arm.
+
+    Bands are 95 % intervals.
     """
     conditions = list(conditions or evidence.conditions)
     table = rate_table(evidence, conditions, measure, arms)
@@ -107,8 +117,9 @@ def rate_curves(
 
 
 def curve_table(evidence: Evidence, line: Line) -> pd.DataFrame:
-    """Quantiles over report seeds along training of one line: validation accuracy, or a surface's
-    height.
+    """Quantiles over report seeds along training: validation accuracy, or a surface's height.
+
+    Columns step, low, median, high, condition, arm, readout.
     """
     table = evidence.quantiles(line.condition, line.arm)
     part = table[(table.lr == line.lr) & (table.readout == line.readout)].sort_values("step")
@@ -120,10 +131,11 @@ def curve_table(evidence: Evidence, line: Line) -> pd.DataFrame:
 def training_curves(
     evidence: Evidence, lines: Sequence[Line], ax: Axes, by_readout: bool = False
 ) -> Axes:
-    """Median along training with the 10–90 % band over report seeds; lines go by their arm, or by
-    their readout.
+    """Median along training with the 10–90 % band over report seeds.
+
+    Lines go by their arm, or by their readout.
     """
-    surface = "loss" in evidence.tune_by
+    surface = evidence.main_measure == "height"
     scale = 1 if surface else 100
     several = len({line.condition for line in lines}) > 1
     for line in lines:
@@ -158,8 +170,7 @@ def memory(readouts: list[str], total: int, ax: Axes) -> Axes:
 
 
 def differences(rows: pd.DataFrame, ax: Axes) -> Axes:
-    """Differences or ratios with their intervals, one line each, and their margins; all rows share
-    one unit.
+    """Differences or ratios of one unit with their intervals and margins, one line each.
 
     Columns label, estimate, ci_low, ci_high, margin, unit, null, measure.
     """

@@ -33,7 +33,7 @@ def draw_contrasts(
 
     Args:
         name: the figure's.
-        rows: what was judged, as `steadydescent.study.book.findings.rows_shown` gives them.
+        rows: what was judged, as `steadydescent.study.book.edition.rows_shown` gives them.
         unit: of the rows that are drawn.
         label: a row in a few words.
         look: labels and sizes.

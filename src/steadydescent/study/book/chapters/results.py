@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from steadydescent.study.book.findings import Shown
+from steadydescent.study.book.edition import ShownResult
 from steadydescent.study.judging.evidence import Evidence
 
-Results = Mapping[str, Shown]
+Results = Mapping[str, ShownResult]
 """Task → what the book being built shows of an experiment."""
 NUMBERS = {
     "rate": "rate",

@@ -1,9 +1,7 @@
-"""The slips in the five sources, each with the right value computed by this library: the errata
-page as data.
-"""
+"""The slips in the five sources, each with the right value computed: the errata as data."""
 
 from steadydescent.study.book.slips.opennmt_tf import OPENNMT_TF, RAMP_AND_FLOOR
-from steadydescent.study.book.slips.slip import LANGUAGES, Remark, Slip, Value, number
+from steadydescent.study.book.slips.slip import LANGUAGES, Remark, Slip, Value
 from steadydescent.study.book.slips.uit_slides import UIT_SLIDES
 from steadydescent.study.book.slips.uit_slides_optimizers import UIT_SLIDES_OPTIMIZERS
 from steadydescent.study.book.slips.viblo import LATE_START, VIBLO_EMA, VIBLO_LR
@@ -19,4 +17,4 @@ SLIPS: tuple[Slip, ...] = tuple(
 REMARKS: tuple[Remark, ...] = (*RAMP_AND_FLOOR, *LATE_START)
 """What is right and still easy to trip over."""
 
-__all__ = ["LANGUAGES", "REMARKS", "SLIPS", "Remark", "Slip", "Value", "number"]
+__all__ = ["LANGUAGES", "REMARKS", "SLIPS", "Remark", "Slip", "Value"]

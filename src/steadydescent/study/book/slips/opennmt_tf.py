@@ -35,17 +35,17 @@ def _logged() -> tuple[float, float]:
 
 def _made_once_or_anew() -> DataFrame:
     model = nn.Linear(1, 1, bias=False)
-    kept, rows = EMA(model, Ramped()), []
+    same, rows = EMA(model, Ramped()), []
     for step, value in enumerate((40.0, 49.0, 45.0), 1):
         nn.init.constant_(model.weight, value)
         anew = EMA(model, Ramped())
-        for average in (anew, kept):
+        for average in (anew, same):
             average.update(model)
         rows.append(
             (
                 step,
                 value,
-                *(average.module.get_parameter("weight").item() for average in (anew, kept)),
+                *(average.module.get_parameter("weight").item() for average in (anew, same)),
             )
         )
     return DataFrame(
@@ -53,18 +53,18 @@ def _made_once_or_anew() -> DataFrame:
     )
 
 
-def _shares(found: int) -> float:
+def _shares(count: int) -> float:
     """Sum of the shares of all checkpoints that are found."""
-    return float(coefficients(checkpoint_weights(found, found, every=1)).sum())
+    return float(coefficients(checkpoint_weights(count, count, every=1)).sum())
 
 
 def _divisors() -> DataFrame:
-    found = [2, 8]
+    counts = [2, 8]
     return DataFrame(
         {
-            "checkpoints found": found,
-            "sum of their shares, each /8 (printed)": [n / 8 for n in found],
-            "sum of their shares": [_shares(n) for n in found],
+            "checkpoints found": counts,
+            "sum of their shares, each /8 (printed)": [n / 8 for n in counts],
+            "sum of their shares": [_shares(n) for n in counts],
         }
     )
 
@@ -89,15 +89,19 @@ OPENNMT_TF = [
         source="opennmt-tf",
         title="A longer warm-up does not raise the rate",
         quote=(
-            "при снижении значения warmup_steps темп обучения оптимизатора растет быстро, в то время как увеличение "
-            "значения в конфигурации позволяет достичь более высоких значений"
+            "при снижении значения warmup_steps темп обучения оптимизатора растет быстро, в то "
+            "время как увеличение значения в конфигурации позволяет достичь более высоких "
+            "значений"
         ),
-        printed="With fewer warm-up steps the rate grows fast, while raising the value allows higher rates.",
+        printed=(
+            "With fewer warm-up steps the rate grows fast, while raising the value allows higher "
+            "rates."
+        ),
         rule="The peak is scale/√(d·warm-up): twice the warm-up multiplies it by {}.",
         right=lambda: _peak(16_000, 2) / _peak(8000, 2),
         why=(
-            "It is the scale that raises the peak, the setting called learning rate. By their captions, the two images "
-            "that the sentence concludes from differ in it alone."
+            "It is the scale that raises the peak, the setting called learning rate. By their "
+            "captions, the two images that the sentence concludes from differ in it alone."
         ),
         shown=_peaks,
     ),
@@ -107,17 +111,17 @@ OPENNMT_TF = [
         title="Two numbers that are not equal, and two things that happen once",
         quote="learning rate = max(0.000002795, 0.0001) = 0.000002795 = 0.0001",
         printed=(
-            "0.000002795 equals 0.0001; the moving average is initialised after every step; checkpoints come from "
-            "several training sessions."
+            "0.000002795 equals 0.0001; the moving average is initialised after every step; "
+            "checkpoints come from several training sessions."
         ),
         rule=(
-            "The schedule gives {} and the floor makes it {}. The average is made once and then updated, and the "
-            "checkpoints are those of one run."
+            "The schedule gives {} and the floor makes it {}. The average is made once and then "
+            "updated, and the checkpoints are those of one run."
         ),
         right=_logged,
         why=(
-            "An average that is made anew at every step averages nothing. And the weights of separate runs lie too far "
-            "apart to be averaged."
+            "An average that is made anew at every step averages nothing. And the weights of "
+            "separate runs lie too far apart to be averaged."
         ),
         shown=_made_once_or_anew,
     ),
@@ -126,32 +130,38 @@ OPENNMT_TF = [
         source="opennmt-tf",
         title="What a checkpoint does not hold",
         quote=(
-            "Контрольная точка обученной модели сохраняет веса модели, … переменные оптимизатора для каждого слоя … "
-            "и граф вычислений"
+            "Контрольная точка обученной модели сохраняет веса модели, … переменные оптимизатора "
+            "для каждого слоя … и граф вычислений"
         ),
         printed="A checkpoint stores weights, the optimiser's variables and the computation graph.",
         rule=(
-            "A TensorFlow 2 checkpoint holds variables and the graph of the *objects* that own them; it does not "
-            "describe the computation (TensorFlow's guide, “Training checkpoints”). A SavedModel does."
+            "A TensorFlow 2 checkpoint holds variables and the graph of the *objects* that own "
+            "them; it does not describe the computation (TensorFlow's guide, “Training "
+            "checkpoints”). A SavedModel does."
         ),
         right=None,
-        why="A checkpoint cannot be run without the code of its model, so keep code and settings with it.",
+        why=(
+            "A checkpoint cannot be run without the code of its model, so keep code and settings "
+            "with it."
+        ),
     ),
     Slip(
         number=29,
         source="opennmt-tf",
         title="Divided by the checkpoints asked for",
         quote=(
-            "веса каждого слоя делятся на количество контрольных точек, указанное в параметре average_last_checkpoints"
+            "веса каждого слоя делятся на количество контрольных точек, указанное в параметре "
+            "average_last_checkpoints"
         ),
         printed="Weights are divided by the number of checkpoints that the parameter names.",
         rule=(
-            "They are divided by the number that is found, as OpenNMT-tf's own code does, so that the shares sum to {}."
+            "They are divided by the number that is found, as OpenNMT-tf's own code does, so "
+            "that the shares sum to {}."
         ),
         right=lambda: _shares(2),
         why=(
-            "A run that ended early has fewer checkpoints than asked for. Divided by the parameter, all of its "
-            "weights shrink."
+            "A run that ended early has fewer checkpoints than asked for. Divided by the "
+            "parameter, all of its weights shrink."
         ),
         shown=_divisors,
     ),
@@ -162,8 +172,9 @@ RAMP_AND_FLOOR = [
         source="opennmt-tf",
         title="The ramp is longer than most runs",
         rule=(
-            "min(0.9999, (1 + t)/(10 + t)) reaches its cap at update {}. Until then the average's window grows like "
-            "t/9, to {} at update 1,000: polynomial averaging, in which 0.9999 has no part."
+            "min(0.9999, (1 + t)/(10 + t)) reaches its cap at update {}. Until then the "
+            "average's window grows like t/9, to {} at update 1,000: polynomial averaging, in "
+            "which 0.9999 has no part."
         ),
         right=_ramp,
     ),
@@ -171,9 +182,9 @@ RAMP_AND_FLOOR = [
         source="opennmt-tf",
         title="The floor acts during the warm-up too",
         rule=(
-            "With a smallest rate of 0.0001 and a warm-up of 8,000 the first {} updates are raised to it at d = 4 "
-            "and scale 2, {} at d = 768 and scale 2, {} at scale 6. What `start_decay_steps` holds is that smallest "
-            "rate, not the largest."
+            "With a smallest rate of 0.0001 and a warm-up of 8,000 the first {} updates are "
+            "raised to it at d = 4 and scale 2, {} at d = 768 and scale 2, {} at scale 6. What "
+            "`start_decay_steps` holds is that smallest rate, not the largest."
         ),
         right=_floored,
     ),
@@ -181,8 +192,8 @@ RAMP_AND_FLOOR = [
         source="opennmt-tf",
         title="The log is one update ahead",
         rule=(
-            "The rate that is logged as step 1, {} before the floor, is asked for after the first update, and the "
-            "second one uses it. The first update used {}."
+            "The rate that is logged as step 1, {} before the floor, is asked for after the "
+            "first update, and the second one uses it. The first update used {}."
         ),
         right=lambda: (noam(4, WARMUP, 2)(2), noam(4, WARMUP, 2)(1)),
     ),

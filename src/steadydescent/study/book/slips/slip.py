@@ -1,12 +1,11 @@
-"""What a slip is: a place where a source prints something wrong, with the right value as a
-computation.
-"""
+"""What a slip is: a place where a source prints something wrong, and the right value."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pandas import DataFrame
+
+from steadydescent.study.book.words import four_digits
 
 Value = float | tuple[float, ...]
 
@@ -38,15 +37,15 @@ class Remark:
 
 @dataclass(frozen=True)
 class Slip:
-    """A slip in a source: what is printed, what is right, and what it costs who takes it at its
-    word.
+    """A slip in a source: what is printed, what is right, and what the slip costs.
 
     `right` is a function without arguments that computes the right value, or several, with the
     library's own formulas, and `rule` the sentence that says them, one `{}` for each; where nothing
     can be computed, `right` is None and `rule` says it all. `shown`, if there is one, sets the
     printed formula and the right one side by side.
 
-    >>> half = Slip(99, "uit-slides", "A half", "1/2 = 2", "A half is 2.", "A half is {}.", lambda: 1 / 2, "It is 4 ×.")
+    >>> texts = ("A half", "1/2 = 2", "A half is 2.", "A half is {}.")
+    >>> half = Slip(99, "uit-slides", *texts, lambda: 1 / 2, "It is 4 ×.")
     >>> half.stated
     'A half is 0.5.'
     """
@@ -81,17 +80,4 @@ def fill(rule: str, right: Callable[[], Value]) -> str:
         raise ValueError(
             f"rule must have one {{}} for each of the {len(values)} values, got {rule!r}"
         )
-    return rule.format(*map(number, values))
-
-
-def number(value: float) -> str:
-    """A number as the page shows it: four digits, whole numbers in full, a real minus sign.
-
-    >>> [number(value) for value in (5_000_000, 44.5454, 2.795e-6, -1.0, float("nan"))]
-    ['5,000,000', '44.55', '2.795e−6', '−1', 'NaN']
-    """
-    if value != value:
-        return "NaN"
-    whole = round(value)
-    text = f"{whole:,}" if abs(value - whole) <= 1e-9 * abs(whole) else f"{value:.4g}"
-    return re.sub(r"e([-+])0", r"e\1", text).replace("-", "\N{MINUS SIGN}")
+    return rule.format(*map(four_digits, values))

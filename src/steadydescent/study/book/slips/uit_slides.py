@@ -137,8 +137,8 @@ UIT_SLIDES = [
         rule="40·0.02 = {}.",
         right=lambda: _averages()[0].item(),
         why=(
-            "The next line of the slide says V₁ < V₂, which only the right value gives. It also shows how strong the "
-            "pull of the zero start is: V₁ is a fiftieth of θ₁, not a fifth."
+            "The next line of the slide says V₁ < V₂, which only the right value gives. It also "
+            "shows how strong the pull of the zero start is: V₁ is a fiftieth of θ₁, not a fifth."
         ),
         shown=_two_days,
     ),
@@ -148,11 +148,15 @@ UIT_SLIDES = [
         title="Inputs divided by their variance",
         quote="X = X / σ²",
         printed="Centred inputs are divided by σ².",
-        rule="Divide by the standard deviation σ. An input with σ = 10 then has a standard deviation of {}.",
+        rule=(
+            "Divide by the standard deviation σ. An input with σ = 10 then has a standard "
+            "deviation of {}."
+        ),
         right=lambda: _standardised_spread(10.0),
         why=(
-            "Division by σ² turns σ into 1/σ: what was wide becomes narrow, what was narrow wide, and the features "
-            "are as far apart in scale as before. It is right only where nothing needed to be done, at σ = 1."
+            "Division by σ² turns σ into 1/σ: what was wide becomes narrow, what was narrow "
+            "wide, and the features are as far apart in scale as before. It is right only where "
+            "nothing needed to be done, at σ = 1."
         ),
         shown=_spreads,
     ),
@@ -162,13 +166,18 @@ UIT_SLIDES = [
         title="An epoch is one mini-batch",
         quote='Một epoch được xem như 1 "pass" – tức là huấn luyện xong 1 mini-batch.',
         printed=(
-            "An epoch is one finished mini-batch; with SGD, N examples make N epochs; the summary says it a third time."
+            "An epoch is one finished mini-batch; with SGD, N examples make N epochs; the "
+            "summary says it a third time."
         ),
-        rule="An epoch is one pass over all m examples: of 5,000,000 examples in mini-batches of 1,000, {} updates.",
+        rule=(
+            "An epoch is one pass over all m examples: of 5,000,000 examples in mini-batches of "
+            "1,000, {} updates."
+        ),
         right=lambda: updates_per_epoch(EXAMPLES, BATCH, drop_last=False),
         why=(
-            "Ten epochs read this way are ten updates, and every decay that counts epochs is over before the data "
-            "have been seen once. The slide on SGD has the right definition too, one line above the wrong one."
+            "Ten epochs read this way are ten updates, and every decay that counts epochs is "
+            "over before the data have been seen once. The slide on SGD has the right definition "
+            "too, one line above the wrong one."
         ),
         shown=_updates,
     ),
@@ -178,18 +187,18 @@ UIT_SLIDES = [
         title="The cost of a mini-batch",
         quote="J = 1/1000 · Σ_{i=1…L} L(ŷ, y) + λ/(2·n) · Σ_{i=1…L} ‖W^[l]‖²_F",
         printed=(
-            "The losses are summed over L examples, L being the number of layers; the L2 term is divided by the "
-            "batch size."
+            "The losses are summed over L examples, L being the number of layers; the L2 term is "
+            "divided by the batch size."
         ),
         rule=(
-            "The losses of all n examples are summed, and the L2 term of the data set is λ/2m: with λ = 10, one 2 × "
-            "2 matrix of ones and m = 5,000,000 it is {}."
+            "The losses of all n examples are summed, and the L2 term of the data set is λ/2m: "
+            "with λ = 10, one 2 × 2 matrix of ones and m = 5,000,000 it is {}."
         ),
         right=_l2_term,
         why=(
-            "With λ/2n the same λ weighs m/n times as much, so that whoever tries another batch size changes the "
-            "regularisation without knowing it. (Some lectures divide by n on purpose; then λ belongs to that n "
-            "alone.)"
+            "With λ/2n the same λ weighs m/n times as much, so that whoever tries another batch "
+            "size changes the regularisation without knowing it. (Some lectures divide by n on "
+            "purpose; then λ belongs to that n alone.)"
         ),
         shown=_l2_terms,
     ),
@@ -199,18 +208,19 @@ UIT_SLIDES = [
         title="What batch norm does to z",
         quote="Chuẩn hóa z để tránh trường hợp giá trị của Z rơi vào phân phối chuẩn tắc.",
         printed=(
-            "z is normalised so that it does not follow the standard normal; γ and β are hyper-parameters; it is "
-            "done for each epoch."
+            "z is normalised so that it does not follow the standard normal; γ and β are "
+            "hyper-parameters; it is done for each epoch."
         ),
         rule=(
-            "Normalising gives z mean 0 and variance 1; γ and β, with which a layer can leave them again, are "
-            "parameters learned by gradient descent, {} for each unit; the statistics are those of each mini-batch."
+            "Normalising gives z mean 0 and variance 1; γ and β, with which a layer can leave "
+            "them again, are parameters learned by gradient descent, {} for each unit; the "
+            "statistics are those of each mini-batch."
         ),
         right=_learned,
         why=(
-            "Nobody should search for γ and β; the same slides list them among the parameters and update them. "
-            "Whether statistics come from a mini-batch or from the running average is the difference between "
-            "training and inference."
+            "Nobody should search for γ and β; the same slides list them among the parameters "
+            "and update them. Whether statistics come from a mini-batch or from the running "
+            "average is the difference between training and inference."
         ),
         shown=_normalised,
     ),
@@ -223,8 +233,8 @@ UIT_SLIDES = [
         rule="1/(1 − β) says how many values the average covers: {} days at β = 0.98.",
         right=lambda: window(0.98),
         why=(
-            "It has no unit of temperature. As an error it would make the smoothest average the worst one. The list "
-            "below the sentence uses it rightly."
+            "It has no unit of temperature. As an error it would make the smoothest average the "
+            "worst one. The list below the sentence uses it rightly."
         ),
         shown=_windows,
     ),
@@ -234,17 +244,17 @@ UIT_SLIDES = [
         title="Bias correction against noise",
         quote="Bias correction: giảm độ nhiễu của mô hình.",
         printed=(
-            "Bias correction reduces the noise of the model (said twice), and is there to check the trend of "
-            "gradient descent."
+            "Bias correction reduces the noise of the model (said twice), and is there to check "
+            "the trend of gradient descent."
         ),
         rule=(
-            "It takes out the pull of the zero start, and multiplies the variance by (1 − β^t)^−2: by {} at t = 1 "
-            "and {} at t = 10, for β = 0.98."
+            "It takes out the pull of the zero start, and multiplies the variance by (1 − "
+            "β^t)^−2: by {} at t = 1 and {} at t = 10, for β = 0.98."
         ),
         right=lambda: (_variance_factor(1), _variance_factor(10)),
         why=(
-            "It scales value and noise alike: relative to the value the noise stays as it was, in absolute terms it "
-            "grows. What takes noise out is the averaging."
+            "It scales value and noise alike: relative to the value the noise stays as it was, "
+            "in absolute terms it grows. What takes noise out is the averaging."
         ),
         shown=_variances,
     ),
@@ -253,19 +263,23 @@ UIT_SLIDES = [
         source="uit-slides",
         title="Two things called covariate shift",
         quote=(
-            "Batch norm sẽ giảm thiểu sự thay đổi của các giá trị ở các unit trong lớp hiện tại … Giải quyết "
-            "Covariate shift."
+            "Batch norm sẽ giảm thiểu sự thay đổi của các giá trị ở các unit trong lớp hiện tại "
+            "… Giải quyết Covariate shift."
         ),
-        printed="Batch norm lessens how much the values of a layer's units change; so it solves covariate shift.",
+        printed=(
+            "Batch norm lessens how much the values of a layer's units change; so it solves "
+            "covariate shift."
+        ),
         rule=(
-            "What changes there are a layer's inputs during training, called *internal* covariate shift (Ioffe and "
-            "Szegedy, 2015). The covariate shift that the slides define is between training and test data. In "
-            "inference the statistics stand still: inputs that move by 3 come out moved by {}."
+            "What changes there are a layer's inputs during training, called *internal* "
+            "covariate shift (Ioffe and Szegedy, 2015). The covariate shift that the slides "
+            "define is between training and test data. In inference the statistics stand still: "
+            "inputs that move by 3 come out moved by {}."
         ),
         right=_shift_let_through,
         why=(
-            "Batch norm as trained is no protection against test data from elsewhere. Its statistics would have to "
-            "be estimated anew on them."
+            "Batch norm as trained is no protection against test data from elsewhere. Its "
+            "statistics would have to be estimated anew on them."
         ),
     ),
 ]

@@ -125,13 +125,13 @@ UIT_SLIDES_OPTIMIZERS = [
         quote="v′_dW = v_dW / (1 − β²)",
         printed="The averaged gradient is divided by 1 − β² at every step.",
         rule=(
-            "Divide by 1 − β^t, as the slides do for averages and for Adam. Under gradients of 1 the corrected "
-            "average is then {} at step 10 and at every other."
+            "Divide by 1 − β^t, as the slides do for averages and for Adam. Under gradients of 1 "
+            "the corrected average is then {} at step 10 and at every other."
         ),
         right=lambda: _velocity("corrected-momentum", 10),
         why=(
-            "The printed divisor is right at step 2 alone. From then on every step is too long, in the end by the "
-            "factor 1/(1 − β²), as if somebody had raised the learning rate."
+            "The printed divisor is right at step 2 alone. From then on every step is too long, "
+            "in the end by the factor 1/(1 − β²), as if somebody had raised the learning rate."
         ),
         shown=_corrections,
     ),
@@ -142,13 +142,14 @@ UIT_SLIDES_OPTIMIZERS = [
         quote="W = W − α · V′_dW / √(S′_dW + ε)",
         printed="ε is added before the root is taken.",
         rule=(
-            "ε stands outside, √ŝ + ε (Kingma and Ba, 2015, Algorithm 1; torch). A steady gradient of 1e−6 then "
-            "moves a weight by {} of the rate."
+            "ε stands outside, √ŝ + ε (Kingma and Ba, 2015, Algorithm 1; torch). A steady "
+            "gradient of 1e−6 then moves a weight by {} of the rate."
         ),
         right=lambda: _adam_step(1e-6),
         why=(
-            "Inside, ε acts like √ε outside, 10,000 times as much for the slides' 1e−8: weights with small "
-            "gradients, which Adam is there to move, hardly move. For gradients near 1 nobody would notice."
+            "Inside, ε acts like √ε outside, 10,000 times as much for the slides' 1e−8: weights "
+            "with small gradients, which Adam is there to move, hardly move. For gradients near "
+            "1 nobody would notice."
         ),
         shown=_adam_steps,
     ),
@@ -161,8 +162,9 @@ UIT_SLIDES_OPTIMIZERS = [
         rule="Divide by √S + ε. A weight whose gradients have all been zero then moves by {}.",
         right=lambda: _rmsprop_step(0.0),
         why=(
-            "Without ε that weight becomes 0/0, not a number, and the next forward pass carries it through the "
-            "network. Dead units and rows of an embedding not yet seen have such gradients."
+            "Without ε that weight becomes 0/0, not a number, and the next forward pass carries "
+            "it through the network. Dead units and rows of an embedding not yet seen have such "
+            "gradients."
         ),
         shown=_rmsprop_steps,
     ),
@@ -172,30 +174,37 @@ UIT_SLIDES_OPTIMIZERS = [
         title="Saddles, and the cure for noise",
         quote="cực tiểu mà chưa chắc là cực tiểu toàn cục (điểm yên ngựa – saddle point)",
         printed=(
-            "A saddle is a minimum that may not be global; SGD's oscillation is cured by less bias and a higher rate."
+            "A saddle is a minimum that may not be global; SGD's oscillation is cured by less "
+            "bias and a higher rate."
         ),
         rule=(
-            "A saddle is no minimum: that of ½x² − ½y² + ¼y⁴ has the curvatures {} and {}. And noise grows with the "
-            "rate: where curvature and gradient noise are 1, the weight's variance settles at {} for rate 0.1 and at "
-            "{} for rate 0.2."
+            "A saddle is no minimum: that of ½x² − ½y² + ¼y⁴ has the curvatures {} and {}. And "
+            "noise grows with the rate: where curvature and gradient noise are 1, the weight's "
+            "variance settles at {} for rate 0.1 and at {} for rate 0.2."
         ),
         right=_saddle_and_noise,
         why=(
-            "Who raises the rate at the end of training to calm it does the opposite. Lower it, average the weights, "
-            "or take larger batches."
+            "Who raises the rate at the end of training to calm it does the opposite. Lower it, "
+            "average the weights, or take larger batches."
         ),
     ),
     Slip(
         number=19,
         source="uit-slides",
         title="Ten steps are not enough to forget the start",
-        quote="sau khoảng 10 iteration thì kết quả v'_dW và v'_db sẽ không khác gì so với v_dW và v_db",
-        printed="After about ten iterations momentum with correction is no different from momentum without.",
+        quote=(
+            "sau khoảng 10 iteration thì kết quả v'_dW và v'_db sẽ không khác gì so với v_dW và "
+            "v_db"
+        ),
+        printed=(
+            "After about ten iterations momentum with correction is no different from momentum "
+            "without."
+        ),
         rule="After ten steps the corrected step is still {} times the uncorrected one (β = 0.9).",
         right=lambda: _ratio(10),
         why=(
-            "Without the correction the first updates are short, a warm-up that nobody asked for. That is often "
-            "harmless, but it lasts a few times 1/(1 − β) steps, not one."
+            "Without the correction the first updates are short, a warm-up that nobody asked "
+            "for. That is often harmless, but it lasts a few times 1/(1 − β) steps, not one."
         ),
         shown=_ratios,
     ),
@@ -205,16 +214,18 @@ UIT_SLIDES_OPTIMIZERS = [
         title="RMSProp does not favour weights over biases",
         quote="S_dW nhỏ → dW/√S_dW lớn → W học nhanh hơn",
         printed=(
-            "S_dW is very small, so dW/√S_dW is large and W learns faster; S_db is very large, so b learns more slowly."
+            "S_dW is very small, so dW/√S_dW is large and W learns faster; S_db is very large, "
+            "so b learns more slowly."
         ),
         rule=(
-            "√S is the size of the gradient itself, so the quotient is about ±1 whether S is small or large: after "
-            "100 equal gradients {} for gradients of 0.01 and {} for gradients of 100."
+            "√S is the size of the gradient itself, so the quotient is about ±1 whether S is "
+            "small or large: after 100 equal gradients {} for gradients of 0.01 and {} for "
+            "gradients of 100."
         ),
         right=lambda: tuple(_rmsprop_step(grad, steps=100) for grad in (0.01, 100.0)),
         why=(
-            "RMSProp makes steps alike in all coordinates. That weights lie along the valley and biases across is "
-            "how one picture was labelled, not what the algorithm knows."
+            "RMSProp makes steps alike in all coordinates. That weights lie along the valley and "
+            "biases across is how one picture was labelled, not what the algorithm knows."
         ),
         shown=_quotients,
     ),
@@ -225,13 +236,13 @@ UIT_SLIDES_OPTIMIZERS = [
         quote="Tìm ra tham số learning rate tối ưu: sử dụng kỹ thuật learning decay.",
         printed="To find the best learning rate, use learning-rate decay (said twice).",
         rule=(
-            "Decay lowers a rate that somebody has chosen: with the slides' formula it is {} of α₀ in epoch 4, "
-            "whatever α₀ is."
+            "Decay lowers a rate that somebody has chosen: with the slides' formula it is {} of "
+            "α₀ in epoch 4, whatever α₀ is."
         ),
         right=lambda: inverse_time(1, epoch=1)(4),
         why=(
-            "A wrong α₀ stays wrong by the same factor. The best one is found by a search, on validation data, and "
-            "again for every schedule."
+            "A wrong α₀ stays wrong by the same factor. The best one is found by a search, on "
+            "validation data, and again for every schedule."
         ),
         shown=_decayed,
     ),

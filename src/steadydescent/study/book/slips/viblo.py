@@ -103,7 +103,7 @@ def _curvatures() -> tuple[float, float]:
 
 
 def _velocities() -> tuple[float, ...]:
-    """Velocity of momentum before the first update, after it and after 50, all gradients being 1."""
+    """Velocity of momentum before the first update, after it and after 50; gradients are 1."""
     theta = torch.zeros((), dtype=torch.float64)
     rule = RULES["momentum"]
     state = rule.init(theta)
@@ -125,12 +125,19 @@ VIBLO_EMA = [
         source="viblo-ema",
         title="Counters are averaged too",
         quote="`ema_v.copy_(update_fn(ema_v, model_v))`",
-        printed="Every entry of `state_dict` is averaged, batch norm's integer `num_batches_tracked` too.",
-        rule="Average what is floating-point and copy the rest. After 1,000 batches the counter is then {}.",
+        printed=(
+            "Every entry of `state_dict` is averaged, batch norm's integer `num_batches_tracked` "
+            "too."
+        ),
+        rule=(
+            "Average what is floating-point and copy the rest. After 1,000 batches the counter "
+            "is then {}."
+        ),
         right=lambda: _counter(1000),
         why=(
-            "A float copied into an integer loses its fraction, so the counter never leaves 0. Batch norm with "
-            "`momentum=None` divides by it, and training that goes on from the average starts from there."
+            "A float copied into an integer loses its fraction, so the counter never leaves 0. "
+            "Batch norm with `momentum=None` divides by it, and training that goes on from the "
+            "average starts from there."
         ),
         shown=_counters,
     )
@@ -142,15 +149,18 @@ VIBLO_LR = [
         source="viblo-lr",
         title="“Linear” decay that is not linear",
         quote="Linear learning rate decay: lr = lr/(1+decay_rate*epoch_num)",
-        printed="Dividing by 1 + rate·epoch is called linear decay, and torch's `LinearLR` is named for it.",
+        printed=(
+            "Dividing by 1 + rate·epoch is called linear decay, and torch's `LinearLR` is named "
+            "for it."
+        ),
         rule=(
-            "That is inverse-time decay. Linear decay, α₀·(1 − t/T), falls by equal steps: over four epochs {}, {}, "
-            "{}, {}."
+            "That is inverse-time decay. Linear decay, α₀·(1 − t/T), falls by equal steps: over "
+            "four epochs {}, {}, {}, {}."
         ),
         right=_linear,
         why=(
-            "Inverse time falls fast, then lingers and never reaches zero. And `LinearLR` without arguments raises "
-            "the rate: decay is `LinearLR(optimizer, 1, 0, T)`."
+            "Inverse time falls fast, then lingers and never reaches zero. And `LinearLR` "
+            "without arguments raises the rate: decay is `LinearLR(optimizer, 1, 0, T)`."
         ),
         shown=_linear_and_not,
     ),
@@ -162,7 +172,10 @@ VIBLO_LR = [
         printed="The rate on the right-hand side is the current one, in all of its formulas.",
         rule="The first rate α₀ is meant. After 20 epochs of 0.99^epoch, {} of it is left.",
         right=lambda: exponential(0.99, epoch=1)(20),
-        why="Run as code, factor is multiplied onto factor, and training stops long before it should.",
+        why=(
+            "Run as code, factor is multiplied onto factor, and training stops long before it "
+            "should."
+        ),
         shown=_compounded,
     ),
     Slip(
@@ -170,33 +183,42 @@ VIBLO_LR = [
         source="viblo-lr",
         title="Convergence to the global optimum",
         quote=(
-            "Độ lớn của learning rate sẽ ảnh hưởng trực tiếp tới tốc độ hội tụ của hàm loss tới điểm cực trị toàn cục."
+            "Độ lớn của learning rate sẽ ảnh hưởng trực tiếp tới tốc độ hội tụ của hàm loss tới "
+            "điểm cực trị toàn cục."
         ),
         printed="The learning rate sets how fast the loss converges to its global optimum.",
         rule=(
-            "Gradient descent goes, if it converges, to a stationary point near its start. In a double well, started "
-            "at x = −1.5 with rate 0.1, it ends at x = {}; the deeper minimum is at {}."
+            "Gradient descent goes, if it converges, to a stationary point near its start. In a "
+            "double well, started at x = −1.5 with rate 0.1, it ends at x = {}; the deeper "
+            "minimum is at {}."
         ),
         right=_descended,
         why=(
-            "A rate that converges says nothing about how good the minimum is. A few lines on, the post itself warns "
-            "of local ones."
+            "A rate that converges says nothing about how good the minimum is. A few lines on, "
+            "the post itself warns of local ones."
         ),
     ),
     Slip(
         number=25,
         source="viblo-lr",
         title="A plateau is not a local minimum",
-        quote="Một trong những nguyên nhân quen thuộc đó chính là mô hình bị nghẽn ở điểm cực tiểu cục bộ",
-        printed="Plateaus, regions where the derivative is near zero, often come from being stuck in a local minimum.",
+        quote=(
+            "Một trong những nguyên nhân quen thuộc đó chính là mô hình bị nghẽn ở điểm cực tiểu "
+            "cục bộ"
+        ),
+        printed=(
+            "Plateaus, regions where the derivative is near zero, often come from being stuck in "
+            "a local minimum."
+        ),
         rule=(
-            "A minimum lies in a bowl, a plateau is flat around: the curvature is {} at the double well's shallow "
-            "minimum and {} on a plateau."
+            "A minimum lies in a bowl, a plateau is flat around: the curvature is {} at the "
+            "double well's shallow minimum and {} on a plateau."
         ),
         right=_curvatures,
         why=(
-            "The ways out differ. On a plateau small gradients all point one way, and momentum adds them up; out of "
-            "a minimum something must carry the weights uphill. Only the loss *curve* looks the same."
+            "The ways out differ. On a plateau small gradients all point one way, and momentum "
+            "adds them up; out of a minimum something must carry the weights uphill. Only the "
+            "loss *curve* looks the same."
         ),
     ),
     Slip(
@@ -206,13 +228,13 @@ VIBLO_LR = [
         quote="Momentum có thể hiểu như bạn truyền cho con lắc một vận tốc ban đầu",
         printed="Momentum is like giving a pendulum an initial velocity.",
         rule=(
-            "Its velocity is {} at the start and gathered from the gradients: under gradients of 1 it is {} after "
-            "the first update and {} after 50 (μ = 0.9)."
+            "Its velocity is {} at the start and gathered from the gradients: under gradients of "
+            "1 it is {} after the first update and {} after 50 (μ = 0.9)."
         ),
         right=_velocities,
         why=(
-            "The first update is that of plain SGD. Momentum crosses what it arrives at with speed; started on flat "
-            "ground, it stays there as any other rule does."
+            "The first update is that of plain SGD. Momentum crosses what it arrives at with "
+            "speed; started on flat ground, it stays there as any other rule does."
         ),
     ),
 ]
@@ -222,8 +244,9 @@ LATE_START = [
         source="viblo-ema",
         title="A decay of 0.9999 from the first weights on",
         rule=(
-            "With the printed default, 0.9999, and the average started at the initial weights, these still weigh {} "
-            "after 1,000 updates and {} after 10,000. Short runs need a smaller decay, bias correction or a ramp."
+            "With the printed default, 0.9999, and the average started at the initial weights, "
+            "these still weigh {} after 1,000 updates and {} after 10,000. Short runs need a "
+            "smaller decay, bias correction or a ramp."
         ),
         right=lambda: (_share_of_start(1000), _share_of_start(10_000)),
     )

@@ -116,16 +116,21 @@ ZH_EMA = [
         source="zh-ema",
         title="A swap that loses weights",
         quote="`self.backup[name] = param.data; param.data = self.shadow[name]`",
-        printed="Shadow and model share memory while swapped; nothing stops a second swap; buffers are left out.",
+        printed=(
+            "Shadow and model share memory while swapped; nothing stops a second swap; buffers "
+            "are left out."
+        ),
         rule=(
-            "Copy instead of sharing, refuse a second swap, and average the buffers. After a training step in the "
-            "middle of the swap the shadow is then still {} and the restored weight {}."
+            "Copy instead of sharing, refuse a second swap, and average the buffers. After a "
+            "training step in the middle of the swap the shadow is then still {} and the "
+            "restored weight {}."
         ),
         right=_swapped,
         why=(
-            "A step while swapped corrupts the shadow, a second `apply_shadow` overwrites the backup with the "
-            "shadow, and averaged weights are evaluated with the batch-norm statistics of the last ones. (Skipping "
-            "frozen parameters does no harm until one is unfrozen: then `update` fails.)"
+            "A step while swapped corrupts the shadow, a second `apply_shadow` overwrites the "
+            "backup with the shadow, and averaged weights are evaluated with the batch-norm "
+            "statistics of the last ones. (Skipping frozen parameters does no harm until one is "
+            "unfrozen: then `update` fails.)"
         ),
         shown=_damages,
     ),
@@ -136,13 +141,14 @@ ZH_EMA = [
         quote="EMA可以近似看成过去 1/(1−β) 个时刻 V 值的平均",
         printed="An EMA is about the mean of V over the last 1/(1 − β) steps.",
         rule=(
-            "What is averaged is θ, not V, with weights that fall off exponentially. The simple mean of equal lag "
-            "and variance has (1 + β)/(1 − β) values: {}, {}, {} and {} for β = 0.5, 0.9, 0.98 and 0.999."
+            "What is averaged is θ, not V, with weights that fall off exponentially. The simple "
+            "mean of equal lag and variance has (1 + β)/(1 − β) values: {}, {}, {} and {} for β "
+            "= 0.5, 0.9, 0.98 and 0.999."
         ),
         right=lambda: tuple(mean_length(beta) for beta in BETAS),
         why=(
-            "An EMA set against the mean of 1/(1 − β) values has almost twice its memory, and wins or loses for that "
-            "alone."
+            "An EMA set against the mean of 1/(1 − β) values has almost twice its memory, and "
+            "wins or loses for that alone."
         ),
         shown=_lags,
     ),
@@ -152,17 +158,17 @@ ZH_EMA = [
         title="What the shadow is",
         quote="前 t -1 次更新的所有参数平均数",
         printed=(
-            "v_{t−1} is the mean of all parameters of t − 1 updates, to which the recursion is said to add up; a "
-            "comment in the code takes it for the weights of step t − 1."
+            "v_{t−1} is the mean of all parameters of t − 1 updates, to which the recursion is "
+            "said to add up; a comment in the code takes it for the weights of step t − 1."
         ),
         rule=(
-            "It is neither: at each update all older weights together give up the share 1 − β to the newest. Of 40, 49 "
-            "and 45 with β = 0.9 the shadow is {}, the mean {}."
+            "It is neither: at each update all older weights together give up the share 1 − β to "
+            "the newest. Of 40, 49 and 45 with β = 0.9 the shadow is {}, the mean {}."
         ),
         right=lambda: (_shadows()[-1], _means()[-1]),
         why=(
-            "The recursion gives the mean only with the mixing weight 1/t in place of 1 − β. A fixed β forgets old "
-            "weights, and early on it forgets the first one too slowly."
+            "The recursion gives the mean only with the mixing weight 1/t in place of 1 − β. A "
+            "fixed β forgets old weights, and early on it forgets the first one too slowly."
         ),
         shown=_three_readings,
     ),

@@ -1,6 +1,4 @@
-"""How to cite: for each result an anchor, BibTeX, the raw rows to download, and where the numbers
-come from.
-"""
+"""How to cite a result: an anchor, BibTeX, the rows to download, and where numbers come from."""
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 from steadydescent.files import DamagedFile
-from steadydescent.study.book.sphinx import findings as fd
 from steadydescent.study.book.sphinx.elements import (
     download,
     findings_of,
@@ -21,6 +18,7 @@ from steadydescent.study.book.sphinx.elements import (
     note_target,
     permanent_link,
     row_of,
+    slug,
     table,
     warn,
 )
@@ -28,7 +26,8 @@ from steadydescent.study.results.store import read_receipt
 
 RESULT = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]+")
 TABLES = {"runs": "runs", "finals": "final rows", "quantiles": "curves", "receipt": "receipt"}
-RECEIPT = {  # what a receipt may say, in the order in which it is shown
+# what a receipt may say, in the order in which it is shown
+RECEIPT = {
     "command": "Command",
     "commit": "Commit",
     "date": "Date",
@@ -44,12 +43,12 @@ RECEIPT = {  # what a receipt may say, in the order in which it is shown
 }
 
 
-def said(value) -> str:
+def receipt_text(value) -> str:
     """A receipt's entry in words: lists with commas, tables as ``name value`` pairs."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {said(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {receipt_text(part)}" for name, part in value.items())
     if isinstance(value, list):
-        return ", ".join(said(part) for part in value)
+        return ", ".join(receipt_text(part) for part in value)
     if isinstance(value, float):
         return f"{value:,.1f}"
     return str(value)
@@ -58,7 +57,12 @@ def said(value) -> str:
 def provenance(receipt: dict) -> nodes.table | None:
     """What the receipt says, as a table of two columns; None if it says nothing known."""
     rows = [
-        row_of([label, nodes.literal("", receipt[key]) if key == "command" else said(receipt[key])])
+        row_of(
+            [
+                label,
+                nodes.literal("", receipt[key]) if key == "command" else receipt_text(receipt[key]),
+            ]
+        )
         for key, label in RECEIPT.items()
         if receipt.get(key) not in (None, "", [], {})
     ]
@@ -74,9 +78,7 @@ def bibtex_block(text: str) -> nodes.literal_block:
 
 
 class HowToCite(SphinxDirective):
-    """```{howtocite}``` lists every result; ```{howtocite} book``` gives the entry of the book as a
-    whole.
-    """
+    """```{howtocite}``` lists every result; ```{howtocite} book``` gives the book's own entry."""
 
     optional_arguments = 1
 
@@ -96,7 +98,7 @@ class HowToCite(SphinxDirective):
             "note": f"Commit {origin['commit'][:12]}" if origin.get("commit") else "",
         }
         lines = [f"  {key} = {{{value}}}" for key, value in entry.items() if value]
-        text = f"@misc{{{fd.slug(config.project)},\n" + ",\n".join(lines) + "\n}"
+        text = f"@misc{{{slug(config.project)},\n" + ",\n".join(lines) + "\n}"
         note_anchor(
             self.env, "result", "book", "cite-book", "How to cite the book", self.get_location()
         )
@@ -108,7 +110,7 @@ class HowToCite(SphinxDirective):
             warn(self.get_location(), f"result id {name!r} is not 'experiment/task@digest'", "cite")
             return nodes.comment()
         short = name.partition("@")[0]
-        anchors = {form: "cite-" + fd.slug(form) for form in (short, name)}
+        anchors = {form: "cite-" + slug(form) for form in (short, name)}
         section = nodes.section(ids=list(dict.fromkeys(anchors.values())), classes=["cite-result"])
         section += nodes.title("", short)
         for form, anchor in anchors.items():

@@ -8,9 +8,8 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-from steadydescent.study.book.sphinx import findings as fd
 from steadydescent.study.book.sphinx.elements import (
-    Cell,
+    Content,
     badge,
     entry,
     findings_of,
@@ -21,15 +20,29 @@ from steadydescent.study.book.sphinx.elements import (
     note_target,
     permanent_link,
     row_of,
+    slug,
     table,
     warn,
 )
+from steadydescent.study.book.sphinx.lookup import (
+    FindingsError,
+    check_verdict,
+    find_claim,
+    find_verdict,
+)
 from steadydescent.study.book.sphinx.sources import source_links
+from steadydescent.study.book.words import (
+    DASH,
+    condition_text,
+    estimate_and_interval,
+    margin_text,
+    notes,
+)
 
 
 def claim_anchor(name: str) -> str:
     """Anchor of a claim's box, the same in every edition of the book."""
-    return "claim-" + fd.slug(name)
+    return "claim-" + slug(name)
 
 
 def decided_by(claim: dict, measure: str | None) -> str:
@@ -38,10 +51,15 @@ def decided_by(claim: dict, measure: str | None) -> str:
     return "".join(f"{name}: {text.rstrip('.')}. " for name, text in parts.items() if text)
 
 
-class Claim(SphinxDirective):
-    """```{claim} id``` with prose inside: title, source, verdict, the prose, and the rows that
-    decide it.
-    """
+def shared(rows: list[dict], key: str) -> str | None:
+    """What all rows with an estimate, or just all, have under a key; None where they differ."""
+    ran = [row for row in rows if row.get("estimate") is not None] or rows
+    values = {row.get(key) for row in ran}
+    return values.pop() if len(values) == 1 else None
+
+
+class ClaimBox(SphinxDirective):
+    """```{claim} id``` with prose inside: title, source, verdict, prose, and deciding rows."""
 
     required_arguments = 1
     has_content = True
@@ -49,16 +67,16 @@ class Claim(SphinxDirective):
     def run(self):
         name = self.arguments[0]
         try:
-            claim, _ = fd.find_claim(findings_of(self.env), name)
-            fd.check_verdict(claim["verdict"])
+            claim, _ = find_claim(findings_of(self.env), name)
+            check_verdict(claim["verdict"])
             rows = self._table(claim["rows"])
-        except fd.FindingsError as error:
+        except FindingsError as error:
             warn(self.get_location(), str(error), "claim")
             return []
         anchor = claim_anchor(name)
         note_anchor(self.env, "claim", name, anchor, claim["title"], self.get_location())
         note_target(self.env, anchor, claim["title"])
-        box = nodes.container(ids=[anchor], classes=["claim", "claim-" + fd.slug(claim["verdict"])])
+        box = nodes.container(ids=[anchor], classes=["claim", "claim-" + slug(claim["verdict"])])
         box += self._head(claim)
         self.state.nested_parse(self.content, self.content_offset, box)
         box += rows
@@ -69,20 +87,20 @@ class Claim(SphinxDirective):
     def _head(self, claim: dict) -> list[nodes.Node]:
         title = nodes.paragraph("", "", nodes.strong("", claim["title"]), classes=["claim-title"])
         title += [nodes.Text(" "), badge(claim["verdict"])]
-        said = nodes.paragraph(
+        sentence = nodes.paragraph(
             "", "", nodes.Text(claim["sentence"] + " "), classes=["claim-sentence"]
         )
-        said += nodes.inline(
+        sentence += nodes.inline(
             "",
             "",
             *joined(source_links(claim["source"], self.env.docname)),
             classes=["claim-source"],
         )
-        return [title, said]
+        return [title, sentence]
 
     def _foot(self, name: str, claim: dict) -> nodes.paragraph:
         foot = nodes.paragraph(classes=["claim-foot"])
-        foot += nodes.Text(decided_by(claim, fd.shared(claim["rows"], "measure")))
+        foot += nodes.Text(decided_by(claim, shared(claim["rows"], "measure")))
         if tests := list(
             dict.fromkeys(test for row in claim["rows"] for test in row.get("tests", []))
         ):
@@ -95,50 +113,46 @@ class Claim(SphinxDirective):
         return foot
 
     def _table(self, rows: list[dict]) -> list[nodes.Node]:
-        cells = [
-            self._cells(row, fd.shared(rows, "unit"), fd.shared(rows, "measure")) for row in rows
-        ]
+        cells = [self._cells(row, shared(rows, "unit"), shared(rows, "measure")) for row in rows]
         filled = (
-            [name for name in cells[0] if any(row[name] != fd.DASH for row in cells)]
-            if cells
-            else []
+            [name for name in cells[0] if any(row[name] != DASH for row in cells)] if cells else []
         )
         made: list[nodes.Node] = [
             table(filled, [row_of([row[n] for n in filled]) for row in cells], ["claim-table"])
         ]
-        noted = [(row, " and ".join(fd.notes(row))) for row in rows]
-        notes = [f"{row['task']}, {fd.condition_text(row)}: {note}" for row, note in noted if note]
-        return (
-            [*made, nodes.paragraph("", "; ".join(notes) + ".", classes=["claim-notes"])]
-            if notes
-            else made
-        )
+        remarks = [
+            f"{row['task']}, {condition_text(row)}: {' and '.join(notes(row))}"
+            for row in rows
+            if notes(row)
+        ]
+        if remarks:
+            made.append(nodes.paragraph("", "; ".join(remarks) + ".", classes=["claim-notes"]))
+        return made
 
-    def _cells(self, row: dict, unit: str | None, measure: str | None) -> dict[str, Cell]:
-        """Heading → what the row has there; a unit and a measure that all rows share stand
-        elsewhere.
-        """
+    def _cells(self, row: dict, unit: str | None, measure: str | None) -> dict[str, Content]:
+        """Heading → what the row has there; shared units and measures stand elsewhere."""
         result = row.get("result")
         return {
             "Task": row["task"],
-            "Condition": fd.condition_text(row),
-            "Measure": fd.DASH if measure else row["measure"],
-            "Verdict": badge(fd.check_verdict(row["verdict"])),
-            "Estimate" + (f" ({unit})" if unit else ""): fd.estimate_and_interval(
+            "Condition": condition_text(row),
+            "Measure": DASH if measure else row["measure"],
+            "Verdict": badge(check_verdict(row["verdict"])),
+            "Estimate" + (f" ({unit})" if unit else ""): estimate_and_interval(
                 row, unit=unit is None
             ),
-            "Margin": fd.margin_text(row),
-            "Seeds": str(row.get("n_seeds") or fd.DASH),
-            "Networks": f"{row['networks']:,}" if row.get("networks") else fd.DASH,
+            "Margin": margin_text(row),
+            "Seeds": str(row.get("n_seeds") or DASH),
+            "Networks": f"{row['networks']:,}" if row.get("networks") else DASH,
             "Result": link_to_result(self.env, result, result.partition("@")[2] or result)
             if result
-            else fd.DASH,
+            else DASH,
         }
 
 
-class Verdicts(SphinxDirective):
-    """```{verdicts}```: every claim, who makes it, its verdict; its test and rows too, unless
-    `:summary:` is given.
+class VerdictTable(SphinxDirective):
+    """```{verdicts}```: every claim, who makes it, its verdict; its test and rows too.
+
+    With `:summary:` it leaves test and rows out.
     """
 
     option_spec: ClassVar = {"summary": directives.flag}
@@ -149,49 +163,44 @@ class Verdicts(SphinxDirective):
         header = list(self.header[:2] if "summary" in self.options else self.header)
         try:
             rows = [row for name, claim in claims.items() for row in self._rows(name, claim)]
-        except fd.FindingsError as error:
+        except FindingsError as error:
             warn(self.get_location(), str(error), "claim")
             return []
         return [table(header, rows, ["verdicts-table"])]
 
     def _rows(self, name: str, claim: dict) -> list[nodes.row]:
         title = nodes.strong("", "", link_to(self.env, claim_anchor(name), claim["title"]))
-        said = nodes.inline(
-            "",
-            "",
-            *joined(source_links(claim["source"], self.env.docname)),
-            classes=["claim-source"],
-        )
-        cells = [entry([title, " ", said]), entry(badge(fd.check_verdict(claim["verdict"])))]
+        links = joined(source_links(claim["source"], self.env.docname))
+        sources = nodes.inline("", "", *links, classes=["claim-source"])
+        cells = [entry([title, " ", sources]), entry(badge(check_verdict(claim["verdict"])))]
         if "summary" in self.options:
             return [row_of(cells)]
         cells[1]["morecols"] = len(self.header) - 2
         rows = [row_of(cells, ["verdicts-claim"])]
-        measure = fd.shared(claim["rows"], "measure")
-        if said := decided_by(claim, measure):
+        measure = shared(claim["rows"], "measure")
+        if test := decided_by(claim, measure):
             whole = nodes.entry(
                 "",
-                nodes.paragraph("", said, classes=["claim-notes"]),
+                nodes.paragraph("", test, classes=["claim-notes"]),
                 morecols=len(self.header) - 1,
             )
             rows.append(nodes.row("", whole, classes=["verdicts-claim", "verdicts-test"]))
         return [*rows, *(self._detail(row, measure is None) for row in claim["rows"])]
 
     def _detail(self, row: dict, with_measure: bool) -> nodes.row:
-        place = f"{row['task']}, {fd.condition_text(row)}" + (
+        place = f"{row['task']}, {condition_text(row)}" + (
             f": {row['measure']}" if with_measure else ""
         )
         counts = [f"{row[key]:,}" for key in ("n_seeds", "networks") if row.get(key)]
-        verdict = badge(fd.check_verdict(row["verdict"]))
+        verdict = badge(check_verdict(row["verdict"]))
         return row_of(
-            [place, verdict, fd.estimate_and_interval(row), ", ".join(counts) or fd.DASH],
+            [place, verdict, estimate_and_interval(row), ", ".join(counts) or DASH],
             ["verdicts-row"],
         )
 
 
-class Holds(SphinxDirective):
-    """```{holds} claim/task/condition: verdict, verdict``` around prose that is true only with
-    those verdicts.
+class HoldsWhile(SphinxDirective):
+    """```{holds} claim/task/condition: verdict, verdict``` around prose true only with those.
 
     In the published book any other verdict is a warning, so the build fails. In a reader's own book
     the prose gives way to a note that says what the published text rests on and how this run came
@@ -203,28 +212,29 @@ class Holds(SphinxDirective):
     has_content = True
 
     def run(self):
-        found = findings_of(self.env)
+        findings = findings_of(self.env)
         try:
             reference, allowed = self._parse()
-            verdict = fd.find_verdict(found, reference)
-        except fd.FindingsError as error:
+            verdict = find_verdict(findings, reference)
+        except FindingsError as error:
             warn(self.get_location(), str(error), "holds")
             return []
-        published = found["origin"]["source"] == "published"
+        published = findings["origin"]["source"] == "published"
         if verdict in allowed or published:
             if verdict not in allowed:
-                message = f"the text says {' or '.join(allowed)} of {reference}, but the data say {verdict}"
+                words = " or ".join(allowed)
+                message = f"the text says {words} of {reference}, but the data say {verdict}"
                 warn(self.get_location(), message, "holds")
             prose = nodes.Element()
             self.state.nested_parse(self.content, self.content_offset, prose)
             return prose.children
-        return [self._came_out(reference, allowed, *fd.find_claim(found, reference))]
+        return [self._came_out(reference, allowed, *find_claim(findings, reference))]
 
     def _parse(self) -> tuple[str, list[str]]:
         reference, colon, words = self.arguments[0].rpartition(":")
         if not colon or not words.strip():
             raise FindingsUsage(self.arguments[0])
-        return reference.strip(), [fd.check_verdict(word.strip()) for word in words.split(",")]
+        return reference.strip(), [check_verdict(word.strip()) for word in words.split(",")]
 
     def _came_out(
         self, reference: str, allowed: list[str], claim: dict, row: dict | None
@@ -243,13 +253,13 @@ class Holds(SphinxDirective):
             text += nodes.Text("; your run did not include this.")
         else:
             text += [nodes.Text("; your run came out "), badge(verdict)]
-            detail = f": {fd.estimate_and_interval(row)}" if row else ""
+            detail = f": {estimate_and_interval(row)}" if row else ""
             text += nodes.Text(detail + ".")
         title = nodes.title("", "Your run and the published text")
         return nodes.admonition("", title, text, classes=["warning", "your-run"])
 
 
-class FindingsUsage(fd.FindingsError):
+class FindingsUsage(FindingsError):
     """An argument of `holds` that is not 'claim/task/condition: verdict, verdict'."""
 
     def __init__(self, argument: str):

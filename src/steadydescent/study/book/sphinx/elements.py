@@ -12,11 +12,16 @@ from sphinx.domains.std import StandardDomain
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
-from steadydescent.study.book.sphinx import findings as fd
+from steadydescent.study.book.sphinx.lookup import full_result_id, load
 
 LOG = logging.getLogger(__name__)
 Inline: TypeAlias = nodes.Node | str
-Cell: TypeAlias = Inline | list[Inline]
+Content: TypeAlias = Inline | list[Inline]
+
+
+def slug(text: str) -> str:
+    """Part of an address, of letters, digits and hyphens: ``averaging-mnist1d-mlp-3f9c2a7e``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def warn(where, message: str, kind: str) -> None:
@@ -29,15 +34,16 @@ def findings_of(env: BuildEnvironment) -> dict:
     path = Path(env.srcdir) / env.config.steady_findings
     if "docname" in env.temp_data:
         env.note_dependency(str(path))
-    return fd.load(path)
+    return load(path)
 
 
 def anchors_of(env: BuildEnvironment) -> dict:
     """Permanent places in the book: (kind, name) to (page, anchor, title)."""
-    kept = cast(Any, env)  # Sphinx pickles what an extension hangs on its environment
-    if not hasattr(kept, "steady_anchors"):
-        kept.steady_anchors = {}
-    return kept.steady_anchors
+    # Sphinx pickles what an extension hangs on its environment
+    own = cast(Any, env)
+    if not hasattr(own, "steady_anchors"):
+        own.steady_anchors = {}
+    return own.steady_anchors
 
 
 def note_anchor(
@@ -63,9 +69,7 @@ def note_target(env: BuildEnvironment, anchor: str, title: str) -> None:
 
 def badge(verdict: str) -> nodes.inline:
     """Verdict as a coloured word."""
-    return nodes.inline(
-        "", verdict.capitalize(), classes=["verdict", "verdict-" + fd.slug(verdict)]
-    )
+    return nodes.inline("", verdict.capitalize(), classes=["verdict", "verdict-" + slug(verdict)])
 
 
 def link_to(env: BuildEnvironment, anchor: str, text: str) -> addnodes.pending_xref:
@@ -85,7 +89,7 @@ def link_to(env: BuildEnvironment, anchor: str, text: str) -> addnodes.pending_x
 
 def link_to_result(env: BuildEnvironment, result: str, text: str) -> addnodes.pending_xref:
     """Link to the place that says how to cite a result and where its rows are."""
-    return link_to(env, "cite-" + fd.slug(fd.full_result_id(findings_of(env), result)), text)
+    return link_to(env, "cite-" + slug(full_result_id(findings_of(env), result)), text)
 
 
 def download(path: str, text: str) -> addnodes.download_reference:
@@ -100,7 +104,7 @@ def download(path: str, text: str) -> addnodes.download_reference:
 def permanent_link(env: BuildEnvironment, kind: str, name: str, text: str) -> nodes.reference:
     """Link to the small page that keeps leading here when the text moves."""
     up = "../" * env.docname.count("/")
-    return nodes.reference("", text, internal=True, refuri=f"{up}{kind}s/{fd.slug(name)}.html")
+    return nodes.reference("", text, internal=True, refuri=f"{up}{kind}s/{slug(name)}.html")
 
 
 def joined(parts: list, separator: str = ", ") -> list[nodes.Node]:
@@ -114,8 +118,9 @@ def joined(parts: list, separator: str = ", ") -> list[nodes.Node]:
 
 
 def stressed(text: str) -> list[nodes.Node]:
-    """A caption: text in which ``*stars*`` stress and nothing else means anything; names in it come
-    from files.
+    """A caption: text in which ``*stars*`` stress and nothing else means anything.
+
+    Names in it come from files.
     """
     parts = re.split(r"\*(?=\S)([^*]+)(?<=\S)\*", text)  # plain and stressed in turn
     return [
@@ -125,7 +130,7 @@ def stressed(text: str) -> list[nodes.Node]:
     ]
 
 
-def entry(cell: Cell, **attributes) -> nodes.entry:
+def entry(cell: Content, **attributes) -> nodes.entry:
     """Cell of a table around text, one inline node or several."""
     content = cell if isinstance(cell, list) else [cell]
     paragraph = nodes.paragraph()

@@ -1,6 +1,4 @@
-"""Figures and charts that a cell of the page has drawn: images, alt text, caption, data and how to
-cite.
-"""
+"""Figures and charts that a cell has drawn: images, alt text, caption, data, how to cite."""
 
 from __future__ import annotations
 
@@ -13,7 +11,6 @@ from sphinx.util.docutils import SphinxDirective
 
 from steadydescent import verified
 from steadydescent.files import DamagedFile
-from steadydescent.study.book.sphinx import findings as fd
 from steadydescent.study.book.sphinx.elements import (
     download,
     findings_of,
@@ -25,6 +22,7 @@ from steadydescent.study.book.sphinx.elements import (
     stressed,
     warn,
 )
+from steadydescent.study.book.sphinx.lookup import FindingsError, full_result_id
 
 CHART = (
     '<div class="vegachart" id="chart-{name}" role="group" aria-label="{alt}">'
@@ -80,7 +78,7 @@ class GeneratedFigure(SphinxDirective):
             parts.append(download(item["data"], "Data"))
         try:
             parts += self._how_to_cite(item.get("results", []))
-        except fd.FindingsError as error:
+        except FindingsError as error:
             warn(self.get_location(), f"{self.noun} {name!r}: {error}", "figure")
         parts.append(permanent_link(self.env, "figure", name, "Permanent link"))
         line += joined(parts, " · ")
@@ -89,7 +87,7 @@ class GeneratedFigure(SphinxDirective):
     def _how_to_cite(self, results: list[str]) -> list[nodes.Node]:
         if not results:
             return [link_to(self.env, "cite-book", "How to cite")]
-        names = [fd.full_result_id(findings_of(self.env), result) for result in results]
+        names = [full_result_id(findings_of(self.env), result) for result in results]
         if len(names) == 1:
             return [link_to_result(self.env, names[0], "How to cite")]
         links = [
@@ -100,9 +98,7 @@ class GeneratedFigure(SphinxDirective):
 
 
 class DataFigure(GeneratedFigure):
-    """```{datafig} name```: drawn by `steadydescent.study.book.figures.figure`, once in light and
-    once in dark ink.
-    """
+    """```{datafig} name```: drawn by `steadydescent.study.book.figures.figure`, in both inks."""
 
     folder, noun = "figures", "figure"
 
@@ -116,9 +112,7 @@ class DataFigure(GeneratedFigure):
 
 
 class VegaChart(GeneratedFigure):
-    """```{vegachart} name```: saved by `steadydescent.study.book.figures.chart`, run in the page by
-    the vendored Vega.
-    """
+    """```{vegachart} name```: saved by `steadydescent.study.book.figures.chart`, run by Vega."""
 
     folder, noun = "charts", "chart"
 

@@ -36,9 +36,7 @@ def facts(origin: dict) -> list[str]:
 
 
 class Origin(SphinxDirective):
-    """```{origin}```: published or reproduced, profile, networks, machine, minutes, date, commit
-    and command.
-    """
+    """```{origin}```: published or one's own, profile, networks, machine, minutes, commit."""
 
     def run(self):
         origin = findings_of(self.env)["origin"]

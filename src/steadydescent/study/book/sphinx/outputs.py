@@ -60,6 +60,9 @@ def _foreign(output: nodes.Node) -> str:
     return "" if isinstance(output, nodes.literal_block) else f"a {output.tagname}"
 
 
+INSTEAD = "show tables and text with steadydescent.study.book.page"
+
+
 class CellOutputs(SphinxPostTransform):
     """Refuse a cell's output that is not plain text or made by `steadydescent.study.book.page`;
     nobody has escaped it.
@@ -76,11 +79,7 @@ class CellOutputs(SphinxPostTransform):
                     child for child in box.children if not isinstance(child, nodes.container)
                 ]:
                     if problem := _foreign(output):
-                        warn(
-                            cell,
-                            f"a cell shows {problem}; show tables and text with steadydescent.study.book.page",
-                            "output",
-                        )
+                        warn(cell, f"a cell shows {problem}; {INSTEAD}", "output")
                         box.replace(output, nodes.paragraph("", "(not shown)"))
 
 

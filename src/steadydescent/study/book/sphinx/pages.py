@@ -1,6 +1,4 @@
-"""What happens to finished pages: chart scripts, permanent addresses, accessibility mends,
-content-security policy.
-"""
+"""What happens to finished pages: scripts, addresses, accessibility, content-security policy."""
 
 from __future__ import annotations
 
@@ -12,8 +10,7 @@ from pathlib import Path
 
 from sphinx.errors import ExtensionError
 
-from steadydescent.study.book.sphinx import findings as fd
-from steadydescent.study.book.sphinx.elements import anchors_of, warn
+from steadydescent.study.book.sphinx.elements import anchors_of, slug, warn
 
 VEGA = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
 # What axe-core 4.14 calls serious in sphinx-book-theme 1.3.0, myst-nb 1.4.0 and docutils 0.21
@@ -22,11 +19,9 @@ MENDS = (
     (r'(<button class="btn search-button-field[^>]*?) title="Search" aria-label="Search"', r"\1"),
     (r'(<i class="theme-switch[^>]*?)\s+title="[^"]*"', r"\1"),
     (r'role="doc-biblioentry"', 'role="listitem"'),
-    (
-        r"</li>\n<ul><li>",
-        "</li>\n<li>",
-    ),  # viewcode puts the list of a package's modules beside its item,
-    (r"</ul><li>", "<li>"),  # not into it
+    # viewcode puts the list of a package's modules beside its item, not into it
+    (r"</li>\n<ul><li>", "</li>\n<li>"),
+    (r"</ul><li>", "<li>"),
     (r'(<div id="pst-primary-sidebar" )', r'\1role="region" aria-label="Sidebar" '),
 )
 OURS = (  # on a phone these scroll sideways, which must work from the keyboard too
@@ -46,7 +41,8 @@ KNOWN_SCRIPTS = (
         '    document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'
     ),
     re.escape(
-        'window.MathJax = {"options": {"processHtmlClass": "tex2jax_process|mathjax_process|math|output_area"}}'
+        'window.MathJax = {"options": {"processHtmlClass": '
+        '"tex2jax_process|mathjax_process|math|output_area"}}'
     ),
     re.escape(
         "// Activate the search field on page load\n"
@@ -60,7 +56,8 @@ MOVED = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <link rel="icon" href="data:,"><link rel="canonical" href="{canonical}">
 <meta http-equiv="refresh" content="0; url={url}"></head>
-<body><main><h1>{title}</h1><p><a href="{url}">Continue to its place in the book</a></p></main></body></html>
+<body><main><h1>{title}</h1><p><a href="{url}">Continue to its place in the book</a></p></main>\
+</body></html>
 """
 
 
@@ -73,12 +70,12 @@ def load_charts(app, pagename, templatename, context, doctree) -> None:
 
 
 def write_permalinks(app, exception) -> None:
-    """A small page for every claim, result and figure, whose address outlives a move in the book."""
+    """A small page for every claim, result and figure; its address outlives a move in the book."""
     if exception or app.builder.name != "html":
         return
     for (kind, name), (docname, anchor, title) in anchors_of(app.env).items():
         target = app.builder.get_target_uri(docname) + "#" + anchor
-        page = Path(app.outdir) / f"{kind}s" / f"{fd.slug(name)}.html"
+        page = Path(app.outdir) / f"{kind}s" / f"{slug(name)}.html"
         page.parent.mkdir(exist_ok=True)
         canonical = (
             app.config.html_baseurl.rstrip("/") + "/" + target
@@ -101,18 +98,18 @@ def escape_metatags(app, pagename, templatename, context, doctree) -> None:
 
 def inline_scripts(html: str) -> list[str]:
     """The scripts that stand in a page itself and would run, known or not."""
-    found = []
+    bodies = []
     for match in SCRIPT.finditer(html):
         kind = re.search(r'type="([^"]+)"', match["attributes"])
         runs = kind is None or "javascript" in kind[1] or kind[1] == "module"
         if "src=" in match["attributes"] or not runs:
             continue
-        found.append(match["body"])
-    return list(dict.fromkeys(found))
+        bodies.append(match["body"])
+    return list(dict.fromkeys(bodies))
 
 
 def is_known(script: str) -> bool:
-    """Whether a script is one of those that the theme and Sphinx write, whatever else a page holds."""
+    """Whether a script is one of those that the theme and Sphinx write."""
     return any(re.fullmatch(known, script.strip()) for known in KNOWN_SCRIPTS)
 
 
@@ -148,10 +145,10 @@ def protect(html: str) -> str:
     for old, new in MENDS + OURS:
         html = re.sub(old, new, html)
     meta = f'<meta http-equiv="Content-Security-Policy" content="{escape(policy(html))}">'
-    html, found = re.subn(
+    html, count = re.subn(
         r"<meta charset=[^>]*>", lambda match: f"{match[0]}\n    {meta}", html, count=1
     )
-    if not found:
+    if not count:
         raise ExtensionError(
             "a page without <meta charset> has no place for the content-security policy"
         )

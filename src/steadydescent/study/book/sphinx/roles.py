@@ -5,25 +5,25 @@ from __future__ import annotations
 from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
-from steadydescent.study.book.sphinx import findings as fd
 from steadydescent.study.book.sphinx.elements import badge, findings_of, warn
+from steadydescent.study.book.sphinx.lookup import FindingsError, find_verdict, result_text
 
 
-class Result(SphinxRole):
+class ResultRole(SphinxRole):
     """{result}`key`, `key@low`, `key@high`, `key@ci`, or without sign `key@size` and `key@size-ci`.
 
     Each takes a format: {result}`key@ci:.1f`.
     """
 
     def run(self):
-        found = findings_of(self.env)
+        findings = findings_of(self.env)
         try:
-            text = fd.result_text(found, self.text)
-        except fd.FindingsError as error:
+            text = result_text(findings, self.text)
+        except FindingsError as error:
             return self._refuse(str(error))
         if text is not None:
             return [nodes.inline(self.rawtext, text, classes=["result"])], []
-        if found["origin"]["source"] == "published":
+        if findings["origin"]["source"] == "published":
             return self._refuse(f"result {self.text!r} has no value in the published results")
         # A reader's smaller profile leaves some results out; the page says so in place.
         return [nodes.inline(self.rawtext, "(not run)", classes=["result", "result-not-run"])], []
@@ -33,12 +33,12 @@ class Result(SphinxRole):
         return [nodes.problematic(self.rawtext, self.rawtext)], []
 
 
-class Verdict(SphinxRole):
+class VerdictRole(SphinxRole):
     """{verdict}`claim` over all tasks, {verdict}`claim/task/condition` for one row."""
 
     def run(self):
         try:
-            return [badge(fd.find_verdict(findings_of(self.env), self.text))], []
-        except fd.FindingsError as error:
+            return [badge(find_verdict(findings_of(self.env), self.text))], []
+        except FindingsError as error:
             warn(self.get_location(), str(error), "claim")
             return [nodes.problematic(self.rawtext, self.rawtext)], []

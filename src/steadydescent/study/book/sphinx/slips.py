@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import steadydescent.study.book.slips as data
 from steadydescent.study.book.sphinx.elements import (
-    Cell,
+    Content,
     joined,
     link_to,
     note_target,
@@ -19,6 +19,7 @@ from steadydescent.study.book.sphinx.elements import (
     warn,
 )
 from steadydescent.study.book.sphinx.sources import source_links
+from steadydescent.study.book.words import four_digits
 
 
 def slip_anchor(number: int) -> str:
@@ -29,16 +30,16 @@ def slip_anchor(number: int) -> str:
 def shown_table(frame) -> nodes.table:
     """A frame as a table: numbers as the sentences have them, text as it is."""
     rows = [
-        [cell if isinstance(cell, str) else data.number(cell) for cell in row]
+        [cell if isinstance(cell, str) else four_digits(cell) for cell in row]
         for row in frame.itertuples(index=False)
     ]
     return table(list(frame.columns), [row_of(row) for row in rows], ["claim-table", "slip-table"])
 
 
 class Slips(SphinxDirective):
-    """```{slips}``` is a table of all slips; ```{slips} viblo-lr``` shows a source's slips one by
-    one, with numbers; with `:remarks:` it lists, without a source, what is right and still easy to
-    trip over.
+    """```{slips}``` is a table of all slips; ```{slips} viblo-lr``` shows a source's one by one.
+
+    With `:remarks:` it lists, without a source, what is right and still easy to trip over.
     """
 
     optional_arguments = 1
@@ -57,14 +58,14 @@ class Slips(SphinxDirective):
                     ["slips-table"],
                 )
             ]
-        found = [slip for slip in data.SLIPS if slip.source == self.arguments[0]]
-        if not found:
+        slips = [slip for slip in data.SLIPS if slip.source == self.arguments[0]]
+        if not slips:
             warn(
                 self.get_location(),
                 f"no slips of {self.arguments[0]!r}; sources are {', '.join(data.LANGUAGES)}",
                 "slips",
             )
-        return [self._box(slip) for slip in found]
+        return [self._box(slip) for slip in slips]
 
     def _line(self, slip: data.Slip) -> nodes.row:
         title = link_to(self.env, slip_anchor(slip.number), f"{slip.number}. {slip.title}")
@@ -89,8 +90,9 @@ class Slips(SphinxDirective):
         return box
 
     def _quote(self, slip: data.Slip) -> list[nodes.Node]:
-        """The source's words in its language, which screen readers and hyphenation need to know;
-        code as code.
+        """The source's words, marked with their language; code as code.
+
+        Screen readers and hyphenation need to know it.
         """
         if slip.quote.startswith("`"):
             return [nodes.literal("", slip.quote.strip("`"))]
@@ -102,7 +104,7 @@ class Slips(SphinxDirective):
         line += [nodes.Text(" ("), *source_links(remark.source, self.env.docname), nodes.Text(")")]
         return nodes.list_item("", line)
 
-    def _labelled(self, label: str, content: Cell) -> nodes.paragraph:
+    def _labelled(self, label: str, content: Content) -> nodes.paragraph:
         content = content if isinstance(content, list) else [content]
         return nodes.paragraph("", "", nodes.strong("", f"{label}."), nodes.Text(" "), *content)
 

@@ -1,0 +1,1 @@
+"""What the chapter on decay schedules computes and draws."""

@@ -1,0 +1,1 @@
+"""What the chapter on finding the learning rate computes and draws."""

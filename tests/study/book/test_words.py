@@ -1,0 +1,112 @@
+"""Numbers and verdicts read the same wherever they stand: page, terminal, README."""
+
+from __future__ import annotations
+
+import pytest
+
+from steadydescent.study.book.words import (
+    DASH,
+    MINUS,
+    NO_BREAK,
+    counted,
+    estimate_and_interval,
+    four_digits,
+    interval_text,
+    margin_text,
+    most_first,
+    notes,
+    number,
+    short,
+    thousands,
+)
+
+DIFFERENCE = {"estimate": 0.123456, "ci_low": -1.2, "ci_high": 2.0, "null": 0.0, "unit": "pp"}
+RATIO = {"estimate": 1.25, "ci_low": 0.98, "ci_high": 1.6, "null": 1.0, "unit": "×"}
+EXACT = {"ci_low": None, "ci_high": None}
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (DIFFERENCE, f"+0.12{NO_BREAK}pp ({MINUS}1.20 to +2.00)"),
+        (DIFFERENCE | {"margin": 0.01}, f"+0.123{NO_BREAK}pp ({MINUS}1.200 to +2.000)"),
+        (RATIO, "1.25× (0.98 to 1.60)"),
+        (RATIO | {"unit": ""}, "1.25 (0.98 to 1.60)"),
+        (DIFFERENCE | EXACT | {"estimate": -2e-7}, f"{MINUS}2e-07{NO_BREAK}pp"),
+        (DIFFERENCE | {"estimate": None}, DASH),
+    ],
+)
+def test_estimates_have_a_sign_unless_they_are_ratios_and_ends_where_there_are_some(row, text):
+    assert estimate_and_interval({"margin": 1.0} | row) == text
+
+
+def test_an_interval_alone_has_the_digits_and_signs_that_it_has_beside_its_estimate():
+    for row in (DIFFERENCE, RATIO):
+        assert f"({interval_text(row | {'margin': 1.0})})" in estimate_and_interval(
+            row | {"margin": 1.0}
+        )
+
+
+def test_a_zero_has_no_sign():
+    assert {number(value, ".2f", signed=True) for value in (0.0, -0.0, 0.001, -0.001)} == {"0.00"}
+    assert number(float("-inf"), ".1f") == f"{MINUS}inf"
+
+
+def test_a_format_that_does_not_fit_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"'d' does not format 0.5: .* use something like"):
+        number(0.5, "d")
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"margin": 1.0, "null": 0.0, "rule": "superiority"}, "±1"),
+        ({"margin": 1.15, "null": 1.0, "rule": "superiority"}, "×1.15"),
+        ({"margin": 0.3, "null": 0.0, "rule": "at least"}, f"{MINUS}0.3"),
+        ({"margin": None, "null": 0.0, "rule": "superiority"}, DASH),
+        ({"margin": 1.0, "estimate": None, "unit": ""}, DASH),
+    ],
+)
+def test_a_margin_says_on_which_sides_it_counts(row, text):
+    assert margin_text({"estimate": 0.1, "unit": "pp"} | row) == text
+
+
+def test_words_are_counted_as_they_come_or_the_most_frequent_first():
+    words = ["refuted", "supported", "supported"]
+    assert counted(words) == "1 refuted, 2 supported"
+    assert most_first(words) == "2 supported, 1 refuted"
+
+
+def test_notes_say_only_what_there_is_to_say():
+    row = {"diverged": 0, "on_edge": False, "seeds_needed": None, "n_seeds": 5, "rates": {"a": 1.0}}
+    assert notes(row) == []
+    row |= {"diverged": 2, "on_edge": True, "seeds_needed": 1200}
+    assert notes(row) == [
+        "2 of 5 diverged",
+        "a chosen rate is the last of its grid",
+        "about 1,200 seeds would decide",
+    ]
+
+
+def test_plain_values_of_a_terminal():
+    assert (short(0.123456), short("text"), short(12), thousands(21480)) == (
+        "0.123",
+        "text",
+        "12",
+        "21 480",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5_000_000, "5,000,000"),
+        (1999.0000000001, "1,999"),
+        (4e-6, "4e−6"),
+        (-0.94567, "−0.9457"),
+        (0.0, "0"),
+        (float("nan"), "NaN"),
+    ],
+)
+def test_numbers_of_the_errata_have_four_digits(value, text):
+    assert four_digits(value) == text
