@@ -166,7 +166,7 @@ def show(rows: list[dict], as_json: bool, title: str = "") -> None:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    console = Listing(width=None if sys.stdout.isatty() else 160)
+    console = Listing(width=None if sys.stdout.isatty() else 176)
     console.print(table if _width(rows) <= console.width else _blocks(rows, title))
 
 
@@ -207,7 +207,7 @@ def _cell(value: object) -> Text:
 
 def verdict_rows(rows: list[dict]) -> list[dict]:
     """The columns of a claim's rows that fit a terminal."""
-    from steadydescent.study.book.words import estimate_and_interval
+    from steadydescent.study.book.words import for_terminal
 
     return [
         {
@@ -216,7 +216,7 @@ def verdict_rows(rows: list[dict]) -> list[dict]:
             "condition": row["condition"],
             "verdict": row["verdict"],
             "measure": row["measure"],
-            "estimate": "" if row["estimate"] is None else estimate_and_interval(row),
+            "estimate": for_terminal(row),
             "margin": f"{row['margin']:g}",
             "seeds": row["n_seeds"] or "",
             "networks": row["networks"] or "",
