@@ -24,7 +24,7 @@ from steadydescent.normalization import KINDS
 from steadydescent.optimizers import RULES
 from steadydescent.study.judging import measures
 from steadydescent.study.paths import DATA
-from steadydescent.study.results.store import Result, Tables
+from steadydescent.study.results.store import Tables
 
 TABLE = Path(__file__).with_suffix(".json")
 USUAL = {
@@ -139,7 +139,7 @@ def measured(name: str) -> dict[str, list]:
     found = tables(name)
     finals, by_step = (
         found.finals,
-        found.measures.fillna({"step": -1}).groupby("measure", sort=True).value,
+        found.measures.fillna({"step": -1}).groupby(_names(found.measures), sort=True).value,
     )
     told: dict[str, list] = {
         "diverged at": [None if pd.isna(at) else int(at) for at in found.runs.diverged_at]
@@ -156,6 +156,12 @@ def measured(name: str) -> dict[str, list]:
     return {kind: values for kind, values in told.items() if len(values)}
 
 
+def _names(measured: pd.DataFrame) -> pd.Series:
+    """A measure with the minibatch size that it is of."""
+    sizes = measured.batch_size.astype("string").radd("/").fillna("")
+    return measured.measure + sizes.astype(object)
+
+
 def _claimed(found: Tables) -> Iterator[tuple[str, list]]:
     """Every measure that a claim may be about."""
     level = 2.2
@@ -165,7 +171,7 @@ def _claimed(found: Tables) -> Iterator[tuple[str, list]]:
         measures.accuracy_at_loss(found, level),
     ]
     whole = pd.concat([*parts, measures.churned(found)], ignore_index=True)
-    result = Result(found.runs, found.finals, pd.DataFrame(), whole)
+    result = found._replace(measures=whole)
     shifted = [f"drop under {kind} shift" for kind in ("covariate", "prior", "concept")]
     early = [f"validation accuracy at {percent} %" for percent in measures.EARLY]
     for one in (

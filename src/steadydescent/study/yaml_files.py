@@ -12,10 +12,10 @@ import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from steadydescent.checks import nearest
 from steadydescent.study.paths import ROOT
@@ -30,7 +30,8 @@ MERGE = "tag:yaml.org,2002:merge"
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 SHOWN = 60
 """Characters of a value that a message shows."""
-Place = tuple[str | int, ...]
+Address = tuple[str | int, ...]
+"""Keys and positions that lead to a value in a file."""
 M = TypeVar("M", bound=BaseModel)
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -42,9 +43,9 @@ class YamlFile(NamedTuple):
 
     path: Path
     content: Any
-    lines: dict[Place, int]
+    lines: dict[Address, int]
 
-    def error(self, place: Place, text: str) -> ValueError:
+    def error(self, place: Address, text: str) -> ValueError:
         """An error that names file, line and place."""
         line = next(
             self.lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self.lines
@@ -55,7 +56,7 @@ class YamlFile(NamedTuple):
         told = f"{_short(self.path)}, line {line}: {where}{text}"
         return ValueError("".join(c if c.isprintable() else repr(c)[1:-1] for c in told))
 
-    def model(self, kind: type[M], place: Place = (), **more: Any) -> M:
+    def model(self, kind: type[M], place: Address = (), **more: Any) -> M:
         """What stands at a place as a model, strictly: no text for a number, no true for 1.
 
         Raises: ValueError: for a value that the model refuses, with file and line, what it is, and
@@ -79,7 +80,7 @@ class YamlFile(NamedTuple):
             raise self.error(at, sentence(kind, first, at) + beyond) from None
 
 
-def sentence(kind: type[BaseModel], error: Any, at: Place = ()) -> str:
+def sentence(kind: type[BaseModel], error: Any, at: Address = ()) -> str:
     """What a model says in a pydantic error, as part of a sentence: what is allowed, and what was
     given.
     """
@@ -135,25 +136,42 @@ def read(path: Path) -> YamlFile:
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
         raise ValueError(f"{_short(path)} must be a regular file of at most {LARGEST} bytes")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=Loader)
+        return _parsed(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{_short(path)} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}"
         ) from None
+
+
+def value_of(text: str, name: str) -> Any:
+    """What a text says as YAML, or as JSON, which is YAML; `name` is what it is the value of.
+
+    >>> value_of("[adam, 'noam(d_model=64, warmup=50)', 16]", "schedules")
+    ['adam', 'noam(d_model=64, warmup=50)', 16]
+
+    Raises: ValueError: as `read`.
+    """
+    if len(text) > LARGEST:
+        raise ValueError(f"{name} must have at most {LARGEST} characters, got {len(text)}")
+    return _parsed(text, Path(name)).content
+
+
+def _parsed(text: str, path: Path) -> YamlFile:
+    try:
+        node = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(
-            f"{_short(path)}{line}: is no YAML: {error.problem or error.context}"
-        ) from None
+        problem = error.problem or error.context
+        raise ValueError(f"{_short(path)}{line}: is no YAML: {problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"{_short(path)}: is no YAML: {told or type(error).__name__}") from None
-    found = YamlFile(path, None, {(): 1})
-    return found._replace(content=None if node is None else _plain(node, (), found))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{_short(path)}: is no YAML: {reason}") from None
+    file = YamlFile(path, None, {(): 1})
+    return file._replace(content=None if node is None else _plain(node, (), file))
 
 
-def _plain(node: yaml.Node, place: Place, file: YamlFile) -> Any:
+def _plain(node: yaml.Node, place: Address, file: YamlFile) -> Any:
     """The value of a node; `file` learns its line."""
     if len(file.lines) > MOST:
         raise file.error(place, f"the file unfolds into more than {MOST} values")
@@ -167,7 +185,7 @@ def _plain(node: yaml.Node, place: Place, file: YamlFile) -> Any:
     return _scalar(node, place, file)
 
 
-def _mapping(node: yaml.MappingNode, place: Place, file: YamlFile) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, place: Address, file: YamlFile) -> dict[str, Any]:
     """Its own keys over those of the mapping that `<<` takes over."""
     taken: dict[str, Any] = {}
     own: dict[str, Any] = {}
@@ -184,7 +202,7 @@ def _mapping(node: yaml.MappingNode, place: Place, file: YamlFile) -> dict[str, 
     return taken | own
 
 
-def _key(node: yaml.Node, place: Place, file: YamlFile) -> str:
+def _key(node: yaml.Node, place: Address, file: YamlFile) -> str:
     """A key, which must be a text: `no: 1` would be `False: 1`."""
     if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
         line = node.start_mark.line + 1
@@ -195,7 +213,7 @@ def _key(node: yaml.Node, place: Place, file: YamlFile) -> str:
     return str(node.value)
 
 
-def _scalar(node: yaml.Node, place: Place, file: YamlFile) -> Any:
+def _scalar(node: yaml.Node, place: Address, file: YamlFile) -> Any:
     text, kind = str(node.value), node.tag.removeprefix("tag:yaml.org,2002:")
     if kind == "str":
         if any(ord(character) < 32 and character not in "\n\t" for character in text):
@@ -226,3 +244,17 @@ def unique(values: Sequence[object], what: str) -> None:
 
 def _short(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    unique(names, "a name in a list")
+    return names
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(_once)]
+
+
+class Checked(BaseModel):
+    """Plain data that refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -19,10 +19,11 @@ import pytest
 from page_cells import PAGES, names_placed, run, without_drawing
 from steadydescent.study.book import chapter_figures, edition
 from steadydescent.study.book import numbers as book_numbers
+from steadydescent.study.book.chapters.batch_size import quadratic as batch_quadratic
+from steadydescent.study.book.chapters.weight_averaging import quadratic as averaged_quadratic
 from steadydescent.study.book.page import Shown
-from steadydescent.study.judging import analyses, measures
-from steadydescent.study.judging.claims import cells
-from steadydescent.study.judging.judge import evidence_of, not_run
+from steadydescent.study.judging.claims import questions_for
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import Estimate
 from steadydescent.study.paths import PUBLISHED, ROOT
 from steadydescent.study.planning import load_study
@@ -46,7 +47,7 @@ EVERYWHERE = [
 @cache
 def result(name: str, task: str) -> edition.ShownResult:
     read, receipt = read_folder(PUBLISHED / name / task, Result)
-    return edition.ShownResult(evidence_of(name, read, receipt, task), receipt)
+    return edition.ShownResult(Evidence(read, receipt), receipt)
 
 
 @cache
@@ -66,25 +67,24 @@ def rows(name: str, task: str) -> Iterator[dict[str, Any]]:
     """Rows with made-up estimates for all that the result holds: what pages do with them does not
     depend on values.
     """
-    found = result(name, task)
-    for place, cell in enumerate(cells(name)):
-        if cell.task == task and cell.in_profile(found.evidence.plan):
-            measure = measures.find("accuracy" if cell.contrast.analysis else cell.contrast.measure)
-            value = 1.2 if measure.ratio else 0.3 * (place + 1)
-            yield not_run(cell) | {
-                "estimate": value,
-                "ci_low": value / 1.1,
-                "ci_high": 1.1 * value,
-                "verdict": "supported",
-                "unit": measure.unit,
-                "null": 1.0 if measure.ratio else 0.0,
-                "level": 0.99,
-                "n_seeds": 20,
-                "networks": 100,
-                "diverged": 0,
-                "result": found.id,
-                "experiment": name,
-            }
+    shown = result(name, task)
+    for place, question in enumerate(questions_for(shown.evidence)):
+        contrast = question.contrast
+        value = 1.2 if contrast.ratio else 0.3 * (place + 1)
+        made_up = {
+            "estimate": value,
+            "ci_low": value / 1.1,
+            "ci_high": 1.1 * value,
+            "verdict": "supported",
+            "unit": contrast.unit,
+            "null": 1.0 if contrast.ratio else 0.0,
+            "level": 0.99,
+            "n_seeds": 20,
+            "networks": 100,
+            "diverged": 0,
+            "result": shown.id,
+        }
+        yield question.row.as_dict() | made_up | {"experiment": name}
 
 
 @pytest.fixture
@@ -106,7 +106,8 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
     monkeypatch.setattr(chapter_figures, "shown", mine)
     monkeypatch.setattr(edition, "numbers_shown", lambda: every)
     of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]
-    monkeypatch.setattr(analyses, "expected_curve", lambda *_: np.ones(1))  # exact, and slow
+    for page in (batch_quadratic, averaged_quadratic):  # exact, and slow
+        monkeypatch.setattr(page, "expected_curve", lambda *_: np.ones(1))
     monkeypatch.setattr(edition, "rows_shown", of)
     monkeypatch.setattr(chapter_figures, "rows_shown", of)
 

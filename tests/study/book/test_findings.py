@@ -9,34 +9,42 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fabricated import LAPTOP, SMALL_EXPERIMENT, experiments_from, result, write_experiments
+from fabricated import (
+    LAPTOP,
+    SMALL_CLAIM,
+    SMALL_EXPERIMENT,
+    experiments_from,
+    result,
+    write_experiments,
+)
 from fabricated import write_result as keep
 from judged import (
-    ARMS,
     NOTE,
     TASK,
     asked,
     row_by_hand,
     rows_of,
+    rows_on,
     score,
     steep,
     table_by_hand,
+    toy_evidence,
     toy_plan,
 )
 from steadydescent.study.book import findings, saved_results
 from steadydescent.study.judging import judge as judging
-from steadydescent.study.judging.claims import cells, contrasts, load_claims, planned
+from steadydescent.study.judging.claims import load_claims, questions
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.judge import all_rows, exact_rows, judge_all
-from steadydescent.study.judging.statistics import overall
-from steadydescent.study.planning import Plan, load_study
+from steadydescent.study.judging.verdicts import of_claim
+from steadydescent.study.planning import load_study
 
 # ---- rows that arithmetic decides, or nothing yet ------------------------------------------------
 
 
 @cache
 def exact(claim: str) -> list[dict]:
-    return exact_rows(load_claims()[claim])
+    return [row.as_dict() for row in exact_rows(load_claims()[claim])]
 
 
 def test_exact_rows_say_what_arithmetic_gives_and_which_tests_hold_it():
@@ -55,30 +63,21 @@ def test_exact_rows_say_what_arithmetic_gives_and_which_tests_hold_it():
 def test_rows_that_were_not_run_never_vanish(monkeypatch):
     """With nothing judged, every contrast on every task and condition is there, and says so."""
     monkeypatch.setattr(judging, "EXACT", {})
-    rows = all_rows([])
-    wanted = [
-        (c.claim.id, c.task, c.contrast.named(c.condition)) for e in load_study() for c in cells(e)
-    ]
+    rows = [row.as_dict() for row in all_rows([])]
+    wanted = [question.row.key for name in load_study() for question in questions(name)]
     assert sorted((row["id"], row["task"], row["condition"]) for row in rows) == sorted(wanted)
     assert {row["verdict"] for row in rows} == {"not run"}
     assert all(row["estimate"] is None and row["margin"] > 0 for row in rows)
 
 
 def test_arm_that_the_result_was_made_without_is_not_judged(tmp_path):
-    """The study asks for another readout than when the result was made: its rows wait, the others
-    stand.
-    """
+    """The study asks for another arm than when the result was made: its rows wait, others stand."""
     with asked(tmp_path, {"label": "a"}, {"arm": "checkpoints", "label": "b"}):
         made = result(toy_plan(), score)
-        mine = set(ARMS["checkpoints"])
-        old = made._replace(finals=made.finals[~made.finals.readout.isin(mine)])
-        judged = [
-            {row["condition"] for row in judge_all("toy", r, NOTE, TASK)} for r in (made, old)
-        ]
-    assert judged[0] - judged[1] == {"constant, b", "linear, b"} and judged[1] == {
-        "constant, a",
-        "linear, a",
-    }
+        old = made._replace(roster=made.roster[made.roster.arm != "checkpoints"])
+        judged = [{row["condition"] for row in rows_on(toy_evidence(r))} for r in (made, old)]
+    assert judged[0] - judged[1] == {"constant, b", "linear, b"}
+    assert judged[1] == {"constant, a", "linear, a"}
 
 
 def test_judged_rows_stand_among_those_not_run_in_the_order_of_the_claims(tmp_path):
@@ -88,9 +87,9 @@ def test_judged_rows_stand_among_those_not_run_in_the_order_of_the_claims(tmp_pa
         {"label": "c", "measure": "churn"},
     ]
     with asked(tmp_path, *told, size={"conditions": ["linear"]}):
-        judged = rows_of(score)
-        rows = all_rows(judged[::-1])
-    assert [row["condition"] for row in judged] == ["linear, a", "linear, b"]
+        judged = judge_all(toy_evidence(result(toy_plan(), score)))
+        rows = [row.as_dict() for row in all_rows(judged[::-1])]
+    assert [row.condition for row in judged] == ["linear, a", "linear, b"]
     assert [row["condition"] for row in rows] == [
         "constant, a",
         "linear, a",
@@ -99,7 +98,7 @@ def test_judged_rows_stand_among_those_not_run_in_the_order_of_the_claims(tmp_pa
         "linear, c",
     ]
     assert [row["verdict"] == "not run" for row in rows] == [True, False, False, True, True]
-    assert set(rows[0]) == set(rows[1])  # both have every column
+    assert list(rows[0]) == list(rows[1])  # both have every column, in one order
 
 
 def test_measure_that_an_older_result_has_not_is_not_judged(tmp_path):
@@ -115,7 +114,7 @@ def test_level_is_shared_by_all_planned_contrasts_of_a_chapter(tmp_path):
     with asked(
         tmp_path, {"measure": "churn"}, {"label": "plain"}, size={"probes": ["predictions"]}
     ):
-        assert contrasts("toy", "laptop") == len(planned("toy", "laptop")) == 4
+        assert toy_plan().primary_contrasts == 4
         assert {row["level"] for row in rows_of(score)} == {1 - 0.05 / 4}
 
 
@@ -133,9 +132,9 @@ def test_findings_hold_the_claims_rows_and_the_numbers_they_rest_on(toy, publish
     made = result(toy_plan(), score)
     keep(published / "toy" / TASK, made, "laptop", NOTE["result"])
     found = findings.findings("published")
-    claim, rows = found["claims"]["ema-wins"], judge_all("toy", made, NOTE, TASK)
+    claim, rows = found["claims"]["ema-wins"], rows_on(toy_evidence(made))
     assert claim["rows"] == rows and claim["source"] == "somewhere"
-    assert claim["verdict"] == overall([row["verdict"] for row in rows])
+    assert claim["verdict"] == of_claim([row["verdict"] for row in rows])
     prefix, numbers = f"toy/{TASK}/constant/ema", found["results"]
     chosen = row_by_hand(made, "constant", draws=1)["chosen"]["ema"]
     test = table_by_hand(made, "constant", "test", True)[chosen]
@@ -172,28 +171,11 @@ def test_claim_that_needs_all_rows_falls_with_any(tmp_path, needs, gains, verdic
         run, readout, split
     )
     with asked(tmp_path, {}, needs=needs):
-        assert findings._claims(all_rows(rows_of(how)))["ema-wins"]["verdict"] == verdict
-
-
-def test_conjunction_is_undecided_only_where_nothing_refutes():
-    words = ("supported", "no difference", "refuted", "inconclusive")
-    for one in words:
-        for other in words:
-            refuting = {"refuted", "no difference"} & {one, other}
-            expected = (
-                "supported"
-                if {one, other} == {"supported"}
-                else "refuted"
-                if refuting
-                else "inconclusive"
-            )
-            assert (
-                findings.conjunction([one, other]) == findings.conjunction([other, one]) == expected
-            )
+        assert findings._claims(rows_of(how))["ema-wins"]["verdict"] == verdict
 
 
 def test_claim_without_results_is_not_run(toy, published):
-    claim = findings._claims(all_rows([]))["ema-wins"]
+    claim = findings._claims([row.as_dict() for row in all_rows([])])["ema-wins"]
     assert (
         claim["verdict"] == "not run"
         and [row["verdict"] for row in claim["rows"]] == ["not run"] * 2
@@ -217,40 +199,64 @@ def test_unknown_source_of_findings_is_refused(source, profile, sentence):
 # ---- a study that has moved on -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("public", [True, False])
-@pytest.mark.parametrize(
-    ("change", "asks"),
-    [({"steps": 41}, "41 updates"), (None, "nothing of the kind")],
-    ids=["other length", "no task"],
-)
-def test_result_of_a_plan_that_is_no_more_is_missed_by_name(toy, monkeypatch, public, change, asks):
-    """Its rows would else be \"not run\", without a word."""
+@pytest.fixture
+def places(toy, monkeypatch):
+    """Where published and own results lie."""
     for name in ("PUBLISHED", "REPRODUCED"):
         monkeypatch.setattr(saved_results, name, toy / name.lower())
-    home = (toy / "published" if public else toy / "reproduced/laptop") / "toy" / "mnist1d-mlp"
-    plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="laptop")
-    keep(home, result(plan, lambda run, readout, split: 0.6), "laptop", "toy/mnist1d-mlp@1")
-    profiles = {
-        "laptop": {"mnist1d-mlp": LAPTOP | change} if change else {},
-        "smoke": SMALL_EXPERIMENT["profiles"]["smoke"],
-    }
-    write_experiments(toy / "later", SMALL_EXPERIMENT | {"profiles": profiles})
-    with (
-        experiments_from(toy / "later"),
-        pytest.raises(ValueError, match=f"with 40 updates, .* now asks for {asks}; take"),
-    ):
-        list(saved_results.results(home.parents[1]))
+    monkeypatch.setattr(findings, "ROOT", toy)
+    return {"published": toy / "published", "reproduced": toy / "reproduced/laptop"}
 
 
-def test_published_result_that_no_experiment_owns_is_missed_by_name(toy, monkeypatch):
-    monkeypatch.setattr(saved_results, "PUBLISHED", toy / "published")
-    plan = Plan(experiment=load_study()["toy"], task="mnist1d-mlp", profile="laptop")
-    made = result(plan, lambda run, readout, split: 0.6)
-    keep(toy / "published/toy/saddle", made, "laptop", "toy/saddle@1")
-    with pytest.raises(
-        ValueError, match=r"toy/saddle is refused: experiments/study\.yml has no rates for it"
-    ):
-        list(saved_results.results(toy / "published"))
+@pytest.mark.parametrize("source", ["published", "reproduced"])
+def test_result_of_an_older_study_reads_and_is_judged_as_far_as_claims_ask(toy, places, source):
+    """Another length, a renamed arm, a condition less, no such task: all is as it was made."""
+    keep(places[source] / "toy" / TASK, result(toy_plan(), score), "laptop", NOTE["result"])
+    before = findings.findings(source, "laptop")
+    arms = {"final": {"readouts": ["last"]}, "ema": {"readouts": ["ema-2"]}}
+    later = {"arms": arms, "conditions": {"cosine": {"schedule": "cosine"}}, "secondary": []}
+    later["rates"] = {"saddle": SMALL_EXPERIMENT["rates"][TASK]}
+    later["profiles"] = {"laptop": {"saddle": LAPTOP | {"steps": 41}}}
+    write_experiments(toy / "later", SMALL_EXPERIMENT | later)
+    with experiments_from(toy / "later"):
+        assert findings.findings(source, "laptop") == before
+    assert {row["verdict"] for row in before["claims"]["ema-wins"]["rows"]} != {"not run"}
+
+
+def test_claims_about_what_a_result_has_not_are_not_run_and_leave_others_as_they_were(toy, places):
+    keep(places["published"] / "toy" / TASK, result(toy_plan(), score), "laptop", NOTE["result"])
+    before = findings.findings("published")["claims"]["ema-wins"]["rows"]
+    (usual,) = SMALL_CLAIM["contrasts"]
+    new = [
+        {"arm": "swa"},
+        {"against": {"arm": "last", "condition": "cosine"}},
+        {"conditions": ["cosine"]},
+    ]
+    new = [usual | {"label": f"new {n}"} | change for n, change in enumerate(new)]
+    write_experiments(toy / "later", claims=[SMALL_CLAIM | {"contrasts": [usual, *new]}])
+    with experiments_from(toy / "later"):
+        rows = findings.findings("published")["claims"]["ema-wins"]["rows"]
+    assert rows[:2] == before
+    assert [row["verdict"] for row in rows[2:]] == ["not run"] * 5
+
+
+def test_published_result_that_the_study_no_longer_has_is_shown(toy, places):
+    """What is there is what the manifest lists, whatever study.yml asks for today."""
+    keep(places["published"] / "toy" / TASK, result(toy_plan(), score), "laptop", NOTE["result"])
+    write_experiments(toy / "later", SMALL_EXPERIMENT | {"profiles": {"laptop": {}}})
+    with experiments_from(toy / "later"):
+        (found,) = saved_results.results(places["published"])
+    assert found[:2] == ("toy", TASK)
+
+
+def test_results_go_by_experiment_and_then_in_the_engines_order_of_tasks(tmp_path):
+    for place in ("b/saddle", "b/mnist1d-cnn", "b/gone", "a/ravine", "b/mnist1d-mlp", "b/.x"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/c-names-transformer.made-from").touch()
+    places = ["a/ravine", "b/mnist1d-mlp", "b/mnist1d-cnn", "b/saddle", "b/gone"]
+    expected = [*places, "c/names-transformer"]
+    assert ["/".join(place[:2]) for place in saved_results.homes(tmp_path)] == expected
 
 
 @pytest.mark.parametrize("profile", ["lapto", "../../evil", "", "huge"])

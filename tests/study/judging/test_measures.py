@@ -20,7 +20,6 @@ from steadydescent.study.judging.measures import (
     measured,
     values,
 )
-from steadydescent.study.results.store import Result
 
 SHIFTS = (
     "scale(severity=3)",
@@ -36,14 +35,9 @@ SHOWN = (
 )
 
 
-def kept(made) -> Result:
-    """The tables as a result."""
-    return Result(made.runs, made.finals, pd.DataFrame(), made.measures)
-
-
 def of(made, name: str) -> dict:
     """(seed, readout) → value of a measure."""
-    table = values(kept(made) if not isinstance(made, Result) else made, name)
+    table = values(made, name)
     seeds = made.runs.set_index("run").seed
     assert not table.duplicated(["run", "readout"]).any()
     return {(seeds[row.run], row.readout): row.value for row in table.itertuples()}
@@ -262,7 +256,7 @@ def test_churn_is_the_share_on_which_two_seeds_disagree():
         assert row.value == pytest.approx(by_hand if row.lr == 0.1 else 0.0)
     assert found[found.lr == 0.1].value.mean() == pytest.approx((0.25 + 0.75 + 1.0) / 3)
     made = made._replace(measures=churned(made))
-    assert values(kept(made), "churn").value.max() == pytest.approx(100 * (1.75 - 2 / 3))
+    assert values(made, "churn").value.max() == pytest.approx(100 * (1.75 - 2 / 3))
 
 
 def test_the_interval_of_churn_covers_its_mean_though_pairs_share_seeds():
@@ -346,7 +340,7 @@ def test_curve_has_the_early_measures_that_a_plan_says_it_has(points):
 
 
 def test_every_probed_measure_says_which_probe_it_needs():
-    """Without any probe or shift, what is left needs nothing but final scores, curves and losses."""
+    """Without any probe or shift, the rest needs nothing but final scores, curves and losses."""
     plain = {name for name in MEASURES if measured(name, (), (), 10)}
     assert plain == set(measures._FINALS) | {
         "steps to target",

@@ -13,8 +13,8 @@ from steadydescent.study.judging.statistics import (
     paired,
     pseudo_values,
     tuned,
-    verdict,
 )
+from steadydescent.study.judging.verdicts import of_interval
 from steadydescent.study.planning import load_study
 
 DRAWS = 2_000
@@ -338,7 +338,7 @@ def test_planted_effect_of_two_sd_is_found_and_covered():
         arm = noisy_arm(rng, 5, 20, truth, shared, noise=0.5, shift=effect)
         against = noisy_arm(rng, 5, 20, truth, shared, noise=0.5)
         estimate = tuned(arm, against, level(10), seed=replication, draws=DRAWS)
-        found += verdict(estimate.low, estimate.high, margin=0.5) == "supported"
+        found += of_interval(estimate.low, estimate.high, margin=0.5) == "supported"
         covered += estimate.low <= effect <= estimate.high
     assert found == REPLICATIONS
     assert covered / REPLICATIONS >= 0.97

@@ -2,6 +2,7 @@
 contrasts.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -9,13 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steadydescent.study.judging.exact import Exact
 from steadydescent.study.judging.statistics import (
     confidence_tail,
     level,
-    overall,
     paired,
     seeds_needed,
-    verdict,
+)
+from steadydescent.study.judging.verdicts import (
+    DECISIONS,
+    VERDICTS,
+    of_claim,
+    of_interval,
+    of_number,
 )
 
 # ---- verdicts ------------------------------------------------------------------------------------
@@ -39,18 +46,14 @@ from steadydescent.study.judging.statistics import (
     ],
 )
 def test_verdict_rule(low, high, expected):
-    assert verdict(low, high, margin=1.0) == expected
+    assert of_interval(low, high, margin=1.0) == expected
 
 
 @pytest.mark.parametrize(
     ("low", "high", "alike", "not_worse"),
     [
-        (
-            -1.0,
-            1.0,
-            "supported",
-            "inconclusive",
-        ),  # the margin itself is alike, but is worse by the margin
+        # the margin itself is alike, but is worse by the margin
+        (-1.0, 1.0, "supported", "inconclusive"),
         (-0.999, 1.0, "supported", "supported"),
         (-0.5, 1.001, "inconclusive", "supported"),
         (1.001, 3.0, "refuted", "supported"),
@@ -61,27 +64,27 @@ def test_verdict_rule(low, high, expected):
     ],
 )
 def test_rules_for_claims_of_likeness_and_of_no_loss(low, high, alike, not_worse):
-    assert verdict(low, high, 1.0, "equivalence") == alike
-    assert verdict(low, high, 1.0, "at least") == not_worse
+    assert of_interval(low, high, 1.0, "equivalence") == alike
+    assert of_interval(low, high, 1.0, "at least") == not_worse
 
 
 @given(st.floats(-5, 5), st.floats(0, 5), st.floats(0.01, 5))
 def test_likeness_is_supported_where_superiority_sees_no_difference(low, width, margin):
-    alike = verdict(low, low + width, margin, "equivalence")
-    assert (alike == "supported") == (verdict(low, low + width, margin) == "no difference")
-    assert alike == verdict(-(low + width), -low, margin, "equivalence")
+    alike = of_interval(low, low + width, margin, "equivalence")
+    assert (alike == "supported") == (of_interval(low, low + width, margin) == "no difference")
+    assert alike == of_interval(-(low + width), -low, margin, "equivalence")
 
 
 def test_verdict_refuses_an_unknown_rule():
     with pytest.raises(ValueError, match=r"rule must be one of .*got 'best'"):
-        verdict(0, 1, 1, "best")
+        of_interval(0, 1, 1, "best")
 
 
 @given(st.floats(-5, 5), st.floats(0, 5), st.floats(0.01, 5))
 def test_verdict_of_the_opposite_claim_is_the_opposite(low, width, margin):
     opposite = {"supported": "refuted", "refuted": "supported"}
-    word = verdict(low, low + width, margin)
-    assert verdict(-(low + width), -low, margin) == opposite.get(word, word)
+    word = of_interval(low, low + width, margin)
+    assert of_interval(-(low + width), -low, margin) == opposite.get(word, word)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ def test_verdict_of_the_opposite_claim_is_the_opposite(low, width, margin):
 )
 def test_verdict_refuses_what_is_no_interval_or_margin(low, high, margin):
     with pytest.raises(ValueError, match="low <= high and margin > 0"):
-        verdict(low, high, margin)
+        of_interval(low, high, margin)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,61 @@ def test_verdict_refuses_what_is_no_interval_or_margin(low, high, margin):
     ],
 )
 def test_overall_verdict_is_the_common_one_else_mixed(verdicts, expected):
-    assert overall(verdicts) == expected
+    assert of_claim(verdicts) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "not run"),
+        (["supported"] * 3, "supported"),
+        (["supported", "inconclusive"], "inconclusive"),
+        (["inconclusive"] * 2, "inconclusive"),
+        (["supported", "inconclusive", "refuted"], "refuted"),
+        (["no difference"] * 2, "refuted"),
+    ],
+)
+def test_a_claim_that_needs_every_row_falls_with_one(words, expected):
+    assert of_claim(words, "all") == expected
+
+
+def test_a_claim_that_needs_every_row_is_undecided_only_where_nothing_refutes():
+    words = ("supported", "no difference", "refuted", "inconclusive")
+    for one, other in itertools.product(words, words):
+        refuting = {"refuted", "no difference"} & {one, other}
+        undecided = "refuted" if refuting else "inconclusive"
+        expected = "supported" if {one, other} == {"supported"} else undecided
+        assert of_claim([one, other], "all") == of_claim([other, one], "all") == expected
+
+
+def test_a_claim_needs_what_is_known():
+    with pytest.raises(ValueError, match=r"needed must be one of .*'all'.*, got 'most'"):
+        of_claim(["supported"], "most")
+
+
+# ---- numbers that are known exactly --------------------------------------------------------------
+
+
+@given(st.floats(-5, 5), st.floats(0.01, 5), st.sampled_from(sorted(DECISIONS)))
+def test_an_exact_number_is_an_interval_without_width(value, margin, rule):
+    word = of_number(value, margin, rule)
+    assert word == of_interval(value, value, margin, rule) and word in VERDICTS
+    assert word == Exact("t = 1", "gain", value, margin, "%", rule).verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "margin"), [(math.nan, 1), (math.inf, 1), (0.0, -1.0), (0.0, math.nan)]
+)
+def test_an_exact_number_without_a_verdict_is_refused(value, margin):
+    with pytest.raises(ValueError, match="need a finite value and margin >= 0"):
+        of_number(value, margin, "superiority")
+
+
+@given(st.floats(-5, 5), st.floats(0, 5), st.floats(0.01, 5))
+def test_a_difference_is_supported_where_likeness_is_refuted(low, width, margin):
+    turned = {"supported": "refuted", "refuted": "supported", "inconclusive": "inconclusive"}
+    alike = of_interval(low, low + width, margin, "equivalence")
+    assert of_interval(low, low + width, margin, "difference") == turned[alike]
 
 
 # ---- levels and numbers of seeds -----------------------------------------------------------------
@@ -138,11 +195,9 @@ def test_seeds_needed_decide_a_true_zero_in_four_runs_of_five():
 
     def decided(seeds: int) -> float:
         intervals = [paired(row, level(contrasts)) for row in rng.normal(0, sd, size=(800, seeds))]
-        return float(
-            np.mean([verdict(i.low, i.high, margin) == "no difference" for i in intervals])
-        )
+        words = [of_interval(i.low, i.high, margin) for i in intervals]
+        return words.count("no difference") / len(words)
 
-    assert decided(n) == pytest.approx(
-        0.8, abs=0.045
-    )  # 3 standard errors; the formula's z instead of t costs 1 %
+    # 3 standard errors; the formula's z instead of t costs 1 %
+    assert decided(n) == pytest.approx(0.8, abs=0.045)
     assert decided(n // 2) < 0.5

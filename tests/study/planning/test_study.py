@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fabricated import SMALL_EXPERIMENT, experiments_from, tables, write_experiments
-from planned import EVERY_PLAN, changed, label, places, plan_of, varied
+from fabricated import SMALL_EXPERIMENT, experiments_from, write_experiments
+from planned import EVERY_PLAN, changed, label, plan_of, varied
 from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks import TASKS, base
@@ -18,7 +18,7 @@ from steadydescent.study.planning import (
     Arm,
     Condition,
     Experiment,
-    Settings,
+    Recipe,
     load_study,
 )
 
@@ -160,10 +160,10 @@ def test_file_with_a_bad_value_is_refused_when_it_is_loaded(tmp_path):
 
 
 def test_settings_under_others_keep_what_these_do_not_say_and_multiply_factors():
-    low = Settings(
+    low = Recipe(
         optimizer="sgd", batch_size=8, task={"norm": "none", "examples": 200}, steps=2, unit=0.5
     )
-    high = Settings(schedule="linear", batch_size=16, task={"norm": "batch"}, steps=0.25, unit=4)
+    high = Recipe(schedule="linear", batch_size=16, task={"norm": "batch"}, steps=0.25, unit=4)
     found = low.under(high)
     assert (found.optimizer, found.schedule, found.batch_size) == ("sgd", "linear", 16)
     assert (found.steps, found.unit) == (0.5, 2.0)
@@ -171,17 +171,17 @@ def test_settings_under_others_keep_what_these_do_not_say_and_multiply_factors()
 
 
 def test_settings_under_nothing_are_themselves():
-    told = Settings(
+    told = Recipe(
         optimizer="adam", schedule="linear", batch_size=3, task={"norm": "batch"}, steps=3, unit=2
     )
-    assert told.under(Settings()) == told == Settings().under(told)
+    assert told.under(Recipe()) == told == Recipe().under(told)
 
 
 @given(
     st.lists(
         st.sampled_from(
             [
-                Settings(steps=2),
+                Recipe(steps=2),
                 Condition(unit=3, optimizer="adam"),
                 Arm(task={"norm": "group"}),
                 Arm(optimizer="sgd", steps=0.5),
@@ -192,7 +192,7 @@ def test_settings_under_nothing_are_themselves():
     )
 )
 def test_settings_under_one_another_do_not_depend_on_where_brackets_stand(three):
-    a, b, c = (Settings().under(part) for part in three)
+    a, b, c = (Recipe().under(part) for part in three)
     assert a.under(b).under(c) == a.under(b.under(c))
 
 
@@ -299,34 +299,6 @@ def test_arms_of_batch_norm_statistics_are_there_where_networks_have_batch_norm(
     assert plan.arms_in("none") == ["ema"] and plan.arms_in("normed") == ["ema", "copied"]
     assert plan.readouts("none") == ("ema-10",)
     assert plan.readouts("normed") == ("ema-10", "ema-10/copied", "ema-30/copied")
-
-
-def test_runs_are_found_again_in_a_table_by_their_trajectory():
-    """Each arm finds its own runs and those of arms that differ in readouts or unit alone; range
-    tests are no arm's.
-    """
-    plan = varied(
-        None,
-        {
-            "sgd": {"optimizer": "sgd"},
-            "adam": {"optimizer": "adam"},
-            "few": {"task": {"examples": 200}},
-            "wide": {"optimizer": "adam", "unit": 4},
-        },
-        size={"ramps": [50]},
-    )
-    table = tables(plan.expected).runs
-    for place in places(plan):
-        mine = [*plan.tuning(*place, range(-2, 3)), *plan.reporting(*place, [-1, 0, 1])]
-        found = set(plan.trajectory(*place).of(table).run)
-        assert {run.key for run in mine} <= found
-        others = [
-            run
-            for other in places(plan)
-            if other[0] != place[0] or plan.trajectory(*other) != plan.trajectory(*place)
-            for run in plan.tuning(*other, range(-2, 3))
-        ]
-        assert found.isdisjoint(run.key for run in [*others, *plan.range_tests(50)])
 
 
 def test_plan_with_arms_that_share_runs_expects_each_once():

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from damage import forge
-from fabricated import a_run, result, tables
+from fabricated import a_run, result, result_of, tables
 from fabricated import write_result as keep
 from judged import TASK, score, toy_plan
 from steadydescent import verified
@@ -59,10 +59,11 @@ def stack(tmp_path):
 
 def finals(rows: int, readout: pa.Array | None = None) -> pa.Table:
     """A table of final rows, as large as asked for."""
-    columns = {name: pa.array([""] * rows) for name in ("run", "readout")} | {
-        "split": pa.array(["test"] * rows)
-    }
-    columns |= {name: pa.array([0.5] * rows) for name in ("accuracy", "loss", "calibration_error")}
+    scores = dict.fromkeys(("accuracy", "loss", "calibration_error"), 0.5)
+    row = {"run": "", "readout": "", "split": "test", "shift": "", "severity": None}
+    row |= {"statistics": "", "batch": None} | scores
+    types = {field.name: field.type for field in SCHEMAS["finals"]}
+    columns = {name: pa.array([value] * rows, types[name]) for name, value in row.items()}
     return pa.table(columns | ({} if readout is None else {"readout": readout}))
 
 
@@ -90,7 +91,7 @@ def test_rows_are_counted_before_they_are_unpacked(tmp_path):
 
 @pytest.mark.parametrize("says_so", [True, False])
 def test_text_that_is_long_only_once_written_out_is_refused(tmp_path, says_so):
-    """One text of a million letters in four thousand rows: 4 GB, kept as a dictionary of one entry."""
+    """One text of a million letters in four thousand rows: 4 GB, as a dictionary of one entry."""
     long = pa.DictionaryArray.from_arrays(
         pa.array([0] * 4_000, pa.int32()), pa.array(["x" * 1_000_000])
     )
@@ -165,26 +166,61 @@ WRONG = [
     ("finals", "accuracy", -0.1),
     ("finals", "calibration_error", 2.0),
     ("finals", "split", "tset"),
-    ("finals", "split", "test/<script>alert(1)</script>"),
+    ("finals", "split", "test/scale"),
+    ("finals", "shift", "<script>alert(1)</script>"),
+    ("finals", "severity", 6),
+    ("finals", "severity", -1),
+    ("finals", "statistics", "fresh"),
+    ("finals", "batch", 1),
     ("finals", "readout", "a\x1b[2J"),
     ("finals", "readout", "x" * 1001),
     ("finals", "split", None),
     ("curves", "step", -1),
     ("measures", "step", -1),
+    ("measures", "batch_size", 0),
+    ("roster", "purpose", "tune"),
+    ("roster", "arm", None),
+    ("roster", "condition", "a<b>"),
+    ("choices", "lr", float("nan")),
+    ("choices", "lr", 0.0),
+    ("suggestions", "rate", float("inf")),
+    ("suggestions", "rate", -0.1),
+    ("timings", "batch_size", 0),
+    ("timings", "seconds_per_example", -1.0),
 ]
+
+
+def one_of_each() -> dict[str, pd.DataFrame]:
+    """A table of every kind with a row of each sort."""
+    made = tables(
+        [a_run(curve_points=2, shifts=("scale(severity=3)",))],
+        probed=lambda run: [("last", "churn", 3, 0.5)],
+        predicted=lambda *_: b"a",
+    )
+    rows = {
+        "choices": {"condition": "c", "arm": "a", "tuned_by": "accuracy", "lr": 0.1},
+        "suggestions": {"run": "r", "rule": "middle", "rate": 0.1},
+        "timings": {"batch_size": 32, "round": 0, "seconds_per_example": 1e-6, "gain": 1.0},
+    }
+    rows["choices"]["readout"] = "last"
+    more = {kind: pd.DataFrame([row]) for kind, row in rows.items()}
+    return made._asdict() | result_of(made)._asdict() | more
 
 
 @pytest.mark.parametrize(("kind", "column", "value"), WRONG)
 def test_values_that_cannot_be_are_refused_when_written_and_when_read(
     tmp_path, kind, column, value
 ):
-    probed = lambda run: [("last", "churn", 3, 0.5)]
-    table = getattr(tables([a_run(curve_points=2)], probed=probed), kind).astype({column: object})
-    table.loc[0, column] = value
+    table = one_of_each()[kind].astype({column: object})
+    shifted = column in ("shift", "severity", "statistics", "batch")
+    table.loc[table.index[-1] if shifted else 0, column] = value
     with pytest.raises(ValueError, match=column):
         write_table(table, tmp_path / "written", kind)
     made = pa.table(
-        {f.name: pa.array(table[f.name], f.type, from_pandas=f.name != "lr") for f in SCHEMAS[kind]}
+        {
+            f.name: pa.array(table[f.name], f.type, from_pandas=f.name not in ("lr", "rate"))
+            for f in SCHEMAS[kind]
+        }
     )
     pq.write_table(made, tmp_path / "t.parquet")
     refused(tmp_path / "t.parquet", kind, match=f"'{column}' is")
@@ -192,13 +228,8 @@ def test_values_that_cannot_be_are_refused_when_written_and_when_read(
 
 @pytest.mark.parametrize("kind", parquet.KEYS)
 def test_row_that_stands_twice_is_refused(tmp_path, kind):
-    made = tables(
-        [a_run(curve_points=2)],
-        probed=lambda run: [("last", "churn", 3, 0.5)],
-        predicted=lambda *_: b"a",
-    )
-    table = getattr(made, kind)
-    with pytest.raises(DamagedFile, match="two rows have the same run"):
+    table = one_of_each()[kind]
+    with pytest.raises(DamagedFile, match=f"two rows have the same {parquet.KEYS[kind][0]}"):
         write_table(pd.concat([table, table.head(1)]), tmp_path / "t.parquet", kind)
 
 
@@ -248,6 +279,62 @@ def test_result_without_runs_or_of_strangers_is_not_written(tmp_path):
         with pytest.raises(DamagedFile, match=r"is refused: .* runs"):
             write_folder(tmp_path / "stack", wrong, {})
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- rosters -------------------------------------------------------------------------------------
+
+
+def whole() -> Result:
+    """A result whose tables fit: two rates tuned, one of them chosen and reported."""
+    runs = [
+        a_run(seed=seed, lr=lr, test=False, curve_points=2)
+        for seed in (10_000, 10_001)
+        for lr in (0.1, 0.2)
+    ]
+    made = result_of(tables([*runs, *(a_run(seed=seed, curve_points=2) for seed in range(2))]))
+    rows = [("constant", "last", "accuracy", 0.1, "last")]
+    return made._replace(choices=pd.DataFrame(rows, columns=SCHEMAS["choices"].names))
+
+
+def row_with(table: pd.DataFrame, **changes) -> pd.DataFrame:
+    """The table with other values in its first row."""
+    first = table.index == table.index[0]
+    return table.assign(**{name: table[name].mask(first, to) for name, to in changes.items()})
+
+
+ROSTERS = {
+    "1 runs serve no condition and arm": lambda made: {"roster": made.roster[1:]},
+    "roster are of 1 runs that are not there": lambda made: {
+        "roster": row_with(made.roster, run="x")
+    },
+    "not the runs with test data": lambda made: {"roster": row_with(made.roster, purpose="report")},
+    "have other settings": lambda made: {"runs": row_with(made.runs, steps=41)},
+    "a rate was chosen that no tuning run had": lambda made: {
+        "choices": made.choices.assign(lr=0.3)
+    },
+    "runs that are no range tests suggest rates": lambda made: {
+        "suggestions": pd.DataFrame({"run": made.runs.run[:1], "rule": "middle", "rate": 0.1})
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", ROSTERS)
+def test_roster_that_does_not_fit_its_runs_is_refused(tmp_path, sentence):
+    made = whole()
+    write_folder(tmp_path / "fits", made, {})
+    with pytest.raises(DamagedFile, match=f"result is refused: .*{sentence}"):
+        write_folder(tmp_path / "result", made._replace(**ROSTERS[sentence](made)), {})
+
+
+@pytest.mark.parametrize(
+    "change", [{"severity": pd.NA}, {"statistics": ""}, {"split": "train"}, {"shift": ""}]
+)
+def test_shifted_row_says_all_of_its_shift_and_others_nothing(tmp_path, change):
+    table = one_of_each()["finals"]
+    (column, value), shifted = next(iter(change.items())), table["shift"] != ""
+    wrong = table.assign(**{column: table[column].mask(shifted, value)})
+    with pytest.raises(DamagedFile, match="a row has a shift without severity"):
+        write_table(wrong, tmp_path / "t.parquet", "finals")
 
 
 # ---- receipts ------------------------------------------------------------------------------------

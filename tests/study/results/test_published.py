@@ -1,17 +1,21 @@
-"""What is published is whole, was asked for by the study, has its receipt, and is what README says."""
+"""What is published is whole, was asked for, has its receipt, and is what is summed up."""
 
 import json
-import subprocess
 from functools import cache
 
 import pytest
 
+from steadydescent.study.book import summary
+from steadydescent.study.book.figures import INK
+from steadydescent.study.book.findings import findings
 from steadydescent.study.book.saved_results import results
 from steadydescent.study.book.verdict_rows import rows
+from steadydescent.study.judging.choosing import by_candidate, choose, tuning_scores
 from steadydescent.study.judging.claims import load_claims
-from steadydescent.study.paths import PUBLISHED, ROOT
-from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, Trajectory, load_study
-from steadydescent.study.reproduce import with_verdicts
+from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.paths import PUBLISHED, RESULTS
+from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, load_study
+from steadydescent.study.results.roster import SETTINGS
 from steadydescent.study.training.trial import result_id
 
 FOUND = list(results(PUBLISHED))
@@ -31,6 +35,8 @@ RECEIPT = {
     "updates",
     "seeds",
     "target",
+    "primary_contrasts",
+    "design",
     "files",
 }
 
@@ -44,12 +50,10 @@ def judged() -> list[dict]:
     return rows(PUBLISHED)
 
 
-def test_every_folder_of_results_reads_and_is_of_the_study():
+def test_every_folder_of_results_reads():
     assert FOUND
     folders = {path.parent for path in PUBLISHED.rglob("receipt.json")}
-    assert folders == {home for _, _, home, *_ in FOUND}, (
-        "a folder that no experiment of the study names"
-    )
+    assert folders == {home for _, _, home, *_ in FOUND}, "a folder that the manifest does not list"
 
 
 @every_result
@@ -75,9 +79,9 @@ def test_result_is_what_its_id_says(found):
 
 @every_result
 def test_runs_are_those_that_the_study_asks_for(found):
-    """Settings, rates on the grid or its extensions, and seeds of tuning, reports and range tests."""
+    """Settings, rates on the grid or its extensions, and the seeds of each purpose."""
     plan, runs = plan_of(found), found[3].runs
-    columns = [*Trajectory._fields, "lr", "test"]
+    columns = [*SETTINGS, "lr", "test"]
     row = lambda run: tuple(run.row[c] for c in columns)
     asked = {row(run) for length in plan.size.ramps for run in plan.range_tests(length)}
     for condition in plan.conditions:
@@ -98,15 +102,48 @@ def test_runs_are_those_that_the_study_asks_for(found):
 
 @every_result
 def test_every_arm_was_tuned_on_its_whole_grid_and_reported_on_every_seed(found):
-    plan, runs = plan_of(found), found[3].runs
+    plan, evidence = plan_of(found), Evidence(*found[3:])
     for condition in plan.conditions:
         for arm in plan.arms_in(condition):
-            mine, half = plan.trajectory(condition, arm).of(runs), plan.half(condition)
+            mine, half = evidence.runs(condition, arm), plan.half(condition)
             tuning, report = mine[~mine.test], mine[mine.test]
             assert {plan.rate(condition, arm, i) for i in range(-half, half + 1)} <= set(tuning.lr)
             assert (tuning.groupby("lr").seed.nunique() == plan.size.tuning).all()
             assert len(report) and (report.groupby("lr").seed.nunique() == plan.size.report).all()
             assert set(report.lr) <= set(tuning.lr)
+
+
+@every_result
+def test_evidence_says_of_itself_what_the_plan_asked_for(found):
+    """Conditions, arms, readouts, settings and k, in the study's order, with no plan at hand."""
+    plan, evidence = plan_of(found), Evidence(*found[3:])
+    assert evidence.design == plan.design and evidence.conditions == plan.conditions
+    assert found[-1]["primary_contrasts"] == plan.primary_contrasts
+    for condition in plan.conditions:
+        assert evidence.arms_in(condition) == plan.arms_in(condition)
+        for arm in plan.arms_in(condition):
+            settings = plan.trajectory(condition, arm)
+            assert evidence.settings(condition, arm) == settings
+            mine = found[3].runs
+            for name, value in settings._asdict().items():
+                mine = mine[mine[name] == value]
+            assert list(evidence.runs(condition, arm).run) == list(mine.run)
+
+
+@every_result
+def test_choices_are_what_tuning_scores_choose_and_what_judging_chooses(found):
+    """Among all rates that were tuned, and among those that report seeds ran."""
+    result, evidence = found[3], Evidence(*found[3:])
+    scores = tuning_scores(result.runs, result.finals, result.measures)
+    arms = [(c, arm) for c in evidence.conditions for arm in evidence.arms_in(c)]
+    places = [(*arm, by) for arm in arms for by in evidence.tune_by]
+    kept = result.choices
+    assert list(zip(kept.condition, kept.arm, kept.tuned_by, strict=True)) == places
+    for (condition, arm, by), lr, readout in zip(places, kept.lr, kept.readout, strict=True):
+        runs = evidence.runs(condition, arm)
+        table = by_candidate(runs[~runs.test], scores, evidence.readouts(arm), by)
+        judged_by = evidence.candidates(condition, arm, evidence.main_measure, by).chosen
+        assert choose(table, arm) == judged_by == (lr, readout, arm)
 
 
 @every_result
@@ -124,15 +161,13 @@ def test_tuning_and_report_runs_share_no_seed_and_tuning_never_saw_test_data(fou
 
 @every_result
 def test_every_run_has_every_readout_of_the_arms(found):
-    plan, result = plan_of(found), found[3]
-    assert not result.finals.duplicated(["run", "readout", "split"]).any()
+    plan, result, evidence = plan_of(found), found[3], Evidence(*found[3:])
     for condition in plan.conditions:
         for arm in plan.arms_in(condition):
-            mine = plan.trajectory(condition, arm).of(result.runs)
+            mine = evidence.runs(condition, arm)
             for split, runs in (("validation", mine[~mine.test]), ("test", mine[mine.test])):
-                part = result.finals[
-                    (result.finals.split == split) & result.finals.run.isin(runs.run)
-                ]
+                plain = result.finals[result.finals["shift"] == ""]
+                part = plain[(plain.split == split) & plain.run.isin(runs.run)]
                 for readout in plan.arms[arm].readouts:
                     assert (part.readout == readout).sum() == len(runs), (
                         condition,
@@ -159,21 +194,12 @@ def test_every_claim_has_a_row():
     assert {row["id"] for row in judged()} == set(load_claims())
 
 
-def test_readme_shows_the_published_verdicts():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == with_verdicts(readme), "run `make publish`, which writes README's table"
-    assert all(f"| {claim.title} |" in readme for claim in load_claims().values())
-
-
-def test_repository_stays_under_twenty_megabytes():
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True
-    )
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    sizes = [
-        path.stat().st_size
-        for name in listed.stdout.split("\0")
-        if name and (path := ROOT / name).is_file()
-    ]
-    assert sum(sizes) < 20e6
+def test_the_summary_is_of_what_is_published():
+    """The table and the data as they would be written now; the pictures say what they show."""
+    current = summary.texts(findings("published")["claims"])
+    for name, text in current.items():
+        assert (RESULTS / name).read_text(encoding="utf-8") == text, "run `make publish`"
+    assert all(f"| {claim.title} |" in current[summary.TABLE] for claim in load_claims().values())
+    for mode in INK:
+        drawn = (RESULTS / f"verdicts-{mode}.svg").read_text(encoding="utf-8")
+        assert summary.digest(current[summary.DATA]) in drawn

@@ -13,7 +13,7 @@ import pytest
 from filelock import Timeout
 
 from damage import cut, empty, flip, forge, remove
-from fabricated import a_run, tables
+from fabricated import a_run, result_of, tables
 from steadydescent.study.results import store as results
 from steadydescent.study.results.store import (
     SCHEMAS,
@@ -26,7 +26,6 @@ from steadydescent.study.results.store import (
     write_folder,
     write_table,
 )
-from steadydescent.study.training.trial import quantiles
 
 FILES = [
     "curves.parquet",
@@ -135,9 +134,8 @@ def test_second_runner_that_saves_the_same_stack_is_harmless(store):
     before = {path.name: file_digest(path) for path in folder_of(store).iterdir()}
     afresh(store).save(tables(stack[::-1], by_seed), {"runner": 2})
     assert {path.name: file_digest(path) for path in folder_of(store).iterdir()} == before
-    assert list(folder_of(store).parent.iterdir()) == [
-        folder_of(store)
-    ]  # nothing of the second is left about
+    # nothing of the second is left about
+    assert list(folder_of(store).parent.iterdir()) == [folder_of(store)]
     assert_same(afresh(store).load([run.key for run in stack])[0], tables(stack, by_seed))
 
 
@@ -167,14 +165,14 @@ def test_folder_in_the_way_that_is_no_result_is_told(tmp_path):
 
 def test_replaced_result_holds_the_new_rows_alone(tmp_path):
     old, new = (
-        (made.runs, made.finals, quantiles(made), made.measures)
+        result_of(made)
         for made in (
             tables(runs(0, 1), by_seed, probed=probed),
             tables(runs(2), by_seed, probed=probed),
         )
     )
-    write_folder(tmp_path / "result", Result(*old), {"version": 1})
-    write_folder(tmp_path / "result", Result(*new), {"version": 2}, replace=True)
+    write_folder(tmp_path / "result", old, {"version": 1})
+    write_folder(tmp_path / "result", new, {"version": 2}, replace=True)
     found, receipt = read_folder(tmp_path / "result", Result)
     assert found.runs.seed.tolist() == [2] and receipt["version"] == 2
     for one, other in zip(found, new, strict=True):
@@ -183,7 +181,7 @@ def test_replaced_result_holds_the_new_rows_alone(tmp_path):
         found.quantiles.seeds
     ) == {1}
     assert sorted(path.name for path in (tmp_path / "result").iterdir()) == sorted(
-        ["finals.parquet", "measures.parquet", "quantiles.parquet", "receipt.json", "runs.parquet"]
+        ["receipt.json", *(f"{kind}.parquet" for kind in Result._fields)]
     )
 
 

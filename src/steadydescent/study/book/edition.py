@@ -7,7 +7,6 @@ from steadydescent import verified
 from steadydescent.files import DamagedFile
 from steadydescent.study.book.saved_results import read_result
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.judge import evidence_of
 from steadydescent.study.paths import GENERATED, ROOT
 
 
@@ -59,8 +58,7 @@ def shown(experiment: str) -> dict[str, ShownResult]:
                     f"{home} is {receipt['result']}, but the book is being built of {name}; "
                     "build it anew"
                 )
-            evidence = evidence_of(experiment, result, receipt, home.name)
-            by_task[home.name] = ShownResult(evidence, receipt)
+            by_task[home.name] = ShownResult(Evidence(result, receipt), receipt)
     return by_task
 
 

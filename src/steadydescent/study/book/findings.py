@@ -11,8 +11,9 @@ from steadydescent.study.book.citations import bibtex
 from steadydescent.study.book.numbers import design_numbers, numbers_of, row_number, totals
 from steadydescent.study.book.saved_results import folder, results
 from steadydescent.study.judging.claims import load_claims
-from steadydescent.study.judging.judge import all_rows, evidence_of, judged
-from steadydescent.study.judging.statistics import overall
+from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.judge import all_rows, judge_all
+from steadydescent.study.judging.verdicts import of_claim
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import PROFILES
 from steadydescent.study.results.store import Result
@@ -30,15 +31,15 @@ def findings(source: str, profile: str | None = None) -> dict[str, Any]:
     for name, task, home, result, receipt in results(root):
         receipts.append(receipt)
         files[receipt["result"]] = _files(home, receipt)
-        evidence = evidence_of(name, result, receipt, task)
+        evidence = Evidence(result, receipt)
         numbers |= numbers_of(evidence, f"{name}/{task}")
         numbers |= design_numbers(f"{name}/{task}", receipt)
-        own_rows += judged(evidence, receipt)
+        own_rows += judge_all(evidence)
     if not receipts:
         raise FileNotFoundError(
             f"no results in {root}; run `make reproduce` first, or build the published book"
         )
-    rows = all_rows(own_rows)
+    rows = [row.as_dict() for row in all_rows(own_rows)]
     for row in rows:
         if row["estimate"] is not None:
             numbers[f"claim/{row['id']}/{row['task']}/{row['condition']}"] = row_number(row)
@@ -81,24 +82,9 @@ def _claims(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "test": claim.test,
             "experiment": claim.experiment,
             "rows": mine,
-            "verdict": conjunction(words) if claim.needs == "all" else overall(words),
+            "verdict": of_claim(words, claim.needs),
         }
     return out
-
-
-def conjunction(verdicts: list[str]) -> str:
-    """The verdict on a claim that needs every row.
-
-    It is refuted as soon as one row refutes it or finds no difference.
-
-    >>> conjunction(["supported", "no difference"]), conjunction(["supported", "inconclusive"])
-    ('refuted', 'inconclusive')
-    >>> conjunction([])
-    'not run'
-    """
-    if not verdicts or set(verdicts) == {"supported"}:
-        return overall(verdicts)
-    return "refuted" if {"refuted", "no difference"} & set(verdicts) else "inconclusive"
 
 
 def _files(place: Path, receipt: dict[str, Any]) -> dict[str, str]:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from steadydescent.study.book.words import digits_for, thousands
-from steadydescent.study.judging.claims import place
-from steadydescent.study.judging.evidence import Candidates, Evidence
+from steadydescent.study.judging.choosing import Candidate
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import Estimate, paired, tuned
 
 
@@ -40,38 +40,29 @@ def numbers_of(evidence: Evidence, prefix: str) -> dict[str, dict[str, Any]]:
     verdict.
     """
     out: dict[str, dict[str, Any]] = {}
-    plan = evidence.plan
-    for condition in plan.conditions:
-        for arm in (arm for arm in plan.arms_in(condition) if evidence.reported(condition, arm)):
+    for condition in evidence.conditions:
+        for arm in evidence.arms_in(condition):
             out |= _of_arm(evidence, condition, arm, f"{prefix}/{condition}/{arm}")
-    for pair in plan.experiment.secondary:
-        for condition in plan.conditions if "@" not in "".join(pair) else ("",):
-            places = [place(name, condition) for name in pair]
-            if all(
-                c in plan.conditions and a in plan.arms_in(c) and evidence.reported(c, a)
-                for c, a in places
-            ):
-                name = (
-                    f"{prefix}/{condition}/{pair[0]}-{pair[1]}"
-                    if condition
-                    else f"{prefix}/{pair[0]}-{pair[1]}"
-                )
-                out |= _of_pair(evidence, places, name)
+    for pair in evidence.design.secondary:
+        # a pair whose arms name their conditions stands once, others under every condition
+        for condition in ("",) if any(arm.condition for arm in pair) else evidence.conditions:
+            places = [(named.condition or condition, named.arm) for named in pair]
+            if all(arm in evidence.arms_in(own) for own, arm in places):
+                name = "-".join(named.text for named in pair)
+                out |= _of_pair(evidence, places, "/".join(filter(None, (prefix, condition, name))))
     return out
 
 
 def _of_arm(evidence: Evidence, condition: str, arm: str, prefix: str) -> dict[str, dict[str, Any]]:
     main = evidence.main_measure
-    side = evidence.candidates(condition, arm, main)
-    chosen, score = (
-        side.chosen,
-        lambda measure: _chosen_scores(evidence, condition, arm, measure, side),
-    )
+    chosen = evidence.chosen(condition, arm, main)
+    score = lambda measure: _chosen_scores(evidence, condition, arm, measure, chosen)
+    reported = len(evidence.report(condition, arm, main))
     out = {
         f"{prefix}/rate": _number(f"{chosen.lr:g}"),
         f"{prefix}/readout": _number(chosen.readout),
         f"{prefix}/diverged": _number(
-            f"{evidence.diverged(condition, arm, chosen.lr)} of {len(side.scores.report)}"
+            f"{evidence.diverged(condition, arm, chosen.lr)} of {reported}"
         ),
     }
     if main == "height":
@@ -93,10 +84,10 @@ def _of_arm(evidence: Evidence, condition: str, arm: str, prefix: str) -> dict[s
 
 
 def _chosen_scores(
-    evidence: Evidence, condition: str, arm: str, measure: str, side: Candidates
+    evidence: Evidence, condition: str, arm: str, measure: str, chosen: Candidate
 ) -> np.ndarray:
     """Report scores in a measure, `[S]`, of the candidate that tuning chose."""
-    return evidence.report(condition, arm, measure)[side.chosen.lr, side.chosen.readout].to_numpy()
+    return evidence.report(condition, arm, measure)[chosen.lr, chosen.readout].to_numpy()
 
 
 def _of_pair(

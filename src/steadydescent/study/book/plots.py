@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from steadydescent.study.judging import measures
-from steadydescent.study.judging.evidence import Candidate, Evidence
+from steadydescent.study.judging.choosing import Candidate
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.weight_averaging import coefficients, parse
 
 

@@ -7,12 +7,17 @@ from typing import Any
 
 from steadydescent import verified
 from steadydescent.checks import check_choice
-from steadydescent.files import DamagedFile, completed
+from steadydescent.engine.tasks import TASKS
+from steadydescent.files import DamagedFile, completed, replaced_in
 from steadydescent.study.paths import PUBLISHED, REPRODUCED
-from steadydescent.study.planning import PROFILES, load_study
+from steadydescent.study.planning import PROFILES
 from steadydescent.study.results import published
 from steadydescent.study.results.receipts import untrue
 from steadydescent.study.results.store import RECEIPT, Result, read_folder
+
+NOTEBOOKS = "notebooks"
+"""Folder beside one's own results: executed notebooks, and notes of what they were made from."""
+DEPTH = len(("experiment", "task", "file"))
 
 
 def folder(source: str, profile: str | None) -> Path:
@@ -27,48 +32,49 @@ def folder(source: str, profile: str | None) -> Path:
 def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]]]:
     """Experiment, task, folder, tables and receipt of every result below `root`, verified.
 
+    What the study asks for today is not looked at: a result says itself what it is.
+
     Raises:
         DamagedFile: for a file that is altered, stands in another's place, or is gone though it
             was made or published.
     """
-    places = list(homes(root))
     if root == PUBLISHED:
         published.check(root)
-        _refuse_strangers(root, {f"{name}/{task}" for name, task, _ in places})
-    for name, task, home in places:
+    for name, task, home in homes(root):
         if os.path.lexists(home):
             yield name, task, home, *read_result(root, name, task)
-        elif (root / "notebooks" / f"{name}-{task}.made-from").exists():
+        elif (root / NOTEBOOKS / f"{name}-{task}.made-from").exists():
             raise DamagedFile(
                 f"{home} is gone, though a run had finished it; {_again(root, name, task)}"
             )
 
 
 def homes(root: Path) -> Iterator[tuple[str, str, Path]]:
-    """Experiment, task and the folder below `root` for its result.
+    """Experiment, task and the folder below `root` of every result that is there, or was made.
 
-    A move that was cut short is finished first.
+    Experiments go by name, tasks in the engine's order. A move that was cut short is finished
+    first.
     """
-    for name, experiment in load_study().items():
-        for task in experiment.rates:
-            yield name, task, completed(root / name / task)
+    places = _published(root) if root == PUBLISHED else _own(root)
+    order = {task: number for number, task in enumerate(TASKS)}
+    for name, task in sorted(places, key=lambda at: (at[0], order.get(at[1], len(order)), at[1])):
+        yield name, task, completed(root / name / task)
 
 
-def _refuse_strangers(root: Path, known: set[str]) -> None:
-    """Refuse a published result that no experiment of the study owns.
+def _published(root: Path) -> set[tuple[str, str]]:
+    """Experiment and task of every folder that the manifest lists a file of."""
+    parts = (name.split("/") for name in published.listed(root))
+    return {(part[0], part[1]) for part in parts if len(part) == DEPTH}
 
-    It would not be shown, nor missed.
-    """
-    owned = {
-        place.rpartition("/")[0]
-        for place in published.listed(root)
-        if place.endswith(f"/{RECEIPT}")
-    }
-    if strangers := sorted(owned - known):
-        raise DamagedFile(
-            f"{root / strangers[0]} is refused: experiments/study.yml has no rates for it; "
-            "put them back, or remove the result and its lines in the manifest"
-        )
+
+def _own(root: Path) -> set[tuple[str, str]]:
+    """Experiment and task of every folder there, those in replacement too, and of finished runs."""
+    finished = {path.stem.partition("-") for path in root.glob(f"{NOTEBOOKS}/*.made-from")}
+    there = {(name, task) for name, _, task in finished}
+    for experiment in root.glob("[!.]*/"):
+        tasks = {path.name for path in experiment.glob("[!.]*")} | replaced_in(experiment)
+        there |= {(experiment.name, task) for task in tasks}
+    return {(name, task) for name, task in there if name != NOTEBOOKS}
 
 
 def _again(root: Path, name: str, task: str) -> str:
@@ -90,13 +96,4 @@ def read_result(root: Path, name: str, task: str) -> tuple[Result, dict[str, Any
         raise DamagedFile(f"{error}; {_again(root, name, task)}") from error
     if wrong := untrue(name, task, None if root == PUBLISHED else root.name, result, receipt):
         raise DamagedFile(f"{home / RECEIPT} is refused: {wrong}; {_again(root, name, task)}")
-    size = load_study()[name].profiles.get(receipt["profile"], {}).get(task)
-    # none of its runs would match the plan, and nobody would miss them
-    if size is None or size.steps != receipt["updates"]:
-        asks = f"{size.steps} updates" if size else "nothing of the kind"
-        raise ValueError(
-            f"{home} was made in profile {receipt['profile']!r} with {receipt['updates']} "
-            f"updates, and experiments/study.yml now asks for {asks}; "
-            "take that change back, or run and publish it again"
-        )
     return result, receipt

@@ -7,7 +7,9 @@ from typing import Any
 from steadydescent import verified
 from steadydescent.files import DamagedFile, write_atomically
 from steadydescent.study.book.saved_results import folder, homes, results
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.judge import all_rows, judge_all
+from steadydescent.study.judging.rows import Row
 from steadydescent.study.paths import EXPERIMENTS, PACKAGE, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.study.results import published
 from steadydescent.study.results.provenance import packages
@@ -16,10 +18,10 @@ from steadydescent.study.results.up_to_date import digest
 
 def rows(root: Path) -> list[dict[str, Any]]:
     """Every claim's rows: of the results below `root`, of arithmetic, and what was not run."""
-    own_rows: list[dict[str, Any]] = []
-    for name, task, _, result, receipt in results(root):
-        own_rows += judge_all(name, result, receipt, task)
-    return all_rows(own_rows)
+    own_rows: list[Row] = []
+    for *_, result, receipt in results(root):
+        own_rows += judge_all(Evidence(result, receipt))
+    return [row.as_dict() for row in all_rows(own_rows)]
 
 
 def cached_rows(source: str, profile: str | None) -> list[dict[str, Any]]:

@@ -147,7 +147,7 @@ def most_first(words: Iterable[str]) -> str:
 
 
 def verdict_table(claims: dict[str, Any]) -> str:
-    """Every claim's verdict as a Markdown table, for README."""
+    """Every claim's verdict as a Markdown table."""
     lines = ["| claim | said by | verdict | rows |", "|---" * 4 + "|"]
     for claim in claims.values():
         rows = counted(row["verdict"] for row in claim["rows"])

@@ -1,118 +1,23 @@
-"""Claims: a source's sentences, paraphrased, and the contrasts that decide them, from
-`experiments/claims.yml`.
+"""Claims: a source's sentences, paraphrased, and the contrasts that decide them.
+
+They stand in `experiments/claims.yml`.
 """
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Protocol
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from steadydescent.checks import check_choice
 from steadydescent.study import yaml_files
-from steadydescent.study.judging import measures
-from steadydescent.study.judging.analyses import ANALYSES, check_options
+from steadydescent.study.judging.contrasts import Contrast, StatedContrast
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.exact import EXACT
-from steadydescent.study.judging.statistics import Rule
+from steadydescent.study.judging.rows import Row
+from steadydescent.study.judging.verdicts import Needed
 from steadydescent.study.paths import EXPERIMENTS
-from steadydescent.study.planning import (
-    PROFILES,
-    Checked,
-    Experiment,
-    Names,
-    Plan,
-    load_study,
-    plans,
-)
-
-
-def _several(value: object) -> object:
-    """One name as a list of one."""
-    return (
-        (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-    )
-
-
-Several = Annotated[Names, BeforeValidator(_several)]
-DECISIVE = ("measure", "rule")
-"""What a contrast in the file must state: left out, it would be judged by another question."""
-OF_A_DIFFERENCE = ("better", "rate")
-"""And besides, where no analysis says itself what it compares."""
-
-
-class Contrast(Checked):
-    """`arm` and `against` in a measure; one row a task and condition. The source says that `arm` is
-    `better`, or worse.
-
-    An arm may name its own condition, `last@linear`. Several arms in `against` stand for the best
-    of them, tuning included. `rate` says at which rate the arm stands: its own `tuned` one, that of
-    `against` (times `factor`), or a fixed number, such as a default. `minus` takes the same
-    contrast under another condition away. `analysis` names a contrast that is no difference of two
-    tuned arms (see `steadydescent.study.judging.analyses`), `options` are its own.
-    """
-
-    arm: str
-    against: Several = ()
-    better: bool = True
-    measure: str = "accuracy"
-    margins: dict[str, Annotated[float, Field(gt=0)]]
-    conditions: Names = ()
-    rule: Rule = "superiority"
-    rate: Literal["tuned", "against"] | Annotated[float, Field(gt=0)] = "tuned"
-    factor: Annotated[float, Field(gt=0)] = 1.0
-    tuned_by: str | None = None
-    minus: str | None = None
-    label: str = ""
-    analysis: str | None = None
-    options: dict[str, str | int | float] = {}
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Contrast":
-        plain = (
-            self.rate == "tuned" and self.tuned_by is None and self.minus is None and self.better
-        )
-        if self.analysis is not None:
-            check_choice(self.analysis, sorted(ANALYSES), "analysis")
-        check_options(self.analysis, self.options)
-        if self.analysis == "matching window" and len(self.against) != 2:
-            raise ValueError(
-                f"the analysis 'matching window' needs two arms in against, got {list(self.against)}"
-            )
-        if self.analysis and not plain:
-            raise ValueError(
-                f"analysis {self.analysis!r} says itself what it compares: leave out better, rate, tuned_by and minus"
-            )
-        if self.factor != 1 and self.rate != "against":
-            raise ValueError(
-                f"factor multiplies the rate of the other side: say rate: against, got {self.rate!r}"
-            )
-        if self.minus and (
-            self.rate != "tuned" or any("@" in name for name in (self.arm, *self.against))
-        ):
-            raise ValueError(
-                f"minus={self.minus!r} takes both arms to that condition, so they must be tuned and name none of their "
-                f"own; got {self.arm!r} against {self.against} at rate {self.rate}"
-            )
-        return self
-
-    def named(self, condition: str) -> str:
-        """The condition as a row states it."""
-        return ", ".join(part for part in (condition, self.label) if part)
-
-    def places(self, condition: str) -> list[tuple[str, str]]:
-        """Every (condition, arm) that the contrast looks at."""
-        found = [place(name, condition) for name in (self.arm, *self.against)]
-        return found + [(self.minus, arm) for _, arm in found if self.minus]
-
-
-def place(name: str, condition: str) -> tuple[str, str]:
-    """Condition and arm of `arm` or `arm@condition`.
-
-    >>> place("last", "constant"), place("last@linear", "constant")
-    (('constant', 'last'), ('linear', 'last'))
-    """
-    arm, _, own = name.partition("@")
-    return own or condition, arm
+from steadydescent.study.results.design import Design
+from steadydescent.study.yaml_files import Checked, Names
 
 
 class Claim(Checked):
@@ -130,13 +35,11 @@ class Claim(Checked):
     scope: Literal["E", "S", "T", "E, T", "S, T"]
     test: str
     experiment: str
-    needs: Literal["common verdict", "all"] = "common verdict"
-    contrasts: tuple[Contrast, ...] = ()
+    needs: Needed = "common verdict"
+    contrasts: tuple[StatedContrast, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
-        study = load_study()
-        check_choice(self.experiment, sorted(study), f"claim {self.id!r}: experiment")
         if ("E" in self.scope) != (self.id in EXACT):
             raise ValueError(
                 f"claim {self.id!r} of scope {self.scope}: exact claims are {sorted(EXACT)}"
@@ -145,34 +48,25 @@ class Claim(Checked):
             raise ValueError(
                 f"claim {self.id!r} of scope {self.scope} has {len(self.contrasts)} contrasts"
             )
-        for contrast in self.contrasts:
-            self._check(contrast, study[self.experiment])
         return self
 
-    def _check(self, contrast: Contrast, experiment: Experiment) -> None:
-        arms, conditions, tasks = experiment.arms, experiment.conditions, experiment.rates
-        for own in contrast.conditions or conditions:
-            for condition, arm in contrast.places(own):
-                check_choice(condition, conditions, f"claim {self.id!r}: condition")
-                if condition == contrast.minus == own:
-                    raise ValueError(
-                        f"claim {self.id!r}: minus must be another condition than {own!r}"
-                    )
-                check_choice(arm, sorted(arms), f"claim {self.id!r}: arm")
-        if not contrast.margins or set(contrast.margins) - set(tasks):
-            given = contrast.margins or "none"
-            raise ValueError(
-                f"claim {self.id!r}: margins are for some of {sorted(tasks)}, got {given}"
-            )
-        if contrast.analysis is None:
-            measures.find(contrast.measure)
-            if not contrast.against:
-                raise ValueError(
-                    f"claim {self.id!r}: a contrast needs an arm to stand against, got none"
-                )
+
+class Asked(Protocol):
+    """What may answer a row of a claim: a plan, by what it will train, or a result, by its runs."""
+
+    @property
+    def design(self) -> Design:
+        """What is compared, observed and timed."""
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions that arms are compared under."""
+
+    def arms_in(self, condition: str) -> list[str]:
+        """The arms that are compared under a condition."""
 
 
-class Cell(NamedTuple):
+class Question(NamedTuple):
     """One row to be: a contrast on a task under a condition."""
 
     claim: Claim
@@ -181,83 +75,71 @@ class Cell(NamedTuple):
     condition: str
 
     @property
-    def labels(self) -> dict[str, Any]:
-        """What a row says of itself whether it has been run or not."""
+    def row(self) -> Row:
+        """The row as it is without an answer: not run."""
         contrast = self.contrast
-        return {
-            "id": self.claim.id,
-            "scope": self.claim.scope,
-            "task": self.task,
-            "measure": contrast.measure,
-            "condition": contrast.named(self.condition),
-            "margin": contrast.margins[self.task],
-            "rule": contrast.rule,
-        }
-
-    def in_profile(self, plan: Plan) -> bool:
-        """Whether the plan trains what the row needs, and measures it."""
-        contrast, size = self.contrast, plan.size
-        if not measures.measured(contrast.measure, size.probes, size.shifts, plan.curve_points):
-            return False
-        if contrast.analysis == "range test" and contrast.options["updates"] not in size.ramps:
-            return False
-        if contrast.analysis == "faster size" and not size.timed:
-            return False
-        places = contrast.places(self.condition)
-        return all(
-            condition in plan.conditions and arm in plan.arms_in(condition)
-            for condition, arm in places
+        return Row(
+            id=self.claim.id,
+            scope=self.claim.scope,
+            task=self.task,
+            measure=contrast.measure,
+            condition=contrast.named(self.condition),
+            margin=contrast.margins[self.task],
+            rule=contrast.rule,
         )
+
+    def answered_by(self, source: Asked) -> bool:
+        """Whether a plan trains, or a result holds, what the row needs, and measures it."""
+        design = source.design
+        return (
+            (self.claim.experiment, self.task) == (design.experiment, design.task)
+            and self.contrast.needs.met(design)
+            and all(
+                condition in source.conditions and arm in source.arms_in(condition)
+                for condition, arm in self.contrast.places(self.condition)
+            )
+        )
+
+    def held_by(self, evidence: Evidence) -> bool:
+        """Whether a result has all that the row compares, whatever was planned."""
+        return self.answered_by(evidence) and self.contrast.answerable(evidence, self.condition)
 
 
 @cache
 def load_claims() -> dict[str, Claim]:
-    """Claim id → claim, from `experiments/claims.yml`; a ValueError names the line of what it
-    should not say.
+    """Claim id → claim, from `experiments/claims.yml`.
+
+    Raises:
+        ValueError: for what the file should not say, with its line.
     """
     file = yaml_files.read(EXPERIMENTS / "claims.yml")
     if not isinstance(file.content, list):
         raise file.error((), f"must be a list of claims, got {yaml_files.shown(file.content)}")
-    found: dict[str, Claim] = {}
-    for number, told in enumerate(file.content):
+    claims: dict[str, Claim] = {}
+    for number in range(len(file.content)):
         claim = file.model(Claim, (number,))
-        if claim.id in found:
+        if claim.id in claims:
             raise file.error((number, "id"), f"{claim.id!r} is the id of an earlier claim")
-        for position, contrast in enumerate(told.get("contrasts") or ()):
-            for field in (*DECISIVE, *(() if contrast.get("analysis") else OF_A_DIFFERENCE)):
-                if field not in contrast:
-                    raise file.error(
-                        (number, "contrasts", position),
-                        f"claim {claim.id!r}: {field} is missing, and it decides the row",
-                    )
-        found[claim.id] = claim
-    return found
+        claims[claim.id] = claim
+    return claims
 
 
-def cells(experiment: str) -> Iterator[Cell]:
+def error_in(number: int, text: str) -> ValueError:
+    """An error about the claim of this number in the file, with its line."""
+    return yaml_files.read(EXPERIMENTS / "claims.yml").error((number,), text)
+
+
+def questions(experiment: str) -> Iterator[Question]:
     """Every row that an experiment's claims ask for, whatever a profile trains."""
     for claim in load_claims().values():
         if claim.experiment == experiment:
             for contrast in claim.contrasts:
                 for task in contrast.margins:
-                    for condition in contrast.conditions or load_study()[experiment].conditions:
-                        yield Cell(claim, contrast, task, condition)
+                    for condition in contrast.conditions:
+                        yield Question(claim, contrast, task, condition)
 
 
-def planned(experiment: str, profile: str) -> list[Cell]:
-    """The rows that a profile trains for: the primary contrasts of a chapter."""
-    check_choice(experiment, load_study(), "experiment")
-    check_choice(profile, PROFILES, "profile")
-    if not load_study()[experiment].profiles.get(profile):
-        return []
-    known = {plan.task: plan for plan in plans(profile, experiment)}
-    return [
-        cell
-        for cell in cells(experiment)
-        if cell.task in known and cell.in_profile(known[cell.task])
-    ]
-
-
-def contrasts(experiment: str, profile: str) -> int:
-    """k, the number of a chapter's primary contrasts, among which 5 % are shared."""
-    return len(planned(experiment, profile))
+def questions_for(source: Asked) -> list[Question]:
+    """The rows that a plan or a result answers, in the order of the claims."""
+    mine = questions(source.design.experiment)
+    return [question for question in mine if question.answered_by(source)]

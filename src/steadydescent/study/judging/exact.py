@@ -11,44 +11,40 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from steadydescent.averages import debias, ewa, mean_length, window
-from steadydescent.checks import check_size
+from steadydescent.checks import check_choice, check_size
 from steadydescent.engine.tasks.models import mlp
 from steadydescent.normalization import reestimate
 from steadydescent.optimizers.rules import RULES, sgd
 from steadydescent.schedules import noam
+from steadydescent.study.judging.verdicts import DECISIONS, DecisionRule, of_number
 from steadydescent.study.paths import ROOT
 from steadydescent.weight_averaging import EMA, Debiased, Mixing, Ramped, Started
 from steadydescent.weight_averaging.readouts import Weights, coefficients, ema_weights, tail_weights
 
 MATTERS = 10.0
 """Percent; a smaller change of a value does not matter."""
-ROUNDING = 1e-9
+ROUNDING_LEFT = 1e-9
 """What double precision may leave of a zero."""
-UPDATES = 20
-Rule = Literal["superiority", "equivalence", "difference"]
+TRAINED_UPDATES = 20
 
 
 @dataclass(frozen=True)
 class Exact:
-    """One number that bears on a claim, and the rule by which it does.
+    """One number that bears on a claim, and the rule of `verdicts` by which it does.
 
-    `superiority`: the claim says that the estimate, taken in the claimed direction, is above 0;
-    within ±margin there is no difference. `equivalence`: it says that nothing differs, that the
-    estimate is within ±margin. `difference`: it says that something does; the negation of
-    equivalence. There is no interval: arithmetic has no seeds.
+    The estimate is taken in the claimed direction. There is no interval: arithmetic has no seeds.
 
     >>> Exact("t = 1", "gain", -3.0, 1.0, "%", "superiority").verdict
     'refuted'
 
-    Raises: ValueError: for a rule that is none of these, an estimate that is not finite, or a
-        negative margin.
+    Raises:
+        ValueError: for an unknown rule, an estimate that is not finite, or a negative margin.
     """
 
     condition: str
@@ -56,27 +52,18 @@ class Exact:
     estimate: float
     margin: float
     unit: str
-    rule: Rule
+    rule: DecisionRule
 
     def __post_init__(self) -> None:
-        if self.rule not in get_args(Rule):
-            raise ValueError(f"rule must be one of {get_args(Rule)}, got {self.rule!r}")
+        check_choice(self.rule, DECISIONS, "rule")
         if not math.isfinite(self.estimate):
             raise ValueError(f"estimate must be finite, got {self.estimate} for {self.measure!r}")
         check_size(self.margin, "margin")
 
     @property
     def verdict(self) -> str:
-        """Supported, refuted or, by the rule of superiority, no difference."""
-        if self.rule != "superiority":
-            return (
-                "supported"
-                if (abs(self.estimate) <= self.margin) == (self.rule == "equivalence")
-                else "refuted"
-            )
-        if abs(self.estimate) <= self.margin:
-            return "no difference"
-        return "supported" if self.estimate > 0 else "refuted"
+        """The word for the estimate."""
+        return of_number(self.estimate, self.margin, self.rule)
 
 
 def _bias_under_batch_norm() -> list[Exact]:
@@ -93,47 +80,36 @@ def _bias_under_batch_norm() -> list[Exact]:
             reestimate(model, _batches())
             model.eval()
         trained.append(_distance(plain, biased))
+    largest = {
+        "3 fresh networks, training": max(fresh),
+        f"3 networks after {TRAINED_UPDATES} updates, inference": max(trained),
+    }
     measure, unit = "largest change of an output by the bias", "of the largest output"
     return [
-        Exact("3 fresh networks, training", measure, max(fresh), ROUNDING, unit, "equivalence"),
-        Exact(
-            f"3 networks after {UPDATES} updates, inference",
-            measure,
-            max(trained),
-            ROUNDING,
-            unit,
-            "equivalence",
-        ),
+        Exact(networks, measure, change, ROUNDING_LEFT, unit, "equivalence")
+        for networks, change in largest.items()
     ]
 
 
 def _early_correction() -> list[Exact]:
     """The factor 1/(1 − β^t): the claim says that it matters early and later does not."""
     rows, measure = [], "excess of the correction over 1"
-    rules: dict[int, Rule] = {
-        0: "superiority",
-        1: "superiority",
-        3: "equivalence",
-        10: "equivalence",
-    }
+    early, late = (0, 1), (3, 10)
     for beta in (0.5, 0.9, 0.98):
-        for windows, rule in rules.items():
+        for windows in (*early, *late):
             t = max(1, round(windows * window(beta)))
             excess = 100 * (debias(_one(), beta, t).item() - 1)
-            rows.append(
-                Exact(
-                    f"t = {t}, windows: {windows}, β = {beta}", measure, excess, MATTERS, "%", rule
-                )
-            )
+            when = f"t = {t}, windows: {windows}, β = {beta}"
+            rule: DecisionRule = "superiority" if windows in early else "equivalence"
+            rows.append(Exact(when, measure, excess, MATTERS, "%", rule))
     return rows
 
 
 def _noise_of_correction() -> list[Exact]:
-    """Noise of standard deviation 1 in every value, independent: that of the average is the norm of
-    its shares.
+    """Noise of standard deviation 1 in every value, independent.
 
-    The correction multiplies it, and the signal with it, by 1/(1 − β^t): relative to the signal
-    nothing changes.
+    That of the average is the norm of its shares. The correction multiplies it, and the signal with
+    it, by 1/(1 − β^t): relative to the signal nothing changes.
     """
     rows, beta = [], 0.9
     for t in (1, 10, 100):
@@ -141,55 +117,40 @@ def _noise_of_correction() -> list[Exact]:
         for value in torch.eye(t, dtype=torch.float64):
             shares = ewa(shares, value, beta)
         fall = 100 * (1 - (debias(shares, beta, t).norm() / shares.norm()).item())
-        rows.append(
-            Exact(
-                f"t = {t}, β = {beta}", "fall of the noise's sd", fall, ROUNDING, "%", "superiority"
-            )
-        )
+        when, measure = f"t = {t}, β = {beta}", "fall of the noise's sd"
+        rows.append(Exact(when, measure, fall, ROUNDING_LEFT, "%", "superiority"))
     return rows
 
 
 def _momentum_after_ten_steps() -> list[Exact]:
-    """Corrected over uncorrected update under a constant gradient; "about 10" is read as up to 15."""
+    """Corrected over uncorrected update under a constant gradient; "about 10" is up to 15."""
     excess = 100 * (_lengths("corrected-momentum", 100) / _lengths("averaged-momentum", 100) - 1)
-    first = {share: float(1 + np.argmax(excess <= share)) for share in (10, 1)}
-    return [
-        Exact(
-            "step 10, β = 0.9",
-            "excess of the corrected step",
-            float(excess[9]),
-            MATTERS,
-            "%",
-            "equivalence",
-        ),
-        Exact("β = 0.9", "first step within 10 %", first[10], 15.0, "steps", "equivalence"),
-        Exact("β = 0.9", "first step within 1 %", first[1], 15.0, "steps", "equivalence"),
-    ]
+    tenth, measure = float(excess[9]), "excess of the corrected step"
+    rows = [Exact("step 10, β = 0.9", measure, tenth, MATTERS, "%", "equivalence")]
+    for share in (10, 1):
+        first, measure = float(1 + np.argmax(excess <= share)), f"first step within {share} %"
+        rows.append(Exact("β = 0.9", measure, first, 15.0, "steps", "equivalence"))
+    return rows
 
 
 def _shorter_warm_up() -> list[Exact]:
-    """Slope of the rate in warm-up against that of 8000 updates; d = 768 and scale 2 are
-    opennmt-tf's.
+    """Slope of the rate in warm-up against that of 8000 updates.
+
+    d = 768 and scale 2 are opennmt-tf's.
     """
-    excess = {warmup: 100 * (_slope(warmup) / _slope(8000) - 1) for warmup in (6000, 4000, 2000)}
-    return [
-        Exact(
-            f"warm-up {warmup} against 8000",
-            "excess of the rate's slope",
-            found,
-            MATTERS,
-            "%",
-            "superiority",
-        )
-        for warmup, found in excess.items()
-    ]
+    rows, measure = [], "excess of the rate's slope"
+    for warmup in (6000, 4000, 2000):
+        excess = 100 * (_slope(warmup) / _slope(8000) - 1)
+        against = f"warm-up {warmup} against 8000"
+        rows.append(Exact(against, measure, excess, MATTERS, "%", "superiority"))
+    return rows
 
 
 def _window_of_an_average() -> list[Exact]:
-    """Lag and noise variance of decay β against the simple averages of 1/(1−β) and of (1+β)/(1−β)
-    values.
+    """Lag and noise variance of decay β against simple averages of as many values.
 
-    The claim says that the first is matched, and so that it is nearer than the second.
+    These are of 1/(1−β) and of (1+β)/(1−β) values. The claim says that the first is matched, and so
+    that it is nearer than the second.
     """
     rows = []
     for beta in (0.5, 0.9, 0.999):
@@ -211,34 +172,25 @@ def _window_of_an_average() -> list[Exact]:
 
 
 def _outlier() -> list[Exact]:
-    """Share of one wild value's deviation δ that reaches the average; last weights take all of it,
-    a fifth is allowed.
+    """Share of one wild value's deviation δ that reaches the average.
 
-    It is a share: a δ without bound still moves the average without bound.
+    Last weights take all of it, a fifth is allowed. It is a share: a δ without bound still moves
+    the average without bound.
     """
     average, calm, delta = _one(), _one(), 1000.0
-    moved = {
-        b: (ewa(average, calm + delta, b) - ewa(average, calm, b)).item() / delta
-        for b in (0.9, 0.99, 0.999)
-    }
-    return [
-        Exact(
-            f"β = {beta}",
-            "share of the outlier in the average",
-            100 * share,
-            20.0,
-            "%",
-            "equivalence",
-        )
-        for beta, share in moved.items()
-    ]
+    rows, measure = [], "share of the outlier in the average"
+    for beta in (0.9, 0.99, 0.999):
+        moved = ewa(average, calm + delta, beta) - ewa(average, calm, beta)
+        share = 100 * (moved.item() / delta)
+        rows.append(Exact(f"β = {beta}", measure, share, 20.0, "%", "equivalence"))
+    return rows
 
 
 def _smoother_training() -> list[Exact]:
-    """Trained weights after each update with an EMA attached against without: steadier would be
-    other than equal.
+    """Trained weights after each update with an EMA attached against without.
 
-    What an EMA steadies is the readout; that is the claim `ema-better-than-last`.
+    Steadier would be other than equal. What an EMA steadies is the readout; that is the claim
+    `ema-better-than-last`.
     """
     mixings: dict[str, Mixing] = {
         "β = 0.9": Started(0.9),
@@ -246,18 +198,11 @@ def _smoother_training() -> list[Exact]:
         "ramp": Ramped(),
     }
     plain = _train(_pair(0)[0])
-    measure = f"largest change of a weight in {UPDATES} updates"
-    return [
-        Exact(
-            name,
-            measure,
-            (_train(_pair(0)[0], mixing) - plain).abs().max().item(),
-            0.0,
-            "",
-            "difference",
-        )
-        for name, mixing in mixings.items()
-    ]
+    rows, measure = [], f"largest change of a weight in {TRAINED_UPDATES} updates"
+    for name, mixing in mixings.items():
+        change = (_train(_pair(0)[0], mixing) - plain).abs().max().item()
+        rows.append(Exact(name, measure, change, 0.0, "", "difference"))
+    return rows
 
 
 EXACT: dict[str, Callable[[], list[Exact]]] = {
@@ -274,8 +219,9 @@ EXACT: dict[str, Callable[[], list[Exact]]] = {
 
 
 def tests_of(claim: str) -> list[str]:
-    """The tests marked with a claim's id, as `tests/room/test_x.py::test_y`; none where the tests are
-    not at hand.
+    """The tests marked with a claim's id, as `tests/room/test_x.py::test_y`.
+
+    None where the tests are not at hand.
     """
     return [test for marked, test in _marked_tests() if marked == claim]
 
@@ -322,7 +268,7 @@ def _distance(plain: nn.Module, biased: nn.Module) -> float:
         return ((biased(x) - out).abs().max() / out.abs().max()).item()
 
 
-def _batches(updates: int = UPDATES) -> list[Tensor]:
+def _batches(updates: int = TRAINED_UPDATES) -> list[Tensor]:
     """Standard normal inputs, the same at every call, 29 examples an update."""
     generator = torch.Generator().manual_seed(0)
     return list(torch.randn(updates, 29, 7, generator=generator, dtype=torch.float64))
@@ -349,8 +295,9 @@ def _train(model: nn.Module, mixing: Mixing | None = None) -> Tensor:
 
 
 def _lengths(rule: str, steps: int) -> Weights:
-    """Length of each update of a kind of momentum at rate 1 and β = 0.9, all gradients being 1,
-    `[steps]`.
+    """Length of each update of a kind of momentum, `[steps]`.
+
+    At rate 1 and β = 0.9, all gradients being 1.
     """
     theta = torch.zeros((), dtype=torch.float64)
     state, path = RULES[rule].init(theta), [0.0]
@@ -367,10 +314,9 @@ def _slope(warmup: int) -> float:
 
 
 def _lag_and_variance(weights: Weights) -> Weights:
-    """Mean age of the values that a readout remembers, in steps, and its noise variance over that
-    of one value, `[2]`.
+    """Mean age of the values that a readout remembers, in steps, and its noise variance, `[2]`.
 
-    With shares c_k of age k: Σ k·c_k and Σ c_k².
+    The variance is over that of one value. With shares c_k of age k: Σ k·c_k and Σ c_k².
     """
     shares = coefficients(weights)[::-1]
     return np.array([shares @ np.arange(len(shares)), shares @ shares])

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.checks import check_choice
-from steadydescent.engine.probes import churn
-from steadydescent.engine.settings import read
+from steadydescent.engine.probes import churn, probe_of, quantities
+from steadydescent.engine.shifted_tests import Shift, family
 from steadydescent.study.judging.statistics import Statistic
-from steadydescent.study.planning import Plan
 from steadydescent.study.results.store import Result, Tables
+from steadydescent.weight_averaging import Readout
 
 SEVERITY = 3
 """Claims about shifted test data are about this one."""
@@ -65,10 +65,11 @@ MEASURES = {
             statistic="log mean",
             tuned_by="steps to target",
         ),
-        Measure("distance to the tail mean", "×", higher=False, statistic="log mean"),
-        Measure("spread of the loss", "×", higher=False, statistic="log mean"),
-        Measure("shift of layer inputs", "×", higher=False, statistic="log mean"),
-        Measure("shift of gradients", "×", higher=False, statistic="log mean"),
+        *(
+            Measure(quantity.claim, quantity.unit, quantity.higher, quantity.statistic)
+            for quantity in quantities()
+            if quantity.claim
+        ),
     )
 }
 _FINALS = {
@@ -80,21 +81,15 @@ _FINALS = {
     "height": ("test", "loss"),
     "training loss": ("train", "loss"),
 }
-_PROBED = {
-    "spread of the loss": "tail-loss-sd",
-    "shift of layer inputs": "input-shift",
-    "shift of gradients": "gradient-shift",
-}
-_NEEDS = {
-    "shift of layer inputs": "internal-shift",
-    "shift of gradients": "internal-shift",
+_PROBED = {quantity.claim: quantity.name for quantity in quantities() if quantity.claim}
+_NEEDS = {claim: probe for claim, name in _PROBED.items() if (probe := probe_of(name))} | {
     "accuracy at equal training loss": "training-loss",
-    "distance to the tail mean": "orbit",
     "churn": "predictions",
-    "slope": "gradient-noise",
 }
+"""The probe that a measure follows from, where it follows from one."""
 _SHIFTED = re.compile(
-    r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift(?P<anew>, re-estimated)?"
+    r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift"
+    r"(?P<anew>, re-estimated)?"
 )
 _EARLY = re.compile(rf"validation accuracy at (?P<percent>{'|'.join(map(str, EARLY))}) %")
 
@@ -120,71 +115,80 @@ def measured(name: str, probes: Sequence[str], shifts: Sequence[str], curve_poin
     if match := _EARLY.fullmatch(name):
         return int(match["percent"]) * curve_points % 100 == 0
     if match := _SHIFTED.fullmatch(name):
-        return any(_kind(shift) == (match["kind"], bool(match["anew"])) for shift in shifts)
+        return any(_asked(shift) == (match["kind"], bool(match["anew"])) for shift in shifts)
     return name not in _NEEDS or _NEEDS[name] in probes
 
 
-def values(result: Result, name: str) -> pd.DataFrame:
+def values(result: Result | Tables, name: str) -> pd.DataFrame:
     """The measure of every report run and readout: columns run, readout, value (in its unit)."""
     scale = find(name).scale
     if name in _FINALS:
         split, column = _FINALS[name]
-        found = result.finals[result.finals.split == split].rename(columns={column: "value"})
+        plain = result.finals[(result.finals.split == split) & (result.finals["shift"] == "")]
+        table = plain.rename(columns={column: "value"})
     elif match := _SHIFTED.fullmatch(name):
-        found = _shifted(
-            result.finals, match["kind"], bool(match["anew"]), drop=match["what"] == "drop"
-        )
+        anew, drop = bool(match["anew"]), match["what"] == "drop"
+        table = _shifted(result.finals, match["kind"], anew, drop)
     else:
-        wanted = _PROBED.get(name, name)
-        found = result.measures[result.measures.measure == wanted]
-        if (
-            name in _PROBED and found.step.notna().any()
-        ):  # a probe's points along training, the first left out
-            later = found.step > found.groupby("run").step.transform("min")
-            found = found[later].groupby("run", as_index=False).value.mean().assign(readout="last")
-    readout = found.readout.replace("", "last")
-    return found.assign(value=found.value * scale, readout=readout)[["run", "readout", "value"]]
+        table = _probed(result.measures, name)
+    readout = table.readout.replace("", "last")
+    return table.assign(value=table.value * scale, readout=readout)[["run", "readout", "value"]]
+
+
+def _probed(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A measure at the end of runs; of a probe's points along training the mean, the first left
+    out.
+    """
+    table = rows[rows.measure == _PROBED.get(name, name)]
+    if name in _PROBED and table.step.notna().any():
+        later = table.step > table.groupby("run").step.transform("min")
+        means = table[later].groupby("run", as_index=False).value.mean()
+        return means.assign(readout="last")
+    return table
 
 
 def _shifted(finals: pd.DataFrame, kind: str, anew: bool, drop: bool) -> pd.DataFrame:
     """Mean accuracy over a kind's shifted test sets that claims are about, or how far it lies below
     the test set's.
-    """
-    splits = [
-        split
-        for split in finals.split.unique()
-        if split.startswith("test/") and _kind(split) == (kind, anew)
-    ]
-    mean = finals[finals.split.isin(splits)].groupby(["run", "readout"]).accuracy.mean()
-    if drop:
-        mean = finals[finals.split == "test"].set_index(["run", "readout"]).accuracy - mean
-    return mean.dropna().rename("value").reset_index()
-
-
-def _kind(split: str) -> tuple[str, bool] | None:
-    """The kind of a shift that claims are about, and whether statistics are re-estimated; None for
-    any other.
 
     Other severities, and statistics of a few inputs at a time, are shown and bear no verdict.
     """
-    name, options = read(split.removeprefix("test/"))
-    if options["severity"] != SEVERITY or "batch" in options:
+    asked = (finals["shift"] != "") & (finals.severity == SEVERITY) & finals.batch.isna()
+    asked &= finals["shift"].map(family) == kind
+    asked &= (finals.statistics == "reestimated") == anew
+    mean = finals[asked.fillna(False)].groupby(["run", "readout"]).accuracy.mean()
+    if drop:
+        plain = finals[(finals.split == "test") & (finals["shift"] == "")]
+        mean = plain.set_index(["run", "readout"]).accuracy - mean
+    return mean.dropna().rename("value").reset_index()
+
+
+def _asked(text: str) -> tuple[str, bool] | None:
+    """Kind of a shift that claims are about, and whether statistics are re-estimated; None for any
+    other.
+    """
+    shift = Shift.parse(text)
+    if shift.severity != SEVERITY or shift.batch is not None:
         return None
-    return name if name in ("prior", "concept") else "covariate", options.get(
-        "statistics"
-    ) == "reestimated"
+    return family(shift.kind), shift.reestimated
 
 
-def kept(tables: Tables, plan: Plan, extra: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
-    """What a result keeps: what probes found on report runs, what follows from curves and
-    predictions, and `extra`.
+def kept(tables: Tables, roster: pd.DataFrame, target: float | None, by_loss: bool) -> pd.DataFrame:
+    """What a result keeps: what probes measured on report runs, and what follows from curves and
+    predictions.
+
+    Args:
+        tables: of the result's runs.
+        roster: whom the runs serve.
+        target: what "steps to target" count to, if anything.
+        by_loss: whether the target is a height, as a surface has, and not an accuracy.
     """
     report = tables.runs[tables.runs.test].run
     probed = tables.measures[tables.measures.run.isin(report) & (tables.measures.measure != "loss")]
-    parts = [probed, *extra, derived(tables, plan.target, "loss" in plan.tune_by)]
-    parts += [at_equal_loss(tables, plan), churned(tables)]
-    found = pd.concat([part for part in parts if len(part)] or [table()], ignore_index=True)
-    return found.drop_duplicates(["run", "readout", "measure", "step"])
+    parts = [probed, derived(tables, target, by_loss), at_equal_loss(tables, roster)]
+    parts = [part for part in (*parts, churned(tables)) if len(part)]
+    rows = pd.concat(parts, ignore_index=True) if parts else table()
+    return rows.drop_duplicates(["run", "readout", "measure", "batch_size", "step"])
 
 
 def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame:
@@ -205,7 +209,7 @@ def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame
                 (run, readout, "steps to target", needed),
                 (run, readout, "examples to target", needed * batch_size),
             ]
-        if str(readout).startswith("ema") and not by_loss:
+        if Readout.parse(readout).average_along and not by_loss:
             near = curve[(100 * curve.step / steps).round().isin(EARLY)]
             rows += [
                 (run, readout, f"validation accuracy at {round(100 * step / steps)} %", accuracy)
@@ -216,10 +220,12 @@ def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame
 
 def table(rows: Sequence[tuple[Any, ...]] = ()) -> pd.DataFrame:
     """Measures at the end of runs as rows of a result: run, readout, measure, value; they belong to
-    no step.
+    no minibatch size and no step.
     """
-    found = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
-    return found.assign(step=pd.array([None] * len(found), "Int64")).astype({"value": float})
+    whole = pd.array([None] * len(rows), "Int64")
+    made = pd.DataFrame(rows, columns=["run", "readout", "measure", "value"])
+    made = made.assign(batch_size=whole, step=whole).astype({"value": float})
+    return made[["run", "readout", "measure", "batch_size", "step", "value"]]
 
 
 def first_reached(
@@ -241,20 +247,17 @@ def first_reached(
     return float(steps[i - 1] + share * (steps[i] - steps[i - 1]))
 
 
-def at_equal_loss(tables: Tables, plan: Plan) -> pd.DataFrame:
+def at_equal_loss(tables: Tables, roster: pd.DataFrame) -> pd.DataFrame:
     """Accuracy where the training loss has fallen to what the slowest arm of any condition reaches
     at its best.
     """
-    report, training = (
-        tables.runs[tables.runs.test],
-        tables.measures[tables.measures.measure == "training-loss"],
-    )
+    training = tables.measures[tables.measures.measure == "training-loss"]
     if training.empty:
         return table()
     ends = training.sort_values("step").groupby("run").value.last()
-    places = [(condition, arm) for condition in plan.conditions for arm in plan.arms_in(condition)]
-    arms = [plan.trajectory(*where).of(report) for where in places]
-    level = max(arm.assign(end=arm.run.map(ends)).groupby("lr").end.mean().min() for arm in arms)
+    report = roster[roster.purpose == "report"].merge(tables.runs[["run", "lr"]], on="run")
+    means = report.assign(end=report.run.map(ends)).groupby(["condition", "arm", "lr"]).end.mean()
+    level = means.groupby(["condition", "arm"]).min().max()
     return accuracy_at_loss(tables, float(level))
 
 

@@ -1,4 +1,4 @@
-"""Intervals and verdicts: paired t for means, an average over tunings for tuned arms.
+"""Intervals: paired t for means, an average over tunings for tuned arms.
 
 Axes: S tuning seeds, S' report seeds, C candidates of an arm (rates × readouts), D draws.
 """
@@ -6,7 +6,7 @@ Axes: S tuning seeds, S' report seeds, C candidates of an arm (rates × readouts
 import math
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 Statistic = Literal["mean", "log mean", "log sd"]
-Rule = Literal["superiority", "equivalence", "at least"]
-DRAWS = 10_000
-STATISTICS: dict[str, Callable[[Array], Array]] = {  # over seeds, […, S', C] to […, C]
+TUNING_DRAWS = 10_000
+# over seeds, […, S', C] to […, C]
+OVER_SEEDS: dict[str, Callable[[Array], Array]] = {
     "mean": lambda scores: scores.mean(axis=-2),
     "log mean": lambda scores: np.log(scores.mean(axis=-2)),
     "log sd": lambda scores: np.log(scores.std(axis=-2, ddof=1)),
@@ -24,8 +24,9 @@ STATISTICS: dict[str, Callable[[Array], Array]] = {  # over seeds, […, S', C] 
 
 
 class Estimate(NamedTuple):
-    """A mean difference with its two-sided interval; `sd` is the standard deviation that n seeds
-    would average.
+    """A mean difference with its two-sided interval.
+
+    `sd` is the standard deviation that n seeds would average.
     """
 
     value: float
@@ -34,19 +35,33 @@ class Estimate(NamedTuple):
     sd: float
     n: int
 
+    def turned(self) -> "Estimate":
+        """The estimate of the opposite difference."""
+        return Estimate(-self.value, -self.high, -self.low, self.sd, self.n)
+
 
 class Scores(NamedTuple):
-    """An arm's candidates: what they are chosen by, and what is reported of the chosen one."""
+    """An arm's candidates: what they are chosen by, and what is reported of the chosen one.
 
-    tuning: Array  # [S, C] on tuning seeds, validation data
-    report: Array  # [S', C] on report seeds, test data
-    validation: Array = np.empty(
-        (0, 0)
-    )  # [S', C] on report seeds, what they would be chosen by; no rows: unknown
+    `tuning` `[S, C]` is validation data of tuning seeds, `report` `[S', C]` test data of report
+    seeds. `validation` `[S', C]` is what report seeds would be chosen by; no rows: unknown.
+    """
+
+    tuning: Array
+    report: Array
+    validation: Array = np.empty((0, 0))
 
     def chosen(self) -> int:
-        """The candidate with the best mean over tuning seeds."""
-        return int(self.tuning.mean(axis=0).argmax())
+        """The candidate that tuning chooses."""
+        return chosen(self.tuning)
+
+
+def chosen(tuning: Array) -> int:
+    """The candidate with the best mean over tuning seeds, `[S, C]`; of equals the first, and never
+    one without a score.
+    """
+    means = tuning.mean(axis=0)
+    return int(np.where(np.isnan(means), -np.inf, means).argmax())
 
 
 def paired(differences: Array, level: float) -> Estimate:
@@ -68,24 +83,23 @@ def tuned(
     against: Scores,
     level: float,
     seed: int = 0,
-    draws: int = DRAWS,
+    draws: int = TUNING_DRAWS,
     statistic: Statistic = "mean",
 ) -> Estimate:
-    """Interval for (arm, tuned) − (against, tuned): the expected difference, were tuning done
-    afresh.
+    """Interval for (arm, tuned) − (against, tuned), were tuning done afresh.
 
-    A draw is another tuning: as many seeds as tuning had, from all that have validation scores, the
-    same for both arms since their runs are paired. Each arm's best candidate on them is chosen, and
-    the statistic of its report scores taken; the value is the mean difference over draws. A seed
-    pulls on it by its own scores, averaged over draws, and by its part in the choice, cov(times
-    drawn, difference drawn); Σ pull² is the variance (Efron 2014), except that the two never
-    cancel: a crash that lowers a score also steers the choice away from it, and would seem to do no
-    harm. The interval is Student's with S' − 1 degrees of freedom; with one candidate an arm, the
-    paired one.
+    The value is the expected difference. A draw is another tuning: as many seeds as tuning had,
+    from all that have validation scores, the same for both arms since their runs are paired. Each
+    arm's best candidate on them is chosen, and the statistic of its report scores taken; the value
+    is the mean difference over draws. A seed pulls on it by its own scores, averaged over draws,
+    and by its part in the choice, cov(times drawn, difference drawn); Σ pull² is the variance
+    (Efron 2014), except that the two never cancel: a crash that lowers a score also steers the
+    choice away from it, and would seem to do no harm. The interval is Student's with S' − 1 degrees
+    of freedom; with one candidate an arm, the paired one.
 
     The other choice was the difference at the candidates that tuning chose, with the bootstrap's
     standard error: one unlucky choice shifts all of that interval, which is half as wide again.
-    `planted` measures this one.
+    `simulated_worlds` measures this one.
 
     `statistic`, over the report seeds of a candidate: "mean"; "log mean", whose differences are
     logarithms of ratios; "log sd", the same for the spread over seeds. Value and interval are on
@@ -101,9 +115,8 @@ def tuned(
     each, drawn = ours[0] - theirs[0], ours[1] - theirs[1]  # [S'], [D]
     value = float(each.mean())
     own = (each - value) / report
-    choice = (
-        (drawn - drawn.mean()) @ counts / draws
-    )  # cov(times drawn, difference drawn), of every seed in the pool
+    # cov(times drawn, difference drawn), of every seed in the pool
+    choice = (drawn - drawn.mean()) @ counts / draws
     variance = _product(own, own) + _product(choice[:tuning], choice[:tuning])
     if len(arm.validation):
         part = choice[tuning:]
@@ -124,24 +137,25 @@ def student(level: float, freedom: float) -> float:
 
 
 def _check(arm: Scores, against: Scores, statistic: str) -> None:
-    if statistic not in STATISTICS:
-        raise ValueError(f"statistic must be one of {sorted(STATISTICS)}, got {statistic!r}")
+    if statistic not in OVER_SEEDS:
+        raise ValueError(f"statistic must be one of {sorted(OVER_SEEDS)}, got {statistic!r}")
     for kind, scores, needed in (
         ("tuning", arm.tuning, 2),
         ("report", arm.report, 3 if statistic == "log sd" else 2),
     ):
         if len(scores) < needed:
             raise ValueError(
-                f"an interval for the {statistic} needs at least {needed} {kind} seeds, got {len(scores)}"
+                f"an interval for the {statistic} needs at least {needed} {kind} seeds, "
+                f"got {len(scores)}"
             )
     seeds = [tuple(len(table) for table in scores) for scores in (arm, against)]
     if seeds[0] != seeds[1] or seeds[0][2] not in (0, len(arm.report)):
         raise ValueError(
-            f"arms must be scored on the same seeds (tuning, report, validation on report), got {seeds}"
+            "arms must be scored on the same seeds (tuning, report, validation on report), "
+            f"got {seeds}"
         )
-    if not all(
-        np.isfinite(table).all() for s in (arm, against) for table in (s.tuning, s.validation)
-    ):
+    choosing = [table for s in (arm, against) for table in (s.tuning, s.validation)]
+    if not all(np.isfinite(table).all() for table in choosing):
         raise ValueError(
             "tuning and validation scores must be finite numbers; count a diverged run as guessing"
         )
@@ -150,37 +164,29 @@ def _check(arm: Scores, against: Scores, statistic: str) -> None:
 @lru_cache(maxsize=2)
 def _redraws(pool: int, tuning: int, draws: int, seed: int) -> Array:
     """How often each of the seeds in the pool is drawn, `[D, S]`, when `tuning` of them are."""
-    counts = (
-        np.random.default_rng(seed)
-        .multinomial(tuning, np.full(pool, 1 / pool), size=draws)
-        .astype(float)
-    )
+    generator, alike = np.random.default_rng(seed), np.full(pool, 1 / pool)
+    counts = generator.multinomial(tuning, alike, size=draws).astype(float)
     counts.setflags(write=False)
     return counts
 
 
 def _chosen(scores: Scores, counts: Array, statistic: Statistic) -> tuple[Array, Array]:
-    """Of what each draw chooses: pseudo-values averaged over draws, `[S']`, and the statistic
-    drawn, `[D]`.
-    """
-    known = (
-        np.concatenate([scores.tuning, scores.validation])
-        if len(scores.validation)
-        else scores.tuning
-    )
+    """What each draw chooses: pseudo-values averaged over draws, `[S']`; the statistic, `[D]`."""
+    known = scores.tuning
+    if len(scores.validation):
+        known = np.concatenate([scores.tuning, scores.validation])
     used, choice = np.unique((counts @ known).argmax(axis=1), return_inverse=True)
     values = pseudo_values(scores.report[:, used], statistic)
     return values @ (np.bincount(choice) / len(counts)), values.mean(axis=0)[choice]
 
 
 def pseudo_values(report: Array, statistic: Statistic) -> Array:
-    """Each seed's share in a statistic of `[S', C]` scores: n·θ − (n − 1)·θ₋ᵢ, shifted to the mean
-    θ, `[S', C]`.
+    """Each seed's share in a statistic of `[S', C]` scores, `[S', C]`.
 
-    Of a mean they are the scores themselves; of other statistics they serve as such (for variances:
-    Miller 1968).
+    n·θ − (n − 1)·θ₋ᵢ, shifted to the mean θ. Of a mean they are the scores themselves; of other
+    statistics they serve as such (for variances: Miller 1968).
     """
-    theta, n = STATISTICS[statistic], len(report)
+    theta, n = OVER_SEEDS[statistic], len(report)
     needed = "positive" if statistic == "log mean" else "finite"
     wrong = report[~np.isfinite(report) | ((report <= 0) & (statistic == "log mean"))]
     if wrong.size:
@@ -189,55 +195,16 @@ def pseudo_values(report: Array, statistic: Statistic) -> Array:
         )
     if statistic == "mean":
         return report
-    others = np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)  # row i: every seed but i
+    # row i: every seed but i
+    others = np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = n * theta(report) - (n - 1) * theta(report[others])
     if not np.isfinite(values).all():
         raise ValueError(
-            f"the {statistic} needs report scores that differ with any one seed left out, got equal ones"
+            f"the {statistic} needs report scores that differ with any one seed left out, "
+            "got equal ones"
         )
     return values - values.mean(axis=0) + theta(report)
-
-
-def verdict(low: float, high: float, margin: float, rule: Rule = "superiority") -> str:
-    """The word for an interval of a difference in the claimed direction, above 0 being what the
-    source claims.
-
-    Superiority, the claim that an arm is better
-        inside ±margin no difference; else above 0 supported; below 0 refuted; else inconclusive.
-    Equivalence, the claim that arms are alike
-        inside ±margin supported; wholly outside refuted; else inconclusive.
-    At least, the claim that an arm is not worse by the margin
-        above −margin supported; below it refuted; else inconclusive.
-
-    >>> verdict(-0.2, 0.3, margin=1.0), verdict(0.4, 2.0, margin=1.0), verdict(-1.5, 2.0, margin=1.0)
-    ('no difference', 'supported', 'inconclusive')
-    >>> [verdict(low, 0.3, 1.0, "equivalence") for low in (-0.2, -1.5)], verdict(-0.2, 3.0, 1.0, "at least")
-    (['supported', 'inconclusive'], 'supported')
-    """
-    if not (low <= high and margin > 0):
-        raise ValueError(f"need low <= high and margin > 0, got {low}, {high}, {margin}")
-    inside = -margin <= low and high <= margin
-    if rule == "superiority":
-        return "no difference" if inside else _word(low > 0, high < 0)
-    if rule == "equivalence":
-        return _word(inside, low > margin or high < -margin)
-    if rule == "at least":
-        return _word(low > -margin, high < -margin)
-    raise ValueError(f"rule must be one of {sorted(get_args(Rule))}, got {rule!r}")
-
-
-def _word(supported: bool, refuted: bool) -> str:
-    return "supported" if supported else "refuted" if refuted else "inconclusive"
-
-
-def overall(verdicts: list[str]) -> str:
-    """Over several tasks or conditions: the common verdict, else mixed.
-
-    >>> overall(["supported", "supported"]), overall(["supported", "no difference"]), overall([])
-    ('supported', 'mixed', 'not run')
-    """
-    return "not run" if not verdicts else verdicts[0] if len(set(verdicts)) == 1 else "mixed"
 
 
 def seeds_needed(sd: float, margin: float, contrasts: int, power: float = 0.8) -> int:

@@ -1,20 +1,24 @@
-"""The study: what `experiments/study.yml` says, as checked data, and the runs it asks for."""
+"""The study: what `experiments/study.yml` says, as checked data, and the runs it asks for.
+
+Experiments and plans, one's own variations of them, how runs are cut into stacks, and what all of
+it costs. It may use the techniques, the engine, results and judging; it trains nothing.
+"""
 
 from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
     PROFILES,
     Arm,
-    Checked,
     Condition,
     Experiment,
     Grid,
-    Names,
     Parameters,
-    Settings,
+    Recipe,
     Size,
     load_study,
 )
-from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, Trajectory, left_out, plans
+from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan
+from steadydescent.study.planning.profiles import left_out, plans
+from steadydescent.study.planning.variations import plan_of, varied
 
 __all__ = [
     "EXTENSIONS",
@@ -22,17 +26,16 @@ __all__ = [
     "PROFILES",
     "RAMP",
     "Arm",
-    "Checked",
     "Condition",
     "Experiment",
     "Grid",
-    "Names",
     "Parameters",
     "Plan",
-    "Settings",
+    "Recipe",
     "Size",
-    "Trajectory",
     "left_out",
     "load_study",
+    "plan_of",
     "plans",
+    "varied",
 ]

@@ -2,11 +2,13 @@
 they stand in.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
+from steadydescent.study.results.design import Design
 from steadydescent.study.results.store import Result
 
 
@@ -24,6 +26,8 @@ class Receipt(BaseModel):
     command: str
     trained_on: list[str]
     target: float | None = None
+    design: Design
+    primary_contrasts: Annotated[int, Field(ge=0)]
 
 
 def untrue(
@@ -31,20 +35,23 @@ def untrue(
 ) -> str | None:
     """What is wrong in a receipt of an experiment on a task, in words, or None.
 
-    Args: name: the experiment. task: what it is run on. profile: the one whose folder the result
-        stands in, or None for a published result. What the study asks for
-            today is not looked at: a plan may change before its results are made anew.
+    What the study asks for today is not looked at: it may change before a result is made anew.
+
+    Args:
+        name: the experiment.
+        task: what it is run on.
+        profile: the one whose folder the result stands in, or None for a published result.
         result: the tables.
         receipt: what is said of them.
     """
     try:
-        Receipt.model_validate(receipt, strict=True)
+        Receipt.model_validate_json(json.dumps(receipt), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r:.80}"
-    for what, said, found in _facts(name, task, profile, result, receipt):
-        if said != found:
-            return f"it says {what} {said}, which here is {found}"
+    for what, stated, true in _facts(name, task, profile, result, receipt):
+        if stated != true:
+            return f"it says {what} {stated}, which here is {true}"
     return None
 
 
@@ -52,12 +59,17 @@ def _facts(
     name: str, task: str, profile: str | None, result: Result, receipt: dict[str, Any]
 ) -> Iterator[tuple[str, object, object]]:
     """What the receipt says, and what tables and place say."""
-    runs, search = result.runs, result.runs.schedule.str.startswith("ramp")
+    design, purpose = receipt["design"], result.roster.set_index("run").purpose
     yield "result", receipt["result"].partition("@")[0], f"{name.replace('_', '-')}/{task}"
-    yield "networks", receipt["networks"], len(runs)
+    yield "changes of one's own", receipt.get("own", {}), {}
+    yield "experiment", design["experiment"], name
+    yield "task", design["task"], task
+    yield "arms", sorted(design["arms"]), sorted(set(result.roster.arm))
+    yield "networks", receipt["networks"], len(result.runs)
+    seed = result.runs.set_index("run").seed
     seeds = {
-        "tuning": runs[~runs.test & ~search].seed.nunique(),
-        "report": runs[runs.test].seed.nunique(),
+        kind: seed[purpose.index[purpose == kind].unique()].nunique()
+        for kind in ("tuning", "report")
     }
     yield "seeds", receipt["seeds"], seeds
     if profile is not None:

@@ -57,14 +57,19 @@ class Tables(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an experiment leaves on one task: one row a run; a (run, readout, split); quantiles
-    along training; what else was measured of a run.
+    """What an experiment leaves on one task: its runs, whom each serves, what was chosen by tuning;
+    a row a (run, readout, split, shift); quantiles along training; what else was measured of runs;
+    what range tests suggest; how long examples took.
     """
 
     runs: pd.DataFrame
+    roster: pd.DataFrame
+    choices: pd.DataFrame
     finals: pd.DataFrame
     quantiles: pd.DataFrame
     measures: pd.DataFrame
+    suggestions: pd.DataFrame
+    timings: pd.DataFrame
 
 
 MADE_WITH = ("code", "packages", "device_kind", "device", "threads", "optimized")
@@ -273,7 +278,8 @@ class Store:
                 left -= mine
         if left:
             raise KeyError(
-                f"{len(left)} of {len(order)} runs are not in the store {self.root}; train them first"
+                f"{len(left)} of {len(order)} runs are not in the store {self.root}; "
+                "train them first"
             )
         joined = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
         return Tables(

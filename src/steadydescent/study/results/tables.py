@@ -15,67 +15,62 @@ import pyarrow.parquet as pq
 
 from steadydescent import verified
 from steadydescent.files import DamagedFile
+from steadydescent.study.results.roster import PURPOSES, check_roster
 
-MEASURES = [("accuracy", pa.float64()), ("loss", pa.float64()), ("calibration_error", pa.float64())]
+TEXTS, WHOLE, NUMBER = pa.string(), pa.int64(), pa.float64()
+SCORES = {"accuracy": NUMBER, "loss": NUMBER, "calibration_error": NUMBER}
+RUN_AND_READOUT = {"run": TEXTS, "readout": TEXTS}
+TRAJECTORY = {"task": TEXTS, "optimizer": TEXTS, "schedule": TEXTS}
 SCHEMAS = {
     "runs": pa.schema(
-        [
-            ("run", pa.string()),
-            ("task", pa.string()),
-            ("optimizer", pa.string()),
-            ("schedule", pa.string()),
-        ]
-        + [
-            ("lr", pa.float64()),
-            ("batch_size", pa.int64()),
-            ("steps", pa.int64()),
-            ("seed", pa.int64()),
-        ]
-        + [("curve_points", pa.int64()), ("test", pa.bool_()), ("diverged_at", pa.int64())]
+        {"run": TEXTS, **TRAJECTORY, "lr": NUMBER, "batch_size": WHOLE, "steps": WHOLE}
+        | {"seed": WHOLE, "curve_points": WHOLE, "test": pa.bool_(), "diverged_at": WHOLE}
+    ),
+    "roster": pa.schema({"run": TEXTS, "condition": TEXTS, "arm": TEXTS, "purpose": TEXTS}),
+    "choices": pa.schema(
+        {"condition": TEXTS, "arm": TEXTS, "tuned_by": TEXTS, "lr": NUMBER, "readout": TEXTS}
     ),
     "finals": pa.schema(
-        [("run", pa.string()), ("readout", pa.string()), ("split", pa.string()), *MEASURES]
+        {**RUN_AND_READOUT, "split": TEXTS, "shift": TEXTS, "severity": WHOLE}
+        | {"statistics": TEXTS, "batch": WHOLE, **SCORES}
     ),
-    "curves": pa.schema(
-        [("run", pa.string()), ("readout", pa.string()), ("step", pa.int64()), *MEASURES]
-    ),
+    "curves": pa.schema({**RUN_AND_READOUT, "step": WHOLE, **SCORES}),
     "measures": pa.schema(
-        [("run", pa.string()), ("readout", pa.string()), ("measure", pa.string())]
-        + [("step", pa.int64()), ("value", pa.float64())]
+        {**RUN_AND_READOUT, "measure": TEXTS, "batch_size": WHOLE, "step": WHOLE, "value": NUMBER}
     ),
-    "predictions": pa.schema(
-        [("run", pa.string()), ("readout", pa.string()), ("classes", pa.binary())]
-    ),
+    "predictions": pa.schema({**RUN_AND_READOUT, "classes": pa.binary()}),
     "quantiles": pa.schema(
-        [
-            ("task", pa.string()),
-            ("optimizer", pa.string()),
-            ("schedule", pa.string()),
-            ("batch_size", pa.int64()),
-        ]
-        + [
-            ("steps", pa.int64()),
-            ("lr", pa.float64()),
-            ("readout", pa.string()),
-            ("step", pa.int64()),
-        ]
-        + [
-            ("seeds", pa.int64()),
-            ("low", pa.float64()),
-            ("median", pa.float64()),
-            ("high", pa.float64()),
-        ]
+        {**TRAJECTORY, "batch_size": WHOLE, "steps": WHOLE, "lr": NUMBER, "readout": TEXTS}
+        | {"step": WHOLE, "seeds": WHOLE, "low": NUMBER, "median": NUMBER, "high": NUMBER}
+    ),
+    "suggestions": pa.schema({"run": TEXTS, "rule": TEXTS, "rate": NUMBER}),
+    "timings": pa.schema(
+        {"batch_size": WHOLE, "round": WHOLE, "seconds_per_example": NUMBER, "gain": NUMBER}
     ),
 }
+"""Table → its columns and their types.
+
+finals: `shift` is "" and what belongs to a shift is missing or "" unless the split is shifted.
+measures: `batch_size` is the minibatch size that a measure is of, `step` where along training.
+timings: `gain` is missing unless the size is a power of two between its neighbours.
+"""
 KEYS = {
     "runs": ["run"],
-    "finals": ["run", "readout", "split"],
+    "roster": ["run", "condition", "arm"],
+    "choices": ["condition", "arm", "tuned_by"],
+    "finals": ["run", "readout", "split", "shift", "severity", "statistics", "batch"],
     "curves": ["run", "readout", "step"],
-    "measures": ["run", "readout", "measure", "step"],
+    "measures": ["run", "readout", "measure", "batch_size", "step"],
     "predictions": ["run", "readout"],
+    "suggestions": ["run", "rule"],
+    "timings": ["batch_size", "round"],
 }
 """Columns that tell the rows of a table apart; a row that stood twice would count twice."""
-MAY_BE_MISSING = {"runs": "diverged_at", "measures": "step"}
+MAY_BE_MISSING = {
+    "runs": ["diverged_at"],
+    "finals": ["severity", "batch"],
+    "measures": ["batch_size", "step"],
+}
 """The whole numbers that a row may lack."""
 RANGES = {
     "lr": (np.nextafter(0, 1), math.inf),
@@ -86,6 +81,11 @@ RANGES = {
     "diverged_at": (0, math.inf),
     "step": (0, math.inf),
     "seeds": (1, math.inf),
+    "severity": (0, 5),
+    "batch": (2, math.inf),
+    "rate": (np.nextafter(0, 1), math.inf),
+    "round": (0, math.inf),
+    "seconds_per_example": (0, math.inf),
     "accuracy": (0, 1),
     "calibration_error": (0, 1),
 }
@@ -94,9 +94,14 @@ MOST_ROWS = 2_000_000
 """Rows of a table that are read; a result of profile full has some hundred thousand."""
 MOST_UNPACKED = 2**30
 """Bytes that a table may have once unpacked, 1 GiB."""
-SPLIT = re.compile(r"validation|test|train|test/[^\x00-\x1f\x7f<>&]+")
 TEXT = re.compile(r"[^\x00-\x1f\x7f<>&]*")
 """Names of things: nothing that a terminal obeys or a page could take for markup."""
+WORDS = {
+    ("finals", "split"): re.compile("validation|test|train"),
+    ("finals", "statistics"): re.compile("|frozen|reestimated"),
+    ("roster", "purpose"): re.compile("|".join(PURPOSES)),
+}
+"""Table and column → the words that it holds, where these are few."""
 LONGEST = 1_000
 """Characters of a name."""
 
@@ -113,6 +118,8 @@ def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
             f"{kind} table must have the columns {schema.names}, got {sorted(table.columns)}"
         )
     made = pa.Table.from_pandas(table[schema.names], schema, preserve_index=False)
+    # equal rows make equal bytes, whatever types pandas holds them in
+    made = made.replace_schema_metadata()
     _check_values(frame(made, kind), kind, path)
     pq.write_table(made, path, compression="zstd")
 
@@ -143,15 +150,16 @@ def unpacked(content: bytes, kind: str, path: Path) -> pd.DataFrame:
         sizes = [_size(column) for column in table.columns]
         if sum(sizes) > MOST_UNPACKED:
             raise DamagedFile(
-                f"{path} is refused: unpacked it has {sum(sizes)} bytes, expected {MOST_UNPACKED} at most"
+                f"{path} is refused: unpacked it has {sum(sizes)} bytes, "
+                f"expected {MOST_UNPACKED} at most"
             )
-        found = frame(table.cast(SCHEMAS[kind]), kind)
+        rows = frame(table.cast(SCHEMAS[kind]), kind)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, DamagedFile):
             raise
         raise DamagedFile(f"{path} is refused: not a {kind} table ({error})") from error
-    _check_values(found, kind, path)
-    return found
+    _check_values(rows, kind, path)
+    return rows
 
 
 def _text_columns(kind: str) -> list[str]:
@@ -204,22 +212,23 @@ def _size(column: pa.ChunkedArray) -> int:
 
 def frame(table: pa.Table, kind: str) -> pd.DataFrame:
     """The table for pandas, with `Int64` where a whole number may be missing."""
-    whole = MAY_BE_MISSING.get(kind)
-    found = table.drop_columns([whole] if whole else []).to_pandas(ignore_metadata=True)
-    if whole:
-        column = table.column(whole).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-        found.insert(table.schema.names.index(whole), whole, column)
-    return found
+    gapped = MAY_BE_MISSING.get(kind, [])
+    rows = table.drop_columns(gapped).to_pandas(ignore_metadata=True)
+    for name in gapped:
+        column = table.column(name).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        rows.insert(table.schema.names.index(name), name, column)
+    return rows
 
 
 def _check_values(table: pd.DataFrame, kind: str, path: Path) -> None:
     """Refuse a table whose values cannot be: missing, out of range, no name, or a row twice."""
     for field in SCHEMAS[kind]:
         column, name = table[field.name], field.name
-        if field.type != pa.float64() and name != MAY_BE_MISSING.get(kind) and column.isna().any():
+        may_lack = field.type == NUMBER or name in MAY_BE_MISSING.get(kind, ())
+        if not may_lack and column.isna().any():
             raise DamagedFile(f"{path} is refused: {name!r} is missing in a row")
         if field.type == pa.string():
-            allowed = SPLIT if name == "split" else TEXT
+            allowed = WORDS.get((kind, name), TEXT)
             for value in column.unique():
                 if len(value) > LONGEST or not allowed.fullmatch(value):
                     raise DamagedFile(
@@ -232,15 +241,31 @@ def _check_values(table: pd.DataFrame, kind: str, path: Path) -> None:
                     f"{path} is refused: {name!r} is {column.min()} to {column.max()}, "
                     f"expected {low:g} to {high:g}"
                 )
-    if kind == "runs" and not np.isfinite(table.lr).all():
-        raise DamagedFile(f"{path} is refused: 'lr' is not finite in a row")
+    for name in {"lr", "rate"} & set(table.columns):
+        if not np.isfinite(table[name]).all():
+            raise DamagedFile(f"{path} is refused: {name!r} is not finite in a row")
+    if kind == "finals":
+        _check_shifts(table, path)
     if kind in KEYS and table.duplicated(KEYS[kind]).any():
         raise DamagedFile(f"{path} is refused: two rows have the same {', '.join(KEYS[kind])}")
 
 
+def _check_shifts(finals: pd.DataFrame, path: Path) -> None:
+    """Refuse rows that describe a shift without one, or of one without severity or statistics."""
+    shifted = finals["shift"] != ""
+    whole = finals.severity.notna() & (finals.statistics != "") & (finals.split == "test")
+    partly = finals.severity.notna() | (finals.statistics != "") | finals.batch.notna()
+    if (shifted & ~whole).any() or (~shifted & partly).any():
+        raise DamagedFile(
+            f"{path} is refused: a row has a shift without severity, statistics or test data, "
+            "or one of these without a shift"
+        )
+
+
 def check_together(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Refuse tables that are not of the same runs: all have final rows, and no row is of a run that
-    is not there.
+    """Refuse tables that are not of the same runs, or a result whose roster does not fit them.
+
+    All runs have final rows, and no row is of a run that is not there.
 
     Raises:
         DamagedFile: names the folder, the table and what is amiss.
@@ -251,10 +276,7 @@ def check_together(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     for kind, table in tables.items():
         if "run" not in table.columns:
             continue
-        strangers = (
-            set(table.run.unique()) - known - ({""} if kind == "measures" else set())
-        )  # "": measured of no single run
-        if strangers:
+        if strangers := set(table.run.unique()) - known:
             raise DamagedFile(
                 f"{folder} is refused: {kind} are of {len(strangers)} runs that are not there"
             )
@@ -262,3 +284,5 @@ def check_together(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
         raise DamagedFile(
             f"{folder} is refused: {len(missing)} of {len(known)} runs have no final rows"
         )
+    if "roster" in tables:
+        check_roster(tables, folder)

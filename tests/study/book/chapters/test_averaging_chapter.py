@@ -118,7 +118,7 @@ def test_heights_have_three_standard_errors_on_either_side(monkeypatch):
     table = pd.DataFrame(dict.fromkeys(columns, heights))
     table.columns = columns
     own = SimpleNamespace(conditions=("linear",), report=lambda *_: table)
-    monkeypatch.setattr(quadratic.analyses, "expected_curve", lambda *_: np.array([9.0, 2.5]))
+    monkeypatch.setattr(quadratic, "expected_curve", lambda *_: np.array([9.0, 2.5]))
     made = quadratic.table_of_heights(own)
     half = 3 * np.std(heights, ddof=1) / 2
     assert list(made.readout) == ["last", "tail-25", "ema-10"] and set(made["closed form"]) == {2.5}

@@ -25,8 +25,8 @@ def results(monkeypatch):
     """A task whose sweep is `sweep()`, and whose range tests suggest 0.1 or 1."""
     rows = [(seed, "middle", 100, rate) for seed, rate in enumerate((0.1, 0.1, 1.0))]
     table = pd.DataFrame(rows, columns=["seed", "rule", "length", "rate"])
-    monkeypatch.setattr(regimes.analyses, "dense_sweep", lambda *_: sweep())
-    monkeypatch.setattr(searches.analyses, "suggestions", lambda *_: table)
+    monkeypatch.setattr(regimes.regret, "dense_sweep", lambda *_: sweep())
+    monkeypatch.setattr(searches, "suggestions", lambda *_: table)
     return {"toy": SimpleNamespace(evidence=None, id="toy@1")}
 
 

@@ -7,9 +7,8 @@ import pandas as pd
 
 from steadydescent.study.book.chapters.results import Results
 from steadydescent.study.book.words import difference
-from steadydescent.study.judging.claims import Cell, cells
+from steadydescent.study.judging.claims import Question, questions
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.judge import estimate, holds
 from steadydescent.study.judging.statistics import paired
 from steadydescent.study.planning import load_study
 
@@ -94,26 +93,27 @@ def table_of_attacks(shown: Experiments) -> pd.DataFrame:
     for surprise in SURPRISES:
         result = shown.get(surprise.experiment, {}).get(TASK)
         if result and result.receipt["seeds"]["report"] >= FEWEST:
-            for cell in _judged(surprise, result.evidence):
-                rows.append({"verdict": surprise.name} | _attack(cell, result.evidence))
+            for question in _judged(surprise, result.evidence):
+                rows.append({"verdict": surprise.name} | _attack(question, result.evidence))
     return pd.DataFrame(rows)
 
 
-def _judged(surprise: Surprise, evidence: Evidence) -> Iterator[Cell]:
+def _judged(surprise: Surprise, evidence: Evidence) -> Iterator[Question]:
     """The rows of that claim and condition that the result answers."""
-    for cell in cells(surprise.experiment):
-        row = (cell.claim.id, cell.task, cell.contrast.named(cell.condition))
-        if row == (surprise.claim, TASK, surprise.condition) and holds(evidence, cell):
-            yield cell
+    key = (surprise.claim, TASK, surprise.condition)
+    for question in questions(surprise.experiment):
+        if question.row.key == key and question.held_by(evidence):
+            yield question
 
 
-def _attack(cell: Cell, evidence: Evidence) -> dict[str, Any]:
+def _attack(question: Question, evidence: Evidence) -> dict[str, Any]:
+    contrast, condition = question.contrast, question.condition
     halves = {"even seeds": evidence.half(0), "odd seeds": evidence.half(1)}
     texts = {}
     for name, half in halves.items():
-        part = estimate(cell.contrast, half, cell.condition, LEVEL)
+        part = contrast.estimate(half, condition, LEVEL)
         texts[name] = difference(part.value, part.low, part.high)
-    whole = estimate(cell.contrast, evidence, cell.condition, LEVEL)
+    whole = contrast.estimate(evidence, condition, LEVEL)
     return {"all seeds": whole.value} | texts
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from steadydescent import verified
 from steadydescent.study.book.words import number, unit_after
-
-VERDICTS = ("supported", "refuted", "no difference", "inconclusive", "mixed", "not run")
+from steadydescent.study.judging.verdicts import VERDICTS
 
 
 class FindingsError(ValueError):

@@ -9,7 +9,7 @@ from steadydescent.checks import check_count
 from steadydescent.study.judging.regret.sweep import (
     RESAMPLES,
     Sweep,
-    estimate,
+    interval_of_parts,
     of_report,
     of_tuning,
     seeds_of,
@@ -18,14 +18,14 @@ from steadydescent.study.judging.statistics import Estimate
 
 
 def range_test_regret(sweep: Sweep, suggestions: pd.DataFrame) -> pd.DataFrame:
-    """The rows `seed`, `rule`, `length`, `rate` of `suggestions` with their `regret` in pp,
-    interpolated in log rate.
+    """The rows `seed`, `rule`, `length`, `rate` of `suggestions` with their `regret` in pp.
 
-    `outside` marks rates beyond the sweep, whose regret is that of its end and so only a guess.
+    It is interpolated in log rate. `outside` marks rates beyond the sweep, whose regret is that of
+    its end and so only a guess.
 
-    Raises: ValueError: for missing columns, no rows, two rates of one seed, rule and length, and
-        rates that are not
-            positive and finite.
+    Raises:
+        ValueError: for missing columns, no rows, two rates of one seed, rule and length, and rates
+            that are not positive and finite.
     """
     columns = ["seed", "rule", "length", "rate"]
     if missing := [name for name in columns if name not in suggestions]:
@@ -48,17 +48,17 @@ def range_test_regret(sweep: Sweep, suggestions: pd.DataFrame) -> pd.DataFrame:
 def range_test_estimates(
     sweep: Sweep, suggestions: pd.DataFrame, level: float, seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[tuple[Hashable, Hashable], Estimate]:
-    """(rule, length) → the mean regret of its suggestions in pp, `suggestions` as in
-    `range_test_regret`.
+    """(rule, length) → the mean regret of its suggestions in pp.
 
-    Seeds of the range test vary by what they suggest, report seeds by their scores; for the
-    oracle's choice tuning seeds are resampled. See `estimate` for the interval; n is the smallest
-    of the three numbers of seeds.
+    `suggestions` are those of `range_test_regret`. Seeds of the range test vary by what they
+    suggest, report seeds by their scores; for the oracle's choice tuning seeds are resampled. See
+    `interval_of_parts` for the interval; n is the smallest of the three numbers of seeds.
 
-    Raises: ValueError: for what `range_test_regret` refuses, fewer than 2 seeds of a kind, and a
-        level outside (0, 1).
+    Raises:
+        ValueError: for what `range_test_regret` refuses, fewer than 2 seeds of a kind, and a level
+            outside (0, 1).
     """
-    found, draws = {}, check_count(resamples, "resamples", 2)
+    estimates, draws = {}, check_count(resamples, "resamples", 2)
     for (rule, length), rows in range_test_regret(sweep, suggestions).groupby(
         ["rule", "length"], dropna=False
     ):
@@ -72,5 +72,5 @@ def range_test_estimates(
         shares = np.eye(len(sweep.rates))[sweep.best] - sweep.interpolated_shares(rates)
         suggested = (float(rows.regret.var(ddof=1)) / len(rates), len(rates))
         parts = [of_tuning(sweep, oracle), of_report(sweep, shares), suggested]
-        found[rule, length] = estimate(rows.regret.mean(), parts, level)
-    return found
+        estimates[rule, length] = interval_of_parts(rows.regret.mean(), parts, level)
+    return estimates

@@ -14,11 +14,11 @@ from steadydescent.lr_search.random_search import check_draw
 from steadydescent.study.judging.regret.sweep import (
     RESAMPLES,
     Sweep,
-    estimate,
+    checked_table,
+    interval_of_parts,
     of_report,
     of_tuning,
     seeds_of,
-    table,
 )
 from steadydescent.study.judging.statistics import Array, Estimate
 
@@ -26,31 +26,33 @@ Bounds = tuple[float, float]
 METHODS = {"uniform": uniform, "log-uniform": log_uniform, "coarse-to-fine": log_uniform}
 """Method → the law that its trials, or those of its first round, are drawn from."""
 TRIALS = (1, 2, 3, 5, 9, 15, 25)
-QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
-DRAWS = 4_000
+REGRET_QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
+DRAWN_SEARCHES = 4_000
 
 
 class _Searches(NamedTuple):
-    """The random numbers of D searches, so that they can be repeated; the first n rows are searches
-    of n trials.
+    """The random numbers of D searches, so that they can be repeated.
+
+    The first n rows are searches of n trials. `rates` `[N, D]`, those of a second round still on
+    the whole interval; `nearest` `[N, D]` the sweep's rates nearest to them; `seeds` `[N, D]`
+    tuning seeds.
     """
 
     method: str
-    rates: Array  # [N, D]; those of a second round still on the whole interval
-    cells: NDArray[np.int64]  # [N, D] the nearest rates of the sweep
-    seeds: NDArray[np.int64]  # [N, D] tuning seeds
+    rates: Array
+    nearest: NDArray[np.int64]
+    seeds: NDArray[np.int64]
     low: float
     high: float
 
     def winners(self, sweep: Sweep) -> Array:
         """The rate of each search's best trial, `[D]`, the earliest of several."""
-        rates, scores = self.rates, sweep.tuning[self.seeds, self.cells]
+        rates, scores = self.rates, sweep.tuning[self.seeds, self.nearest]
         if self.method == "coarse-to-fine":
             coarse, fine = np.split(np.arange(len(rates)), [math.ceil(len(rates) / 2)])
             low, high = _closer(rates[coarse], scores[coarse], self.low, self.high)
-            finer = low * (high / low) ** (
-                np.log(rates[fine] / self.low) / math.log(self.high / self.low)
-            )
+            share = np.log(rates[fine] / self.low) / math.log(self.high / self.low)
+            finer = low * (high / low) ** share
             rates = np.concatenate([rates[coarse], finer])
             scores[fine] = sweep.tuning[self.seeds[fine], sweep.nearest(finer)]
         return rates[scores.argmax(axis=0), np.arange(rates.shape[1])]
@@ -74,24 +76,16 @@ def _searches(
         raise ValueError(
             f"bounds must lie within the sweep's rates {edges}, got {(low, high)}; sweep further"
         )
-    places, seeds = check_numpy_generator(generator).spawn(
-        2
-    )  # apart, so that fewer trials are the first of more
+    # apart, so that fewer trials are the first of more
+    places, seeds = check_numpy_generator(generator).spawn(2)
     rates = METHODS[method](low, high, math.prod(shape), places).reshape(shape)
-    return _Searches(
-        method,
-        rates,
-        sweep.nearest(rates),
-        seeds.integers(len(sweep.tuning), size=shape),
-        low,
-        high,
-    )
+    drawn = seeds.integers(len(sweep.tuning), size=shape)
+    return _Searches(method, rates, sweep.nearest(rates), drawn, low, high)
 
 
 def _closer(rates: Array, scores: Array, low: float, high: float) -> tuple[Array, Array]:
-    """Each search's interval for its second round, `[D]` both, found as `lr_search.coarse_to_fine`
-    finds it.
-    """
+    """Each search's interval for its second round, `[D]` both, as `lr_search.coarse_to_fine`
+    has."""
     best = np.argsort(-scores, axis=0, kind="stable")[: math.ceil(len(rates) / 4)]
     region = np.take_along_axis(rates, best, axis=0)
     below = np.where(rates < region.min(axis=0), rates, low).max(axis=0)
@@ -117,13 +111,14 @@ def searched(
     nearest is that no search can be finer than the sweep. The best score wins.
 
     >>> sweep = Sweep([0.001, 0.01, 0.1, 1], tuning=[[80, 90, 85, 10]], report=[[80, 90, 85, 10]])
-    >>> chosen = searched(sweep, "log-uniform", trials=3, draws=5, generator=np.random.default_rng(0))
+    >>> generator = np.random.default_rng(0)
+    >>> chosen = searched(sweep, "log-uniform", trials=3, draws=5, generator=generator)
     >>> sweep.regret(chosen).tolist()
     [5.0, 0.0, 5.0, 0.0, 0.0]
 
-    Raises: ValueError: for an unknown method, fewer than 1 trial or draw, bounds that are not 0 <
-        low < high or reach
-            beyond the sweep, and for what is no numpy generator.
+    Raises:
+        ValueError: for an unknown method, fewer than 1 trial or draw, bounds that are not
+            0 < low < high or reach beyond the sweep, and for what is no numpy generator.
     """
     return _searches(sweep, method, trials, draws, generator, bounds).winners(sweep)
 
@@ -132,34 +127,33 @@ def regrets(
     sweep: Sweep,
     methods: Sequence[str] = tuple(METHODS),
     trials: Sequence[int] = TRIALS,
-    draws: int = DRAWS,
+    draws: int = DRAWN_SEARCHES,
     seed: int = 0,
     bounds: Bounds | None = None,
 ) -> pd.DataFrame:
-    """Method × trials: the mean `regret` of D searches in pp, and its quantiles `q10`, `median`,
-    `q90` over searches.
+    """Method × trials: the mean `regret` of D searches in pp, and quantiles over searches.
 
-    Every cell starts from the same random numbers; with more trials a random search goes on where
-    it was.
+    These are `q10`, `median` and `q90`. Every cell starts from the same random numbers; with more
+    trials a random search goes on where it was.
     """
     rows = []
     for method in methods:
         for number in trials:
-            found = sweep.regret(
-                searched(sweep, method, number, draws, np.random.default_rng(seed), bounds)
-            )
-            spread = dict(zip(QUANTILES, np.quantile(found, list(QUANTILES.values())), strict=True))
-            rows.append({"method": method, "trials": number, "regret": found.mean(), **spread})
+            generator = np.random.default_rng(seed)
+            lost = sweep.regret(searched(sweep, method, number, draws, generator, bounds))
+            quantiles = np.quantile(lost, list(REGRET_QUANTILES.values()))
+            spread = dict(zip(REGRET_QUANTILES, quantiles, strict=True))
+            rows.append({"method": method, "trials": number, "regret": lost.mean(), **spread})
     return pd.DataFrame(rows)
 
 
-def contrast(
+def search_gain(
     sweep: Sweep,
     method: str,
     against: str,
     trials: int,
     level: float,
-    draws: int = DRAWS,
+    draws: int = DRAWN_SEARCHES,
     seed: int = 0,
     resamples: int = RESAMPLES,
     bounds: Bounds | None = None,
@@ -169,10 +163,11 @@ def contrast(
 
     Tuning seeds are resampled and the same D searches repeated in every resample; the mean is
     linear in report scores, whose variance is that of seeds. The Monte Carlo error of D searches is
-    added. See `estimate` for the interval.
+    added. See `interval_of_parts` for the interval.
 
-    Raises: ValueError: for what `searched` refuses, fewer than 2 tuning or report seeds, and a
-        level outside (0, 1).
+    Raises:
+        ValueError: for what `searched` refuses, fewer than 2 tuning or report seeds, and a level
+            outside (0, 1).
     """
     pair = [
         _searches(sweep, m, trials, draws, np.random.default_rng(seed), bounds)
@@ -184,29 +179,24 @@ def contrast(
         return worse - better
 
     seeds_of(sweep)
-    found, generator = gains(sweep), np.random.default_rng([seed, 1])
-    again = np.array(
-        [
-            gains(sweep.retuned(generator)).mean()
-            for _ in range(check_count(resamples, "resamples", 2))
-        ]
-    )
+    now, generator = gains(sweep), np.random.default_rng([seed, 1])
+    times = range(check_count(resamples, "resamples", 2))
+    again = np.array([gains(sweep.retuned(generator)).mean() for _ in times])
     worse, better = (sweep.shares(searches.winners(sweep)) for searches in pair)
     parts = [of_tuning(sweep, again), of_report(sweep, better - worse)]
-    return estimate(found.mean(), parts, level, certain=found.var() / draws)
+    return interval_of_parts(now.mean(), parts, level, certain=now.var() / draws)
 
 
 def best_of_k(
     tuning: ArrayLike, report: ArrayLike, ks: Sequence[int], single: bool = False
 ) -> pd.DataFrame:
-    """Expected report `score` of the best of k candidates drawn without replacement, and its `sd`
-    over what was drawn.
+    """Expected report `score` of the best of k candidates drawn without replacement.
 
-    With the C candidates in order of tuning score, the j-th best is the best of a random k with
-    probability binom(C − j, k − 1) / binom(C, k). So this is exact, and unbiased for k ≤ C
-    (tang2020showing), where drawing with replacement is not. The candidate is chosen by its mean
-    over tuning seeds; `single`: by one random tuning seed, the same for all k. `tuning` `[S, C]`,
-    `report` `[S', C]`; ties go to the earlier candidate.
+    `sd` is that over what was drawn. With the C candidates in order of tuning score, the j-th best
+    is the best of a random k with probability binom(C − j, k − 1) / binom(C, k). So this is exact,
+    and unbiased for k ≤ C (tang2020showing), where drawing with replacement is not. The candidate
+    is chosen by its mean over tuning seeds; `single`: by one random tuning seed, the same for all
+    k. `tuning` `[S, C]`, `report` `[S', C]`; ties go to the earlier candidate.
 
     >>> best_of_k([[1, 2, 3]], [[10, 20, 60]], ks=[1, 2, 3]).score.round(2).tolist()
     [30.0, 46.67, 60.0]
@@ -214,21 +204,18 @@ def best_of_k(
     Raises:
         ValueError: for tables that are not finite or not of one width, and k outside 1 … C.
     """
-    tuning = table(tuning, "tuning")
+    tuning = checked_table(tuning, "tuning")
     count = tuning.shape[1]
-    means = table(report, "report", count).mean(axis=0)
-    ordered = means[
-        np.argsort(-(tuning if single else tuning.mean(axis=0)[None]), axis=1, kind="stable")
-    ]
+    means = checked_table(report, "report", count).mean(axis=0)
+    scores = tuning if single else tuning.mean(axis=0)[None]
+    ordered = means[np.argsort(-scores, axis=1, kind="stable")]
     rows = []
     for k in ks:
         if check_count(k, "k") > count:
             raise ValueError(f"k must be at most the number of candidates, {count}, got {k}")
-        weights = np.array(
-            [math.comb(count - j, k - 1) / math.comb(count, k) for j in range(1, count + 1)]
-        )
+        ways = [math.comb(count - j, k - 1) / math.comb(count, k) for j in range(1, count + 1)]
+        weights = np.array(ways)
         score = float((ordered @ weights).mean())
-        rows.append(
-            {"k": k, "score": score, "sd": math.sqrt(((ordered - score) ** 2 @ weights).mean())}
-        )
+        sd = math.sqrt(((ordered - score) ** 2 @ weights).mean())
+        rows.append({"k": k, "score": score, "sd": sd})
     return pd.DataFrame(rows)

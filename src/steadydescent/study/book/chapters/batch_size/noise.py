@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.batch_size.sizes import RULE, TASK, sizes
 from steadydescent.study.book.chapters.results import Results, measured
-from steadydescent.study.judging import analyses
+from steadydescent.study.judging.contrasts.noise_slope import noise_table
 from steadydescent.study.judging.evidence import Evidence
 
 SHOWN = 32
@@ -70,7 +70,7 @@ def draw_noise(name: str, results: Results) -> None:
     evidence = results[TASK].evidence
     by_size = {n: condition for condition, n in sizes(evidence).items()}
     condition = by_size.get(SHOWN, next(iter(by_size.values())))
-    noise = analyses.noise_table(evidence, condition, RULE)
+    noise = noise_table(evidence, condition, RULE)
     means = noise.groupby("batch_size").noise.agg(["mean", "sem"])
     scales = table_of_noise_scales(evidence)
     early, late = scales[scales.condition == condition].scale.iloc[[0, -1]]

@@ -12,7 +12,7 @@ from steadydescent.engine.tasks.surfaces import EIGENVALUES
 from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.batch_size.sizes import QUADRATIC, RULE
 from steadydescent.study.book.chapters.results import Results
-from steadydescent.study.judging import analyses
+from steadydescent.study.judging.contrasts.closed_form import expected_curve
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import paired
 
@@ -48,7 +48,7 @@ def _tuned_rates(evidence: Evidence, condition: str, arm: str) -> list[float]:
 
 
 def _descent(evidence: Evidence, condition: str, arm: str, lr: float) -> Descent:
-    expected = analyses.expected_curve(evidence, condition, arm, lr, "last")
+    expected = expected_curve(evidence, condition, arm, lr, "last")
     heights = paired(evidence.report(condition, arm, "height")[lr, "last"].to_numpy(), 0.95)
     curve = evidence.quantiles(condition, arm)
     medians = curve[curve.lr == lr][["step", "median"]]

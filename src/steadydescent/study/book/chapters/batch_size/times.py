@@ -13,23 +13,17 @@ from steadydescent.study.judging.statistics import paired
 
 def table_of_times(evidence: Evidence) -> pd.DataFrame:
     """What the loop over one network took: columns n, step (the round) and microseconds."""
-    times = _timed(evidence, "seconds per example")
-    return times.assign(microseconds=1e6 * times.value)[["n", "step", "microseconds"]]
+    timings = evidence.result.timings
+    times = timings.rename(columns={"batch_size": "n", "round": "step"})
+    return times.assign(microseconds=1e6 * times.seconds_per_example)[["n", "step", "microseconds"]]
 
 
 def table_of_gains(evidence: Evidence) -> pd.DataFrame:
     """What powers of two save against their neighbours, percent: rows n; value, low and high."""
-    parts = _timed(evidence, "power-of-two gain").groupby("n")
-    estimates = {n: paired(part.value.to_numpy(), 0.95) for n, part in parts}
+    parts = evidence.result.timings.dropna(subset="gain").groupby("batch_size")
+    estimates = {n: paired(part.gain.to_numpy(), 0.95) for n, part in parts}
     rows = {n: [estimate.value, estimate.low, estimate.high] for n, estimate in estimates.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
-
-
-def _timed(evidence: Evidence, measure: str) -> pd.DataFrame:
-    """Rows of the timing: columns n, step (the round) and value."""
-    table = evidence.result.measures
-    table = table[table.measure == measure]
-    return table.assign(n=table.readout.astype(int))[["n", "step", "value"]]
 
 
 def draw_times(name: str, results: Results) -> None:

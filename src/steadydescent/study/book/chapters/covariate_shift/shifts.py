@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from steadydescent.engine.settings import read
 from steadydescent.study.book import chapter_figures, figures, page
 from steadydescent.study.book.chapters.covariate_shift.arms import (
     COLOURS,
@@ -61,24 +60,13 @@ def accuracies(evidence: Evidence) -> pd.DataFrame:
     `shift` is empty where nothing shifts; `inputs` is how many arrive together, 0 for all.
     """
     finals = evidence.result.finals
-    splits = {split: _split(split) for split in finals.split.unique() if split.startswith("test")}
-    table = finals[finals.split.isin(list(splits))]
-    columns = pd.DataFrame([splits[split] for split in table.split], index=table.index)
-    return pd.concat([table[["run", "accuracy"]], columns], axis=1)
-
-
-def _split(name: str) -> dict[str, Any]:
-    """Columns of a test set by its name, ``test`` or ``test/scale(severity=3)``."""
-    if name == "test":
-        return {"shift": "", "severity": 0, "statistics": FROZEN, "inputs": 0}
-    shift = read(name.removeprefix("test/"))
-    anew = "statistics" in shift.options
-    return {
-        "shift": shift.name,
-        "severity": shift.options["severity"],
-        "statistics": REESTIMATED if anew else FROZEN,
-        "inputs": shift.options.get("batch", 0),
+    tests = finals[finals.split == "test"]
+    columns = {
+        "severity": tests.severity.fillna(0).astype(int),
+        "statistics": np.where(tests.statistics == "reestimated", REESTIMATED, FROZEN),
+        "inputs": tests.batch.fillna(0).astype(int),
     }
+    return tests[["run", "shift", "accuracy"]].assign(**columns)
 
 
 def table_of_losses(results: Results) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.results import Results, ids
-from steadydescent.study.judging import analyses
+from steadydescent.study.judging import regret
 from steadydescent.study.judging.regret import Sweep
 
 CONDITION, ARM = "dense sweep", "momentum"
@@ -25,8 +25,7 @@ Sweeps = Mapping[str, Sweep]
 def sweeps(results: Results) -> dict[str, Sweep]:
     """The dense sweep of every task."""
     return {
-        task: analyses.dense_sweep(shown.evidence, CONDITION, ARM)
-        for task, shown in results.items()
+        task: regret.dense_sweep(shown.evidence, CONDITION, ARM) for task, shown in results.items()
     }
 
 

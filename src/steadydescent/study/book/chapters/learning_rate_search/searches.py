@@ -17,7 +17,8 @@ from steadydescent.study.book.chapters.learning_rate_search.regimes import (
     sweeps,
 )
 from steadydescent.study.book.chapters.results import Results
-from steadydescent.study.judging import analyses, regret
+from steadydescent.study.judging import regret
+from steadydescent.study.judging.contrasts.range_test import suggestions
 
 EDGES = np.logspace(-5, 0, 6)
 """Ends of the decades of the sources' range."""
@@ -86,7 +87,7 @@ def _regret_panels(axes: np.ndarray, table: pd.DataFrame) -> None:
 
 def table_of_suggestions(results: Results) -> pd.DataFrame:
     """What every range test suggests: columns task, seed, rule, length, rate."""
-    parts = [analyses.suggestions(shown.evidence).assign(task=t) for t, shown in results.items()]
+    parts = [suggestions(shown.evidence).assign(task=t) for t, shown in results.items()]
     return pd.concat(parts, ignore_index=True)
 
 

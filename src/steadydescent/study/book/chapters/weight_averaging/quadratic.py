@@ -5,7 +5,7 @@ import pandas as pd
 
 from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.results import Results
-from steadydescent.study.judging import analyses
+from steadydescent.study.judging.contrasts.closed_form import expected_curve
 from steadydescent.study.judging.evidence import Evidence
 
 TASK = "noisy-quadratic"
@@ -24,7 +24,7 @@ def table_of_heights(evidence: Evidence) -> pd.DataFrame:
             for lr in sorted(heights.columns.get_level_values("lr").unique()):
                 own = heights[lr, readout]
                 half = ERRORS * own.std(ddof=1) / len(own) ** 0.5
-                theory = analyses.expected_curve(evidence, condition, arm, lr, readout)[-1]
+                theory = expected_curve(evidence, condition, arm, lr, readout)[-1]
                 ends = {"low": own.mean() - half, "high": own.mean() + half, "closed form": theory}
                 where = {"condition": condition, "readout": readout, "lr": lr}
                 rows.append(where | {"measured": own.mean()} | ends)

@@ -1,0 +1,33 @@
+"""How much time minibatches of a power of two save."""
+
+from typing import ClassVar
+
+import pandas as pd
+
+from steadydescent.study.judging.contrasts.contrast import Contrast, Needs
+from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.statistics import Estimate, paired
+
+
+class FasterSize(Contrast, kind="faster size"):
+    """How much less time an example takes at powers of two than at their neighbours."""
+
+    unit: ClassVar[str] = "%"
+
+    @property
+    def needs(self) -> Needs:
+        """Times per example."""
+        return Needs(timed=True)
+
+    def answerable(self, evidence: Evidence, condition: str) -> bool:
+        """Whether times were taken."""
+        return not gains(evidence).empty
+
+    def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
+        """The mean gain over sizes, round by round, in percent."""
+        return paired(gains(evidence).to_numpy(), level)
+
+
+def gains(evidence: Evidence) -> pd.Series:
+    """Round → the mean gain of powers of two over their neighbours, in percent."""
+    return evidence.result.timings.dropna(subset="gain").groupby("round").gain.mean()

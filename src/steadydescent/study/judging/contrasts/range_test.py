@@ -1,0 +1,54 @@
+"""What is lost by training at the rate that range tests suggest."""
+
+from typing import Annotated, ClassVar
+
+import pandas as pd
+from pydantic import AfterValidator, Field
+
+from steadydescent.checks import check_choice
+from steadydescent.lr_search import SUGGESTIONS
+from steadydescent.study.judging import regret
+from steadydescent.study.judging.contrasts.contrast import Contrast, Needs
+from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.statistics import Estimate
+
+
+def _known(suggestion: str) -> str:
+    return check_choice(suggestion, SUGGESTIONS, "suggestion")
+
+
+class RangeTestLoss(Contrast, kind="range test"):
+    """Minus the accuracy lost at the rates that one rule reads off ramps of so many updates.
+
+    With the rule `at least`, a good rate loses less than the margin.
+    """
+
+    unit: ClassVar[str] = "pp"
+    suggestion: Annotated[str, AfterValidator(_known)]
+    updates: Annotated[int, Field(ge=1)]
+
+    @property
+    def needs(self) -> Needs:
+        """Range tests of that length."""
+        return Needs(ramp=self.updates)
+
+    def answerable(self, evidence: Evidence, condition: str) -> bool:
+        """Whether range tests of that length suggested rates."""
+        return not self._suggested(evidence).empty
+
+    def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
+        """Minus the mean regret of the suggested rates, in percentage points of accuracy."""
+        sweep = regret.dense_sweep(evidence, *self.arm.under(condition))
+        (lost,) = regret.range_test_estimates(sweep, self._suggested(evidence), level).values()
+        return lost.turned()
+
+    def _suggested(self, evidence: Evidence) -> pd.DataFrame:
+        table = suggestions(evidence)
+        return table[(table.rule == self.suggestion) & (table.length == self.updates)]
+
+
+def suggestions(evidence: Evidence) -> pd.DataFrame:
+    """What every range test suggests: columns seed, rule, length (updates) and rate."""
+    runs = evidence.result.runs[["run", "seed", "steps"]].rename(columns={"steps": "length"})
+    table = evidence.result.suggestions.merge(runs, on="run")
+    return table[["seed", "rule", "length", "rate"]]
