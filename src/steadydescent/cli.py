@@ -122,7 +122,7 @@ def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -
 
 def verdict_rows(rows: list[dict]) -> list[dict]:
     """The columns of a claim's rows that fit a terminal."""
-    from steadydescent.study.book.words import estimate_and_interval
+    from steadydescent.study.book.words import for_terminal
 
     return [
         {
@@ -131,7 +131,7 @@ def verdict_rows(rows: list[dict]) -> list[dict]:
             "condition": row["condition"],
             "verdict": row["verdict"],
             "measure": row["measure"],
-            "estimate": "" if row["estimate"] is None else estimate_and_interval(row),
+            "estimate": for_terminal(row),
             "margin": f"{row['margin']:g}",
             "seeds": row["n_seeds"] or "",
             "networks": row["networks"] or "",

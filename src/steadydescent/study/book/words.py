@@ -91,6 +91,13 @@ def estimate_and_interval(row: dict[str, Any], *, unit: bool = True) -> str:
     return text if exact else f"{text} ({interval_text(row)})"
 
 
+def for_terminal(row: dict[str, Any]) -> str:
+    """`estimate_and_interval` where lines may break at any space; nothing where none was made."""
+    if row.get("estimate") is None:
+        return ""
+    return estimate_and_interval(row).replace(NO_BREAK, " ")
+
+
 def difference(value: float, low: float, high: float) -> str:
     """A difference in a table's cell, in plain ASCII as other numbers there.
 
