@@ -44,6 +44,10 @@ def test_parameters_that_say_what_the_study_says_leave_its_own_plan():
     assert own("optimizers", seeds=3, updates=90).own == {"updates": 90}
 
 
+def test_experiment_may_be_run_by_the_notebook_of_another_whose_axis_it_has_not():
+    assert own("optimizers", readouts=None, batch_sizes="[]", seeds=None).own == {}
+
+
 def test_study_itself_is_never_changed():
     before = {name: one.model_dump_json() for name, one in load_study().items()}
     own("batch_size", batch_sizes=[8, 48], seeds=4)
@@ -171,6 +175,16 @@ def test_variations_lie_apart_from_the_study_and_from_one_another():
     assert all((plan.place.parts[0] == "own") == bool(plan.own) for plan in plans)
     assert own("batch_size", batch_sizes="[16]").place == plans[0].place
     assert [plan.name for plan in plans] == [*3 * ["own-batch_size"], "batch_size"]
+
+
+def test_own_batch_sizes_go_before_one_that_a_profile_states_for_its_task():
+    experiment = load_study()["batch_size"]
+    size = experiment.profiles["smoke"][TASK].model_copy(update={"batch_size": 7})
+    profiles = experiment.profiles | {"smoke": {TASK: size}}
+    experiment = experiment.model_copy(update={"profiles": profiles})
+    other = varied(experiment, TASK, "smoke", batch_sizes=[16])
+    plan = Plan(experiment=other, task=TASK, profile="smoke")
+    assert tuning(plan, "n = 16", "sgd").batch_size == 16
 
 
 # ---- what is refused -----------------------------------------------------------------------------

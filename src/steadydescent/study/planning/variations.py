@@ -87,10 +87,10 @@ def stated(experiment: Experiment, own: Mapping[str, Any]) -> dict[str, Any]:
     """
     changes = {}
     for name, given in own.items():
-        check_choice(name, [*experiment.axes, *COMMON], f"a parameter of {experiment.name}")
         value = value_of(given, name) if isinstance(given, str) else given
         if value is None or value == [] or value == ():
             continue
+        check_choice(name, [*experiment.axes, *COMMON], f"a parameter of {experiment.name}")
         value = list(value) if isinstance(value, tuple) else value
         if not AXES[name].fits(value):
             raise ValueError(f"{name} must be {AXES[name].allowed}, got {shown(value)}")
