@@ -142,6 +142,8 @@ NO_INGREDIENTS = {
         Unit("engine.data", "identity"),
         Unit("engine.settings", "Setting", "text"),
         Unit("engine.settings", "_plain"),
+        Unit("engine.data.name_pairs", "digest_of_pairs"),
+        Unit("dataset_shift.torchvision_shim", "_declare_missing_schemas"),
     ),
 }
 
