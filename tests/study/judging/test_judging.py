@@ -1,4 +1,4 @@
-"""Rows of a claim are what a slow computation by hand gives; what bears no verdict has none."""
+"""A claim's rows are what a slow computation by hand gives, or bear no verdict."""
 
 from statistics import fmean
 

@@ -1,4 +1,4 @@
-"""What is published is whole, was asked for by the study, has its receipt, and is what README says."""
+"""What is published is whole, was asked for by the study, and has its receipt."""
 
 import json
 import subprocess
@@ -78,7 +78,7 @@ def test_result_is_what_its_id_says(found):
 
 @every_result
 def test_runs_are_those_that_the_study_asks_for(found):
-    """Settings, rates on the grid or its extensions, and seeds of tuning, reports and range tests."""
+    """Settings, rates on the grid or its extensions, and the seeds of each purpose."""
     plan, runs = plan_of(found), found[3].runs
     columns = [*SETTINGS, "lr", "test"]
     row = lambda run: tuple(run.row[c] for c in columns)

@@ -68,7 +68,7 @@ def _published(root: Path) -> set[tuple[str, str]]:
 
 
 def _own(root: Path) -> set[tuple[str, str]]:
-    """Experiment and task of every folder, of those that are being replaced, and of finished runs."""
+    """Experiment and task of every folder there, those in replacement too, and of finished runs."""
     finished = {path.stem.partition("-") for path in root.glob(f"{NOTEBOOKS}/*.made-from")}
     there = {(name, task) for name, _, task in finished}
     for experiment in root.glob("[!.]*/"):

@@ -99,17 +99,15 @@ class Evidence:
     def _settings(self, condition: str, arm: str) -> Trajectory:
         """What an arm's runs have in common: task, optimizer, schedule, batch_size and steps."""
         first = self.runs(condition, arm).iloc[0]
-        return Trajectory(
-            *(str(first[name]) for name in ("task", "optimizer", "schedule")),
-            *(int(first[name]) for name in ("batch_size", "steps")),
-        )
+        task, optimizer, schedule, batch_size, steps = (first[name] for name in SETTINGS)
+        return Trajectory(task, optimizer, schedule, int(batch_size), int(steps))
 
     def grid_centre(self, condition: str, arm: str) -> float:
         """The rate at the centre of an arm's grid as it was laid, before tuning extended it."""
-        return self.plan.rate(condition, arm, 0)
+        return self.design.centres[condition][arm]
 
     def quantiles(self, condition: str, arm: str) -> pd.DataFrame:
-        """Quantiles over report seeds along training of an arm's runs, at every rate and readout."""
+        """Quantiles over report seeds along training of an arm, at every rate and readout."""
         table = self.result.quantiles
         return table[(table[SETTINGS] == list(self.settings(condition, arm))).all(axis=1)]
 
@@ -168,7 +166,7 @@ class Evidence:
     def _candidates(
         self, condition: str, arm: str, measure: str = "accuracy", tuned_by: str | None = None
     ) -> Candidates:
-        """The arm's candidates at the rates that report seeds ran; the choice is made among these."""
+        """The arm's candidates at the rates that report seeds ran."""
         by = tuned_by or self.tuned_by(measure)
         tuning, validation = (self.tuning(condition, arm, by, report) for report in (False, True))
         report = self.report(condition, arm, measure)
@@ -205,7 +203,7 @@ class Evidence:
         return not self.values(measure).empty
 
     def on_edge(self, condition: str, arm: str, lr: float) -> bool:
-        """Whether a rate is the lowest or highest that was tried: the true optimum may lie beyond."""
+        """Whether a rate is the lowest or highest tried: the true optimum may lie beyond."""
         runs = self.runs(condition, arm)
         tried = runs[~runs.test].lr
         return lr in (tried.min(), tried.max())

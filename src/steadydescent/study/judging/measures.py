@@ -92,7 +92,8 @@ _NEEDS = {
     "churn": "predictions",
 }
 _SHIFTED = re.compile(
-    r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift(?P<anew>, re-estimated)?"
+    r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift"
+    r"(?P<anew>, re-estimated)?"
 )
 _EARLY = re.compile(rf"validation accuracy at (?P<percent>{'|'.join(map(str, EARLY))}) %")
 

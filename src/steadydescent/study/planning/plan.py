@@ -25,7 +25,7 @@ from steadydescent.study.planning.experiment import (
     load_study,
 )
 from steadydescent.study.planning.stacks import stack_plans, stacks
-from steadydescent.study.results.design import Design, Named
+from steadydescent.study.results.design import Design, Named, TunedBy
 from steadydescent.study.results.roster import Trajectory
 
 Choices = Mapping[str, Sequence[int]]
@@ -105,7 +105,7 @@ class Plan(BaseModel):
         return (self.experiment.conditions[condition].points or self.grid.points) // 2
 
     @property
-    def tune_by(self) -> tuple[str, ...]:
+    def tune_by(self) -> tuple[TunedBy, ...]:
         """What rates are chosen by; a surface has a height in place of an accuracy."""
         surface = find(self.task).surface
         return tuple(
@@ -135,6 +135,10 @@ class Plan(BaseModel):
                 (Named(arm.arm, arm.condition or ""), Named(against.arm, against.condition or ""))
                 for arm, against in self.experiment.secondary
             ),
+            centres={
+                condition: {arm: self.rate(condition, arm, 0) for arm in self.arms_in(condition)}
+                for condition in self.conditions
+            },
             curve_points=self.curve_points,
             probes=size.probes,
             shifts=size.shifts,

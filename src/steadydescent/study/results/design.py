@@ -41,7 +41,8 @@ class Design(BaseModel):
 
     `arms` are all arms in the study's order, with the readouts that each chooses among; `tuned_by`
     is what rates are chosen by, the main one first; `secondary` are pairs that are shown without a
-    verdict. `probes`, `shifts` and `curve_points` are those of report runs, `ramps` the lengths of
+    verdict. `centres` are the rates at the centres of the grids as they were laid, by condition and
+    arm. `probes`, `shifts` and `curve_points` are those of report runs, `ramps` the lengths of
     range tests, `timed` the minibatch sizes that were timed.
     """
 
@@ -52,6 +53,7 @@ class Design(BaseModel):
     arms: dict[Name, Annotated[Names, Field(min_length=1)]]
     tuned_by: Annotated[tuple[TunedBy, ...], Field(min_length=1)]
     secondary: tuple[tuple[Named, Named], ...] = ()
+    centres: dict[Name, dict[Name, Annotated[float, Field(gt=0, allow_inf_nan=False)]]]
     curve_points: Annotated[int, Field(ge=1)]
     probes: Names = ()
     shifts: Names = ()

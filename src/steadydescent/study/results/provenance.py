@@ -46,7 +46,7 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """The commit that the code stands at, with `+changes` when files differ from it, or `unknown`."""
+    """The code's commit, with `+changes` when files differ from it, or `unknown`."""
     # not another repository's, which git's variables may name, or which the code was unpacked
     # inside
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

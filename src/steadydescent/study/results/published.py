@@ -46,7 +46,8 @@ def listed(root: Path = PUBLISHED) -> dict[str, tuple[str, ...]]:
         found[name] = (*found.get(name, ()), digest)
     if text != _manifest(found):
         raise DamagedFile(
-            f"{path} is refused: truncated or altered, its lines are not as they were written; {MEND}"
+            f"{path} is refused: truncated or altered, its lines are not as they were written; "
+            f"{MEND}"
         )
     return found
 

@@ -278,7 +278,8 @@ class Store:
                 left -= mine
         if left:
             raise KeyError(
-                f"{len(left)} of {len(order)} runs are not in the store {self.root}; train them first"
+                f"{len(left)} of {len(order)} runs are not in the store {self.root}; "
+                "train them first"
             )
         joined = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
         return Tables(

@@ -118,6 +118,8 @@ def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
             f"{kind} table must have the columns {schema.names}, got {sorted(table.columns)}"
         )
     made = pa.Table.from_pandas(table[schema.names], schema, preserve_index=False)
+    # equal rows make equal bytes, whatever types pandas holds them in
+    made = made.replace_schema_metadata()
     _check_values(frame(made, kind), kind, path)
     pq.write_table(made, path, compression="zstd")
 
@@ -148,7 +150,8 @@ def unpacked(content: bytes, kind: str, path: Path) -> pd.DataFrame:
         sizes = [_size(column) for column in table.columns]
         if sum(sizes) > MOST_UNPACKED:
             raise DamagedFile(
-                f"{path} is refused: unpacked it has {sum(sizes)} bytes, expected {MOST_UNPACKED} at most"
+                f"{path} is refused: unpacked it has {sum(sizes)} bytes, "
+                f"expected {MOST_UNPACKED} at most"
             )
         rows = frame(table.cast(SCHEMAS[kind]), kind)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -248,11 +251,11 @@ def _check_values(table: pd.DataFrame, kind: str, path: Path) -> None:
 
 
 def _check_shifts(finals: pd.DataFrame, path: Path) -> None:
-    """Refuse rows that say of a shift without one, or of one without its severity and statistics."""
+    """Refuse rows that describe a shift without one, or of one without severity or statistics."""
     shifted = finals["shift"] != ""
-    told = finals.severity.notna() & (finals.statistics != "") & (finals.split == "test")
+    whole = finals.severity.notna() & (finals.statistics != "") & (finals.split == "test")
     partly = finals.severity.notna() | (finals.statistics != "") | finals.batch.notna()
-    if (shifted & ~told).any() or (~shifted & partly).any():
+    if (shifted & ~whole).any() or (~shifted & partly).any():
         raise DamagedFile(
             f"{path} is refused: a row has a shift without severity, statistics or test data, "
             "or one of these without a shift"

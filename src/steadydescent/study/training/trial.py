@@ -4,6 +4,7 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -274,8 +275,8 @@ def split_texts(finals: pd.DataFrame) -> pd.Series:
     return pd.Series([texts[row] for row in rows], finals.index, dtype=finals.split.dtype)
 
 
-def _shift_text(shift: str, severity: int, statistics: str, batch: object) -> str:
-    options = {"severity": int(severity)}
+def _shift_text(shift: str, severity: Any, statistics: str, batch: Any) -> str:
+    options: dict[str, Any] = {"severity": int(severity)}
     if statistics != "frozen":
         options["statistics"] = statistics
     if batch is not pd.NA:
