@@ -1,5 +1,6 @@
-"""What this machine can do at most: a large product, the step's bare matrix products, a copy; and
-our share of it.
+"""What this machine can do at most: a large product, the step's bare matrix products, a copy.
+
+And our share of it.
 
 Axes: R replicas, B batch, P parameters.
 """
@@ -26,8 +27,7 @@ COPIED = {"cpu": 2**25, "cuda": 2**28}
 
 
 class BareProducts:
-    """The matrix products of one update of R perceptrons and nothing else, into memory that is
-    there already.
+    """The matrix products of one update of R perceptrons and nothing else, into standing memory.
 
     For each layer of `sizes` [in, …, out]: x·Wᵀ + b, then the gradient of W, and that of x but for
     the first layer, whose input needs none.
@@ -136,7 +136,7 @@ def product_ceiling(task: str, device: str, settings: Settings) -> list[dict[str
 
 @torch.no_grad()
 def step_against_products(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Time of an update of the whole stack with one EMA against that of its bare matrix products."""
+    """Time of an update of a whole stack with one EMA against that of its bare matrix products."""
     products, threads = products_of(task, device, settings), plan(task, device).threads
     with numerics(threads):
         way = better_way(products, device, threads, settings.seconds / 3)
@@ -202,7 +202,7 @@ def bandwidth(device: str, settings: Settings) -> list[dict[str, Any]]:
             ),
             Local("copy", repeated(lambda: target.copy_(source), 2 * size), device),
         ]
-        found = compare(
+        comparison = compare(
             "update and EMA", device, "GB/s", contenders, settings.rounds, settings.seconds / 2
         )
-    return [{**line, "peer_name": "copy bandwidth"} for line in found]
+    return [{**line, "peer_name": "copy bandwidth"} for line in comparison]

@@ -1,6 +1,4 @@
-"""What surrounds the training: imports, the store and journal of a sweep, a run with nothing to do,
-the book.
-"""
+"""What surrounds the training: imports, a sweep's store and journal, an idle run, the book."""
 
 import os
 import shutil
@@ -17,10 +15,11 @@ from unittest.mock import patch
 
 from rounds import row
 from steadydescent.engine import stack as engine
+from steadydescent.engine.recorder import Histories
 from steadydescent.engine.runs import Run
 from steadydescent.study.book.build import MADE_FROM
 from steadydescent.study.paths import RESULTS, ROOT
-from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.planning.stacks import stacking
 from steadydescent.study.results.store import Store, Tables, read_folder
 from steadydescent.study.training import sweep
 from steadydescent.study.training.progress import Journal
@@ -66,7 +65,7 @@ class Timed:
                 with timed.span():
                     super().__init__(*arguments, **options)
 
-            def train(self, *arguments: Any, **options: Any) -> engine.Histories:
+            def train(self, *arguments: Any, **options: Any) -> Histories:
                 with timed.span():
                     return super().train(*arguments, **options)
 
@@ -84,7 +83,7 @@ class Timed:
 def sweep_runs(device: str, settings: Settings) -> list[Run]:
     """Runs for a few stacks of the desk's usual length."""
     task, updates = "mnist1d-mlp", settings.checked or SWEEP_UPDATES[device]
-    count = SWEEP_STACKS * (settings.width or stack_plans()[device][task].width)
+    count = SWEEP_STACKS * (settings.width or stacking(task, device).width)
     common = {
         "task": task,
         "optimizer": "momentum",
@@ -128,8 +127,9 @@ def sweep_share(device: str, settings: Settings) -> list[dict[str, Any]]:
 
 
 def reproduce(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """`steady reproduce --profile smoke`, book and all, when it is done already; the run before may
-    have to train.
+    """`steady reproduce --profile smoke`, book and all, when it is done already.
+
+    The run before may have to train.
     """
     command = (
         str(Path(sys.executable).with_name("steady")),
@@ -169,7 +169,7 @@ def updates_in(receipts: set[Path]) -> int:
 
 
 def book(device: str, settings: Settings) -> list[dict[str, Any]]:
-    """The book built on a clean tree against the same built again; in a copy, so that yours stays."""
+    """The book built on a clean tree against the same built again, both in a copy."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for pattern in MADE_FROM:

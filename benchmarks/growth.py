@@ -1,5 +1,6 @@
-"""How time and memory grow with replicas, parameters, networks and workers: a few minutes, one file
-of rows.
+"""How time and memory grow with replicas, parameters, networks and workers.
+
+It takes a few minutes and writes one file of rows.
 
     python benchmarks/growth.py                # → results/published/growth-cpu.json, drawn by the
     chapter on growth python benchmarks/growth.py --compile      # the stack's step compiled at
@@ -38,7 +39,7 @@ from steadydescent.engine.tasks import TASKS, Task, initial_model
 from steadydescent.engine.tasks.models import mlp
 from steadydescent.files import write_atomically
 from steadydescent.study.paths import DATA
-from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.planning.stacks import stacking
 from steadydescent.study.results import published
 from steadydescent.study.results.provenance import receipt
 from steadydescent.study.results.store import Store, Tables
@@ -77,9 +78,7 @@ def networks(count: int, steps: int, task: str = TASK) -> list[Run]:
 
 
 def wide(hidden: int) -> str:
-    """The name of a task like `mnist1d-mlp` with other hidden layers, known in this process from
-    now on.
-    """
+    """The name of a task like `mnist1d-mlp` with other hidden layers, known in this process."""
     name = f"mnist1d-mlp-{hidden}"
     TASKS[name] = Task("mnist1d", partial(mlp, 40, hidden, hidden, 10), "none")
     return name
@@ -95,19 +94,20 @@ def peak(device: str) -> float:
 
 
 def point(replicas: int, hidden: int, device: str, seconds: float, compile: bool) -> dict[str, Any]:
-    """Seconds an update of a stack, and the memory it needs above that of a process with the
-    library loaded.
+    """Seconds an update of a stack, and the memory it needs.
+
+    The memory is that above a process with the library loaded.
     """
     task = wide(hidden)
     base = psutil.Process().memory_info().rss / 2**20 if device == "cpu" else 0.0
     unit = 32 if device == "cuda" else 1  # a block of updates recorded as one graph
-    with numerics(stack_plans()[device][TASK].threads), torch.no_grad():
+    with numerics(stacking(TASK, device).threads), torch.no_grad():
         stack, done = Stack(networks(replicas, STEPS, task), DATA, device, compile), 0
 
         def timed(updates: int) -> float:
             nonlocal done
             began = time.perf_counter()
-            stack.advance(done, done + updates)
+            stack.training.advance(done + updates)
             torch.cuda.synchronize() if device == "cuda" else None
             done += updates
             return (time.perf_counter() - began) / updates
@@ -136,17 +136,18 @@ def alone(**settings: Any) -> dict[str, Any]:
 
 
 def swept(stacks: int, device: str, root: Path) -> tuple[float, Store]:
-    """Seconds of a whole sweep of so many stacks at the planned width, data, evaluation and store
-    included.
+    """Seconds of a whole sweep of so many stacks at the planned width.
+
+    Data, evaluation and store are included.
     """
-    store, width = Store(root / str(stacks)), stack_plans()[device][TASK].width
+    store, width = Store(root / str(stacks)), stacking(TASK, device).width
     runs = networks(stacks * width, SWEEP_STEPS)
     return seconds_of(lambda: sweep.train(runs, store, device, QUIET)), store
 
 
 def more_networks(device: str) -> Iterator[dict[str, Any]]:
     """Sweeps of more and more networks, and what they take on disk."""
-    width = stack_plans()[device][TASK].width
+    width = stacking(TASK, device).width
     with tempfile.TemporaryDirectory() as folder:
         swept(1, device, Path(folder) / "warm")
         base = psutil.Process().memory_info().rss / 2**20 if device == "cpu" else 0.0
@@ -165,8 +166,8 @@ def more_networks(device: str) -> Iterator[dict[str, Any]]:
 def more_stored(device: str) -> Iterator[dict[str, Any]]:
     """Seconds to store a stack, and to look through a store that holds more and more of them."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = networks(stack_plans()[device][TASK].width, 10)
-        tables, note = sweep.trained(runs, device, QUIET.tell, compiled=True)
+        runs = networks(stacking(TASK, device).width, 10)
+        tables, note = sweep.train_stack(runs, device, QUIET.tell, compiled=True)
         store, saving = Store(Path(folder)), []
         for stored in range(1, STORED[-1] + 1):
             renamed = Tables(*(table.assign(run=f"{stored:03d}" + table.run) for table in tables))
@@ -186,15 +187,16 @@ def seconds_of(act: Callable[[], object]) -> float:
 
 def cache_mib() -> float | None:
     """The largest cache of the first core, where the system tells."""
-    found = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     return max(
-        (int(path.read_text(encoding="utf-8").rstrip("K\n")) / 1024 for path in found), default=None
+        (int(path.read_text(encoding="utf-8").rstrip("K\n")) / 1024 for path in sizes), default=None
     )
 
 
 def more_workers(device: str) -> Iterator[dict[str, Any]]:
-    """The same sweep on more and more workers, one thread each (on GPUs one GPU each), up to twice
-    the cores.
+    """The same sweep on more and more workers, up to twice the cores.
+
+    One thread each; on GPUs one GPU each.
     """
     from dask.system import CPU_COUNT
     from distributed import Client
@@ -212,9 +214,8 @@ def more_workers(device: str) -> Iterator[dict[str, Any]]:
         ):
             os.environ[ADDRESS] = client.scheduler.address
             try:
-                first = [
-                    run for i in range(workers) for run in networks(1, 10 + i)
-                ]  # a stack each: they load the library
+                # a stack each: they load the library
+                first = [run for i in range(workers) for run in networks(1, 10 + i)]
                 sweep.train(first, Store(Path(folder) / "warm"), device, QUIET)
                 seconds, _ = swept(stacks, device, Path(folder))
             finally:
@@ -232,7 +233,7 @@ def points(curve: str, device: str, seconds: float, compile: bool) -> Iterator[d
         yield from (alone(replicas=AT_REPLICAS, hidden=hidden, **settings) for hidden in HIDDEN)
     elif curve == "planned":
         yield alone(
-            replicas=stack_plans()[device][TASK].width,
+            replicas=stacking(TASK, device).width,
             hidden=100,
             **settings | {"compile": True},
         )
@@ -274,8 +275,9 @@ def unavailable(curve: str, device: str) -> str | None:
 def main(
     device: str, curves: tuple[str, ...], seconds: float, compile: bool, output: Path | None
 ) -> None:
-    """Measure how time and memory grow, and save the rows with a receipt. A few minutes on two
-    quiet cores.
+    """Measure how time and memory grow, and save the rows with a receipt.
+
+    A few minutes on two quiet cores.
     """
     device, rows, began = sweep.pick_device(device), [], time.perf_counter()
     for name in ("WORKERS", "DASK_SCHEDULER_ADDRESS"):
@@ -290,10 +292,10 @@ def main(
             click.echo(json.dumps(rows[-1]), err=True)
     machine = {"cores": os.cpu_count(), "cache_mib": cache_mib() if device == "cpu" else None}
     note = receipt(device, seconds=round(time.perf_counter() - began, 1), task=TASK, **machine)
-    name, found = f"growth-{device}.json", {"receipt": note, "rows": rows}
+    name, content = f"growth-{device}.json", {"receipt": note, "rows": rows}
     if output:
-        write_atomically(output, verified.text(verified.plain(found)))
-    click.echo(f"{len(rows)} rows: {output or published.write_json(name, found)}")
+        write_atomically(output, verified.text(verified.plain(content)))
+    click.echo(f"{len(rows)} rows: {output or published.write_json(name, content)}")
 
 
 if __name__ == "__main__":

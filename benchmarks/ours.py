@@ -7,7 +7,7 @@ from steadydescent.engine.runs import Run
 from steadydescent.engine.stack import Stack
 from steadydescent.engine.stepping import can_compile
 from steadydescent.study.paths import DATA
-from steadydescent.study.planning.stacks import StackPlan, stack_plans
+from steadydescent.study.planning.stacks import Stacking, stacking
 
 UPDATES = 30_000
 """Length of the runs that are timed; a stack that reaches it starts anew."""
@@ -15,14 +15,15 @@ WINDOWS = (WINDOW, 50, 200, 400, 800)
 """Windows of the averages, in updates."""
 
 
-def plan(task: str, device: str) -> StackPlan:
+def plan(task: str, device: str) -> Stacking:
     """The measured width and threads of a task."""
-    return stack_plans()[device][task]
+    return stacking(task, device)
 
 
 class OurStack:
-    """R replicas, seeds from `first` on, constant rate, momentum, and the first `averages` windows
-    of `WINDOWS`.
+    """R replicas, seeds from `first` on, constant rate, momentum, the first `averages` windows.
+
+    The windows are those of `WINDOWS`.
     """
 
     def __init__(
@@ -53,13 +54,13 @@ class OurStack:
             if self.done + min(left, BLOCK) > UPDATES:
                 self._start()
             with torch.no_grad():
-                self.stack.advance(self.done, self.done + min(left, BLOCK))
+                self.stack.training.advance(self.done + min(left, BLOCK))
             self.done += min(left, BLOCK)
         return updates * len(self.runs)
 
     def loss(self) -> float:
         """Held-out loss of the first replica's last weights."""
-        self.stack.done = self.done
-        look = self.stack.look(self.stack.validation[:, :HELD_OUT])
+        examples, view = self.stack.examples, self.stack.view
+        look = examples.look(examples.validation[:, :HELD_OUT])
         with torch.no_grad():
-            return float(self.stack.evaluate(self.stack.readouts[0], look).loss[0])
+            return float(view.score(view.readouts[0], look).loss[0])

@@ -1,5 +1,6 @@
-"""The loops that the engine is held against, each on the weights, the data and the data order of
-the engine's replicas.
+"""The loops that the engine is held against, with the weights and data of its replicas.
+
+Each takes the data in the engine's order.
 
 P0 `DataLoaderLoop`, the loop people write; P1 `InMemoryLoop`, the best single-model loop; P3
 `Ensemble`, torch.func's ensembling as its tutorial shows it. P2 is P1 in as many processes as cores
@@ -18,9 +19,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from steadydescent.engine import data
-from steadydescent.engine.runs import stream_seed
 from steadydescent.engine.stack import initial_weights
 from steadydescent.engine.stepping import can_compile
+from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.tasks import find
 from steadydescent.engine.tasks.transformer import Attention
 from steadydescent.minibatches import IndexStream
@@ -51,8 +52,9 @@ def examples(task: str, seed: int) -> tuple[TensorDataset, TensorDataset]:
 
 
 def fastest_layers(module: nn.Module) -> nn.Module:
-    """The same network with torch's own fused layers, which `vmap` on a CPU does not take: batch
-    norm and attention.
+    """The same network with torch's own fused layers: batch norm and attention.
+
+    `vmap` on a CPU does not take them.
     """
     for name, child in module.named_children():
         if type(child) is BatchNorm:
@@ -70,18 +72,15 @@ class FusedAttention(Attention):
     """Attention by torch's fused kernel; the same numbers."""
 
     def forward(self, x: Tensor, context: Tensor, visible: Tensor) -> Tensor:
-        split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(
-            -3, -2
-        )  # [B, T, d] → [B, H, T, d/H]
+        # [B, T, d] → [B, H, T, d/H]
+        split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
         heads = (split(self.query(x)), split(self.key(context)), split(self.value(context)))
-        found = scaled_dot_product_attention(*heads, attn_mask=visible)
-        return self.out(found.transpose(-3, -2).flatten(-2))
+        attended = scaled_dot_product_attention(*heads, attn_mask=visible)
+        return self.out(attended.transpose(-3, -2).flatten(-2))
 
 
 class Single:
-    """One network with torch's own layers, its EMA and its data: what both single-model loops
-    share.
-    """
+    """One network with torch's layers, its EMA and data: what both single-model loops share."""
 
     def __init__(self, task: str, device: str, seed: int = 0) -> None:
         self.kind, self.device = find(task), device
@@ -94,15 +93,13 @@ class Single:
         """Held-out loss of the last weights."""
         x, y = (tensor.to(self.device) for tensor in self.held_out.tensors)
         with torch.no_grad():
-            found = self.kind.loss(self.model.eval()(x), y).item()
+            value = self.kind.loss(self.model.eval()(x), y).item()
         self.model.train()
-        return found
+        return value
 
 
 class Epochs(Sampler[int]):
-    """Examples in the order of a stream, epoch after epoch, one by one as a `RandomSampler` gives
-    them.
-    """
+    """Examples in the order of a stream, epoch after epoch, as a `RandomSampler` gives them."""
 
     def __init__(self, stream: IndexStream) -> None:
         self.stream = stream
@@ -115,7 +112,7 @@ class Epochs(Sampler[int]):
 
 
 class DataLoaderLoop(Single):
-    """P0: DataLoader, nn.Module, torch.optim, an EMA over the state dict; one seed after another."""
+    """P0: DataLoader, nn.Module, torch.optim, EMA of the state dict; one seed after another."""
 
     def __init__(self, task: str, device: str) -> None:
         super().__init__(task, device)
@@ -145,8 +142,9 @@ class DataLoaderLoop(Single):
 
 @dataclass(frozen=True)
 class Choice:
-    """How a single-model loop is run; `optimizer` is foreach or fused, `compiled` the network and
-    its gradients.
+    """How a single-model loop is run.
+
+    `optimizer` is foreach or fused, `compiled` the network and its gradients.
     """
 
     threads: int
@@ -154,7 +152,8 @@ class Choice:
     compiled: bool
 
     def __str__(self) -> str:
-        return f"{'compiled' if self.compiled else 'eager'}, {self.optimizer}, {threads_in_words(self.threads)}"
+        mode = "compiled" if self.compiled else "eager"
+        return f"{mode}, {self.optimizer}, {threads_in_words(self.threads)}"
 
 
 def threads_in_words(count: int) -> str:
@@ -163,8 +162,9 @@ def threads_in_words(count: int) -> str:
 
 
 class InMemoryLoop(Single):
-    """P1: data on the device, compiled or eager, foreach or fused SGD, EMA by one lerp; on a GPU
-    one CUDA graph.
+    """P1: data on the device, compiled or eager, foreach or fused SGD, EMA by one lerp.
+
+    On a GPU one CUDA graph.
     """
 
     def __init__(self, task: str, device: str, choice: Choice, seed: int = 0) -> None:
@@ -204,8 +204,9 @@ def floating(module: nn.Module) -> list[Tensor]:
 
 
 def recorded(loop: InMemoryLoop) -> Callable[[Tensor], None]:
-    """The loop's update as one CUDA graph that is replayed; weights, statistics and momentum start
-    as they were.
+    """The loop's update as one CUDA graph that is replayed.
+
+    Weights, statistics and momentum start as they were.
     """
     rows = torch.zeros(BATCH, dtype=torch.int64, device=loop.device)
     kept = [tensor.clone() for tensor in loop.moving]
@@ -232,8 +233,9 @@ def recorded(loop: InMemoryLoop) -> Callable[[Tensor], None]:
 
 
 def choices(device: str, threads: tuple[int, ...]) -> list[Choice]:
-    """The single-model loops worth trying here. On a GPU, where graphs help either, also eager
-    ones.
+    """The single-model loops worth trying here.
+
+    On a GPU, where graphs help either, also eager ones.
     """
     if device == "cuda":
         return [
@@ -250,8 +252,9 @@ def choices(device: str, threads: tuple[int, ...]) -> list[Choice]:
 
 
 class Ensemble:
-    """P3: parameters of R models stacked, `functional_call`, `vmap` and `grad`, eager, momentum and
-    EMA by hand.
+    """P3: stacked parameters of R models, `functional_call`, `vmap` and `grad`, all by hand.
+
+    Eager, with momentum and EMA.
     """
 
     def __init__(self, task: str, device: str, width: int) -> None:
@@ -259,9 +262,8 @@ class Ensemble:
         loaded = data.load(self.kind.source, range(width), DATA)
         self.train, self.held_out = loaded.train, loaded.validation[:1, :HELD_OUT].to(device)
         self.pool, self.labels = loaded.pool.to(device), loaded.labels.to(device)
-        self.mean, self.std = (
-            t[:, None].to(device) for t in (loaded.mean, loaded.std)
-        )  # [R, 1, D or 1]
+        # [R, 1, D or 1]
+        self.mean, self.std = (t[:, None].to(device) for t in (loaded.mean, loaded.std))
         self.streams = [order(task, seed, self.train.shape[1]) for seed in range(width)]
         models = [initial_weights(task, seed).to(device).train() for seed in range(width)]
         self.parameters, self.buffers = stack_module_state(models)
@@ -273,9 +275,8 @@ class Ensemble:
     def _objective(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        fresh = {
-            name: buffer.clone() for name, buffer in buffers.items()
-        }  # batch norm writes into them
+        # batch norm writes into them
+        fresh = {name: buffer.clone() for name, buffer in buffers.items()}
         return self.kind.loss(functional_call(self.base, (parameters, fresh), (x,)), y), fresh
 
     def advance(self, updates: int) -> int:

@@ -1,6 +1,4 @@
-"""Parts one by one: the EMA module and the optimisers against those that people would otherwise
-pick.
-"""
+"""Parts one by one: the EMA module and the optimisers against what people would pick."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -50,7 +48,7 @@ HALF = ", bfloat16"
 
 
 def model(name: str, device: str) -> nn.Module:
-    """Many small tensors, a small Transformer; few large ones, a ResNet-18; or one of the extremes."""
+    """A small Transformer of many small tensors, a ResNet-18 of few large ones, or an extreme."""
     if name not in SHAPES and name != "resnet18":
         return initial_weights(name, 0).to(device)
     make = SHAPES.get(name) or partial(import_torchvision().models.resnet18, weights=None)
@@ -60,9 +58,7 @@ def model(name: str, device: str) -> nn.Module:
 
 
 def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Module], Any]]]:
-    """Four averages with one decay from the first weights on: the averaged module, and what updates
-    it.
-    """
+    """Four averages with one decay from the first weights on: the module, and what updates it."""
     import_torchvision()  # timm imports it
     from ema_pytorch import EMA as EmaPytorch  # type: ignore[import-untyped] # noqa: N811
     from timm.utils.model_ema import ModelEmaV3
@@ -71,11 +67,8 @@ def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Mod
     ours = EMA(network, BETA)
     timm = ModelEmaV3(network, decay=BETA, foreach=True)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(BETA), use_buffers=True)
-    whole = {
-        "min_value": BETA,
-        "update_after_step": 0,
-        "update_every": 1,
-    }  # no ramp, and every update counts
+    # no ramp, and every update counts
+    whole = {"min_value": BETA, "update_after_step": 0, "update_every": 1}
     lucid = EmaPytorch(network, beta=BETA, use_foreach=True, **whole)
     return {
         "ours": (ours.module, ours.update),
@@ -87,12 +80,13 @@ def averagers(network: nn.Module) -> dict[str, tuple[nn.Module, Callable[[nn.Mod
 
 @torch.no_grad()
 def ema_update(name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Updates of the average a second; after the same updates the averages' mean absolute weights
-    are compared.
+    """Updates of the average a second.
+
+    After the same updates the averages' mean absolute weights are compared.
     """
     network = model(name, device)
-    found = averagers(network)
-    for _, update in found.values():  # torch's and ema-pytorch's first update copies
+    averages = averagers(network)
+    for _, update in averages.values():  # torch's and ema-pytorch's first update copies
         update(network)
     for parameter in network.parameters():
         parameter.mul_(1.5)
@@ -105,7 +99,7 @@ def ema_update(name: str, device: str, settings: Settings) -> list[dict[str, Any
                 checked=CHECKED,
                 score=partial(magnitude, list(module.parameters())),
             )
-            for peer, (module, update) in found.items()
+            for peer, (module, update) in averages.items()
         ]
         return compare(
             f"EMA update, {name}",
@@ -125,8 +119,9 @@ def magnitude(tensors: Sequence[Tensor]) -> float:
 
 
 def optimizer_step(rule: str, name: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Steps a second on a network's weights, against torch's class by its foreach way and by its
-    fused kernel.
+    """Steps a second on a network's weights, against torch's class.
+
+    By its foreach way and by its fused kernel.
     """
     _, torchs, needed = OPTIMIZERS[rule]
     peers = {
@@ -158,8 +153,9 @@ def _raced(
     settings: Settings,
     tolerance: float,
 ) -> list[dict[str, Any]]:
-    """Steps on fixed gradients by our class and by torch's with each peer's arguments; weights are
-    compared after.
+    """Steps on fixed gradients by our class and by torch's with each peer's arguments.
+
+    Weights are compared after.
     """
     ours, torchs, _ = MORE_OPTIMIZERS[rule]
     generator = torch.Generator(device).manual_seed(0)

@@ -18,9 +18,7 @@ from steadydescent.engine.stepping import numerics
 
 
 class Loop(Protocol):
-    """What a process runs: `advance(n)` makes n updates and says how many of single networks that
-    were.
-    """
+    """What a process runs: `advance(n)` makes n updates and returns those of single networks."""
 
     device: str
 
@@ -60,21 +58,21 @@ class Processes:
         return sum(work / took for work, took in self._ask(self.units))
 
     def _ask(self, order: int | str) -> list[Any]:
-        """The answer of each: work and seconds of so many updates, made all at once, or its loss."""
+        """Each one's answer: work and seconds of so many updates, made all at once, or its loss."""
         for line in self.lines:
             line.send(order)
         return [self._answer(line) for line in self.lines]
 
     def _answer(self, line: Connection) -> Any:
         try:
-            found = line.recv()
+            answer = line.recv()
         except EOFError:
             raise RuntimeError(
                 f"a process of {self.name!r} died, perhaps for want of memory"
             ) from None
-        if isinstance(found, str):
-            raise RuntimeError(f"a process of {self.name!r} failed: {found}")
-        return found
+        if isinstance(answer, str):
+            raise RuntimeError(f"a process of {self.name!r} failed: {answer}")
+        return answer
 
     def close(self) -> None:
         """Let the processes go."""
@@ -85,9 +83,7 @@ class Processes:
 
 
 def _work(line: Connection, build: Callable[..., Loop], arguments: tuple) -> None:
-    """In each process: build the loop, then train, or say the loss, whenever asked, until the line
-    closes.
-    """
+    """In each process: build the loop, then train or give the loss when asked, until the end."""
     try:
         with numerics(1):
             loop = build(*arguments)

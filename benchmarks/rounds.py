@@ -1,5 +1,4 @@
-"""Interleaved timing: contenders take turns, round after round, and ratios are taken within a
-round.
+"""Interleaved timing: contenders take turns, and ratios are taken within a round.
 
 What slows the machine for longer than a round slows all alike and cancels. Compiling and warming up
 come before the first round and are reported apart.
@@ -20,8 +19,9 @@ FEWEST_FOR_ORDER_STATISTICS = 6
 
 
 class Contender(Protocol):
-    """What takes part in rounds. `loss` is that of the network that all contenders train alike,
-    None without one.
+    """What takes part in rounds.
+
+    `loss` is that of the network that all contenders train alike, None without one.
     """
 
     name: str
@@ -95,8 +95,9 @@ def finish(device: str) -> None:
 
 
 def units_in(seconds: float, took: Callable[[int], float]) -> int:
-    """How many units of work fill so many seconds; `took(n)` makes n of them and says how long that
-    took.
+    """How many units of work fill so many seconds.
+
+    `took(n)` makes n of them and says how long that took.
 
     >>> units_in(1.0, lambda units: 0.01 * units)
     100
@@ -119,8 +120,9 @@ def interleaved(contenders: Sequence[Contender], rounds: int) -> dict[str, list[
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, str]:
-    """A 95 % interval of the median and how it was made: from order statistics, or by bootstrap
-    where there are few.
+    """A 95 % interval of the median, and how it was made.
+
+    From order statistics, or by bootstrap where there are few.
 
     >>> median_interval([1, 2, 3, 4, 5, 6, 7])
     (1.0, 7.0, 'order statistics')
@@ -148,8 +150,9 @@ def row(
     peer_name: str,
     **more: Any,
 ) -> dict[str, Any]:
-    """One comparison: medians of both, and the median of the rounds' ratios ours/peer with its
-    interval.
+    """One comparison: medians of both, and the median of the rounds' ratios ours/peer.
+
+    The ratio has its interval.
     """
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     low, high, how = median_interval(ratios)
@@ -195,9 +198,9 @@ def compare(
     for contender in contenders:
         contender.prepare(seconds)
     rates = interleaved(contenders, rounds)
-    shown = {
-        name: [times / rate for rate in found] if times else found for name, found in rates.items()
-    }
+    shown = rates
+    if times:
+        shown = {name: [times / rate for rate in values] for name, values in rates.items()}
     ours, *peers = contenders
     return [
         row(
@@ -219,8 +222,9 @@ def compare(
 
 
 def agree(ours: float | None, theirs: float | None, tolerance: float) -> bool | None:
-    """Whether two losses differ by at most a share `tolerance` of theirs; None where there is
-    nothing to compare.
+    """Whether two losses differ by at most a share `tolerance` of theirs.
+
+    None where there is nothing to compare.
     """
     if ours is None or theirs is None:
         return None

@@ -74,13 +74,15 @@ ON_REQUEST: dict[str, Case] = {"reproduce": reproduce, "book": book}
 
 
 def chosen(only: str = "", also: str = "") -> dict[str, Case]:
-    """Cases whose name holds `only`, or matches it as a glob, and those on request in `also`, with
-    commas between.
+    """Cases whose name holds `only`, or matches it as a glob, and those in `also`.
+
+    Those in `also` are on request, with commas between.
 
     With `also` and no `only`, those on request are all that is run.
 
-    Raises: ValueError: for a pattern that no case matches, or an unknown case on request; names
-        what exists.
+    Raises:
+        ValueError: for a pattern that no case matches, or an unknown case on request; names what
+            exists.
     """
     wanted = [name for name in also.split(",") if name]
     for name in wanted:
@@ -141,8 +143,9 @@ def brief(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def save(
     rows: Sequence[dict[str, Any]], device: str, minutes: float, folder: Path = PUBLISHED
 ) -> Path:
-    """Keep rows with a receipt in `bench-<device>.json`; cases that were measured earlier and not
-    now stay there.
+    """Keep rows with a receipt in `bench-<device>.json`.
+
+    Cases that were measured earlier and not now stay there.
     """
     name, now = f"bench-{device}.json", {row["case"] for row in rows}
     parts = published.parsed(name, folder, otherwise=[])

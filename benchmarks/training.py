@@ -1,8 +1,10 @@
-"""Training with one EMA: the engine against the loops people write, P0 to P3, in replica-updates a
-second.
+"""Training with one EMA: the engine against P0 to P3, the loops people write.
+
+In replica-updates a second.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +47,7 @@ class Settings:
     width: int = 0
 
     def updates_checked(self, task: str) -> int:
-        """Fewer where rounding soon shows: a whole background of one shade crosses a ReLU at once."""
+        """Fewer where rounding soon shows: a background of one shade crosses a ReLU at once."""
         return self.checked or {
             "mnist1d-mlp": 192,
             "fashion-mnist-cnn": 16,
@@ -71,8 +73,8 @@ def fastest(tried: dict[Any, Local], seconds: float) -> tuple[Any, str]:
     for choice, contender in tried.items():
         contender.prepare(seconds)
         rates[choice] = max(contender.rate() for _ in range(3))
-    told = "; ".join(f"{choice}: {rate:.0f}/s" for choice, rate in rates.items())
-    return max(rates, key=rates.__getitem__), f"tried {told}"
+    speeds = "; ".join(f"{choice}: {rate:.0f}/s" for choice, rate in rates.items())
+    return max(rates, key=rates.__getitem__), f"tried {speeds}"
 
 
 def best_choice(task: str, device: str, seconds: float) -> tuple[Choice, str]:
@@ -96,30 +98,32 @@ def side_by_side(task: str, device: str, width: int) -> list[tuple]:
 
 
 def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Our stacks against P0 to P3: a row a peer. On a CPU ours are as many processes as `make
-    reproduce` has here.
+    """Our stacks against P0 to P3: a row a peer.
+
+    On a CPU ours are as many processes as `make reproduce` has here.
     """
     width, threads = settings.width or plan(task, device).width, plan(task, device).threads
     checked, stacks = settings.updates_checked(task), side_by_side(task, device, width)
     entrant = partial(trained, device=device, checked=checked)
     with numerics(), ExitStack() as running:
-        choice, told = best_choice(task, device, settings.seconds / 3)
+        choice, speeds = best_choice(task, device, settings.seconds / 3)
         many = Choice(1, choice.optimizer, choice.compiled)
         count = min(os.cpu_count() or 1, MOST_PROCESSES[device])
         ensemble = Ensemble(task, device, width)
         tried = {
             n: Local("", ensemble.advance, device, threads=n, checked=1) for n in thread_counts()
         }
-        best, told_threads = fastest(tried, settings.seconds / 3)
+        best, thread_speeds = fastest(tried, settings.seconds / 3)
         names = {
             "P0": "P0 DataLoader loop",
             "P1": f"P1 best single-model loop: {choice}",
             "P2": f"P2 {count} processes at once: {many}",
             "P3": f"P3 torch.func ensemble of {width}, eager, {threads_in_words(best)}",
         }
-        at_once = lambda name, build, of: running.enter_context(
-            closing(Processes(name, build, of, checked))
-        )
+
+        def at_once(name: str, build: Callable[..., Any], of: Sequence[Any]) -> Processes:
+            return running.enter_context(closing(Processes(name, build, of, checked)))
+
         one = lambda: entrant("ours", OurStack(*stacks[0]), threads=threads, block=BLOCK[device])
         contenders: list[Contender] = [
             one() if len(stacks) == 1 else at_once("ours", OurStack, stacks),
@@ -130,7 +134,8 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
             ),
             entrant(names["P3"], Ensemble(task, device, width), threads=best),
         ]
-        ours = f"ours: {len(stacks)} at once, each {width} networks on {threads_in_words(1 if stacks[1:] else threads)}"
+        ours_on = threads_in_words(1 if stacks[1:] else threads)
+        ours = f"ours: {len(stacks)} at once, each {width} networks on {ours_on}"
         return compare(
             f"train {task}, one EMA",
             device,
@@ -139,7 +144,7 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
             settings.rounds,
             settings.seconds,
             tolerance=TOLERANCE,
-            notes={names["P0"]: ours, names["P1"]: told, names["P3"]: told_threads},
+            notes={names["P0"]: ours, names["P1"]: speeds, names["P3"]: thread_speeds},
         )
 
 

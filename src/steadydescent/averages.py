@@ -146,9 +146,10 @@ class SimpleMovingAverage:
     def update(self, value: float | Tensor) -> Tensor:
         """Take in one value and return the mean, of the value's shape.
 
-        Raises: ValueError: for what is no number, or a tensor whose shape, dtype or device is not
-            that of the values
-                before, or not floating-point, or of 8 bits, in which nothing can be added.
+        Raises:
+            ValueError: for what is no number, or a tensor whose shape, dtype or device is not that
+                of the values before, or not floating-point, or of 8 bits, in which nothing can be
+                added.
         """
         if not isinstance(value, Tensor):
             value = torch.tensor(check_number(value, "value"), dtype=torch.float64, device="cpu")
@@ -164,18 +165,14 @@ class SimpleMovingAverage:
         return self.value
 
     def _buffers_for(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The ring `[k, …]` and the mean `[…]`, made at the first value, which every other must
-        match.
-        """
+        """The ring `[k, …]` and the mean `[…]`, made at the first value; every other must match."""
         if not value.is_floating_point() or value.element_size() < 2:
             raise ValueError(
                 f"values must be floating-point, got {value.dtype}; 16 bits at least can be added"
             )
         if self._values is None or self._mean is None:
-            self._values, self._mean = (
-                value.new_zeros(self.window, *value.shape),
-                torch.zeros_like(value),
-            )
+            self._values = value.new_zeros(self.window, *value.shape)
+            self._mean = torch.zeros_like(value)
         if (value.shape, value.dtype) != (self._mean.shape, self._mean.dtype):
             raise ValueError(
                 f"values must stay {tuple(self._mean.shape)} of {self._mean.dtype}, "
@@ -193,8 +190,9 @@ class SimpleMovingAverage:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the next updates give the same bits as if there had been no
-        break.
+        """Go on from a saved state.
+
+        The next updates give the same bits as if there had been no break.
 
         Raises:
             ValueError: for what is no state, or the state of an average over another window.
@@ -203,11 +201,8 @@ class SimpleMovingAverage:
             raise ValueError(f"the state must be a dict with window and count, got {state!r}")
         if state["window"] != self.window:
             raise ValueError(f"window of the state must be {self.window}, got {state['window']}")
-        count, values, mean = (
-            check_count(state["count"], "count", least=0),
-            state.get("values"),
-            state.get("mean"),
-        )
+        count = check_count(state["count"], "count", least=0)
+        values, mean = state.get("values"), state.get("mean")
         if count == 0:
             self.count, self._values, self._mean = 0, None, None
             return
@@ -217,6 +212,7 @@ class SimpleMovingAverage:
             or (values.shape, values.dtype) != ((self.window, *mean.shape), mean.dtype)
         ):
             raise ValueError(
-                f"the state of {count} values must hold the last {self.window} of them and their mean"
+                f"the state of {count} values must hold the last {self.window} of them "
+                "and their mean"
             )
         self.count, self._values, self._mean = count, values.clone(), mean.clone()

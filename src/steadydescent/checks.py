@@ -1,6 +1,4 @@
-"""What an argument may be, said once: each check returns the value, or raises a ValueError that
-names it.
-"""
+"""What an argument may be: each check returns the value, or raises a ValueError that names it."""
 
 import math
 from collections.abc import Iterable
@@ -58,7 +56,8 @@ def check_generator(value: Any, name: str = "generator") -> torch.Generator:
     """A torch generator; without one torch would draw from the global one."""
     if not isinstance(value, torch.Generator):
         raise ValueError(
-            f"{name} must be a torch.Generator, got {value!r}; torch.Generator().manual_seed(0) makes one"
+            f"{name} must be a torch.Generator, got {value!r}; "
+            "torch.Generator().manual_seed(0) makes one"
         )
     return value
 
@@ -67,14 +66,14 @@ def check_numpy_generator(value: Any, name: str = "generator") -> np.random.Gene
     """A numpy generator; the module `np.random` would be the global one."""
     if not isinstance(value, np.random.Generator):
         raise ValueError(
-            f"{name} must be a numpy.random.Generator, got {value!r}; np.random.default_rng(0) makes one"
+            f"{name} must be a numpy.random.Generator, got {value!r}; "
+            "np.random.default_rng(0) makes one"
         )
     return value
 
 
 def check_choice(value: Any, allowed: Iterable[str], name: str) -> str:
-    """One of the names that are allowed; a ValueError says the nearest first, for most are slips of
-    the pen.
+    """One of the names that are allowed; the error suggests the nearest, as most are misspelt.
 
     >>> check_choice("lapto", ["smoke", "laptop"], "profile")
     Traceback (most recent call last):
@@ -90,12 +89,13 @@ def check_choice(value: Any, allowed: Iterable[str], name: str) -> str:
 
 
 def nearest(value: Any, known: Iterable[str]) -> str | None:
-    """The known name that a misspelt one is nearest to, whatever its case, hyphens and underscores;
-    None if none is.
+    """The known name that a misspelt one is nearest to, None if none is near.
+
+    Capitals, hyphens and underscores make no difference.
     """
     plain = {_letters(name): name for name in known}
-    found = get_close_matches(_letters(str(value)), plain, n=1)
-    return plain[found[0]] if found else None
+    matches = get_close_matches(_letters(str(value)), plain, n=1)
+    return plain[matches[0]] if matches else None
 
 
 def _letters(name: str) -> str:

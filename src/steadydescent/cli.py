@@ -1,18 +1,18 @@
-"""The `steady` command."""
+"""The `steady` command: its options, and what each subcommand calls.
 
-import codecs
-import io
-import json
+Everything heavy is imported where it is needed, so that help comes at once.
+"""
+
 import os
 import shlex
 import signal
 import sys
 import time
+from runpy import run_path
 
 import click
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+
+from steadydescent.study.terminal import Friendly, GroupOfStudy, OfStudy, Seconds, show
 
 PROFILE = click.option(
     "--profile",
@@ -30,25 +30,9 @@ WORKERS = click.option(
     default="auto",
     show_default=True,
     envvar="WORKERS",
-    help="Processes to train in: 1, more (with Dask), or auto: a core each with room in memory, or a GPU each.",
+    help="Processes to train in: 1, more (with Dask), or auto: a core each with room in memory, "
+    "or a GPU each.",
 )
-SOURCE = click.option(
-    "--source", default="published", show_default=True, help="published, or reproduced (yours)."
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-
-
-class Seconds(click.FloatRange):
-    """A range that no NaN is in, which compares with nothing."""
-
-    def convert(self, value, param, ctx):
-        if (number := super().convert(value, param, ctx)) != number:
-            self.fail(f"{value} is not a number.", param, ctx)
-        return number
-
-
-CLOSED_PIPE = 128 + 13
-"""Exit code of whoever writes where nobody reads, as shells tell it."""
 CELL_HOURS = click.option(
     "--cell-hours",
     default=48.0,
@@ -57,175 +41,27 @@ CELL_HOURS = click.option(
     type=Seconds(0, 10_000, min_open=True),
     help="Hours after which a cell of a notebook counts as hung.",
 )
-
-
-class Listing(Console):
-    """A console whose reader may go away."""
-
-    def on_broken_pipe(self) -> None:
-        sys.exit(CLOSED_PIPE)
-
-
-COMPUTING = ("run", "reproduce", "book", "bench")
-"""Commands that run cells whose assertions count, or train."""
-
-
-class OfStudy(click.Command):
-    """A command that works on a study: without one it refuses, once its options are understood and
-    help was given.
-    """
-
-    def invoke(self, ctx: click.Context):
-        from steadydescent.study.paths import ROOT, require_study
-
-        require_study(ROOT)
-        if sys.flags.optimize and self.name in COMPUTING:
-            raise click.ClickException(
-                f"steady {self.name} needs the checks that Python leaves out with -O; run it without, or unset "
-                "PYTHONOPTIMIZE"
-            )
-        return super().invoke(ctx)
-
-
-class Friendly(click.Group):
-    """Turns the errors that a user can mend into one sentence; anything else keeps its traceback."""
-
-    command_class = OfStudy
-
-    def __call__(self, *args, **kwargs):
-        """The command as a process of its own, which also answers to signals and closed pipes."""
-        from steadydescent.study.training.processes import leave, leave_on_signals
-
-        for name in ("stdout", "stderr"):
-            if getattr(sys, name) is None:  # closed by whoever called
-                setattr(
-                    sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
-                )
-        leave_on_signals()
-        try:
-            try:
-                return super().__call__(*args, **kwargs)
-            finally:
-                sys.stdout.flush()
-        except BrokenPipeError:  # `steady plan | head -1`
-            leave(CLOSED_PIPE)
-
-    def invoke(self, ctx: click.Context):
-        _speak_any_language()
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            sys.exit(CLOSED_PIPE)  # click would make it 1
-        except (click.exceptions.Exit, click.Abort):
-            raise  # they are RuntimeErrors: --help ends with one, Ctrl-C with the other
-        except (ValueError, OSError, RuntimeError) as error:
-            from steadydescent.files import explained
-
-            if os.environ.get("STEADY_DEBUG"):
-                raise
-            raise click.ClickException(
-                f"{explained(error)}\n(STEADY_DEBUG=1 shows where this happened.)"
-            ) from error
-
-
-def _speak_any_language() -> None:
-    """Let standard output carry every letter, in the C locale too, as Python's UTF-8 mode would."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        plain = codecs.lookup(sys.stdout.encoding).name == "ascii"
-        sys.stdout.reconfigure(
-            encoding="utf-8" if plain else None, errors="surrogateescape" if plain else "replace"
-        )
+SOURCE = click.option(
+    "--source", default="published", show_default=True, help="published, or reproduced (yours)."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": 2**32,
+    "MALLOC_TRIM_THRESHOLD_": 2**33,
+    "MALLOC_TOP_PAD_": 2**28,
+}
+"""Activations of some MB come and go at every step; handing them back to the system each time costs
+a third."""
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Steady Descent: reproduce, verify and read the study."""
     os.environ.setdefault("STEADY_COMMAND", shlex.join(["steady", *sys.argv[1:]]))
-    # Threads that wait by spinning cost several times the speed as soon as anything else runs on
-    # the machine.
+    # Threads that wait by spinning cost several times the speed as soon as anything else runs here.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Activations of some MB come and go at every step; handing them back to the system each time
-    # costs a third.
-    for name, size in (
-        ("MALLOC_MMAP_THRESHOLD_", 2**32),
-        ("MALLOC_TRIM_THRESHOLD_", 2**33),
-        ("MALLOC_TOP_PAD_", 2**28),
-    ):
+    for name, size in MALLOC.items():
         os.environ.setdefault(name, str(size))
-
-
-def show(rows: list[dict], as_json: bool, title: str = "") -> None:
-    """Print rows as a JSON list, or for people as a table; in a terminal too narrow for one, as a
-    block a row.
-    """
-    if as_json:
-        click.echo(json.dumps(rows, indent=1, default=float))
-        return
-    table = Table(title=title, title_justify="left")
-    for name in rows[0] if rows else ["nothing"]:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, row.values()))
-    console = Listing(width=None if sys.stdout.isatty() else 160)
-    console.print(table if _width(rows) <= console.width else _blocks(rows, title))
-
-
-def _width(rows: list[dict]) -> int:
-    """Letters that a table of these rows takes across when it breaks no word of up to ten."""
-    columns = (
-        [[name.replace("_", " "), *(_cell(row[name]).plain for row in rows)] for name in rows[0]]
-        if rows
-        else []
-    )
-    longest = [
-        max((len(word) for cell in column for word in cell.split()), default=0)
-        for column in columns
-    ]
-    return sum(min(letters, 10) + 3 for letters in longest) + 1
-
-
-def _blocks(rows: list[dict], title: str) -> Group:
-    """A block for each row: what it is called, and below that a line for each value it has."""
-    parts: list[RenderableType] = [Text(title, "bold")]
-    for row in rows:
-        (_, name), *values = row.items()
-        block = Table.grid(padding=(0, 1))
-        block.add_column(no_wrap=True, style="dim")
-        block.add_column(overflow="fold")
-        for key, value in values:
-            if value not in ("", None):
-                block.add_row(f"  {key.replace('_', ' ')}", _cell(value))
-        parts += [Text(str(name), "bold"), block]
-    return Group(*parts)
-
-
-def _cell(value: object) -> Text:
-    from steadydescent.study.book.words import short
-
-    return Text(short(value))
-
-
-def verdict_rows(rows: list[dict]) -> list[dict]:
-    """The columns of a claim's rows that fit a terminal."""
-    from steadydescent.study.book.words import estimate_and_interval
-
-    return [
-        {
-            "claim": row["id"],
-            "task": row["task"],
-            "condition": row["condition"],
-            "verdict": row["verdict"],
-            "measure": row["measure"],
-            "estimate": "" if row["estimate"] is None else estimate_and_interval(row),
-            "margin": f"{row['margin']:g}",
-            "seeds": row["n_seeds"] or "",
-            "networks": row["networks"] or "",
-            "diverged": row["diverged"] or "",
-            "would decide": f"{row['seeds_needed']} seeds" if row["seeds_needed"] else "",
-            "rests on": row["result"] or " ".join(row["tests"][:1]),
-        }
-        for row in rows
-    ]
 
 
 @main.command()
@@ -235,9 +71,7 @@ def verdict_rows(rows: list[dict]) -> list[dict]:
 @WORKERS
 @JSON
 def plan(profile: str, device: str, only: str, workers: str, as_json: bool) -> None:
-    """What a profile will train and cost: networks, minutes of one process, memory, disk. Trains
-    nothing.
-    """
+    """What a profile costs, training nothing: networks, minutes of one process, memory, disk."""
     from steadydescent.study.reproduce import costs, say_cost
     from steadydescent.study.training.sweep import pick_device, processes
 
@@ -259,12 +93,11 @@ def reproduce(
     profile: str, device: str, only: str, workers: str, cell_hours: float, book: bool
 ) -> None:
     """Plan, fetch data, train what is missing, judge the claims, and build the book."""
-    from steadydescent.study.reproduce import build_book, run_study, say_cost
-    from steadydescent.study.reproduce import costs as costs_of
+    from steadydescent.study.reproduce import build_book, costs, run_study, say_cost
     from steadydescent.study.training.sweep import pick_device, processes
 
     device = pick_device(device)
-    rows = costs_of(profile, device, only)
+    rows = costs(profile, device, only)
     show(rows, False, f"Profile {profile} on {device}")
     say_cost(rows, profile, device, processes(device, workers))
     run_study(profile, device, only, workers, cell_hours)
@@ -287,15 +120,37 @@ def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -
     run_study(profile, pick_device(device), only, workers, cell_hours)
 
 
+def verdict_rows(rows: list[dict]) -> list[dict]:
+    """The columns of a claim's rows that fit a terminal."""
+    from steadydescent.study.book.words import for_terminal
+
+    return [
+        {
+            "claim": row["id"],
+            "task": row["task"],
+            "condition": row["condition"],
+            "verdict": row["verdict"],
+            "measure": row["measure"],
+            "estimate": for_terminal(row),
+            "margin": f"{row['margin']:g}",
+            "seeds": row["n_seeds"] or "",
+            "networks": row["networks"] or "",
+            "diverged": row["diverged"] or "",
+            "would decide": f"{row['seeds_needed']} seeds" if row["seeds_needed"] else "",
+            "rests on": row["result"] or " ".join(row["tests"][:1]),
+        }
+        for row in rows
+    ]
+
+
 def _verdicts(source: str, profile: str, as_json: bool) -> None:
     from steadydescent.study.book.verdict_rows import cached_rows
 
-    found = cached_rows(source, profile)
-    if not any(row["result"] for row in found) and not as_json:
-        raise FileNotFoundError(
-            f"no {source} results" + (f" of profile {profile}" if source == "reproduced" else "")
-        )
-    show(found if as_json else verdict_rows(found), as_json, f"Verdicts, {source} results")
+    rows = cached_rows(source, profile)
+    if not any(row["result"] for row in rows) and not as_json:
+        which = f" of profile {profile}" if source == "reproduced" else ""
+        raise FileNotFoundError(f"no {source} results{which}")
+    show(rows if as_json else verdict_rows(rows), as_json, f"Verdicts, {source} results")
 
 
 @main.command()
@@ -311,9 +166,7 @@ def claims(source: str, profile: str, as_json: bool) -> None:
 @PROFILE
 @JSON
 def verify(profile: str, as_json: bool) -> None:
-    """Compare your verdicts and numbers with the published ones; exit 1 when a published verdict
-    flips.
-    """
+    """Compare your verdicts with the published ones; exit 1 when a published verdict flips."""
     from steadydescent.study.reproduce import compare
 
     rows = compare(profile)
@@ -347,9 +200,8 @@ def serve(port: int) -> None:
     """Serve the built book on this machine."""
     from steadydescent.study.reproduce import serve_book
 
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # the way to end it, and nothing to be kept
+    # Ctrl-C is the way to end it, and there is nothing to be kept.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     serve_book(port)
 
 
@@ -369,35 +221,41 @@ def publish(profile: str, only: str) -> None:
 @SOURCE
 @PROFILE
 def cite(result: str, source: str, profile: str) -> None:
-    """BibTeX of one result, or of all. RESULT is an id such as
-    weight-averaging/mnist1d-mlp@3f9c2a7e, or its start.
+    """BibTeX of one result, or of all.
+
+    RESULT is an id such as weight-averaging/mnist1d-mlp@3f9c2a7e, or its start.
     """
     from steadydescent.checks import check_choice
     from steadydescent.study.book.citations import bibtex
     from steadydescent.study.book.saved_results import folder, results
 
-    found = [receipt for *_, receipt in results(folder(source, profile))]
-    chosen = [receipt for receipt in found if receipt["result"].startswith(result)]
-    if not chosen:
-        check_choice(result, [receipt["result"] for receipt in found], f"the {source} result")
-    click.echo("\n\n".join(bibtex(receipt) for receipt in chosen))
+    receipts = [receipt for *_, receipt in results(folder(source, profile))]
+    named = [receipt for receipt in receipts if receipt["result"].startswith(result)]
+    if not named:
+        check_choice(result, [receipt["result"] for receipt in receipts], f"the {source} result")
+    click.echo("\n\n".join(bibtex(receipt) for receipt in named))
 
 
-class DataGroup(click.Group):
-    command_class = OfStudy
-
-
-@main.group(cls=DataGroup)
+@main.group(cls=GroupOfStudy)
 def data() -> None:
     """The data sets."""
 
 
-@data.command()
+class ListsSources(OfStudy):
+    """A command whose help ends with the sources that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Name them as the engine does; its import is worth its time only here."""
+        from steadydescent.engine.data import SOURCES
+
+        self.epilog = f"SOURCE is one of {', '.join(SOURCES)}, or all."
+        super().format_epilog(ctx, formatter)
+
+
+@data.command(cls=ListsSources)
 @click.argument("source", default="all")
 def fetch(source: str) -> None:
-    """Make or find the data (mnist1d, fashion-mnist or all), verify it, and say which source
-    served.
-    """
+    """Make or find data, verify them, and say which place they came from."""
     from steadydescent.checks import check_choice
     from steadydescent.engine import data as sources
     from steadydescent.files import require_room
@@ -446,19 +304,15 @@ def bench(
 
     if save:
         require_room(PUBLISHED)
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import suite
-    from training import SECONDS, Settings
-
+    suite = run_path(str(ROOT / "benchmarks"))
     began = time.monotonic()
-    suite.chosen(only, also)  # refuses before anything is measured
+    suite["chosen"](only, also)  # refuses before anything is measured
     device = pick_device(device)
-    rows = suite.measured(
-        only, also, device, Settings(seconds or SECONDS[device], rounds), dict(os.environ)
-    )
-    show(rows if as_json else suite.brief(rows), as_json, f"Side by side on {device}")
+    settings = suite["Settings"](seconds or suite["SECONDS"][device], rounds)
+    measured = suite["measured"](only, also, device, settings, dict(os.environ))
+    show(measured if as_json else suite["brief"](measured), as_json, f"Side by side on {device}")
     if save:
-        path = suite.save(rows, device, (time.monotonic() - began) / 60)
+        path = suite["save"](measured, device, (time.monotonic() - began) / 60)
         click.echo(f"saved {path}", err=True)
 
 

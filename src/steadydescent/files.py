@@ -1,5 +1,7 @@
-"""Files and folders that appear whole or not at all, checked with SHA-256; what a full disk says is
-a sentence.
+"""Files and folders that appear whole or not at all.
+
+They are written beside their place, flushed and renamed. What a system refuses, as a full disk
+does, becomes a sentence with the path, the reason and the remedy.
 """
 
 import errno
@@ -55,27 +57,25 @@ class CannotWrite(OSError):
     """
 
     def __str__(self) -> str:
-        reason = (
-            f"{self.strerror}, {_free(Path(self.filename))}"
-            if self.errno == errno.ENOSPC
-            else self.strerror
-        )
+        reason = self.strerror
+        if self.errno == errno.ENOSPC:
+            reason = f"{reason}, {_free(Path(self.filename))}"
         remedy = REMEDIES.get(self.errno or 0, "mend that")
-        return f"{self.filename} cannot be written: {reason}; {remedy}, and try again. What was finished before is kept"
+        return (
+            f"{self.filename} cannot be written: {reason}; {remedy}, and try again. "
+            "What was finished before is kept"
+        )
 
 
 def explained(error: Exception) -> str:
-    """An error's text; that of an error of the system with the path, where it has one, and what to
-    do.
-    """
-    if (
-        isinstance(error, CannotWrite)
-        or not isinstance(error, OSError)
-        or error.errno not in REMEDIES
-    ):
+    """An error's text; that of an error of the system with the path, if any, and what to do."""
+    if isinstance(error, CannotWrite) or not isinstance(error, OSError):
         return str(error)
-    named = "a file" if error.filename is None else str(error.filename)
-    return f"{named} cannot be read or written: {error.strerror}; {REMEDIES[error.errno]}, and try again"
+    if error.errno not in REMEDIES:
+        return str(error)
+    place = "a file" if error.filename is None else str(error.filename)
+    remedy = REMEDIES[error.errno]
+    return f"{place} cannot be read or written: {error.strerror}; {remedy}, and try again"
 
 
 def _free(path: Path) -> str:
@@ -92,10 +92,10 @@ def standing(path: Path) -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a system refuses while `path` is written into `CannotWrite`; other errors stay what
-    they are.
+    """Turn what a system refuses while `path` is written into `CannotWrite`.
 
-    The errors of `write` and `fsync` name no path, and those of libraries in Rust are no `OSError`.
+    Other errors stay what they are. Those of `write` and `fsync` name no path, and those of
+    libraries in Rust are no `OSError`.
     """
     try:
         yield
@@ -103,20 +103,23 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
-            number = int(found[1])
+        if number is None and (rust := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(rust[1])
         if number not in REMEDIES:
             raise
-        named = getattr(error, "filename", None)
-        elsewhere = isinstance(named, str) and not (
-            Path(named).is_relative_to(path.parent) or path.is_relative_to(named)
-        )
-        raise CannotWrite(number, os.strerror(number), named if elsewhere else str(path)) from error
+        place = getattr(error, "filename", None)
+        if not isinstance(place, str) or _belong_together(path, Path(place)):
+            place = str(path)
+        raise CannotWrite(number, os.strerror(number), place) from error
+
+
+def _belong_together(path: Path, place: Path) -> bool:
+    """Whether a place lies beside a path, or the path in it."""
+    return place.is_relative_to(path.parent) or path.is_relative_to(place)
 
 
 def require_room(folder: Path, megabytes: float = 0.0) -> None:
-    """Refuse, before work starts, a folder that cannot be written, or whose disk has not so many MB
-    left.
+    """Refuse, before work starts, a folder that cannot be written or whose disk lacks the room.
 
     Raises:
         CannotWrite: with the reason, the space needed and the space free.
@@ -140,12 +143,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file near ``path`` to write to; at the end it is flushed to disk and takes its place, after
-    an error it goes.
+    """A file near ``path`` to write to, which takes its place at the end.
 
-    Every reader, at any moment, finds the old file or the new one. Two processes may write the same
-    path at once: each has its own temporary file, and the last rename wins. What killed writers
-    left beside it is removed.
+    It is flushed to disk before; after an error it is removed. Every reader, at any moment, finds
+    the old file or the new one. Two processes may write the same path at once: each has its own
+    temporary file, and the last rename wins. What killed writers left beside it is removed.
 
     Raises:
         CannotWrite: when the disk is full or the place is not to be written; the old file stays.
@@ -153,9 +155,8 @@ def replacing(path: Path) -> Iterator[Path]:
     with writing(path), _partial(path) as folder:
         temporary = folder / f"{path.name}.partial"
         temporary.touch(exist_ok=False)
-        mode = (
-            temporary.stat().st_mode
-        )  # the one the user's umask gives, whatever the writer makes of it
+        # the one that the user's umask gives, whatever the writer makes of it
+        mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)
         flush(temporary)
@@ -165,21 +166,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path, whole: str, replace: bool = False) -> Iterator[Path]:
-    """A folder beside ``path`` to write to; at the end it is flushed and takes its place, after an
-    error it goes.
+    """A folder beside ``path`` to write to, which takes its place at the end.
 
-    A folder that stands there already, with a file named `whole` in it, is kept unless `replace`.
-    Then it is moved into the new one, as `.old`, before the new one takes its place: a reader who
-    finds neither calls `completed`, which finishes the move, whether the writer is dead or about to
-    do it itself.
+    It is flushed to disk before; after an error it is removed. A folder that stands there already,
+    with a file named `whole` in it, is kept unless `replace`. Then it is moved into the new one, as
+    `.old`, before the new one takes its place: a reader who finds neither calls `completed`, which
+    finishes the move, whether the writer is dead or about to do it itself.
 
     Raises:
         CannotWrite: when the disk is full or the place is not to be written; the old folder stays.
     """
     with writing(path), _partial(path) as folder:
         yield folder
-        for written in (*folder.iterdir(), folder):
-            flush(written)
+        for place in (*folder.iterdir(), folder):
+            flush(place)
         if replace:
             with suppress(FileNotFoundError):
                 path.rename(folder / OLD)
@@ -193,9 +193,7 @@ def replacing_folder(path: Path, whole: str, replace: bool = False) -> Iterator[
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, or whatever stood in a folder's place: a pipe that is opened as a folder
-    waits for ever.
-    """
+    """Remove a folder, or whatever stood in its place: opening a pipe as a folder never ends."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -203,12 +201,10 @@ def _remove(path: Path) -> None:
 
 
 def completed(path: Path) -> Path:
-    """The same path, after finishing the replacement of a folder there if its writer was killed in
-    the midst of it.
-    """
+    """The same path, after finishing a replacement there that a killed writer had begun."""
     while not path.exists():
-        moved = path.parent.glob(f".{glob.escape(path.name)}.*.partial/{OLD}")
-        if (old := next(moved, None)) is None:
+        replacements = path.parent.glob(f".{glob.escape(path.name)}.*.partial/{OLD}")
+        if (old := next(replacements, None)) is None:
             return path  # it is not there, or has come since
         try:
             with writing(path):
@@ -219,35 +215,33 @@ def completed(path: Path) -> Path:
 
 
 def replaced_in(folder: Path) -> set[str]:
-    """Names of folders there that are being replaced, or whose writer was killed in the midst of it."""
+    """Names of folders there that are being replaced, or whose writer was killed meanwhile."""
     matches = (PARTIAL.fullmatch(path.name) for path in folder.glob(".*.partial"))
     return {match["name"] for match in matches if match}
 
 
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """A folder beside `path` under a name that nobody reads, locked while it is written to and
-    removed at the end.
+    """A folder beside `path` under a name that nobody reads, removed at the end.
 
-    The system takes the lock away with the process, so that others can tell what a killed writer
-    has left.
+    It is locked while it is written to. The system takes the lock away with the process, so that
+    others can tell what a killed writer has left.
     """
     _make_folder(path.parent)
     _sweep(path.parent)
-    partial, lock = _made(path)
+    partial, lock = _locked_folder(path)
     try:
         yield partial
     finally:
-        if (
-            path.exists() or not (partial / OLD).exists()
-        ):  # else it holds all there is of the old and the new
+        # where neither holds, it has all that there is of the old and the new
+        if path.exists() or not (partial / OLD).exists():
             shutil.rmtree(partial, ignore_errors=True)
         if lock is not None:
             os.close(lock)
 
 
-def _made(path: Path) -> tuple[Path, int | None]:
-    """A new folder beside `path` and the descriptor that locks it, where the system has such locks."""
+def _locked_folder(path: Path) -> tuple[Path, int | None]:
+    """A new folder beside `path`, and the descriptor that locks it if the system has such locks."""
     while True:
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         partial.mkdir()
@@ -264,11 +258,11 @@ def _made(path: Path) -> tuple[Path, int | None]:
 
 def _sweep(folder: Path) -> None:
     """Finish or remove what killed writers left in a folder."""
-    for left in list(folder.glob(".*.partial")):
-        if found := PARTIAL.fullmatch(left.name):
-            with suppress(OSError), _abandoned(left):
-                completed(left.with_name(found["name"]))
-                shutil.rmtree(left, ignore_errors=True)
+    for remains in list(folder.glob(".*.partial")):
+        if match := PARTIAL.fullmatch(remains.name):
+            with suppress(OSError), _abandoned(remains):
+                completed(remains.with_name(match["name"]))
+                shutil.rmtree(remains, ignore_errors=True)
 
 
 @contextmanager
@@ -293,8 +287,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk; Windows cannot open a folder nor
-    needs to.
+    """Wait until a file, or a folder's list of names, is on disk.
+
+    Windows cannot open a folder, nor does it need to.
     """
     if path.is_dir() and os.name == "nt":
         return

@@ -1,5 +1,4 @@
-"""Reading what may be damaged, hostile or gone: a file is what was written, or it is refused by
-name.
+"""Reading what may be damaged, hostile or gone: it is what was written, or is refused by name.
 
 Everything that the study reads from `results`, `data` and `generated` comes through `read`: a plain
 file, no link, of a bounded size. What its bytes must be is known from outside (a digest in a
@@ -19,7 +18,7 @@ from steadydescent.files import DamagedFile, sha256
 MOST_BYTES = 2**28
 """The largest file that is read, 256 MiB; no table of the study comes near."""
 SEAL = "sha256"
-KINDS = {
+FILE_KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a pipe",
@@ -28,17 +27,20 @@ KINDS = {
 
 
 def read(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a plain file of at most so many bytes; looked at before it is opened, so that
-    a pipe never waits.
+    """The content of a plain file of at most so many bytes.
 
-    Raises: FileNotFoundError: when there is none. DamagedFile: for a link, a folder, a pipe or a
-        device, and for a larger file. OSError: when the system refuses for now, as with too many
-        open files; that says nothing of the file.
+    It is looked at before it is opened: opening a pipe would wait for ever.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        DamagedFile: for a link, a folder, a pipe or a device, and for a larger file.
+        OSError: when the system refuses for now, as with too many open files; that says nothing of
+            the file.
     """
     try:
         about = path.lstat()
         if not stat.S_ISREG(about.st_mode):
-            kind = KINDS.get(stat.S_IFMT(about.st_mode), "a device")
+            kind = FILE_KINDS.get(stat.S_IFMT(about.st_mode), "a device")
             raise DamagedFile(f"{path} is refused: it is {kind}, expected a plain file")
         if about.st_size > most:
             raise DamagedFile(
@@ -46,9 +48,8 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
             )
         return path.read_bytes()
     except NotADirectoryError as error:
-        raise DamagedFile(
-            f"{path} is refused: a file stands in the place of a folder above it"
-        ) from error
+        reason = "a file stands in the place of a folder above it"
+        raise DamagedFile(f"{path} is refused: {reason}") from error
 
 
 def check_inside(path: Path, root: Path) -> None:
@@ -57,10 +58,10 @@ def check_inside(path: Path, root: Path) -> None:
     Raises:
         DamagedFile: names both.
     """
-    found, below = os.path.realpath(path), Path(os.path.relpath(path, root))
-    if below.parts[:1] == (os.pardir,) or found != str(Path(os.path.realpath(root)) / below):
+    target, below = os.path.realpath(path), Path(os.path.relpath(path, root))
+    if below.parts[:1] == (os.pardir,) or target != str(Path(os.path.realpath(root)) / below):
         raise DamagedFile(
-            f"{path} is refused: it leads to {found}, expected a place of its own in {root}"
+            f"{path} is refused: it leads to {target}, expected a place of its own in {root}"
         )
 
 
@@ -82,10 +83,10 @@ def parsed(content: bytes, path: Path) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         raise ValueError(f"a name stands twice among {[name for name, _ in pairs]}"[:200])
-    return found
+    return values
 
 
 def _not_finite(name: str) -> float:
@@ -98,8 +99,7 @@ def _finite(text: str) -> float:
 
 
 def plain(content: Any) -> Any:
-    """What JSON keeps of a value: lists for tuples, numbers for numpy's, None for what is not
-    finite.
+    """What JSON keeps of a value: lists for tuples, None for what is not finite.
 
     >>> plain({"a": (1, float("nan"))})
     {'a': [1, None]}
@@ -120,10 +120,11 @@ def sealed(content: Mapping[str, Any]) -> bytes:
     """
     if SEAL in content:
         raise ValueError(
-            f"content with the name {SEAL!r} cannot be sealed: the digest of the rest is kept under it"
+            f"content with the name {SEAL!r} cannot be sealed: "
+            "the digest of the rest is kept under it"
         )
-    kept = plain(content)
-    return text({**kept, SEAL: sha256(text(kept))})
+    values = plain(content)
+    return text({**values, SEAL: sha256(text(values))})
 
 
 def text(content: Any) -> bytes:
@@ -137,21 +138,22 @@ def unsealed(content: bytes, path: Path) -> dict[str, Any]:
     Raises:
         DamagedFile: when one byte is another.
     """
-    found = parsed(content, path)
-    if not isinstance(found, dict) or SEAL not in found:
+    values = parsed(content, path)
+    if not isinstance(values, dict) or SEAL not in values:
         raise DamagedFile(
             f"{path} is refused: cut, or from before files held a digest of their own content"
         )
-    stated = found.pop(SEAL)
+    digest = values.pop(SEAL)
     try:
-        same = sealed(found) == content
+        same = sealed(values) == content
     except (ValueError, RecursionError):
         same = False
     if not same:
         raise DamagedFile(
-            f"{path} is refused: truncated or altered, it is not what its SHA-256 {stated!s:.12}… says"
+            f"{path} is refused: truncated or altered, "
+            f"it is not what its SHA-256 {digest!s:.12}… says"
         )
-    return found
+    return values
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

@@ -55,8 +55,9 @@ def test_window_undoes_the_decay_for_it(beta):
 @pytest.mark.slip(9)
 @pytest.mark.parametrize("beta", [0.5, 0.9, 0.98, 0.999])
 def test_window_counts_values_and_is_no_error(beta):
-    """uit-slides: V_t is near the truth "by 1/(1−β)". The error on a constant c is β^t·c, in c's
-    unit; it goes to 0.
+    """uit-slides: V_t is near the truth "by 1/(1−β)".
+
+    The error on a constant c is β^t·c, in c's unit; it goes to 0.
 
     1/(1−β) is the number of values that hold 1 − β^(1/(1−β)) of the weight: 75 % at β = 0.5, 63 %
     as β → 1.
@@ -76,8 +77,9 @@ def test_window_counts_values_and_is_no_error(beta):
 @pytest.mark.worked("zh-ema")
 @pytest.mark.parametrize(("beta", "values"), [(0.5, 3), (0.9, 19), (0.98, 99), (0.999, 1999)])
 def test_simple_average_of_mean_length_has_the_same_lag_and_variance(beta, values):
-    """Lag Σ k·c_k and variance Σ c_k² of the shares: those of (1+β)/(1−β) values match, of 1/(1−β)
-    values neither.
+    """Shares c_k have the lag Σ k·c_k and the variance Σ c_k².
+
+    Those of (1+β)/(1−β) values match, of 1/(1−β) values neither.
     """
     shares = (1 - beta) * beta ** np.arange(40 * window(beta))
     lag, variance = shares @ np.arange(len(shares)), shares @ shares
@@ -104,7 +106,7 @@ def test_debiased_average_of_a_constant_is_the_constant(value, beta, steps):
 
 
 def test_debiasing_keeps_its_digits_near_one():
-    """1 − β^t in single precision is off by 3·10⁻⁴ at β = 0.9999, t = 2; through expm1 it is not."""
+    """1 − β^t in single precision is off by 3·10⁻⁴ at β = 0.9999, t = 2; by expm1 it is not."""
     exact = 1 - np.longdouble(0.9999) ** 2
     assert (1 / debias(torch.tensor(1.0), 0.9999, torch.tensor(2.0))).item() == pytest.approx(
         float(exact), rel=1e-6
@@ -114,7 +116,7 @@ def test_debiasing_keeps_its_digits_near_one():
 @pytest.mark.claim("ewa-bias-correction-early")
 @pytest.mark.parametrize(("beta", "steps"), [(0.5, 7), (0.9, 44), (0.98, 229), (0.999, 4613)])
 def test_correction_is_within_one_percent_after_its_early_steps(beta, steps):
-    """1/(1 − β^t) falls to 1 and is at most 1.01 from t = ln(0.01/1.01)/ln β on: about 4.6 windows."""
+    """1/(1 − β^t) falls to 1, and to 1.01 by t = ln(0.01/1.01)/ln β: about 4.6 windows."""
     factors = debias(torch.ones(steps + 50, dtype=torch.float64), beta, torch.arange(1, steps + 51))
     assert steps == math.ceil(math.log(0.01 / 1.01) / math.log(beta))
     assert (factors.diff() <= 0).all() and factors[-1] >= 1
@@ -124,8 +126,9 @@ def test_correction_is_within_one_percent_after_its_early_steps(beta, steps):
 
 @pytest.mark.claim("bias-correction-reduces-noise")
 def test_bias_correction_multiplies_the_variance():
-    """The claim `bias-correction-reduces-noise`, refuted: V/(1 − β^t) has (1 − β^t)^−2 times the
-    variance of V.
+    """The claim `bias-correction-reduces-noise`, refuted.
+
+    V/(1 − β^t) has (1 − β^t)^−2 times the variance of V.
     """
     values = torch.randn(5, 20_011, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     raw = averaged(values, 0.9)
@@ -147,10 +150,8 @@ def test_each_replica_averages_with_its_own_decay():
     """β of shape [R, 1], zero among them, gives each row what a number gives it alone."""
     betas = [0.0, 0.5, 0.98]
     stream = torch.randn(17, 3, 11, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    together, stacked = (
-        torch.zeros(3, 11, dtype=torch.float64),
-        torch.tensor(betas, dtype=torch.float64)[:, None],
-    )
+    together = torch.zeros(3, 11, dtype=torch.float64)
+    stacked = torch.tensor(betas, dtype=torch.float64)[:, None]
     for values in stream:
         together = ewa(together, values, stacked)
     corrected = debias(together, stacked, torch.tensor(17))
@@ -224,8 +225,9 @@ def test_average_that_is_stored_and_loaded_goes_on_with_the_same_bits(cut, lengt
 
 
 def test_rounding_errors_of_the_streaming_form_do_not_gather():
-    """10⁵ values near 1000 in single precision: the plain streaming form drifts, this one stays
-    within 16 ulp.
+    """10⁵ values near 1000 in single precision: this form stays within 16 ulp.
+
+    The plain streaming form drifts.
     """
     length, total = 50, 100_000
     stream = 1000 + torch.randn(total, generator=torch.Generator().manual_seed(5))
@@ -294,15 +296,22 @@ def test_simple_average_of_every_precision_is_the_plain_mean_and_goes_on_from_it
     ]
     average = SimpleMovingAverage(length)
     for number, value in enumerate(values, start=1):
-        found = average.update(value.clone().requires_grad_())
+        average_value = average.update(value.clone().requires_grad_())
         expected = torch.stack(values[max(0, number - length) : number]).double().mean(0)
-        assert found.dtype == dtype and found.shape == shape and not found.requires_grad
+        assert (
+            average_value.dtype == dtype
+            and average_value.shape == shape
+            and not average_value.requires_grad
+        )
         torch.testing.assert_close(
-            found.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps
+            average_value.double(), expected, rtol=0, atol=8 * torch.finfo(dtype).eps
         )
         resumed, whole = SimpleMovingAverage(length), SimpleMovingAverage(length)
         resumed.load_state_dict(average.state_dict()), whole.load_state_dict(average.state_dict())
-        assert torch.equal(resumed.value, found) and resumed.state_dict()["mean"].dtype == dtype
+        assert (
+            torch.equal(resumed.value, average_value)
+            and resumed.state_dict()["mean"].dtype == dtype
+        )
         assert torch.equal(resumed.update(value), whole.update(value))
 
 

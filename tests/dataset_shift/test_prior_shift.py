@@ -1,5 +1,6 @@
-"""Prior shift: the classes' shares move, nothing within a class does; counts and rows against
-fractions.
+"""Prior shift: the classes' shares move, nothing within a class does.
+
+Counts and rows against fractions.
 """
 
 from fractions import Fraction
@@ -31,12 +32,12 @@ def test_prior_shift_of_pictures_moves_the_classes_and_nothing_within_them(sever
 @pytest.mark.parametrize("severity", SHIFTS)
 def test_prior_shift_of_signals_moves_the_classes_and_nothing_within_them(severity):
     before = signals(count=6000)
-    found = moved(
+    moves = moved(
         before,
         shifted_prior(before.x, before.y, severity, classes=10, count=1276, generator=seeded()),
     )
-    assert found | {"p(x)": True} == MOVES["prior"]
-    assert found["p(x)"] or severity == 1  # there it moves too, but less than 1 276 signals show
+    assert moves | {"p(x)": True} == MOVES["prior"]
+    assert moves["p(x)"] or severity == 1  # there it moves too, but less than 1 276 signals show
 
 
 def test_classes_move_further_with_every_severity():
@@ -129,8 +130,9 @@ def test_rows_are_different_examples_of_the_classes_asked_for(weights, count, se
 
 
 def test_every_example_of_a_class_is_as_likely_to_be_taken():
-    """Class 1 has 10 examples, 3 are taken, 1 000 times: each 300 times give or take 14.5; 4
-    standard errors.
+    """Class 1 has 10 examples, 3 are taken, 1 000 times: each 300 times give or take 14.5.
+
+    4 standard errors.
     """
     labels, shares = torch.tensor([0] * 7 + [1] * 10), torch.tensor([0.4, 0.6])
     taken = torch.cat(
@@ -164,7 +166,7 @@ def test_more_than_there_are_is_refused_by_class_and_the_generator_left_as_it_wa
     assert torch.equal(generator.get_state(), seeded(3).get_state())
 
 
-def test_of_ten_equal_classes_the_promised_counts_can_be_had_at_every_severity_and_no_more_at_the_last():
+def test_of_ten_equal_classes_the_promised_counts_can_be_had_and_at_the_last_severity_no_more():
     for each, most in ((1000, 2127), (2000, 4254)):
         shares = [
             prior_proportions(torch.full((10,), each), severity, torch.arange(10))

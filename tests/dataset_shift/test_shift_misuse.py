@@ -1,6 +1,4 @@
-"""Dataset shift as a newcomer meets it: what would draw from a global generator, and wrong kinds of
-arguments.
-"""
+"""Dataset shift as a newcomer meets it: global generators and wrong kinds are refused."""
 
 import random
 

@@ -27,8 +27,9 @@ def test_an_unshifted_redraw_of_pictures_moves_nothing():
 
 
 def test_false_alarms_are_no_more_frequent_than_the_level():
-    """200 pairs of sets from one distribution at level 0.1: at most 20 false alarms, plus 3
-    standard errors (4.2).
+    """200 pairs of sets from one distribution at level 0.1: at most 20 false alarms.
+
+    Plus 3 standard errors (4.2).
     """
     alarms = dict.fromkeys(("p(x)", "p(y)", "p(x|y)"), 0)
     for seed in range(200):
@@ -40,9 +41,9 @@ def test_false_alarms_are_no_more_frequent_than_the_level():
             )
             for n in (83, 61)
         ]
-        found = verify(*sets, level=0.1).set_index("aspect")["moved"]
+        moves = verify(*sets, level=0.1).set_index("aspect")["moved"]
         for aspect in alarms:
-            alarms[aspect] += found[aspect]
+            alarms[aspect] += moves[aspect]
     assert max(alarms.values()) <= 20 + 3 * 4.3
     assert sum(alarms.values()) > 0  # the level is not that of a test that never speaks
 

@@ -58,7 +58,7 @@ def test_pictures_follow_from_their_generator_alone(knob):
 
 
 def exact(knob, severity):
-    """Pictures [B, 28, 28] in float64, the value of the knob, and what our corruption made of them."""
+    """Pictures [B, 28, 28] in float64, the knob's value, and what our corruption made of them."""
     after = corrupted(knob, severity).x.view(-1, 28, 28).double().numpy()
     return pictures().x.view(-1, 28, 28).double().numpy(), IMAGE_KNOBS[knob].values[severity], after
 
@@ -119,22 +119,18 @@ def test_translation_moves_the_array_by_whole_pixels_in_four_ways(severity):
 
 
 def test_noise_is_white_normal_of_the_tables_width_and_the_same_at_every_severity():
-    """On mid grey, where nothing is cut off at the smaller widths: noise/σ is one standard normal
-    sample.
-    """
+    """On mid grey, where nothing is cut off: noise/σ is one standard normal sample."""
     grey = Shifted(torch.full((211, 784), 127, dtype=torch.uint8), torch.arange(211))
     scaled = []
     for severity in (1, 2):
         sigma = 255 * IMAGE_KNOBS["gaussian-noise"].values[severity]
         scaled.append((corrupted("gaussian-noise", severity, before=grey).x.double() - 127) / sigma)
-        assert (
-            abs(scaled[-1].std() - 1) < 4 / (2 * 211 * 784) ** 0.5 + 1 / sigma**2
-        )  # the rounding adds 1/12
+        # the rounding adds 1/12
+        assert abs(scaled[-1].std() - 1) < 4 / (2 * 211 * 784) ** 0.5 + 1 / sigma**2
         assert abs(scaled[-1].mean()) < 4 / (211 * 784) ** 0.5
     assert (scaled[0] - scaled[1]).abs().max() < 0.5 / (255 * 0.05) + 0.5 / (255 * 0.1) + 1e-6
-    spread = (
-        scaled[1] + torch.rand(scaled[1].shape, generator=seeded()) / 25.5 - 0.5 / 25.5
-    )  # undo the rounding
+    # undo the rounding
+    spread = scaled[1] + torch.rand(scaled[1].shape, generator=seeded()) / 25.5 - 0.5 / 25.5
     assert scipy.stats.kstest(spread[:20].flatten(), "norm").pvalue > 0.001
     assert (
         abs(np.corrcoef(scaled[1][:, :-1].flatten(), scaled[1][:, 1:].flatten())[0, 1])

@@ -40,9 +40,7 @@ def test_signals_move_further_with_every_severity(knob):
 
 @pytest.mark.parametrize("knob", ["iid-noise", "correlated-noise", "scale", "shear"])
 def test_draws_are_paired_signals_depend_on_a_knob_along_a_straight_line(knob):
-    """x = a + value·b, a and b made of the same random numbers at every value: so are all
-    differences proportional.
-    """
+    """x = a + value·b with the same a and b at every value: all differences are proportional."""
     values = SIGNAL_KNOBS[knob].values
     drawn = [signals(knob, severity, count=200).x.double() for severity in range(6)]
     slopes = [(drawn[severity] - drawn[0]) / (values[severity] - values[0]) for severity in SHIFTS]
@@ -65,10 +63,8 @@ def noiseless(knob, severity, count=70):
 
 @pytest.mark.parametrize("severity", SHIFTS)
 def test_translation_moves_every_pattern_by_the_tables_points_and_nothing_else(severity):
-    (before, labels), (after, same) = (
-        noiseless("translation", 0),
-        noiseless("translation", severity),
-    )
+    before, labels = noiseless("translation", 0)
+    after, same = noiseless("translation", severity)
     assert np.array_equal(
         after, np.roll(before, SIGNAL_KNOBS["translation"].values[severity], axis=1)
     )
@@ -78,9 +74,8 @@ def test_translation_moves_every_pattern_by_the_tables_points_and_nothing_else(s
 def test_fewer_zeros_make_every_pattern_longer_up_to_the_whole_signal():
     lengths = np.stack([(noiseless("padding", severity)[0] != 0).sum(1) for severity in range(6)])
     assert (np.diff(lengths, axis=0) >= 0).all() and (lengths[0] >= 12).all()
-    assert (
-        lengths[0].max() < 20 and lengths[5].max() == 72
-    )  # 72·12/(12+36) = 18 at most, all at no zeros
+    # 72·12/(12+36) = 18 at most, all at no zeros
+    assert lengths[0].max() < 20 and lengths[5].max() == 72
 
 
 def test_severity_0_of_every_knob_is_the_generators_own_setting_byte_for_byte():

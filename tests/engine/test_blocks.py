@@ -1,7 +1,6 @@
-"""Blocks of updates: however a run is cut, and whether recorded or not, the updates are the same."""
+"""Blocks of updates: however a run is cut, recorded or not, the updates are the same."""
 
 import logging
-from itertools import pairwise
 
 import pytest
 import torch
@@ -32,11 +31,11 @@ def stack() -> Stack:
 
 def ends(made: Stack, block, cuts=(0, UPDATES)) -> list[torch.Tensor]:
     """Everything that a run's updates leave behind, cut here and made by this block."""
-    made.block = block
+    made.training.block = block
     with torch.no_grad():
-        for start, stop in pairwise(cuts):
-            made.advance(start, stop)
-    return [*tree_leaves(made.carry), torch.cat(made.losses)]
+        for stop in cuts[1:]:
+            made.training.advance(stop)
+    return [*tree_leaves(made.training.carry), made.training.losses]
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
@@ -64,13 +63,13 @@ class Tape:
 @pytest.fixture(scope="module")
 def wanted() -> list[torch.Tensor]:
     made = stack()
-    return ends(made, made.block)
+    return ends(made, made.training.block)
 
 
 @pytest.mark.parametrize("cuts", [(0, 10, 23), (0, 1, 2, 23), (0, 22, 23)])
 def test_cutting_a_run_elsewhere_changes_nothing(wanted, cuts):
     made = stack()
-    assert same(ends(made, made.block, cuts), wanted)
+    assert same(ends(made, made.training.block, cuts), wanted)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_cutting_a_run_elsewhere_changes_nothing(wanted, cuts):
 )
 def test_a_recording_makes_the_same_updates(wanted, updates, cuts, replays):
     made, tape = stack(), Tape()
-    assert same(ends(made, recorded(made.block, updates, tape), cuts), wanted)
+    assert same(ends(made, recorded(made.training.block, updates, tape), cuts), wanted)
     assert tape.replays == replays
 
 
@@ -89,25 +88,28 @@ def test_where_recording_fails_updates_are_made_one_by_one(wanted, caplog):
 
     made = stack()
     with caplog.at_level(logging.WARNING):
-        assert same(ends(made, recorded(made.block, 5, refuse)), wanted)
+        assert same(ends(made, recorded(made.training.block, 5, refuse)), wanted)
     assert [r.message for r in caplog.records] == [
-        "Updates could not be recorded as a CUDA graph and are made one by one, slower: no graph here"
+        "Updates could not be recorded as a CUDA graph and are made one by one, slower: "
+        "no graph here"
     ]
 
 
 def test_a_recording_that_gives_other_weights_is_not_used(wanted, caplog):
     made = stack()
     with caplog.at_level(logging.WARNING):
-        assert same(ends(made, recorded(made.block, 5, lambda function: lambda: None)), wanted)
+        assert same(
+            ends(made, recorded(made.training.block, 5, lambda function: lambda: None)), wanted
+        )
     assert "gave other weights" in caplog.text and len(caplog.records) == 1
 
 
 def test_a_recording_keeps_what_it_was_given(wanted):
     """Its memory is its own: the carry and the batches that went in are as they were."""
     made = stack()
-    before = [leaf.clone() for leaf in tree_leaves(made.carry)]
-    first, batches = made.carry, made._batches(0, UPDATES)
-    recorded(made.block, 5, Tape())(first, batches)
+    before = [leaf.clone() for leaf in tree_leaves(made.training.carry)]
+    first, batches = made.training.carry, made.training.batches(UPDATES)
+    recorded(made.training.block, 5, Tape())(first, batches)
     assert same(tree_leaves(first), before) and isinstance(batches, Batches)
 
 
@@ -124,7 +126,7 @@ def test_what_an_update_takes_has_the_same_strides_whatever_the_length(readouts)
     }
     one = Run(steps=99, readouts=readouts, **fields)
     made = Stack([one], DATA, compile=False)
-    taken = [made._batches(0, length) for length in (1, 5, 96)]
+    taken = [made.training.batches(length) for length in (1, 5, 96)]
     strides = [
         [part[0].stride() for part in (batches.steps, batches.lr, batches.weights)]
         for batches in taken
@@ -136,7 +138,10 @@ def test_what_an_update_takes_has_the_same_strides_whatever_the_length(readouts)
 def test_a_cuda_graph_makes_the_same_updates(caplog):
     one, other = (Stack(stack().wanted, DATA, "cuda", compile=False) for _ in range(2))
     plain = lambda made: one_by_one(
-        made.step, Feed(made.pool, made.lane.to("cuda"), made.mean, made.std)
+        made.step,
+        Feed(
+            made.examples.pool, made.examples.lane.to("cuda"), made.examples.mean, made.examples.std
+        ),
     )
     with caplog.at_level(logging.WARNING):
         found = [ends(one, plain(one)), ends(other, recorded(plain(other), 5))]

@@ -1,5 +1,6 @@
-"""Any data set, and MNIST-1D: same seed, same bytes; the package's own draws; nothing damaged is
-used.
+"""Any data set, and MNIST-1D: same seed, same bytes; the package's own draws.
+
+Nothing damaged is used.
 """
 
 import random
@@ -14,26 +15,20 @@ from steadydescent.dataset_shift import mnist1d_signals
 from steadydescent.engine import data
 from steadydescent.engine.data import fashion_mnist, mnist1d
 
+# ten times distinct primes: a mixed-up set has the wrong size
 SMALL = {
     "train": 70,
     "validation": 110,
     "test": 130,
-}  # ten times distinct primes: a mixed-up set has the wrong size
+}
 FIRST_LABELS = [8, 5, 5, 6, 6, 5, 4, 2, 7, 2, 2]  # of draw(0, 70)
-FIRST_SIGNAL = [
-    0.17671420,
-    0.00135305,
-    0.15476199,
-    0.03200209,
-    -0.34129894,
-]  # its first signal, every eighth point
+# its first signal, every eighth point
+FIRST_SIGNAL = [0.17671420, 0.00135305, 0.15476199, 0.03200209, -0.34129894]
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """MNIST-1D with few examples and no helper processes, so that a test takes a fraction of a
-    second.
-    """
+    """MNIST-1D with few examples and no helper processes: a test takes a fraction of a second."""
     monkeypatch.setattr(mnist1d, "COUNTS", SMALL)
     monkeypatch.setattr(mnist1d.os, "cpu_count", lambda: 1)
 
@@ -67,7 +62,8 @@ def test_unusable_seeds_are_refused_with_a_sentence(source, seeds, error, senten
 
 
 def test_an_unknown_source_names_the_allowed_ones(tmp_path):
-    message = r"source 'mnist' is unknown; did you mean '.*'\? Known are \['mnist1d', 'fashion-mnist', 'names', 'gaussian-2'"
+    known = r"\['mnist1d', 'fashion-mnist', 'names', 'gaussian-2'"
+    message = rf"source 'mnist' is unknown; did you mean '.*'\? Known are {known}"
     with pytest.raises(ValueError, match=message):
         data.load("mnist", [0], tmp_path)
     with pytest.raises(ValueError, match=message):
@@ -112,17 +108,16 @@ def test_signals_are_those_of_the_packages_own_transform_bit_for_bit(change):
     from mnist1d.transform import transform
     from mnist1d.utils import ObjectView, set_seed
 
-    templates, arguments, labels = (
-        get_templates(),
-        ObjectView(mnist1d.ARGUMENTS | change),
-        np.repeat(range(10), 7),
-    )
+    templates = get_templates()
+    arguments = ObjectView(mnist1d.ARGUMENTS | change)
+    labels = np.repeat(range(10), 7)
     with mnist1d_signals._global_random_states_kept():
         set_seed(11)
         slow = [transform(templates["x"][label], templates["t"], arguments)[0] for label in labels]
         order = np.random.permutation(70)
-    signals, found = mnist1d.draw(11, 70, change)
-    assert np.array_equal(signals, np.stack(slow)[order]) and np.array_equal(found, labels[order])
+    signals, drawn_labels = mnist1d.draw(11, 70, change)
+    assert np.array_equal(signals, np.stack(slow)[order])
+    assert np.array_equal(drawn_labels, labels[order])
 
 
 @pytest.mark.parametrize(("seed", "count"), [(0, 130), (42, 70), (mnist1d.TEST_SEED, 110)])
@@ -149,9 +144,8 @@ def test_our_arguments_are_the_packages_defaults():
 def test_draws_are_those_of_the_first_publication():
     signals, labels = mnist1d.draw(0, 70)
     assert labels[:11].tolist() == FIRST_LABELS
-    assert signals[0, ::8] == pytest.approx(
-        FIRST_SIGNAL, abs=1e-6
-    )  # other processors round differently
+    # other processors round differently
+    assert signals[0, ::8] == pytest.approx(FIRST_SIGNAL, abs=1e-6)
 
 
 def test_mnist1d_has_the_stated_sizes_and_types(full_size):
@@ -183,9 +177,8 @@ def test_no_example_is_in_two_of_training_validation_and_test(full_size):
     rows = torch.cat([full_size.train.flatten(), full_size.validation[0], full_size.test])
     assert rows.sort().values.equal(torch.arange(32_000))
     assert torch.equal(full_size.validation[0], full_size.validation[1])
-    assert (
-        len(full_size.pool[rows].unique(dim=0)) == 32_000
-    )  # not even the same signal under two rows
+    # not even the same signal under two rows
+    assert len(full_size.pool[rows].unique(dim=0)) == 32_000
 
 
 def test_shared_sets_have_seeds_that_no_training_set_can_have():

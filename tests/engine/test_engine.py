@@ -78,8 +78,8 @@ def alone(one: Run, rate=None) -> list[dict]:
 
 def assert_replica_is(stack: Stack, place: int, states: list[dict]) -> None:
     for wanted in stack.readouts:
-        theta, buffers = stack.weights(wanted)
-        expected = readout(states, wanted.name)
+        theta, buffers = stack.view.weights(wanted)
+        expected = readout(states, wanted.text)
         names = {**stack.flat.parameters, **stack.flat.buffers}
         found = stack.flat._unpack(theta[place], stack.flat.parameters)
         found |= stack.flat._unpack(buffers[place], stack.flat.buffers)
@@ -133,14 +133,14 @@ def test_diverged_replica_is_marked_and_counted_as_guessing_and_its_neighbour_ne
     assert 1 < history.runs.diverged_at[1] < STEPS
     lost = history.finals[history.finals.run == wild.key]
     assert (lost.accuracy == 0.1).all() and (lost.loss == math.log(10)).all()
-    assert together.carry.survived.tolist() == [STEPS, history.runs.diverged_at[1] - 1]
-    for one, other in zip(together.carry[:2], apart.carry[:2], strict=True):
+    assert together.training.carry.survived.tolist() == [STEPS, history.runs.diverged_at[1] - 1]
+    for one, other in zip(together.training.carry[:2], apart.training.carry[:2], strict=True):
         assert torch.equal(one[:1], other)
 
 
 def test_evaluating_along_the_way_does_not_touch_the_trajectory():
     once, often = trained([run()]), trained([run(curve_points=7, test=True)])
-    assert torch.equal(once.carry.theta, often.carry.theta)
+    assert torch.equal(once.training.carry.theta, often.training.carry.theta)
     assert sorted(often.history.curves.step.unique()) == [round(STEPS * i / 7) for i in range(1, 8)]
     assert set(often.history.finals.split) == {"validation", "test", "train"}
     validation = (
@@ -157,7 +157,8 @@ def test_readouts_do_not_touch_the_trajectory():
     """Averaging changes what is read, never what is trained: the claim `ema-smooths-training`,
     refuted as worded.
     """
-    assert torch.equal(trained([run(readouts=("last",))]).carry.theta, trained([run()]).carry.theta)
+    weights_of = lambda readouts: trained([run(readouts=readouts)]).training.carry.theta
+    assert torch.equal(weights_of(("last",)), weights_of(READOUTS))
 
 
 def test_same_stack_gives_the_same_bits():
@@ -172,7 +173,7 @@ def test_measures_equal_a_plain_evaluation():
     x, y = (loaded.pool[loaded.test] - loaded.mean[0]) / loaded.std[0], loaded.labels[loaded.test]
     logits = torch.stack(
         [
-            stack.flat.outputs(stack.carry.theta[0], stack.carry.buffers[0], part)
+            stack.flat.outputs(stack.training.carry.theta[0], stack.training.carry.buffers[0], part)
             for part in x.split(500)
         ]
     )
@@ -259,6 +260,6 @@ def test_replica_on_a_gpu_equals_the_same_run_alone_on_a_cpu(compile):
         stack = Stack(runs, DATA, device="cuda", compile=compile)
         stack.train()
     states = alone(runs[1])
-    theta = stack.carry.theta[1].cpu()
+    theta = stack.training.carry.theta[1].cpu()
     for name, found in stack.flat._unpack(theta, stack.flat.parameters).items():
         torch.testing.assert_close(found, states[-1][name], rtol=2e-3, atol=2e-4)

@@ -4,10 +4,10 @@ what plans count.
 
 import pytest
 import torch
-from test_engine import STEPS, run, trained
 
-from steadydescent.engine import stack as engine
-from steadydescent.engine.stack import evaluated, on_curves
+from steadydescent.engine import view as engine
+from steadydescent.engine.cost import evaluated
+from test_engine import STEPS, run, trained
 
 WILD = {"task": "mnist1d-mlp(norm=batch)", "readouts": ("last", "ema-ramp"), "lr": 1e18}
 
@@ -23,12 +23,15 @@ def test_a_diverged_replica_is_bit_for_bit_what_it_was_before_the_loss_that_was_
     assert 1 < diverged < STEPS and stack.history.runs.diverged_at.isna()[1]
     before = trained([run(**WILD, optimizer=optimizer, steps=diverged - 1)])
     exact = {"rtol": 0, "atol": 0, "equal_nan": True}
-    for now, then in zip(stack.carry[:2], before.carry[:2], strict=True):
+    for now, then in zip(stack.training.carry[:2], before.training.carry[:2], strict=True):
         torch.testing.assert_close(now[:1], then, **exact)
-    for now, then in zip(stack.carry.state, before.carry.state, strict=True):
+    for now, then in zip(stack.training.carry.state, before.training.carry.state, strict=True):
         torch.testing.assert_close(now[:1], then, **exact)
     for now, then, frozen in zip(
-        stack.carry.averages, before.carry.averages, before.carry[:2], strict=True
+        stack.training.carry.averages,
+        before.training.carry.averages,
+        before.training.carry[:2],
+        strict=True,
     ):
         finite = torch.isfinite(
             frozen
@@ -47,7 +50,8 @@ def test_curves_show_what_means_something_in_the_middle_of_a_run():
         "tail-25",
         "checkpoints-2",
     )
-    assert on_curves(run(readouts=names)) == ["last", "ema-10", "ema-ramp"]
+    stack = trained([run(readouts=names, curve_points=2)])
+    assert list(stack.history.curves.readout.unique()) == ["last", "ema-10", "ema-ramp"]
 
 
 PLANNED = [
@@ -73,5 +77,5 @@ def test_a_plan_counts_every_example_that_evaluations_look_at(changes, monkeypat
     )
     one = run(**{"readouts": ("last", "tail-25"), "steps": 20} | changes)
     stack = trained([one])
-    validation = stack.validation.shape[1]
+    validation = stack.examples.validation.shape[1]
     assert evaluated(one, validation, len(stack.data.test)) == sum(looked)

@@ -8,19 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_engine import STEPS, alone, run, trained
 
 from oracles import readout
 from steadydescent.engine import data
-from steadydescent.engine.runs import PROBE_NAMES, Run
+from steadydescent.engine.probes import PROBES
+from steadydescent.engine.runs import Run
 from steadydescent.engine.stack import Stack
 from steadydescent.engine.stepping import numerics
 from steadydescent.engine.tasks import find
 from steadydescent.engine.tasks.surfaces import SURFACES
 from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.study.paths import DATA
-from steadydescent.study.results.store import SCHEMAS
+from steadydescent.study.results.tables import KEYS, SCHEMAS
 from steadydescent.weight_averaging import parse
+from test_engine import STEPS, alone, run, trained
 
 LAST = ("last",)
 SNAPSHOTS = ("last", "at-50", "at-100", "tail-25")
@@ -31,7 +32,7 @@ POINTS = 7
 def probed() -> Stack:
     """Two runs and a filler, with every probe there is."""
     runs = [
-        run(readouts=SNAPSHOTS, test=True, curve_points=POINTS, probes=PROBE_NAMES, seed=s)
+        run(readouts=SNAPSHOTS, test=True, curve_points=POINTS, probes=tuple(PROBES), seed=s)
         for s in (5, 2)
     ]
     return trained(runs, width=3)
@@ -52,7 +53,9 @@ def test_snapshot_is_bit_for_bit_the_last_weights_of_a_run_stopped_there(task, p
     stop = round(STEPS * percent / 100)
     whole = trained([run(task=task, readouts=(f"at-{percent}",))])
     short = trained([run(task=task, readouts=LAST, steps=stop)])
-    for found, expected in zip(whole.weights(whole.readouts[0]), short.carry[:2], strict=True):
+    for found, expected in zip(
+        whole.view.weights(whole.readouts[0]), short.training.carry[:2], strict=True
+    ):
         assert torch.equal(found, expected)
 
 
@@ -65,10 +68,10 @@ def test_snapshots_are_scored_at_the_end_and_not_on_curves(probed):
 
 def test_snapshots_may_take_other_batch_norm_statistics():
     stack = trained([run(task="mnist1d-mlp(norm=batch)", readouts=("at-50", "at-50/copied"))])
-    (theta, averaged), (same, copied) = (stack.weights(r) for r in stack.readouts)
+    (theta, averaged), (same, copied) = (stack.view.weights(r) for r in stack.readouts)
     assert (
         torch.equal(theta, same)
-        and torch.equal(copied, stack.carry.buffers)
+        and torch.equal(copied, stack.training.carry.buffers)
         and not torch.equal(averaged, copied)
     )
 
@@ -78,9 +81,9 @@ def test_snapshots_may_take_other_batch_norm_statistics():
 
 def test_probes_change_no_bit_of_the_training_nor_of_what_is_scored(probed):
     plain = trained([one.model_copy(update={"probes": ()}) for one in probed.wanted], width=3)
-    for one, other in zip(plain.carry[:2], probed.carry[:2], strict=True):
+    for one, other in zip(plain.training.carry[:2], probed.training.carry[:2], strict=True):
         assert torch.equal(one, other)
-    assert torch.equal(torch.cat(plain.losses), torch.cat(probed.losses))
+    assert torch.equal(plain.training.losses, probed.training.losses)
     for name in ("finals", "curves"):
         one, other = (getattr(stack.history, name).drop(columns="run") for stack in (plain, probed))
         assert one.equals(other)
@@ -96,14 +99,14 @@ def test_tables_have_their_schemas_and_rows_of_the_wanted_runs_alone(probed):
     for name in ("measures", "predictions"):
         table = getattr(probed.history, name)
         assert set(table.columns) == set(SCHEMAS[name].names) and set(table.run) == keys
-    assert not probed.history.measures.duplicated(["run", "readout", "measure", "step"]).any()
+    assert not probed.history.measures.duplicated(KEYS["measures"]).any()
 
 
 def test_losses_are_those_of_every_minibatch_and_their_tail_the_last_quarter(probed):
     for place in (0, 1):
         rows = measured(probed, "loss", place)
         assert rows.step.tolist() == list(range(1, STEPS + 1))
-        losses = torch.cat(probed.losses)[:, place].double().numpy()
+        losses = probed.training.losses[:, place].double().numpy()
         assert np.array_equal(rows.value, losses)
         tail = losses[-(STEPS // 4) :]
         assert measured(probed, "tail-loss-mean", place).value.item() == pytest.approx(tail.mean())
@@ -165,7 +168,7 @@ def test_predicted_classes_are_those_that_the_accuracy_counts(probed):
         rows = loaded.test[:1_000]
         data_of = data.load("mnist1d", [one.seed], DATA)
         x = (data_of.pool[data_of.test[:1_000]] - data_of.mean[0]) / data_of.std[0]
-        theta, buffers = probed.weights(parse("tail-25", STEPS)[0])
+        theta, buffers = probed.view.weights(parse("tail-25", STEPS)[0])
         logits = probed.flat.outputs(theta[place], buffers[place], x)
         agree = np.frombuffer(mine["tail-25"], np.uint8) == logits.argmax(1).numpy()
         assert agree.mean() > 0.998 and len(rows) == 1_000  # other batches round differently
@@ -210,9 +213,9 @@ def test_height_of_a_surface_is_its_function_of_each_replicas_weights(task):
     finals = stack.history.finals.set_index(["run", "split", "readout"]).loss
     for place, one in enumerate(runs):
         for wanted in stack.readouts:
-            height = surface.function(stack.weights(wanted)[0][place]).item()
+            height = surface.function(stack.view.weights(wanted)[0][place]).item()
             for split in ("validation", "test", "train"):
-                assert finals[one.key, split, wanted.name] == pytest.approx(
+                assert finals[one.key, split, wanted.text] == pytest.approx(
                     height, rel=1e-5, abs=1e-7
                 )
         end = stack.history.curves.query("run == @one.key and step == 13").loss.item()

@@ -5,9 +5,9 @@ norms, readouts.
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from test_engine import CLOSE, STEPS, alone, assert_replica_is, run, trained
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import update_bn
 
@@ -15,17 +15,22 @@ from oracles import OPTIMIZERS, epochs, readout, stream_seed
 from steadydescent.dataset_shift import shifted_concept, shifted_prior, shifted_signals
 from steadydescent.engine import data
 from steadydescent.engine.data.mnist1d import TEST_SEED
+from steadydescent.engine.evaluation import Look
+from steadydescent.engine.examples import MONITOR_EVERY, TRAIN_EXAMPLES
+from steadydescent.engine.recorder import SCORES
 from steadydescent.engine.runs import Run
-from steadydescent.engine.stack import MONITOR_EVERY, STATISTICS_BATCH, TRAIN_EXAMPLES, Stack
+from steadydescent.engine.shifted_tests import Shift, shifted_test
+from steadydescent.engine.stack import Stack
 from steadydescent.engine.stepping import numerics
 from steadydescent.engine.tasks import find, initial_model
 from steadydescent.engine.tasks.noisy_quadratic import expected_loss
-from steadydescent.engine.tasks.shifted_tests import Look, shifted_test
 from steadydescent.engine.tasks.surfaces import EIGENVALUES
+from steadydescent.engine.view import STATISTICS_BATCH
 from steadydescent.lr_search import coarse_to_fine, range_test, rate_step, steepest
 from steadydescent.normalization import noise_shapes
 from steadydescent.study.paths import DATA
 from steadydescent.weight_averaging import parse
+from test_engine import CLOSE, STEPS, alone, assert_replica_is, run, trained
 
 LAST = ("last",)
 
@@ -102,8 +107,8 @@ def test_plateau_in_the_engine_is_torchs_scheduler_on_validation_examples_of_its
 
         assert_replica_is(stack, place, alone(one, rate=rate))
         assert len(set(seen)) > 1, "the plateau never cut the rate, so this test saw nothing"
-    assert stack.validation.shape[1] == 3_000 and not set(rows.tolist()) & set(
-        stack.validation[1].tolist()
+    assert stack.examples.validation.shape[1] == 3_000 and not set(rows.tolist()) & set(
+        stack.examples.validation[1].tolist()
     )
 
 
@@ -152,14 +157,14 @@ def test_readouts_take_batch_norm_statistics_averaged_copied_or_reestimated():
         plain = torch.nn.Sequential(*(_torchs(layer) for layer in model))
         update_bn(x.split(STATISTICS_BATCH), plain)
         fresh = [b for b in plain.buffers() if b.is_floating_point()]
-        _, found = stack.weights(parse(f"{name}/reestimated", STEPS)[0])
+        _, found = stack.view.weights(parse(f"{name}/reestimated", STEPS)[0])
         torch.testing.assert_close(
             found[1], torch.cat([b.flatten() for b in fresh]), rtol=1e-4, atol=1e-5
         )
     last = torch.cat([states[-1][name].flatten() for name in stack.flat.buffers])
-    theta, copied = stack.weights(parse("ema-30/copied", STEPS)[0])
+    theta, copied = stack.view.weights(parse("ema-30/copied", STEPS)[0])
     torch.testing.assert_close(copied[1], last, **CLOSE)
-    torch.testing.assert_close(theta, stack.weights(parse("ema-30", STEPS)[0])[0])
+    torch.testing.assert_close(theta, stack.view.weights(parse("ema-30", STEPS)[0])[0])
     losses = stack.history.finals.query("run == @one.key").loss
     assert losses.nunique() == 4
 
@@ -182,8 +187,8 @@ def test_losses_along_the_way_are_those_of_the_minibatches():
     batch = loaded.train[0][next(epochs(4_000, 23, stream_seed("mnist1d", 5, "order")))]
     x = ((loaded.pool[batch] - loaded.mean[0]) / loaded.std[0]).float()
     first = torch.nn.functional.cross_entropy(model(x), loaded.labels[batch]).item()
-    assert torch.cat(stack.losses).shape == (STEPS, 1)
-    assert stack.losses[0][0].item() == pytest.approx(first, rel=1e-5)
+    assert stack.training.losses.shape == (STEPS, 1)
+    assert stack.training.losses[0].item() == pytest.approx(first, rel=1e-5)
 
 
 def test_names_transformer_trains_in_the_engine_as_alone():
@@ -268,7 +273,7 @@ def test_noisy_batch_norm_in_the_engine_is_the_module_fed_the_same_draws():
         trained(runs),
         trained([one.model_copy(update={"curve_points": 4}) for one in runs]),
     )
-    assert torch.equal(stack.carry.theta, chunked.carry.theta)
+    assert torch.equal(stack.training.carry.theta, chunked.training.carry.theta)
     one = runs[1]
     generator = torch.Generator().manual_seed(stream_seed("mnist1d", one.seed, "noise"))
 
@@ -296,7 +301,7 @@ def test_range_test_in_the_engine_is_the_one_in_a_loop_of_ones_own():
         run(schedule=f"ramp(low={low}, high={high})", lr=1.0, seed=seed, readouts=LAST)
         for seed in (5, 2)
     ]
-    losses = torch.cat(trained(runs).losses)[:, 0].double().numpy()
+    losses = trained(runs).training.losses[:, 0].double().numpy()
     one, loaded = runs[0], data.load("mnist1d", [5], DATA)
     model = initial_model(one.task, stream_seed("mnist1d", 5, "weights"))
     batches = epochs(4_000, one.batch_size, stream_seed("mnist1d", 5, "order"))
@@ -328,6 +333,21 @@ def test_coarse_to_fine_search_trains_each_round_as_one_stack():
     assert evaluate(np.array([search.best]))[0] == pytest.approx(search.loss.min(), rel=1e-3)
 
 
+def by_part(finals):
+    """Final scores by what they were measured on: a split, or the test set after a shift."""
+    shifts = finals["shift"] != ""
+    texts = [
+        Shift(
+            row["shift"], row.severity, row.statistics, None if pd.isna(row.batch) else row.batch
+        ).text
+        for _, row in finals[shifts].iterrows()
+    ]
+    names = finals.split.copy()
+    names[shifts] = texts
+    assert (finals.split[shifts] == "test").all()
+    return finals.set_axis(names)
+
+
 def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
     """Severity 0 gives the test set's own numbers; a covariate, prior or concept shift those of a
     plain evaluation.
@@ -340,20 +360,22 @@ def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
     )
     one = run(test=True, shifts=shifts, lr=0.1, readouts=LAST)
     stack = trained([one, one.model_copy(update={"seed": 2})])
-    finals = stack.history.finals.query("run == @one.key").set_index("split")
+    finals = by_part(stack.history.finals.query("run == @one.key"))
     assert set(finals.index) == {
         "validation",
         "test",
         "train",
-        *(f"test/{shift}" for shift in one.shifts),
+        *one.shifts,
     }
-    assert finals.accuracy["test/shear(severity=0)"] == finals.accuracy["test"]
-    assert finals.accuracy["test/iid-noise(severity=5)"] < finals.accuracy["test"]
+    assert finals.accuracy["shear(severity=0)"] == finals.accuracy["test"]
+    assert finals.accuracy["iid-noise(severity=5)"] < finals.accuracy["test"]
     loaded = data.load("mnist1d", [5], DATA)
     x, y = loaded.pool[loaded.test], loaded.labels[loaded.test]
     right = (
         stack.flat.outputs(
-            stack.carry.theta[0], stack.carry.buffers[0], (x - loaded.mean[0]) / loaded.std[0]
+            stack.training.carry.theta[0],
+            stack.training.carry.buffers[0],
+            (x - loaded.mean[0]) / loaded.std[0],
         )
     ).argmax(1)
     generator = lambda kind: torch.Generator().manual_seed(
@@ -363,7 +385,7 @@ def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
     concept = shifted_concept(x, y, 5, classes=10, generator=generator("concept"))
     for name, shifted in (("prior", prior), ("concept", concept)):
         expected = (right[shifted.rows] == shifted.y).double().mean().item()
-        assert finals.accuracy[f"test/{name}(severity=5)"] == pytest.approx(expected, abs=1e-4)
+        assert finals.accuracy[f"{name}(severity=5)"] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.needs_fashion
@@ -377,8 +399,8 @@ def test_statistics_of_shifted_pictures_can_be_taken_from_them():
         "batch_size": 53,
     }
     one = Run(**base, steps=40, seed=3, readouts=LAST, test=True, shifts=shifts)
-    finals = trained([one]).history.finals.set_index("split").accuracy
-    frozen, reestimated = (finals[f"test/{shift}"] for shift in one.shifts)
+    finals = by_part(trained([one]).history.finals).accuracy
+    frozen, reestimated = (finals[shift] for shift in one.shifts)
     assert frozen + 0.1 < reestimated <= finals["test"] + 0.02
 
 
@@ -393,16 +415,16 @@ def test_statistics_can_be_taken_from_a_few_inputs_at_a_time():
     stack = trained(
         [run(task='mnist1d-mlp(norm="batch")', test=True, shifts=shifts, readouts=LAST, lr=0.1)]
     )
-    finals = stack.history.finals.set_index("split").accuracy
+    finals = by_part(stack.history.finals).accuracy
     after = shifted_signals("scale", 3, seed=TEST_SEED, count=20_000)
-    x = (after.x - stack.mean[0].cpu()) / stack.std[0].cpu()
+    x = (after.x - stack.examples.mean[0].cpu()) / stack.examples.std[0].cpu()
     module = stack.flat.module.train()
-    torch.nn.utils.vector_to_parameters(stack.carry.theta[0], module.parameters())
+    torch.nn.utils.vector_to_parameters(stack.training.carry.theta[0], module.parameters())
     for shift, size in zip(stack.first.shifts, (10, 2000), strict=True):
         guesses = torch.cat([module(part).argmax(1) for part in x.split(size)])
         expected = (guesses == after.y).double().mean().item()
-        assert finals[f"test/{shift}"] == pytest.approx(expected, abs=2e-4)
-    few, many = (finals[f"test/{shift}"] for shift in stack.first.shifts)
+        assert finals[shift] == pytest.approx(expected, abs=2e-4)
+    few, many = (finals[shift] for shift in stack.first.shifts)
     assert few + 0.02 < many  # moments of ten inputs are noise
 
 
@@ -421,14 +443,14 @@ def test_without_batch_norm_statistics_taken_anew_change_nothing(norm):
         ]
     )
     tables = {
-        split: part.drop(columns="split").reset_index(drop=True)
-        for split, part in made.history.finals.groupby("split")
+        name: part[["run", "readout", *SCORES]].reset_index(drop=True)
+        for name, part in by_part(made.history.finals).groupby(level=0)
     }
-    plain, anew, other, few = (tables[f"test/{shift}"] for shift in made.first.shifts)
+    plain, anew, other, few = (tables[shift] for shift in made.first.shifts)
     assert plain.equals(anew) and plain.equals(few) and not plain.equals(other)
-    look = Look(*shifted_test(shifts[1], made.task, made.data, [1, 2]))
+    look = Look(*shifted_test(Shift.parse(shifts[1]), made.task, made.data, [1, 2]))
     assert (
-        made.evaluate(made.readouts[0], look, 0).accuracy.tolist()
+        made.view.score_reestimated(made.readouts[0], look).accuracy.tolist()
         == plain[plain.readout == "last"].accuracy.tolist()
     )
 

@@ -1,6 +1,4 @@
-"""Fashion-MNIST: every source is tried in order and named, only the pinned content is used, splits
-never overlap.
-"""
+"""Fashion-MNIST: every source in order and by name, pinned content alone, disjoint splits."""
 
 import gzip
 import socket
@@ -17,15 +15,14 @@ from steadydescent.dataset_shift.torchvision_shim import import_torchvision
 from steadydescent.engine import data
 from steadydescent.engine.data import fashion_mnist
 
-SPLIT_DIGEST = "ae224adb592fedaa086795a3a7f031a49c542a743e888c2630beb563d890d3dd"  # of the training rows of seeds 0, 5
+# of the training rows of seeds 0 and 5
+SPLIT_DIGEST = "ae224adb592fedaa086795a3a7f031a49c542a743e888c2630beb563d890d3dd"
 CHECKOUT_DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(scope="module")
 def real_root(tmp_path_factory):
-    """A folder with the real Fashion-MNIST, from this checkout's data folder or the system package;
-    no network.
-    """
+    """A folder with the real Fashion-MNIST, from this checkout or the system; no network."""
     for folder in (CHECKOUT_DATA / fashion_mnist.FOLDER, fashion_mnist.PACKAGE_FOLDER):
         try:
             contents = fashion_mnist.read_folder(folder)
@@ -79,8 +76,9 @@ def _put(folder, contents, zipped=False):
 
 @pytest.fixture
 def sources(monkeypatch, tmp_path, tiny):
-    """Sources that touch nothing outside: put names into ``serving`` to let them serve; ``asked``
-    says who was.
+    """Sources that touch nothing outside: put names into ``serving`` to let them serve.
+
+    ``asked`` says who was.
     """
     state = SimpleNamespace(
         serving=set(), asked=[], root=tmp_path / "root", package=tmp_path / "package"
@@ -240,9 +238,8 @@ def test_pixel_moments_are_those_of_the_training_images_alone(fashion):
     for rows, mean, std in zip(fashion.train[:2], fashion.mean, fashion.std, strict=False):
         pixels = fashion.pool[rows].numpy()
         assert mean.item() == pytest.approx(pixels.mean(dtype=np.float64), rel=1e-7)
-        levels = (
-            np.bincount(pixels.ravel(), minlength=256) / pixels.size
-        )  # oracle: the variance from a histogram
+        # oracle: the variance from a histogram
+        levels = np.bincount(pixels.ravel(), minlength=256) / pixels.size
         variance = (levels * (np.arange(256) - mean.item()) ** 2).sum()
         assert std.item() == pytest.approx(variance**0.5, rel=1e-6)
 
@@ -255,6 +252,5 @@ def test_fashion_splits_do_not_depend_on_company_and_are_those_of_the_first_publ
         assert torch.equal(getattr(alone, name)[0], getattr(fashion, name)[1])
     assert alone.checksum != fashion.checksum
     train, _ = fashion_mnist.split([0, 5], 60_000)
-    assert (
-        files.sha256(train.numpy().tobytes()) == SPLIT_DIGEST
-    )  # else give SPLIT_RULE another name
+    # else give SPLIT_RULE another name
+    assert files.sha256(train.numpy().tobytes()) == SPLIT_DIGEST

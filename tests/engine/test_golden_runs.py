@@ -8,24 +8,31 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 
 import golden_runs
 from golden_runs import GOLDEN, departures, written
 from steadydescent import schedules
 from steadydescent.dataset_shift import IMAGE_KNOBS, SIGNAL_KNOBS
-from steadydescent.engine import evaluation, runs, stepping, tasks
+from steadydescent.engine import (
+    draws,
+    evaluation,
+    examples,
+    shifted_tests,
+    stepping,
+    streams,
+    tasks,
+    view,
+)
 from steadydescent.engine import stack as engine
-from steadydescent.engine.probes import PROBES, noise, shift
-from steadydescent.engine.runs import PROBE_NAMES
+from steadydescent.engine.probes import PROBES, internal_shift, losses, noise
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks import FEATURES, TASKS, base, find
-from steadydescent.engine.tasks import shifted_tests as shifts
 from steadydescent.normalization import KINDS
 from steadydescent.optimizers import RULES
 from steadydescent.schedules import SCHEDULES, by_name, functions
 from steadydescent.study.judging import measures
-from steadydescent.weight_averaging import readouts
+from steadydescent.weight_averaging import Readout, readouts
+from steadydescent.weight_averaging.readouts import READOUTS
 
 ALL = [run for stack in GOLDEN.values() for run in stack]
 
@@ -60,23 +67,12 @@ def test_every_choice_a_run_has_is_among_the_golden_runs():
         "prior",
         "concept",
     }
-    assert {probe for run in ALL for probe in run.probes} == set(PROBE_NAMES) > set(PROBES)
+    assert {probe for run in ALL for probe in run.probes} == set(PROBES)
     options = {name for run in ALL for name in read(run.task).options}
     assert options == {name for task in TASKS.values() for name in tasks.task._options(task)}
-    kinds = {
-        name.partition("/")[0].rstrip("0123456789").rstrip("-")
-        for run in ALL
-        for name in run.readouts
-    }
-    named = {
-        kind.strip().partition("-PERCENT")[0].partition("-WINDOW")[0].partition("-COUNT")[0]
-        for kind in readouts.KINDS.partition(" (")[0].split(",")
-    }
-    assert kinds == named
-    statistics = {
-        readouts.parse(name, run.steps)[0].statistics for run in ALL for name in run.readouts
-    }
-    assert statistics == set(readouts.STATISTICS)
+    taken = {Readout.parse(text) for run in ALL for text in run.readouts}
+    assert {readout.kind for readout in taken} == set(READOUTS)
+    assert {readout.statistics for readout in taken} == set(readouts.STATISTICS)
     assert {f"measure {name}" for name in measures.MEASURES} <= set(written()["probes"])
     assert set(written()) == set(GOLDEN)
 
@@ -114,13 +110,6 @@ def scaled(function, factor: float):
     return lambda *given, **named: factor * function(*given, **named)
 
 
-def wide_tail(stack) -> None:
-    losses = torch.cat(stack.losses).double().cpu()
-    tail = losses[-max(2, len(losses) // 5) :]
-    stack._measure(tail.mean(0), "tail-loss-mean", None)
-    stack._measure(tail.std(0), "tail-loss-sd", None)
-
-
 def hopeful(logits, rows, targets, diverged):
     return evaluation.measure(logits, rows, targets, diverged).assign(
         accuracy=lambda table: table.accuracy.where(~np.array(diverged.tolist()), 0.0)
@@ -143,7 +132,7 @@ CHANGES = {
         "schedules",
         set_to(functions, "linear", lambda total, end=0.0: PLAIN_LINEAR(total + 1, end)),
     ),
-    "plateau's monitor": ("schedule plateau", set_to(engine, "MONITOR_EVERY", 5)),
+    "plateau's monitor": ("schedule plateau", set_to(examples, "MONITOR_EVERY", 5)),
     "plateau's patience": (
         "schedule plateau",
         set_to(schedules.Plateau, "observe", lambda self, state, values: state),
@@ -161,12 +150,12 @@ CHANGES = {
         ),
     ),
     "checkpoints a run": ("readouts", set_to(readouts, "CHECKPOINTS_PER_RUN", 10)),
-    "training examples": ("wrong labels", set_to(engine, "TRAIN_EXAMPLES", 400)),
-    "curve examples": ("readouts", set_to(engine, "CURVE_EXAMPLES", 1_900)),
-    "batch of re-estimated statistics": ("readouts", set_to(engine, "STATISTICS_BATCH", 100)),
+    "training examples": ("wrong labels", set_to(examples, "TRAIN_EXAMPLES", 400)),
+    "curve examples": ("readouts", set_to(examples, "CURVE_EXAMPLES", 1_900)),
+    "batch of re-estimated statistics": ("readouts", set_to(view, "STATISTICS_BATCH", 100)),
     "calibration bins": ("readouts", set_to(evaluation, "CALIBRATION_BINS", 16)),
-    "tail of losses": ("probes", set_to(engine.Stack, "_watch_losses", wide_tail)),
-    "accuracy of a diverged run": ("diverged", set_to(engine, "measure", hopeful)),
+    "tail of losses": ("probes", set_to(losses, "TAIL", 5)),
+    "accuracy of a diverged run": ("diverged", set_to(view, "measure", hopeful)),
     "loss of a diverged run": ("diverged", set_to(math, "log", scaled(math.log, 1.01))),
     "batch norm's ε": (
         "norm batch",
@@ -180,9 +169,9 @@ CHANGES = {
     "share of wrong labels": (
         "wrong labels",
         set_to(
-            engine,
+            examples,
             "wrong_labels",
-            lambda labels, share, seed, then=engine.wrong_labels: then(labels, share / 2, seed),
+            lambda labels, share, seed, then=examples.wrong_labels: then(labels, share / 2, seed),
         ),
     ),
     "the loss": (
@@ -195,13 +184,13 @@ CHANGES = {
     ),
     "examples of a prior-shifted set": (
         "shifts",
-        set_to(shifts, "PRIOR_EXAMPLES", {"mnist1d": 3_000}),
+        set_to(shifted_tests, "PRIOR_EXAMPLES", {"mnist1d": 3_000}),
     ),
     "minibatches of gradient noise": ("probes", set_to(noise, "MINIBATCHES", 15)),
-    "examples of the internal shift": ("probes", set_to(shift, "EXAMPLES", 900)),
+    "examples of the internal shift": ("probes", set_to(internal_shift, "EXAMPLES", 900)),
     "streams of the seeds": (
         "rule sgd",
-        set_to(engine, "stream_seed", lambda *name: runs.stream_seed(*name) + 1),
+        set_to(draws, "stream_seed", lambda *name: streams.stream_seed(*name) + 1),
     ),
     "one initial weight": (
         "task saddle",
@@ -221,13 +210,13 @@ COSTLY = {"shifts", "probes"}
 def test_golden_runs_notice(change, monkeypatch):
     stack, patch = CHANGES[change]
     find.cache_clear()
-    readouts.parse.cache_clear()
+    readouts._weights.cache_clear()
     try:
         patch(monkeypatch)
         assert departures(stack)
     finally:
         monkeypatch.undo()
-        for cached in (find, readouts.parse, stepping.prepared):
+        for cached in (find, readouts._weights, stepping.prepared):
             cached.cache_clear()
 
 

@@ -6,13 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_engine import run
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from probed import LAST, SHIFT, advanced, half_square, lonely
+from probed import LAST, advanced, half_square, lonely, readings, shift_of
+from steadydescent.engine.probes import InternalShift
 from steadydescent.engine.tasks import find
 from steadydescent.normalization import BatchNorm
+from test_engine import run
 
 
 def test_shift_of_a_linear_network_of_two_weights_is_its_closed_form():
@@ -27,7 +28,9 @@ def test_shift_of_a_linear_network_of_two_weights_is_its_closed_form():
         module[1].weight.fill_(v)
     found = {
         name: value.item()
-        for name, value in SHIFT(lonely(module, x, a * x, half_square, rate)).items()
+        for name, value in readings(
+            InternalShift(), lonely(module, x, a * x, half_square, rate)
+        ).items()
     }
 
     loss = lambda u, v: (v * u - a) ** 2 * power / 2
@@ -50,8 +53,8 @@ def test_nothing_shifts_without_a_rate_and_a_single_layer_has_nothing_below_it()
     x, y = torch.randn(53, 3, generator=torch.Generator().manual_seed(0)), torch.arange(53) % 2
     deep, flat = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)), nn.Linear(3, 2)
     still, single = (
-        SHIFT(lonely(deep, x, y, cross_entropy, 0.0)),
-        SHIFT(lonely(flat, x, y, cross_entropy, 0.1)),
+        readings(InternalShift(), lonely(deep, x, y, cross_entropy, 0.0)),
+        readings(InternalShift(), lonely(flat, x, y, cross_entropy, 0.1)),
     )
     assert still["gradient-cosine"].item() == pytest.approx(1)
     for name in ("input-shift", "gradient-shift", "loss-variation", "gradient-predictiveness"):
@@ -62,7 +65,7 @@ def test_nothing_shifts_without_a_rate_and_a_single_layer_has_nothing_below_it()
     assert single["loss-variation"] > 0 and single["gradient-predictiveness"] > 0
 
 
-def test_batch_norm_lets_layer_inputs_shift_by_its_own_bias_alone_however_far_the_weights_below_move():
+def test_batch_norm_lets_layer_inputs_shift_by_its_bias_alone_however_far_the_weights_below_move():
     """Without a ReLU between, a unit's mean is β and its deviation |γ|·σ/√(σ² + ε)."""
     torch.manual_seed(1)
     rate, module = 0.3, nn.Sequential(nn.Linear(3, 5, bias=False), BatchNorm(5), nn.Linear(5, 2))
@@ -75,7 +78,9 @@ def test_batch_norm_lets_layer_inputs_shift_by_its_own_bias_alone_however_far_th
     std = module[1].weight.detach().abs() * (var / (var + module[1].eps)).sqrt()
     expected = (rate * module[1].bias.grad.abs() / std).mean()
     assert module[0].weight.grad.norm() > 0.01
-    found = SHIFT(lonely(module, x, y, cross_entropy, rate))["input-shift"].item()
+    found = readings(InternalShift(), lonely(module, x, y, cross_entropy, rate))[
+        "input-shift"
+    ].item()
     assert found == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -89,14 +94,18 @@ def test_internal_shift_is_what_a_plain_loop_with_hooks_finds(norm):
         [run(task=task, lr=0.02, seed=seed, batch_size=4_000, readouts=LAST) for seed in (5, 2)],
         (1, 4),
     )
-    found, rate = SHIFT(stack), 0.02 / (1 - 0.9)
-    for place, seat in enumerate(stack.lane.tolist()):
+    found, rate = shift_of(stack), 0.02 / (1 - 0.9)
+    for place, seat in enumerate(stack.examples.lane.tolist()):
         model = find(task).build()
         model.load_state_dict(
-            stack.flat._unpack(stack.carry.theta[place], stack.flat.parameters), strict=False
+            stack.flat._unpack(stack.training.carry.theta[place], stack.flat.parameters),
+            strict=False,
         )
         rows = stack.data.train[seat]
-        x, y = (stack.pool[rows] - stack.mean[place]) / stack.std[place], stack.labels[rows]
+        x, y = (
+            (stack.examples.pool[rows] - stack.examples.mean[place]) / stack.examples.std[place],
+            stack.examples.labels[rows],
+        )
         for name, expected in hooked(model, x, y, rate).items():
             assert found[name][place].item() == pytest.approx(expected, rel=2e-3), name
 
@@ -174,14 +183,14 @@ def test_drift_is_the_shift_from_the_last_look_or_the_start():
         advanced([one], (2, 9), ["internal-shift"]),
         advanced([one], (9,), ["internal-shift"]),
     )
-    first, second = (found["input-shift-drift"].item() for found in looked_twice.found)
-    since_start = once.found[0]["input-shift-drift"].item()
+    first, second = (found["input-shift-drift"].item() for found in looked_twice.readings)
+    since_start = once.readings[0]["input-shift-drift"].item()
     assert 0 < first < since_start <= first + second * 1.2 and second < since_start
-    assert SHIFT(once)["input-shift-drift"].item() == 0
+    assert shift_of(once)["input-shift-drift"].item() == 0
 
 
 def test_conventions_of_momentum_that_train_alike_measure_alike():
-    heavy = SHIFT(advanced([run(lr=0.02, readouts=LAST)]))
-    averaged = SHIFT(advanced([run(optimizer="averaged-momentum", lr=0.2, readouts=LAST)]))
+    heavy = shift_of(advanced([run(lr=0.02, readouts=LAST)]))
+    averaged = shift_of(advanced([run(optimizer="averaged-momentum", lr=0.2, readouts=LAST)]))
     for name, values in heavy.items():
         torch.testing.assert_close(values, averaged[name], rtol=2e-3, atol=0, msg=name)

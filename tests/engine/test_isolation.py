@@ -8,10 +8,10 @@ another order: there the promise is agreement within rounding, as between machin
 import numpy as np
 import pytest
 import torch
-from test_engine import run, trained
 
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stepping import can_compile
+from test_engine import run, trained
 
 READOUTS = ("last", "ema-start-30", "tail-25", "checkpoints-2")
 PROBES = ("losses", "training-loss", "orbit", "predictions", "gradient-noise")
@@ -51,7 +51,9 @@ def company(one: Run, count: int) -> list[Run]:
 def left_by(one: Run, stack) -> list:
     """All that a stack leaves of a run, as bytes and numbers."""
     place = [other.key for other in stack.runs].index(one.key)
-    tensors = [stack.weights(readout)[kind][place] for readout in stack.readouts for kind in (0, 1)]
+    tensors = [
+        stack.view.weights(readout)[kind][place] for readout in stack.readouts for kind in (0, 1)
+    ]
     tables = [
         stack.history.finals,
         stack.history.curves,
@@ -118,7 +120,9 @@ def test_what_is_measured_of_a_replica_is_the_same_beside_lanes_that_diverge(wil
 def test_alone_a_replica_agrees_within_rounding(setting):
     one = subject(setting)
     alone, together = trained([one]), trained([one, *company(one, 1)])
-    torch.testing.assert_close(alone.carry.theta[0], together.carry.theta[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        alone.training.carry.theta[0], together.training.carry.theta[0], rtol=1e-5, atol=1e-6
+    )
     finals = [
         table[table.run == one.key] for table in (alone.history.finals, together.history.finals)
     ]

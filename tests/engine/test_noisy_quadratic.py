@@ -52,7 +52,7 @@ READOUTS = {
 def test_simulation_with_the_rules_lies_within_its_error_of_the_closed_form(
     optimizer, readout, schedule
 ):
-    """Every rule that is linear, every kind of readout, constant and decayed; 4.5 standard errors."""
+    """Every linear rule, every kind of readout, constant and decayed; 4.5 standard errors."""
     lr, weights = rates(schedule, 0.3, 60), READOUTS[readout]
     exact = expected_loss(optimizer, lr, weights, H, V, 2.0, batch_size=2)
     losses = simulated(optimizer, lr, weights, 2)

@@ -7,15 +7,40 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_engine import run
 from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
 
-from probed import LAST, NOISE, SHIFT, advanced
-from steadydescent.engine.probes import PROBES, SIZES
+from probed import LAST, advanced, noise_of, shift_of
+from steadydescent.engine.probes import ALWAYS, PROBES, InternalShift, probe_of, quantities
+from steadydescent.engine.probes.noise import SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stepping import can_compile, numerics
 from steadydescent.engine.tasks import find
+from test_engine import run, trained
+
+COSTLY = ("gradient-noise", "internal-shift")
+
+
+def test_every_probe_goes_by_its_own_name_and_leaves_quantities_of_its_own():
+    assert {name: probe.name for name, probe in PROBES.items()} == {name: name for name in PROBES}
+    names = [quantity.name for quantity in quantities()]
+    claims = [quantity.claim for quantity in quantities() if quantity.claim]
+    assert len(set(names)) == len(names) > 10 and len(set(claims)) == len(claims) > 3
+    assert {name for name in PROBES if PROBES[name].when == "few points"} == set(COSTLY)
+    for probe in (*ALWAYS, *PROBES.values()):
+        for quantity in probe.quantities:
+            assert probe_of(quantity.name) == (None if probe in ALWAYS else probe.name)
+    with pytest.raises(ValueError, match="one that a probe leaves, got 'warmth'; there are"):
+        probe_of("warmth")
+
+
+def test_every_probe_leaves_the_quantities_that_it_names_and_no_other():
+    readouts = ("last", "at-50", "tail-50")
+    one = run(readouts=readouts, test=True, probes=tuple(PROBES), curve_points=3)
+    table = trained([one]).history.measures
+    assert set(table.measure) == {quantity.name for quantity in quantities()}
+    assert set(table[table.measure == "gradient-noise"].batch_size) == set(SIZES)
+    assert table[table.measure != "gradient-noise"].batch_size.isna().all()
 
 
 def test_gradient_noise_of_a_surface_falls_as_one_over_the_root_of_n_from_its_known_value():
@@ -28,10 +53,10 @@ def test_gradient_noise_of_a_surface_falls_as_one_over_the_root_of_n_from_its_kn
         "batch_size": 2,
     }
     stack = advanced([Run(**base, steps=9, seed=seed, readouts=LAST) for seed in range(100)], (1,))
-    found, (trace, signal) = NOISE(stack), (sum(1 / i**k for i in range(1, 101)) for k in (1, 2))
+    found, (trace, signal) = noise_of(stack), (sum(1 / i**k for i in range(1, 101)) for k in (1, 2))
     mean_square = []
     for n in SIZES:
-        variance = found[f"gradient-noise/{n}"] ** 2
+        variance = found["gradient-noise", n] ** 2
         assert variance.mean().item() == pytest.approx(
             trace / n, abs=4 * variance.std().item() / 10
         ), n
@@ -48,10 +73,10 @@ def test_gradient_noise_of_a_surface_falls_as_one_over_the_root_of_n_from_its_kn
     torch.testing.assert_close(
         found["noise-scale"], found["noise-trace"] / found["gradient-square"]
     )
-    stack.carry = stack.carry._replace(
-        theta=torch.zeros_like(stack.carry.theta)
+    stack.training.carry = stack.training.carry._replace(
+        theta=torch.zeros_like(stack.training.carry.theta)
     )  # at the minimum, G = 0
-    found = NOISE(stack)
+    found = noise_of(stack)
     for name, expected in (("noise-trace", trace), ("gradient-square", 0)):
         assert found[name].mean().item() == pytest.approx(
             expected, abs=4 * found[name].std().item() / 10
@@ -64,12 +89,16 @@ def test_gradient_noise_of_a_network_is_that_of_its_single_examples():
     """
     seeds = range(6)
     stack = advanced([run(seed=seed, readouts=LAST) for seed in seeds])
-    found, traces, squares = NOISE(stack), [], []
+    found, traces, squares = noise_of(stack), [], []
     for place in seeds:
         model = find("mnist1d-mlp").build()
-        model.load_state_dict(stack.flat._unpack(stack.carry.theta[place], stack.flat.parameters))
-        x = (stack.pool[stack.data.train[place]] - stack.mean[place]) / stack.std[place]
-        y, total, square = stack.labels[stack.data.train[place]], 0, 0
+        model.load_state_dict(
+            stack.flat._unpack(stack.training.carry.theta[place], stack.flat.parameters)
+        )
+        x = (
+            stack.examples.pool[stack.data.train[place]] - stack.examples.mean[place]
+        ) / stack.examples.std[place]
+        y, total, square = stack.examples.labels[stack.data.train[place]], 0, 0
         for one in zip(x[:1_500], y[:1_500], strict=True):
             grads = torch.autograd.grad(
                 cross_entropy(model(one[0]), one[1]), list(model.parameters())
@@ -80,7 +109,7 @@ def test_gradient_noise_of_a_network_is_that_of_its_single_examples():
         traces.append(square / 1_500 - total)
         squares.append(total)
     for n in SIZES:
-        ratio = found[f"gradient-noise/{n}"].square() * n / torch.tensor(traces)
+        ratio = found["gradient-noise", n].square() * n / torch.tensor(traces)
         assert ratio.mean().item() == pytest.approx(1, abs=0.25), n
     assert (found["noise-trace"] / torch.tensor(traces)).mean().item() == pytest.approx(1, abs=0.15)
     assert (found["gradient-square"] / torch.tensor(squares)).mean().item() == pytest.approx(
@@ -92,8 +121,10 @@ def test_probes_leave_no_trace_in_the_training():
     noisy = run(task="mnist1d-mlp(norm='noisy-batch')", batch_size=50, readouts=("last", "ema-30"))
     for one in (run(task="mnist1d-mlp(norm=batch)", readouts=LAST), noisy):
         quiet, state = advanced([one], (3, 8)), torch.get_rng_state()
-        watched = advanced([one], (3, 8), PROBES)
-        for ours, theirs in zip(leaves(watched.carry), leaves(quiet.carry), strict=True):
+        watched = advanced([one], (3, 8), (*COSTLY, "training-loss", "losses"))
+        for ours, theirs in zip(
+            leaves(watched.training.carry), leaves(quiet.training.carry), strict=True
+        ):
             assert torch.equal(ours, theirs)
         assert torch.equal(torch.get_rng_state(), state)
         assert not any(layer._forward_pre_hooks for layer in watched.flat.module.modules())
@@ -106,27 +137,29 @@ def leaves(carry):
 @pytest.mark.skipif(can_compile("cpu") is not None, reason=f"cannot compile: {can_compile('cpu')}")
 def test_a_compiled_step_is_not_compiled_anew_after_probes():
     one = run(task="mnist1d-mlp(norm=batch)", batch_size=29, readouts=LAST)
-    stack = advanced([one], (3,), PROBES, compile=True)
+    stack = advanced([one], (3,), COSTLY, compile=True)
     graphs = counters["stats"]["unique_graphs"]
     with numerics(1), torch.no_grad():
-        stack.advance(3, 6)
+        stack.training.advance(6)
     assert graphs == counters["stats"]["unique_graphs"] > 0
 
 
 def test_results_depend_on_neither_companions_nor_fillers_and_differ_between_steps():
     a, b, c = (run(lr=0.03, seed=seed, readouts=LAST) for seed in (5, 2, 9))
-    many, few = advanced([a, b, c], (4, 6), PROBES), advanced([c, a], (4, 6), PROBES, width=3)
-    for full, part in zip(many.found, few.found, strict=True):
+    many, few = advanced([a, b, c], (4, 6), COSTLY), advanced([c, a], (4, 6), COSTLY, width=3)
+    for full, part in zip(many.readings, few.readings, strict=True):
         for name, values in full.items():
             torch.testing.assert_close(
                 part[name][:2], values[[2, 0]], rtol=1e-3, atol=1e-7, msg=name
             )
             assert values.dtype == torch.float64 and values.shape == (3,) and part[name][2].isnan()
-    seen = NOISE(many)["gradient-noise/8"]
-    many.done, many.carry = many.done + 1, many.carry._replace(survived=many.carry.survived + 1)
-    assert not torch.equal(seen, NOISE(many)["gradient-noise/8"])
-    wild = advanced([a, run(lr=1e30, readouts=LAST)], (6,), PROBES)
-    for found in wild.found:
+    seen = noise_of(many)["gradient-noise", 8]
+    training = many.training
+    training.done += 1
+    training.carry = training.carry._replace(survived=training.carry.survived + 1)
+    assert not torch.equal(seen, noise_of(many)["gradient-noise", 8])
+    wild = advanced([a, run(lr=1e30, readouts=LAST)], (6,), COSTLY)
+    for found in wild.readings:
         assert all(values[1].isnan() and values[0].isfinite() for values in found.values())
 
 
@@ -134,7 +167,7 @@ def test_sizes_that_batch_norm_does_not_take_are_left_out():
     finite = lambda norm: {
         n
         for n in SIZES
-        if NOISE(advanced([run(task=task(norm), batch_size=50)]))[f"gradient-noise/{n}"].isfinite()
+        if noise_of(advanced([run(task=task(norm), batch_size=50)]))["gradient-noise", n].isfinite()
     }
     task = lambda norm: f"mnist1d-mlp(norm={norm})"
     assert (
@@ -153,27 +186,30 @@ def test_noise_in_the_layers_shows_in_the_shift_of_inputs_and_in_the_gradient():
                 for seed in range(4)
             ]
         )
-        found[norm] = {**SHIFT(stack), **NOISE(stack)}
+        found[norm] = {**shift_of(stack), **noise_of(stack)}
     quiet, noisy = found["batch"], found["noisy-batch"]
     assert (noisy["input-shift"] > 100 * quiet["input-shift"]).all() and (
         noisy["gradient-shift"] < 0.1
     ).all()
-    assert (noisy["gradient-noise/256"] > quiet["gradient-noise/256"]).all()
+    assert (noisy["gradient-noise", 256] > quiet["gradient-noise", 256]).all()
 
 
 def test_wrong_labels_are_measured_as_they_are_trained_on():
     one = run(task="mnist1d-mlp(wrong_labels=0.5)", lr=0.1, batch_size=4_000, readouts=LAST)
     stack = advanced([one], (20,))
-    seen = NOISE(stack)["gradient-square"].item()
+    seen = noise_of(stack)["gradient-square"].item()
     theta, x = (
-        stack.flat._unpack(stack.carry.theta[0], stack.flat.parameters),
-        stack.pool[stack.data.train[0]],
+        stack.flat._unpack(stack.training.carry.theta[0], stack.flat.parameters),
+        stack.examples.pool[stack.data.train[0]],
     )
     model = find(one.task).build()
     model.load_state_dict(theta)
     square = {}
-    for name, y in (("wrong", stack.train_labels[0]), ("right", stack.labels[stack.data.train[0]])):
-        loss = cross_entropy(model((x - stack.mean[0]) / stack.std[0]), y)
+    for name, y in (
+        ("wrong", stack.examples.train_labels[0]),
+        ("right", stack.examples.labels[stack.data.train[0]]),
+    ):
+        loss = cross_entropy(model((x - stack.examples.mean[0]) / stack.examples.std[0]), y)
         square[name] = sum(
             g.square().sum().item() for g in torch.autograd.grad(loss, list(model.parameters()))
         )
@@ -181,15 +217,15 @@ def test_wrong_labels_are_measured_as_they_are_trained_on():
 
 
 def test_rules_that_scale_weight_by_weight_are_refused():
-    with pytest.raises(ValueError, match="adam does not; use sgd or a kind of momentum"):
-        SHIFT(advanced([run(optimizer="adam", lr=0.001, readouts=LAST)]))
+    with pytest.raises(ValueError, match="which adam does not; leave it out, or use sgd"):
+        InternalShift.check(run(optimizer="adam", lr=0.001, readouts=LAST))
 
 
 @pytest.mark.parametrize("task", ["mnist1d-cnn(norm=batch)", "saddle"])
 def test_probes_take_convolutions_and_surfaces(task):
     stack = advanced([run(task=task, lr=0.005, seed=seed, readouts=LAST) for seed in (5, 2)])
-    found = {**SHIFT(stack), **NOISE(stack)}
+    found = {**shift_of(stack), **noise_of(stack)}
     layered = ("input-shift", "input-shift-drift", "gradient-shift", "gradient-cosine")
     for name, values in found.items():
-        empty = name in layered if task == "saddle" else name == "gradient-noise/1"
+        empty = name in layered if task == "saddle" else name == ("gradient-noise", 1)
         assert (values.isnan() if empty else values.isfinite()).all(), name

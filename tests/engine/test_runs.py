@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from steadydescent.engine import data, runs
-from steadydescent.engine.runs import Run, stream_seed
+from steadydescent.engine.runs import Run
+from steadydescent.engine.streams import stream_seed
 
 PLAIN = {
     "task": "mnist1d-mlp",

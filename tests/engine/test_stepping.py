@@ -29,10 +29,20 @@ def a_stack(task: str, optimizer: str, size: int, lanes: int = 3) -> Stack:
 
 
 def trained(stack: Stack, step) -> tuple[Carry, list[torch.Tensor]]:
-    batches, carry, losses = stack._batches(0, STEPS), stack.carry, []
+    batches, carry, losses = stack.training.batches(STEPS), stack.training.carry, []
     for rows, labels, noise, t, lr, weights in zip(*batches, strict=True):
-        x, y = stack.pool[rows[stack.lane]], labels[stack.lane]
-        carry, loss = step(carry, noise[stack.lane], x, y, stack.mean, stack.std, t, lr, weights)
+        x, y = stack.examples.pool[rows[stack.examples.lane]], labels[stack.examples.lane]
+        carry, loss = step(
+            carry,
+            noise[stack.examples.lane],
+            x,
+            y,
+            stack.examples.mean,
+            stack.examples.std,
+            t,
+            lr,
+            weights,
+        )
         losses.append(loss)
     return carry, losses
 
@@ -58,7 +68,7 @@ def test_traced_step_gives_the_bits_of_the_plain_one(task, optimizer):
         assert torch.equal(one, same)
     assert torch.equal(plain[0].survived, quick[0].survived)
     assert torch.equal(torch.stack(plain[1]).nan_to_num(), torch.stack(quick[1]).nan_to_num())
-    assert not torch.equal(plain[0].theta, stack.start[0])
+    assert not torch.equal(plain[0].theta, stack.view.start[0])
 
 
 def test_a_traced_step_is_recorded_anew_for_every_shape():

@@ -4,13 +4,13 @@ alone.
 
 import pytest
 import torch
-from test_engine import assert_replica_is, run, trained
 
 from oracles import epochs, stream_seed, train_alone
 from steadydescent.engine import data
 from steadydescent.engine.data.task_data import first_examples, wrong_labels
 from steadydescent.engine.tasks import badly_scaled, base, canonical, find
 from steadydescent.study.paths import DATA
+from test_engine import assert_replica_is, run, trained
 
 LAST = ("last",)
 WRONG = "mnist1d-mlp(wrong_labels=0.2)"
@@ -186,30 +186,34 @@ def test_only_the_training_loss_sees_wrong_labels():
     """
     changes = {"readouts": LAST, "test": True, "curve_points": 4}
     stack, plain = trained([run(task=WRONG, **changes)]), trained([run(**changes)])
-    assert torch.equal(stack.validation, plain.validation)
+    assert torch.equal(stack.examples.validation, plain.validation)
     for rows in (stack.data.train[0], stack.data.validation[0], stack.data.test):
-        assert torch.equal(stack.labels[rows], plain.labels[rows])
+        assert torch.equal(stack.examples.labels[rows], plain.labels[rows])
     rows = stack.data.train[0]
     x = ((stack.data.pool[rows] - stack.data.mean[0]) / stack.data.std[0]).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed("mnist1d", 5, "weights"))
         model = find("mnist1d-mlp").build()
     order, one = stream_seed("mnist1d", 5, "order"), stack.first
-    labels = wrong_labels(stack.labels[rows], 0.2, stream_seed("mnist1d", 5, "wrong-labels"))
+    labels = wrong_labels(
+        stack.examples.labels[rows], 0.2, stream_seed("mnist1d", 5, "wrong-labels")
+    )
     states = train_alone(
         model, x, labels, one.optimizer, lambda t, m: one.lr, one.batch_size, one.steps, order
     )
     assert_replica_is(stack, 0, states)
     model.load_state_dict(states[-1])
     with torch.no_grad():
-        right = torch.nn.functional.cross_entropy(model.eval()(x), stack.labels[rows]).item()
+        right = torch.nn.functional.cross_entropy(
+            model.eval()(x), stack.examples.labels[rows]
+        ).item()
     found = stack.history.finals.query("split == 'train'").loss.item()
     assert found == pytest.approx(right, rel=1e-4)
     batch = next(epochs(4_000, one.batch_size, order))
     model.load_state_dict(states[0])
     with torch.no_grad():
         first = torch.nn.functional.cross_entropy(model.train()(x[batch]), labels[batch]).item()
-    assert stack.losses[0][0].item() == pytest.approx(first, rel=1e-5)
+    assert stack.training.losses[0].item() == pytest.approx(first, rel=1e-5)
 
 
 def test_few_examples_train_as_a_plain_loop_on_them():
@@ -273,4 +277,4 @@ def test_badly_scaled_features_are_what_the_network_is_trained_and_evaluated_on(
         model[0].weight /= scales
         torch.testing.assert_close(model(badly_scaled(x)), expected, rtol=1e-4, atol=1e-5)
     plain = trained([run(readouts=LAST, steps=3)])
-    assert stack.losses[0][0].item() != pytest.approx(plain.losses[0][0].item(), rel=1e-3)
+    assert stack.training.losses[0].item() != pytest.approx(plain.losses[0][0].item(), rel=1e-3)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, grad, grad_and_value, stack_module_state, vmap
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from steadydescent.engine.data import names
+from steadydescent.engine.data import name_pairs, spelling
 from steadydescent.engine.tasks.transformer import (
     Attention,
     DecoderLayer,
@@ -391,9 +391,9 @@ def test_a_small_model_learns_sixty_four_names_by_heart():
     own letters before.
     """
     rows = range(0, 13_000, 13_000 // 64)[:64]
-    pairs = [names.pairs()[row] for row in rows]
-    x, y = names.encode(*zip(*pairs, strict=True))
-    model = fresh(*names.vocabulary_sizes(), layers=1)
+    pairs = [name_pairs.pairs()[row] for row in rows]
+    x, y = spelling.encode(*zip(*pairs, strict=True))
+    model = fresh(*spelling.vocabulary_sizes(), layers=1)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(100):
@@ -404,5 +404,5 @@ def test_a_small_model_learns_sixty_four_names_by_heart():
         losses.append(loss.item())
     assert losses[0] > 4.5
     assert losses[-1] < 0.05
-    said = names.translate(model, [english for english, _ in pairs])
+    said = spelling.translate(model, [english for english, _ in pairs])
     assert sum(a == b for a, (_, b) in zip(said, pairs, strict=True)) > 60

@@ -1,6 +1,4 @@
-"""Learning-rate search: draws against their distribution, coarse to fine on known valleys,
-refusals.
-"""
+"""Learning-rate search: draws against their law, coarse to fine on known valleys, refusals."""
 
 import math
 
@@ -17,8 +15,9 @@ from steadydescent.lr_search import coarse_to_fine, log_uniform, ramp, range_tes
 
 @pytest.mark.worked("viblo-lr")
 def test_uniform_search_spends_nine_tenths_above_a_tenth():
-    """P(rate < 0.1) on [0, 1] is 10 %, above 90 %: the CDF is the rate itself; 4 binomial standard
-    errors.
+    """P(rate < 0.1) on [0, 1] is 10 %, above 90 %: the CDF is the rate itself.
+
+    4 binomial standard errors.
     """
     count = 100_003
     below = (uniform(0, 1, count, rng()) < 0.1).mean()
@@ -28,8 +27,9 @@ def test_uniform_search_spends_nine_tenths_above_a_tenth():
 
 @pytest.mark.worked("viblo-lr")
 def test_log_uniform_search_spends_a_fifth_in_each_decade():
-    """log₁₀ rate uniform on [−5, 0]: P(decade) = 1/5 by the CDF, and in a sample within 4 standard
-    errors.
+    """log₁₀ rate is uniform on [−5, 0]: P(decade) = 1/5 by the CDF, and in a sample.
+
+    The sample is within 4 standard errors.
     """
     count, edges = 100_003, 10.0 ** np.arange(-5, 1)
     shares = np.histogram(log_uniform(1e-5, 1, count, rng()), edges)[0] / count
@@ -89,8 +89,9 @@ def test_intervals_only_shrink_hold_the_best_and_respect_the_budget(rounds, per_
 
 
 def test_interval_reaches_from_the_trial_below_the_best_quarter_to_the_one_above():
-    """Eight trials, the best two chosen by loss; in a bowl they are neighbours, so the fourth-best
-    bracket them.
+    """Eight trials, the best two chosen by loss.
+
+    In a bowl they are neighbours, so the fourth-best bracket them.
     """
     for seed in range(20):
         search = coarse_to_fine(bowl, 1e-5, 1, 2, 8, rng(seed))
@@ -127,9 +128,8 @@ def test_every_round_closes_in_on_a_bowl():
 @pytest.mark.parametrize("worst", [math.nan, math.inf, -math.inf])
 def test_loss_that_is_not_finite_counts_as_the_worst(worst):
     def evaluate(rates):
-        return np.where(
-            rates > 1e-3, worst, -rates
-        )  # better towards the edge beyond which it diverges
+        # better towards the edge beyond which it diverges
+        return np.where(rates > 1e-3, worst, -rates)
 
     search = coarse_to_fine(evaluate, 1e-5, 1, 4, 9, rng(5))
     finite = search.rate[search.rate <= 1e-3]

@@ -1,5 +1,6 @@
-"""The range test against a quadratic's closed form; what it does to a model and its optimiser is
-undone.
+"""The range test against a quadratic's closed form.
+
+What it does to a model and its optimiser is undone.
 """
 
 import math
@@ -28,9 +29,7 @@ def test_ramp_rises_by_the_same_factor_from_end_to_end(limits, steps):
 
 @pytest.mark.parametrize("curvature", [0.3, 3.0, 70.0])
 def test_quadratic_diverges_from_the_rate_two_over_its_curvature(curvature):
-    """|1 − αh| < 1 below α = 2/h: the loss falls at every step until then, and rises at every step
-    after it.
-    """
+    """The loss falls at every step below α = 2/h, where |1 − αh| < 1, and rises after it."""
     test = range_test(quadratic(curvature), 1e-4, 1e3, 71, divergence=math.inf)
     turn = int(np.argmin(test.losses))
     assert test.rates[turn - 1] < 2 / curvature <= test.rates[turn] and len(test.losses) == 71
@@ -77,9 +76,7 @@ def test_smoothing_is_the_weighted_mean_of_the_losses_so_far():
 
 
 class Small(nn.Module):
-    """Whatever a range test may disturb: batch-norm statistics, dropout, a buffer outside the state
-    dict.
-    """
+    """What a range test may disturb: batch-norm statistics, dropout, a buffer outside the state."""
 
     def __init__(self):
         super().__init__()
@@ -193,14 +190,14 @@ def test_rate_step_is_a_plain_update_at_that_rate_and_keeps_the_groups_ratio():
     other, plain, _ = trained()
     with torch.random.fork_rng([]):
         torch.manual_seed(1)
-        told = rate_step(optimizer, lambda: model(data).square().mean())(0.5)
+        first_loss = rate_step(optimizer, lambda: model(data).square().mean())(0.5)
         torch.manual_seed(1)
         plain.param_groups[0]["lr"], plain.param_groups[1]["lr"] = 0.5, 1.0
         plain.zero_grad()
         loss = other(data).square().mean()
         loss.backward()
         plain.step()
-    assert told == loss.item()
+    assert first_loss == loss.item()
     assert same([*model.parameters()], [*other.parameters()])
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 1.0]
 
@@ -248,10 +245,8 @@ each_form = pytest.mark.parametrize("as_tensor", [False, True], ids=["numbers", 
 @each_form
 def test_a_rate_that_is_set_keeps_ratios_and_tensors_and_adds_nothing(kind, as_tensor):
     optimizer = two_groups(kind, as_tensor=as_tensor)
-    before, keys = (
-        [group["lr"] for group in optimizer.param_groups],
-        [set(group) for group in optimizer.param_groups],
-    )
+    before = [group["lr"] for group in optimizer.param_groups]
+    keys = [set(group) for group in optimizer.param_groups]
     for rate in (0.03, 7.0, 1e-9):
         set_rate(optimizer, rate)
         assert rates_of(optimizer) == pytest.approx([rate, 2 * rate])

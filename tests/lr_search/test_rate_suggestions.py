@@ -20,9 +20,7 @@ from steadydescent.lr_search import (
 
 
 def logistic_fall(rates, centre, width=0.4):
-    """Falls from 2 to 1 with its steepest slope per logarithm at `centre`, point-symmetric about
-    it.
-    """
+    """A fall from 2 to 1, steepest per logarithm at `centre`, point-symmetric about it."""
     return 1 + 1 / (1 + np.exp(np.log(rates / centre) / width))
 
 
@@ -43,27 +41,22 @@ def test_minimum_tenth_is_a_tenth_of_the_rate_of_the_lowest_loss():
 
 
 def test_middle_lies_half_way_between_start_and_end_of_a_straight_descent():
-    """Flat to index 100, straight down to 200, then up: a tenth of the fall ends at 110, so the
-    middle is at 155.
-    """
+    """Flat to 100, straight down to 200, then up: a tenth of the fall ends at 110, middle 155."""
     rates = ramp(1e-6, 1, 301)
     losses = np.interp(np.arange(301), [0, 100, 200, 300], [2.0, 2.0, 1.0, 4.0])
     assert middle(rates, losses, beta=0.0) == pytest.approx(rates[155], rel=1e-9)
 
 
 def longest_fall(losses):
-    """Slow reference: length of the longest falling subsequence that ends at each index, and the
-    first longest.
-    """
+    """Slow reference: the longest falling subsequence up to each index, and the first longest."""
     lengths = []
     for i, loss in enumerate(losses):
         lengths.append(1 + max((lengths[j] for j in range(i) if losses[j] > loss), default=0))
     return lengths.index(max(lengths)), max(lengths)
 
 
-@given(
-    st.lists(st.integers(0, 9000).map(lambda n: n / 1000), min_size=3, max_size=30)
-)  # no fall is rounding
+# no fall is rounding
+@given(st.lists(st.integers(0, 9000).map(lambda n: n / 1000), min_size=3, max_size=30))
 def test_valley_lies_half_way_along_the_longest_fall(losses):
     rates, (end, length) = ramp(1e-6, 1, len(losses)), longest_fall(losses)
     if length < 3:
@@ -84,8 +77,9 @@ def test_valley_of_one_straight_fall_is_its_middle():
 
 
 def test_smoothing_moves_the_steepest_point_by_its_lag():
-    """An exponential average lags β/(1−β) steps behind: 9 at β = 0.9, 49 at 0.98; on a long ramp
-    the slope with it.
+    """An exponential average lags β/(1−β) steps behind: 9 at β = 0.9, 49 at 0.98.
+
+    On a long ramp the slope with it.
     """
     rates = ramp(1e-6, 1, 3001)
     losses = logistic_fall(rates, rates[1700], width=1.6)  # far wider than the lag
@@ -114,8 +108,9 @@ def test_suggestions_scale_with_the_rates_and_ignore_the_losses_scale(name):
 
 
 def test_middle_of_the_descent_moves_with_the_length_of_the_ramp():
-    """Doubt about `lr-range-test`: on a quadratic the suggestion falls like T^(−1/2) while the best
-    rate, 1/h, stays.
+    """Doubt about `lr-range-test`: on a quadratic the suggestion falls like T^(−1/2).
+
+    The best rate, 1/h, stays.
 
     A ramp four times as long spends four times as many updates at each rate, so the descent starts
     at a quarter of the rate; it ends at 2/h for all. So the geometric middle halves.

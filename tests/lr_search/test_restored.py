@@ -1,5 +1,4 @@
-"""Whatever a range test can do to a model, an optimiser and the random states is undone, object by
-object, bit by bit.
+"""Whatever a range test does to model, optimiser and random states is undone, bit by bit.
 
 `DISTURBANCES` is the table of what can be disturbed; each is tried alone and in company of one that
 cannot be undone.
@@ -105,17 +104,16 @@ def forget(parameter):
 
 
 def hooks_of(tensor):
-    """Which functions are called, in order, on the way back; the dict that holds them is torch's
-    own.
+    """Which functions are called, in order, on the way back.
+
+    The dict that holds them is torch's own.
     """
     both = (tensor._backward_hooks, tensor._post_accumulate_grad_hooks)
     return [None if hooks is None else (id(hooks), list(hooks.values())) for hooks in both]
 
 
 def fingerprint(value, seen=None):
-    """Identity, type and bits of a thing and of all that it holds: what `restored` promises to
-    leave alone.
-    """
+    """Identity, type and bits of a thing and of all in it, which `restored` leaves alone."""
     seen = {} if seen is None else seen
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -345,9 +343,7 @@ def test_what_is_disturbed_inside_is_as_it_was_by_identity_and_bits(name):
 @pytest.mark.parametrize("lazy", [False, True], ids=["with a shape", "lazy"])
 @pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
 def test_no_hook_of_the_block_is_called_after_it_and_those_before_are(register, lazy):
-    """torch goes on calling a dict of hooks that it was once given, even where its attribute says
-    None.
-    """
+    """torch goes on calling a dict of hooks once given, even where its attribute says None."""
     torch.manual_seed(0)
     weights = []
     for hooked in (True, False):
@@ -408,7 +404,8 @@ def test_what_cannot_be_put_back_is_named_and_stops_nothing_else(name, where):
     model, optimizer = made()
     owner = model if where == "model" else optimizer
     owner.stubborn = Stubborn(a=1)
-    sentence = rf"restored could not put back {where}\.stubborn \(OSError: it is read-only\); all else is as it was"
+    reason = rf"{where}\.stubborn \(OSError: it is read-only\)"
+    sentence = rf"restored could not put back {reason}; all else is as it was"
     before = everything(model, optimizer)
 
     def disturbed():
@@ -485,10 +482,8 @@ def test_what_else_takes_part_is_put_back_when_it_is_named():
     """A scaler, a scheduler, an average, a sampler: their objects, not copies."""
     model = nn.Linear(2, 1)
     optimizer = Adam(model.parameters())
-    scaler, batches = (
-        torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1),
-        EpochBatches(12, 3, 0),
-    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
+    batches = EpochBatches(12, 3, 0)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     average = torch.optim.swa_utils.AveragedModel(model)
     next(iter(batches))

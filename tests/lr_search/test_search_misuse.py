@@ -1,6 +1,4 @@
-"""Learning-rate search and averages in clumsy hands: every misuse is refused by a sentence that
-names it.
-"""
+"""Learning-rate search and averages in clumsy hands: a sentence names every misuse."""
 
 import math
 import re
@@ -63,17 +61,13 @@ def test_single_precision_noise_about_a_constant_is_no_descent(suggest):
 def test_a_fall_above_rounding_is_a_descent_whatever_explodes_after_it(suggest):
     rates = ramp(1e-4, 1, 61)
     falling = 1.0 - 1e-4 * np.arange(51) / 50
-    whole, cut = (
-        np.append(falling, 1e30 * np.arange(1, 11)),
-        np.append(falling, 2.0 + np.arange(10)),
-    )
+    whole = np.append(falling, 1e30 * np.arange(1, 11))
+    cut = np.append(falling, 2.0 + np.arange(10))
     assert suggest(rates, whole, 0.0) == suggest(rates, cut, 0.0)
 
 
 def test_valley_follows_the_fall_of_its_subsequence_not_one_elsewhere():
-    """Forty falls by rounding alone, then a rise and one true drop above them: the longest fall is
-    none.
-    """
+    """Forty falls by rounding alone, a rise, and one true drop above them: no longest fall."""
     losses = np.concatenate([1.0 - 1e-12 * np.arange(40), [5.0, 2.0]])
     with pytest.raises(ValueError, match="the loss never falls below 1 by more than rounding"):
         valley(ramp(1e-4, 1, 42), losses, 0.0)
@@ -197,10 +191,8 @@ class Lacks(torch.optim.SGD):
 @pytest.mark.parametrize("kind", [Ignores, Lacks])
 def test_an_optimizer_that_ignores_or_lacks_a_closure_is_named_and_moves_nothing(kind):
     model = nn.Linear(2, 1)
-    optimizer, before = (
-        kind(model.parameters(), lr=0.1, weight_decay=0.0),
-        model.weight.detach().clone(),
-    )
+    optimizer = kind(model.parameters(), lr=0.1, weight_decay=0.0)
+    before = model.weight.detach().clone()
     model(torch.ones(3, 2)).sum().backward()  # an old gradient
     with pytest.raises(
         ValueError, match=rf"^{kind.__name__}\.step must (take a|call its) closure, .* by hand$"

@@ -22,9 +22,7 @@ def mlp(*widths):
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.parametrize("widths", [(40, 10), (40, 101, 10), (13, 101, 53, 3)])
 def test_bytes_kept_by_an_mlp_are_those_of_its_layers_inputs(widths, batch):
-    """Closed form: every linear layer keeps its input for its weight's gradient, ReLU shares the
-    storage: Σ n·d_l·4.
-    """
+    """Every linear layer keeps its input, and ReLU shares the storage: Σ n·d_l·4 bytes."""
     assert activation_bytes(mlp(*widths), torch.zeros(batch, widths[0])) == 4 * batch * sum(
         widths[:-1]
     )
@@ -43,9 +41,7 @@ class WithLoss(nn.Module):
 
 
 def test_loss_keeps_log_probabilities_and_labels():
-    """Cross-entropy keeps n·K log-probabilities and n labels of 8 bytes, and one number for the
-    batch.
-    """
+    """Cross-entropy keeps n·K log-probabilities, n labels of 8 bytes, and one number a batch."""
     kept = [
         activation_bytes(
             WithLoss(mlp(13, 53, 3)), torch.zeros(n, 13), torch.zeros(n, dtype=torch.int64)
@@ -69,10 +65,8 @@ def test_frozen_weights_keep_no_inputs():
 
 def test_measuring_changes_neither_module_nor_random_numbers():
     model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Dropout(0.5))
-    before, state = (
-        {name: value.clone() for name, value in model.state_dict().items()},
-        torch.get_rng_state(),
-    )
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
     with torch.no_grad():  # counts what training would keep all the same
         assert (
             activation_bytes(model, torch.randn(11, 5, generator=torch.Generator().manual_seed(1)))
@@ -87,10 +81,8 @@ def test_measuring_changes_neither_module_nor_random_numbers():
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_bytes_are_the_same_where_nothing_is_kept_and_inputs_are_of_there(mode):
     model, x = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.ReLU()), torch.ones(11, 5)
-    usual, before = (
-        activation_bytes(model, x),
-        {key: value.clone() for key, value in model.state_dict().items()},
-    )
+    usual = activation_bytes(model, x)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
     with mode():
         assert activation_bytes(model, x) == activation_bytes(model, torch.ones(11, 5)) == usual > 0
         assert (
@@ -140,7 +132,8 @@ def raised(error):
         raised(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
         raised(
             RuntimeError(
-                "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-"
+                "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. "
+                "This error may appear if you passed in a non-"
             )
         ),
         raised(RuntimeError("Unable to find a valid cuDNN algorithm to run convolution")),

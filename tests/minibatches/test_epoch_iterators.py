@@ -1,5 +1,6 @@
-"""Epochs walked over in every way a loop can: the state is that of the loop, and its rest repeats
-and drops nothing.
+"""Epochs walked over in every way a loop can.
+
+The state is that of the loop, and its rest repeats and drops nothing.
 
 `WAYS` is the table of what may happen between two batches of a loop; each is tried with every kind
 of loader. Behind it, the same for several ranks: their shares are the epoch.
@@ -25,9 +26,7 @@ def epochs(count, **options):
 
 
 class Ring:
-    """A loader as some are: its iterator is part of a cycle, so that it lives until the next
-    collection.
-    """
+    """A loader whose iterator is part of a cycle: it lives until the next collection."""
 
     def __init__(self, batches):
         self.batches = batches
@@ -137,7 +136,8 @@ def test_an_iterator_kept_in_a_variable_makes_the_state_unclear_and_counted_clea
     batches = EpochBatches(M, N, seed=2)
     kept = iter(batches)
     next(kept)  # as tutorials look at a batch before they train
-    sentence = "state_dict must be told which loop is meant, the one at batch [26] of its epoch or that at batch 1"
+    loops = "the one at batch [26] of its epoch or that at batch 1"
+    sentence = f"state_dict must be told which loop is meant, {loops}"
     seen = []
     for batch in batches:
         seen.append(batch)

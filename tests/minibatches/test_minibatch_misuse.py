@@ -1,6 +1,4 @@
-"""Minibatches in clumsy hands and behind workers: refusals by sentence, and resumption when batches
-are prefetched.
-"""
+"""Minibatches in clumsy hands and behind workers: refusals, and resuming with prefetching."""
 
 import hashlib
 import math
@@ -44,10 +42,8 @@ def test_numpy_integers_are_integers(kind):
 
 @pytest.mark.parametrize("kind", [IndexStream, EpochBatches])
 def test_sizes_seeds_and_switches_are_refused_by_name(kind):
-    good, switch = (
-        {"examples": 401, "batch_size": 32, "seed": 0},
-        "replacement" if kind is IndexStream else "drop_last",
-    )
+    good = {"examples": 401, "batch_size": 32, "seed": 0}
+    switch = "replacement" if kind is IndexStream else "drop_last"
     for name in good:
         for wrong in [*NOT_WHOLE, -1]:
             with pytest.raises(
@@ -191,7 +187,8 @@ def test_broken_state_of_batches_is_refused_and_changes_nothing():
     for wrong, reason in [
         (
             {},
-            "a dict as state_dict.. gives it, got one without examples, batch_size, drop_last, epoch_start, done",
+            "a dict as state_dict.. gives it, got one without "
+            "examples, batch_size, drop_last, epoch_start, done",
         ),
         (None, "a dict as state_dict.. gives it, got one None"),
         ({name: good[name] for name in good if name != "done"}, "got one without done"),
@@ -279,8 +276,9 @@ def test_loader_of_another_sampler_is_refused():
 
 
 def test_a_loader_with_its_own_generator_leaves_dropouts_numbers_alone():
-    """The other half of resuming bitwise: iter(DataLoader) draws from the global generator unless
-    it has its own.
+    """iter(DataLoader) draws from the global generator unless it has its own.
+
+    That is the other half of resuming bitwise.
     """
     torch.manual_seed(3)
     before = torch.get_rng_state()

@@ -1,6 +1,4 @@
-"""Minibatches: every epoch a permutation, the same stream however it is taken, and how many they
-are.
-"""
+"""Minibatches: every epoch a permutation, the same stream however taken, and their number."""
 
 import math
 
@@ -96,10 +94,8 @@ def test_negative_number_of_minibatches_is_refused_and_takes_nothing():
 
 @given(sizes, st.integers(0, 999), st.lists(st.integers(0, 17), max_size=6))
 def test_any_split_of_takes_gives_the_same_stream_with_replacement(size, seed, parts):
-    pieces, whole = (
-        IndexStream(*size, seed, replacement=True),
-        IndexStream(*size, seed, replacement=True),
-    )
+    pieces = IndexStream(*size, seed, replacement=True)
+    whole = IndexStream(*size, seed, replacement=True)
     taken = [pieces.take(part) for part in parts]
     expected = whole.take(sum(parts))
     assert torch.equal(torch.cat(taken) if taken else expected[:0], expected)
@@ -109,8 +105,9 @@ def test_any_split_of_takes_gives_the_same_stream_with_replacement(size, seed, p
 
 
 def test_draws_with_replacement_are_uniform_and_independent():
-    """Pairs of successive draws from 5 examples: each of 25 pairs equally often, repeats too; 4.5
-    standard errors.
+    """Pairs of successive draws from 5 examples: each of 25 pairs equally often, repeats too.
+
+    4.5 standard errors.
     """
     draws = IndexStream(5, 2, seed=1, replacement=True).take(25_000)
     counts = (draws[:, 0] * 5 + draws[:, 1]).bincount(minlength=25)
@@ -165,9 +162,7 @@ def test_stored_and_loaded_batches_go_on_behind_the_last_one(size, seed, drop_la
 
 
 def test_loop_over_a_loader_resumes_in_mid_epoch_with_the_same_weights():
-    """Two epochs of a DataLoader loop, cut after 4 of 6 batches and resumed from the states: the
-    same bits.
-    """
+    """Two epochs of a DataLoader loop, cut after 4 of 6 batches and resumed: the same bits."""
     data = TensorDataset(
         torch.randn(17, 5, generator=torch.Generator().manual_seed(1)), torch.arange(17) % 3
     )
@@ -244,8 +239,9 @@ def test_slides_five_thousand_minibatches_are_one_epoch():
 
 @pytest.mark.slip(3)
 def test_an_epoch_is_one_pass_over_all_examples_not_one_minibatch():
-    """uit-slides: one finished mini-batch is an epoch, N points make N epochs. N updates at n = 1
-    are one epoch.
+    """uit-slides: one finished mini-batch is an epoch, N points make N epochs.
+
+    N updates at n = 1 are one epoch.
     """
     examples = 101
     assert updates_per_epoch(examples, 1, drop_last=False) == examples

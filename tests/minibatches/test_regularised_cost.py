@@ -18,8 +18,9 @@ def slides_network():
 
 @pytest.mark.slip(7)
 def test_l2_term_belongs_to_the_data_set_not_to_the_minibatch():
-    """uit-slides print λ/2n. With λ/2m an epoch's mean cost is the full cost for all n; λ/2n makes
-    it m/n-fold.
+    """uit-slides print λ/2n.
+
+    With λ/2m an epoch's mean cost is the full cost for all n; λ/2n makes it m/n-fold.
     """
     (weights, losses), strength, examples = slides_network(), 3.0, 24
     squares = sum(weight.square().sum() for weight in weights)
@@ -43,8 +44,9 @@ def test_l2_term_belongs_to_the_data_set_not_to_the_minibatch():
 
 @pytest.mark.slip(7)
 def test_losses_are_summed_over_examples_and_weights_over_layers():
-    """uit-slides sum the losses to L, the number of layers. With 2 layers that sees 2 of 24
-    examples.
+    """uit-slides sum the losses to L, the number of layers.
+
+    With 2 layers that sees 2 of 24 examples.
     """
     (weights, losses), layers = slides_network(), 2
     assert len(weights) == layers
@@ -54,14 +56,10 @@ def test_losses_are_summed_over_examples_and_weights_over_layers():
 
 
 def test_slides_loop_on_the_regularised_cost_is_torchs_weight_decay():
-    """Forward, cost, backward, update on each mini-batch: with λ/2m it is SGD with weight_decay λ/m
-    on the matrices.
-    """
+    """With λ/2m every update is that of SGD with weight_decay λ/m on the matrices."""
     generator = torch.Generator().manual_seed(8)
-    x, y = (
-        torch.randn(22, 5, generator=generator).double(),
-        torch.randint(3, (22,), generator=generator),
-    )
+    x = torch.randn(22, 5, generator=generator).double()
+    y = torch.randint(3, (22,), generator=generator)
     slides, plain = nn.Linear(5, 3).double(), nn.Linear(5, 3).double()
     plain.load_state_dict(slides.state_dict())
     optimizer = torch.optim.SGD(

@@ -1,5 +1,6 @@
-"""Batch norm against torch's own and finite differences; what the slides say of it (slip 8); the
-redundant bias.
+"""Batch norm against torch's own and finite differences; what the slides say of it (slip 8).
+
+The redundant bias.
 """
 
 from copy import deepcopy
@@ -76,9 +77,7 @@ def test_gradients_agree_with_finite_differences(make, training):
     ids=["batch", "ghost", "noisy"],
 )
 def test_stacked_running_statistics_are_updated(make):
-    """torch's own, under vmap with buffers that are views of one vector, leaves them as they were
-    and says nothing.
-    """
+    """Under vmap, with buffers that are views of one vector, torch's own leaves them alone."""
     module, z = make(3).double(), normal(2, 10, 3)
     draw_noise(module, 10, generator())  # where there is any; it comes after the statistics
     vectors = torch.cat([torch.zeros(2, 3), torch.ones(2, 3)], 1).double()
@@ -109,9 +108,7 @@ def test_normalised_values_have_mean_0_and_variance_1():
 
 @pytest.mark.slip(8)
 def test_gamma_and_beta_are_learned():
-    """Gradient descent finds the scale and shift that a target asks for: they are parameters like
-    the weights.
-    """
+    """Gradient descent finds the scale and shift that a target asks for, as it finds weights."""
     norm, z = BatchNorm(3).double(), normal(101, 3)
     scale, shift = torch.tensor([2.0, -1.0, 0.5]).double(), torch.tensor([-3.0, 0.0, 7.0]).double()
     target = (z - z.mean(0)) / z.std(0, correction=0) * scale + shift
@@ -127,8 +124,9 @@ def test_gamma_and_beta_are_learned():
 
 @pytest.mark.slip(8)
 def test_batch_norm_works_by_minibatch_not_by_epoch():
-    """One example, in two minibatches of an epoch, comes out differently; running statistics move
-    at each.
+    """One example, in two minibatches of an epoch, comes out differently.
+
+    Running statistics move at each.
     """
     norm, one = BatchNorm(3).double(), normal(1, 3)
     first, second = (torch.cat([one, normal(6, 3, seed=seed)]) for seed in (1, 2))
@@ -138,9 +136,8 @@ def test_batch_norm_works_by_minibatch_not_by_epoch():
         seen.append(norm.running_mean.clone())
     assert not torch.isclose(*outputs).any()
     assert not torch.isclose(seen[0], seen[1]).any() and not torch.isclose(seen[1], seen[2]).any()
-    whole = BatchNorm(3).double()(
-        torch.cat([first, second])
-    )  # an epoch at once is yet another thing
+    # an epoch at once is yet another thing
+    whole = BatchNorm(3).double()(torch.cat([first, second]))
     assert not torch.isclose(whole[0], outputs[0]).any()
 
 
@@ -148,9 +145,7 @@ def test_batch_norm_works_by_minibatch_not_by_epoch():
 
 
 def layer_and_norm(kind, bias, batch):
-    """A layer with bias b or none and a normaliser of its 10 channels, with noise drawn where there
-    is any.
-    """
+    """A layer with bias b or none and a normaliser of its 10 channels, with noise if it has any."""
     linear = nn.Linear(7, 10, bias=bias is not None, dtype=torch.float64)
     with torch.no_grad():
         linear.weight.copy_(normal(10, 7))
@@ -190,8 +185,9 @@ def test_a_bias_before_normalisation_changes_nothing_where_it_is_said_to(kind):
 @pytest.mark.claim("bn-bias-redundant")
 @pytest.mark.parametrize("kind", sorted(ABSORBS_BIAS))
 def test_a_bias_shifts_the_running_mean_alone(kind):
-    """After t batches from 0 it has taken up 1 − (1−m)^t of b, as m = 1 does at once; then
-    inference is the same.
+    """After t batches from 0 it has taken up 1 − (1−m)^t of b, as m = 1 does at once.
+
+    Then inference is the same.
     """
     b, x, steps = normal(10, seed=5), normal(2 * GHOST, 7, seed=4), 5
     models = [layer_and_norm(kind, bias, 2 * GHOST) for bias in (None, b)]
@@ -209,9 +205,7 @@ def test_a_bias_shifts_the_running_mean_alone(kind):
 
 
 def test_network_trained_for_hundreds_of_steps_is_the_one_with_torchs_batch_norm():
-    """Weights, γ, β and running statistics at every one of 211 steps, signals of odd shape, in
-    double precision.
-    """
+    """Weights, γ, β and running statistics at all of 211 steps, odd signals, double precision."""
     torch.manual_seed(0)
     theirs = nn.Sequential(
         nn.Conv1d(2, 7, 3, bias=False), nn.BatchNorm1d(7), nn.ReLU(), nn.Flatten(), nn.Linear(63, 3)

@@ -1,6 +1,4 @@
-"""Ghost batch norm against batch norm part by part, noisy batch norm against a plain loop and its
-distributions.
-"""
+"""Ghost batch norm against parts, noisy batch norm against a loop and its distributions."""
 
 import numpy as np
 import pytest
@@ -23,19 +21,15 @@ from steadydescent.normalization import (
 
 @shapes
 def test_ghosts_are_batches_normalised_on_their_own(axes):
-    """Outputs, gradients, and running statistics that are the mean over parts, as of one batch norm
-    for each.
-    """
+    """Outputs, gradients and running statistics are those of a batch norm for each part."""
     ghost, *rest = SHAPES[axes]
     ghosts = as_trained(GhostBatchNorm(5, ghost, momentum=0.3))
     parts = [as_trained(BatchNorm(5, momentum=0.3)) for _ in range(4)]
     for seed in range(3):
         z = normal(4 * ghost, *rest, seed=seed)
         one, other = z.clone().requires_grad_(), z.clone().requires_grad_()
-        out, separate = (
-            ghosts(one),
-            torch.cat([p(c) for p, c in zip(parts, other.split(ghost), strict=True)]),
-        )
+        out = ghosts(one)
+        separate = torch.cat([p(c) for p, c in zip(parts, other.split(ghost), strict=True)])
         torch.testing.assert_close(out, separate)
         (out**3).sum().backward(), (separate**3).sum().backward()
         torch.testing.assert_close(one.grad, other.grad)
@@ -79,9 +73,8 @@ def test_noise_scales_and_shifts_the_normalised_values_as_drawn():
             scale = 1 + 0.9 * abs(s[0, c]) + 0.2 * s[1 + i, c]
             torch.testing.assert_close(out[i, c], scale * normalised[i, c] + shift)
     for name in BUFFERS:
-        assert torch.equal(
-            getattr(noisy, name), getattr(plain, name)
-        )  # of the input, before this layer's noise
+        # of the input, before this layer's noise
+        assert torch.equal(getattr(noisy, name), getattr(plain, name))
 
 
 def test_draws_of_zero_no_amplitude_and_inference_are_batch_norm():
@@ -95,14 +88,14 @@ def test_draws_of_zero_no_amplitude_and_inference_are_batch_norm():
     torch.testing.assert_close(loud(z), expected)
     for norm in (loud, still, plain):
         norm.eval()
-    assert torch.equal(loud(z[:2]), plain(z[:2])) and torch.equal(
-        still(z[:2]), plain(z[:2])
-    )  # of any size
+    # of any size
+    assert torch.equal(loud(z[:2]), plain(z[:2])) and torch.equal(still(z[:2]), plain(z[:2]))
 
 
 def test_noise_brings_back_shift_and_scale_that_batch_norm_took_away_within_its_amplitudes():
-    """Without spread a channel's mean moves by μ ~ U(−shift, shift) and its deviation by σ ~ U(1,
-    scale), each step.
+    """A channel's mean moves by U(−shift, shift), its deviation by U(1, scale), each step.
+
+    This is without spread.
     """
     layer, z = NoisyBatchNorm(997, shift=0.7, scale=1.9, spread=0.0).double(), normal(13, 997)
     normalised, random, moves = BatchNorm(997).double()(z), generator(2), []
@@ -117,7 +110,7 @@ def test_noise_brings_back_shift_and_scale_that_batch_norm_took_away_within_its_
 
 
 def test_every_example_is_shaken_on_its_own_about_its_channels_shift():
-    """m is U(μ − r, μ + r), with μ ~ U(−n, n) by channel: variances n²/3 between and r²/3 within."""
+    """m is U(μ − r, μ + r), μ ~ U(−n, n) by channel: variances n²/3 between and r²/3 within."""
     layer, n, r = drawn(101, 499, seed=2), 0.5, 0.1
     z = torch.zeros(101, 499, dtype=torch.float64)
     z[0] = 1e-9  # so that only the shift is left
@@ -127,10 +120,8 @@ def test_every_example_is_shaken_on_its_own_about_its_channels_shift():
 
 
 def test_noise_comes_from_its_generator_alone_and_is_no_state():
-    before, (one, other) = (
-        torch.get_rng_state(),
-        [nn.Sequential(*map(NoisyBatchNorm, (3, 3))) for _ in range(2)],
-    )
+    before = torch.get_rng_state()
+    (one, other) = [nn.Sequential(*map(NoisyBatchNorm, (3, 3))) for _ in range(2)]
     for model in (one, other):
         draw_noise(model, 5, random := generator(7))
     assert all(torch.equal(a.draws, b.draws) for a, b in zip(one, other, strict=True))

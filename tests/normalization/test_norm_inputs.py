@@ -1,5 +1,6 @@
-"""Batch norm over every precision, size, layout and device, beside torch's class; and in torch's
-own tools.
+"""Batch norm over every precision, size, layout and device, beside torch's class.
+
+And in torch's own tools.
 """
 
 import copy
@@ -53,9 +54,8 @@ def test_every_precision_size_and_layout_is_as_from_torchs_class(size, layout, d
         inputs = [z.clone(memory_format=torch.preserve_format).requires_grad_() for _ in range(2)]
         outputs = [norm(x) for norm, x in zip((ours, theirs), inputs, strict=True)]
         close = {"rtol": 4 * tolerance, "atol": 8 * tolerance}
-        if (
-            layout != "expanded"
-        ):  # where all values of a channel are equal, what is left is rounding over √ε
+        # where all values of a channel are equal, what is left is rounding over √ε
+        if layout != "expanded":
             torch.testing.assert_close(*outputs, **close)
             for out in outputs:
                 out.float().square().mean().backward()
@@ -130,12 +130,12 @@ def test_on_meta_shapes_and_precisions_come_out():
 def test_moments_of_every_precision_are_the_double_ones_rounded(dtype):
     x = normal(101, 5).to(dtype)
     exact = x.double()
-    for found, expected in zip(
+    for value, expected in zip(
         moments(x), (exact.mean(0), exact.std(0, correction=0)), strict=True
     ):
-        assert found.dtype == dtype
+        assert value.dtype == dtype
         torch.testing.assert_close(
-            found.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6
+            value.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6
         )
 
 
@@ -286,7 +286,7 @@ def test_batches_of_every_form_give_the_statistics_of_their_examples(name, norm,
         (
             Two(),
             (X, X),
-            r"Two got the first part of a batch, a Tensor, and said: .*missing 1 .*; .*with forward",
+            "Two got the first part of a batch, a Tensor, and said: .*missing 1 .*; .*with forward",
         ),
         (network(), {"x": X}, "Sequential got the batch, a dict, and said: .*with forward"),
         (network(), Sample(X), "Sequential got the batch, a Sample, and said: .*with forward"),
@@ -319,9 +319,7 @@ def test_one_batch_in_place_of_batches_and_lazy_layers_are_refused():
 def test_a_compiled_module_is_not_compiled_again_for_each_batch_and_gets_the_same_statistics(
     fullgraph,
 ):
-    """Twice, with hooks and momenta anew each time: what a compiler had kept of the first would
-    show in the second.
-    """
+    """Twice, with new hooks and momenta: what a compiler keeps of the first shows in the second."""
     torch._dynamo.reset()
     counter, model, plain = CompileCounter(), network(), network()
     compiled = torch.compile(model, backend=counter, fullgraph=fullgraph)

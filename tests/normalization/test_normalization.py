@@ -114,10 +114,14 @@ def test_group_norm_is_layer_norm_of_each_group():
 
 def test_groups_are_at_most_five_divide_the_channels_and_hold_more_than_one():
     """Of one value nothing is left: x − μ is 0."""
-    found = {channels: normalizer("group", channels).num_groups for channels in range(1, 131)}
+    group_counts = {
+        channels: normalizer("group", channels).num_groups for channels in range(1, 131)
+    }
     fits = lambda channels, groups: channels % groups == 0 and channels // groups > 1
-    assert found == {c: max([1, *(g for g in range(1, 6) if fits(c, g))]) for c in found}
-    assert [found[channels] for channels in (100, 25, 16, 10, 7, 5)] == [5, 5, 4, 5, 1, 1]
+    assert group_counts == {
+        c: max([1, *(g for g in range(1, 6) if fits(c, g))]) for c in group_counts
+    }
+    assert [group_counts[channels] for channels in (100, 25, 16, 10, 7, 5)] == [5, 5, 4, 5, 1, 1]
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are():
@@ -162,11 +166,8 @@ def test_what_makes_no_sense_is_refused(make, message):
     ("norm", "shape", "message"),
     [
         (BatchNorm(3), (1, 3), r"at least 2 values a channel, got input \(1, 3\)"),
-        (
-            BatchNorm(3),
-            (7, 1),
-            r"input must be \[B, 3, …\], got \(7, 1\)",
-        ),  # would be spread over 3 channels
+        # would be spread over 3 channels
+        (BatchNorm(3), (7, 1), r"input must be \[B, 3, …\], got \(7, 1\)"),
         (BatchNorm(3), (3,), r"input must be \[B, 3, …\], got \(3,\)"),
         (GhostBatchNorm(3, 5), (13, 3), "multiple of ghost = 5 examples, got 13"),
         (GhostBatchNorm(3, 5), (0, 3), "multiple of ghost = 5 examples, got 0"),

@@ -1,5 +1,6 @@
-"""Normalisation as a newcomer meets it: half precision, autocast, torch's checkpoints, odd last
-batches, refusals.
+"""Normalisation as a newcomer meets it.
+
+Half precision, autocast, torch's checkpoints, odd last batches, refusals.
 """
 
 import numpy as np
@@ -49,8 +50,9 @@ CLOSE = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
 @forms
 @halves
 def test_half_precision_comes_out_as_it_came_in_as_from_torchs_batch_norm(make, half):
-    """γ, β and the running statistics in float32: outputs are the same but for a rounding,
-    statistics to six digits.
+    """γ, β and running statistics in float32: the same outputs but for a rounding.
+
+    Statistics agree to six digits.
     """
     ours, theirs = make(5), nn.BatchNorm1d(5)
     for seed in range(3):
@@ -75,24 +77,22 @@ def test_half_precision_comes_out_as_it_came_in_as_from_torchs_batch_norm(make, 
 def test_modules_in_half_precision_are_as_near_to_the_truth_as_torchs(make, half):
     """γ, β and the running statistics in half precision too, but nothing is computed in it."""
     ours, theirs, truth = make(5).to(half), nn.BatchNorm1d(5).to(half), nn.BatchNorm1d(5).double()
-    z = (normal(13, 5) + 30).to(
-        half
-    )  # far from 0, where a variance in half precision would be far off
+    # far from 0, where a variance in half precision would be far off
+    z = (normal(13, 5) + 30).to(half)
     for training in (True, False):
-        found, peer, exact = (
+        output, peer, exact = (
             norm.train(training)(z.to(norm.weight.dtype)) for norm in (ours, theirs, truth)
         )
-        assert found.dtype == peer.dtype == half
-        torch.testing.assert_close(found, exact.to(half), rtol=CLOSE[half], atol=1e-4)
-        assert (found - exact).abs().max() <= (peer - exact).abs().max()
+        assert output.dtype == peer.dtype == half
+        torch.testing.assert_close(output, exact.to(half), rtol=CLOSE[half], atol=1e-4)
+        assert (output - exact).abs().max() <= (peer - exact).abs().max()
         for name in BUFFERS:
             assert getattr(ours, name).dtype == half
             torch.testing.assert_close(
                 getattr(ours, name), getattr(theirs, name), rtol=CLOSE[half], atol=1e-4
             )
-            getattr(truth, name).copy_(
-                getattr(ours, name)
-            )  # in inference the truth is of the statistics at hand
+            # in inference the truth is of the statistics at hand
+            getattr(truth, name).copy_(getattr(ours, name))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -109,15 +109,13 @@ def test_noise_and_ghosts_keep_full_and_double_precision(dtype):
 @forms
 def test_outputs_under_autocast_have_the_type_of_torchs(make):
     x = normal(13, 7).float()
-    for before in (
-        nn.Linear(7, 7),
-        nn.Identity(),
-    ):  # what autocast makes bfloat16, and what it leaves float32
+    # what autocast makes bfloat16, and what it leaves float32
+    for before in (nn.Linear(7, 7), nn.Identity()):
         ours, theirs = make(7), nn.BatchNorm1d(7)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found, expected = ours(before(x)), theirs(before(x))
-        assert found.dtype == expected.dtype
-        torch.testing.assert_close(found, expected, rtol=2**-7, atol=1e-4)
+            output, expected = ours(before(x)), theirs(before(x))
+        assert output.dtype == expected.dtype
+        torch.testing.assert_close(output, expected, rtol=2**-7, atol=1e-4)
 
 
 @forms
@@ -155,9 +153,8 @@ def test_state_passes_between_our_batch_norm_and_torchs_in_both_directions():
     ours.train()(x)
     theirs.load_state_dict(ours.state_dict())
     torch.testing.assert_close(theirs(x), ours.eval()(x))
-    theirs.load_state_dict(
-        dict(ours.state_dict())
-    )  # as out of a file of tensors, without torch's versions
+    # as out of a file of tensors, without torch's versions
+    theirs.load_state_dict(dict(ours.state_dict()))
     with pytest.raises(RuntimeError, match=r"Unexpected key.*1\.elsewhere"):
         ours.load_state_dict({**state, "1.elsewhere": torch.ones(1)})
 
@@ -166,9 +163,7 @@ def test_state_passes_between_our_batch_norm_and_torchs_in_both_directions():
 
 
 def test_ghosts_are_reestimated_from_whole_batches_of_any_size():
-    """As batch norm is: what inference uses has no ghosts, and a loader's last batch is divided by
-    none.
-    """
+    """As of batch norm: inference has no ghosts, and a loader's last batch is divided by none."""
     batches = [normal(count, 5, seed=count).float() for count in (31, 31, 11)]
     with torch.random.fork_rng():
         ghosts, plain = network(lambda c: GhostBatchNorm(c, 6)), network(BatchNorm)
@@ -192,11 +187,8 @@ def test_a_ghost_of_one_value_a_channel_is_refused_by_name():
         ValueError, match=r"at least 2 values a channel, got input \(7, 31\) in ghosts of ghost = 1"
     ):
         GhostBatchNorm(31, 1)(torch.ones(7, 31))
-    assert GhostBatchNorm(31, 1)(torch.ones(7, 31, 2)).shape == (
-        7,
-        31,
-        2,
-    )  # of an image two pixels are enough
+    # of an image two pixels are enough
+    assert GhostBatchNorm(31, 1)(torch.ones(7, 31, 2)).shape == (7, 31, 2)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +292,7 @@ def test_pixels_as_bytes_have_the_moments_of_their_numbers(dtype):
 
 
 @pytest.mark.parametrize(
-    ("x", "found"),
+    ("x", "got"),
     [
         ([[1.0, 2.0], [3.0, 5.0]], "list"),
         (np.ones((7, 3)), "ndarray"),
@@ -309,9 +301,9 @@ def test_pixels_as_bytes_have_the_moments_of_their_numbers(dtype):
     ],
     ids=["list", "numpy", "None", "complex"],
 )
-def test_inputs_that_are_no_tensor_of_real_numbers_are_refused(x, found):
+def test_inputs_that_are_no_tensor_of_real_numbers_are_refused(x, got):
     with pytest.raises(
-        ValueError, match=rf"^x must be a tensor \[M, D\] of real numbers, got .*{found}"
+        ValueError, match=rf"^x must be a tensor \[M, D\] of real numbers, got .*{got}"
     ):
         moments(x)
 

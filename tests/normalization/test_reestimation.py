@@ -1,5 +1,6 @@
-"""Batch norm's statistics estimated afresh: torch's `update_bn`, the data's own moments; nothing
-else changes.
+"""Batch norm's statistics estimated afresh: torch's `update_bn`, the data's own moments.
+
+Nothing else changes.
 """
 
 import copy
@@ -27,8 +28,9 @@ def network(norm=nn.BatchNorm1d):
 
 
 def batches():
-    """Minibatches whose means and spreads differ from one to the next; the last is smaller and
-    counts alike.
+    """Minibatches whose means and spreads differ from one to the next.
+
+    The last is smaller and counts alike.
     """
     return [normal(size, 5, seed=k) * (1 + k) + k for k, size in enumerate((13, 13, 13, 7))]
 
@@ -181,9 +183,7 @@ def test_noisy_batch_norm_is_reestimated_without_noise_and_keeps_what_was_drawn(
 
 
 def test_a_stack_reestimates_by_the_mean_over_batches():
-    """m = 1 with the mean taken after, or m = 1/k on the way: each replica's as `reestimate` on it
-    alone.
-    """
+    """m = 1 and the mean after, or m = 1/k on the way: each replica's as `reestimate` alone."""
     model, data = network(BatchNorm), batches()
     vectors = normal(11, 5) / 3  # each replica has inputs of its own
 
@@ -196,10 +196,10 @@ def test_a_stack_reestimates_by_the_mean_over_batches():
         name: buffer.expand(11, *buffer.shape).contiguous()
         for name, buffer in model.named_buffers()
     }
-    found, on_the_way = [], start
+    outputs, on_the_way = [], start
     for k, x in enumerate(data, start=1):
         with statistics_momentum(model, 1.0):
-            found.append(vmap(forward, in_dims=(0, 0, None))(vectors, start, x))
+            outputs.append(vmap(forward, in_dims=(0, 0, None))(vectors, start, x))
         with statistics_momentum(model, 1 / k):
             on_the_way = vmap(forward, in_dims=(0, 0, None))(vectors, on_the_way, x)
     assert model[1].momentum == 0.1
@@ -208,6 +208,6 @@ def test_a_stack_reestimates_by_the_mean_over_batches():
         reestimate(alone, [x + vectors[replica] for x in data])
         for name, buffer in alone.named_buffers():
             torch.testing.assert_close(
-                torch.stack([f[name][replica] for f in found]).mean(0), buffer
+                torch.stack([f[name][replica] for f in outputs]).mean(0), buffer
             )
             torch.testing.assert_close(on_the_way[name][replica], buffer)

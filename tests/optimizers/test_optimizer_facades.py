@@ -1,5 +1,6 @@
-"""The rules as torch optimisers: against torch's own and the pure rules; in place, in every dtype;
-in a script.
+"""The rules as torch optimisers: against torch's own and the pure rules; in place, in every dtype.
+
+In a script.
 """
 
 import pytest
@@ -61,14 +62,10 @@ def test_groups_with_their_own_rates_hyper_parameters_and_schedules_equal_torchs
 
 
 def test_parameters_without_gradient_are_skipped_as_by_torchs_adam():
-    """A step is a parameter's own: one that joins late starts its bias correction from its first
-    gradient.
-    """
+    """A step is a parameter's own: bias correction starts at its own first gradient."""
     ours, theirs = parameters(), parameters()
-    optimizer, twin = (
-        Adam(ours, 0.01, weight_decay=0.1),
-        torch.optim.Adam(theirs, 0.01, weight_decay=0.1),
-    )
+    optimizer = Adam(ours, 0.01, weight_decay=0.1)
+    twin = torch.optim.Adam(theirs, 0.01, weight_decay=0.1)
     for step in range(61):
         for params, made in ((ours, optimizer), (theirs, twin)):
             feed(params, step)
@@ -108,8 +105,9 @@ def test_updates_are_in_place(facade):
 @every_facade
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_state_and_weights_keep_the_parameters_dtype(facade, dtype):
-    """Also for a parameter without axes, which a rate tensor of another dtype would promote, and
-    for an empty one.
+    """Also for a parameter without axes, and for an empty one.
+
+    A rate tensor of another dtype would promote the former.
     """
     params = parameters(dtype, [(3, 5), (), (0, 7)])
     optimizer = facade(params, torch.tensor(0.5, dtype=torch.float64))

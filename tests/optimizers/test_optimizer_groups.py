@@ -1,4 +1,4 @@
-"""Parameter groups and gradients that the optimisers refuse: a sentence, and nothing has changed."""
+"""Parameter groups and gradients that the optimisers refuse, by a sentence and unchanged."""
 
 import math
 import operator

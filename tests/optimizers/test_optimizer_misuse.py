@@ -1,13 +1,10 @@
-"""Misuse of the optimisers: another rule's state, and misspelt hyper-parameters, are refused by a
-sentence.
-"""
+"""Misuse of the optimisers is refused: another rule's state, misspelt hyper-parameters."""
 
 import copy
 import itertools
 
 import pytest
 import torch
-from test_optimizer_state import through_a_file
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -22,6 +19,7 @@ from facade_training import (
     walk,
 )
 from steadydescent.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
+from test_optimizer_state import through_a_file
 
 
 @pytest.mark.parametrize(("source", "target"), itertools.permutations(FACADES.values(), 2))

@@ -1,6 +1,4 @@
-"""State dicts and copies of the optimisers: training goes on from them to the bit, or they are
-refused.
-"""
+"""State dicts and copies of the optimisers: training goes on to the bit, or they are refused."""
 
 import copy
 import io
@@ -23,9 +21,7 @@ from steadydescent.optimizers import Adam, Momentum
 
 
 def through_a_file(state):
-    """As a checkpoint travels: bytes, read back without unpickling anything but tensors and plain
-    containers.
-    """
+    """As a checkpoint travels: bytes, of which only tensors and containers are unpickled."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)

@@ -1,5 +1,6 @@
-"""torch's optimisers and ours in each other's place: states both ways, torch's own tables of
-inputs, its refusals.
+"""torch's optimisers and ours in each other's place.
+
+States go both ways; torch's own tables of inputs; what it refuses.
 """
 
 import copy
@@ -10,11 +11,11 @@ import unittest
 
 import pytest
 import torch
-from test_optimizer_state import through_a_file
 from torch import nn
 
 from facade_training import FACADES, assert_same, assert_unchanged, feed, parameters, snapshot, walk
 from steadydescent.optimizers import SGD, Adam, AdamW, AveragedMomentum, Momentum, Nesterov, RMSProp
+from test_optimizer_state import through_a_file
 from torch_twins import CASES, EXACT, TWINS
 
 SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
@@ -200,8 +201,9 @@ def test_states_that_were_saved_before_they_had_torchs_names_are_still_taken(nam
 
 
 def tables():
-    """torch's table of optimisers, each with inputs; its module wants `expecttest`, of which tables
-    need nothing.
+    """torch's table of optimisers, each with inputs.
+
+    Its module wants `expecttest`, of which tables need nothing.
     """
     if "expecttest" not in sys.modules:
         stand_in = types.ModuleType("expecttest")
@@ -211,8 +213,9 @@ def tables():
 
 
 def translated(cls, given):
-    """Facade and arguments that do what torch's class does with these arguments; None where no rule
-    here does.
+    """Facade and arguments that do what torch's class does with these arguments.
+
+    None where no rule here does.
     """
     given = {key: value for key, value in given.items() if value is not None and value is not False}
     flat = {key: value for key, value in given.items() if key in ("lr", "eps", "weight_decay")}
@@ -249,9 +252,8 @@ def test_torchs_own_inputs_give_what_torchs_class_gives_or_are_refused(cls):
         params = parameters()
         optimizer = ours[0](params, **copy.deepcopy(ours[1]))
         walk(optimizer, params, range(3))
-        assert_same(
-            params, theirs, rtol=1e-7, atol=1e-9
-        )  # a rate that is a float32 tensor is rounded
+        # a rate that is a float32 tensor is rounded
+        assert_same(params, theirs, rtol=1e-7, atol=1e-9)
     assert taken >= 3
 
 
@@ -372,7 +374,8 @@ def test_users_own_keys_travel(facade):
 )
 def test_names_that_would_go_unheeded_are_refused_with_the_one_that_was_meant(facade, key, meant):
     value = (0.9, 0.99) if key == "betas" else 0.5
-    says = rf"{facade.__name__} has no \['{key}'\]; its hyper-parameters are .*; '{key}' may mean {meant}"
+    refusal = rf"{facade.__name__} has no \['{key}'\]"
+    says = rf"{refusal}; its hyper-parameters are .*; '{key}' may mean {meant}"
     with pytest.raises(ValueError, match=says):
         facade([{"params": parameters(), key: value}], 0.1)
     with pytest.raises(TypeError, match=says):

@@ -1,6 +1,4 @@
-"""The optimisers by torch's own functions: what the rules say, and the rules themselves where no
-function fits.
-"""
+"""The optimisers by torch's functions do what the rules say; where none fits, the rules do."""
 
 import copy
 
@@ -36,7 +34,7 @@ def assert_follows_its_rule(name, ours, steps=40, strided_grad=False, tolerance=
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", FACADES)
 def test_torchs_functions_take_their_rules_steps(name, weight_decay, threads, monkeypatch):
-    """As one thread goes, by a fused kernel, and as several do, which SGD's would wake for nothing."""
+    """As one thread goes, by a fused kernel, and as several, which SGD's would wake for nothing."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(updates, "_by_rule", None)
     assert_follows_its_rule(name, *parameters(shapes=[(3, 11)]), weight_decay=weight_decay)
@@ -105,8 +103,9 @@ def test_the_default_device_need_not_be_that_of_the_weights(facade):
 
 @every_facade
 def test_autograd_sees_the_update(facade):
-    """A backward pass through weights that have changed since is refused; after torch's fused step
-    it would run.
+    """A backward pass through weights that have changed since is refused.
+
+    After torch's fused step it would run.
     """
     params = parameters()
     loss = (params[0] ** 2).sum()
@@ -160,10 +159,8 @@ def test_a_rule_of_ones_own_is_computed_as_it_is():
         return theta - lr * grad.sign() / step, (state[0] + 1,)
 
     class Signs(RuleOptimizer):
-        rule, state_names = (
-            Rule(lambda theta: (torch.zeros_like(theta),), signs, {"weight_decay": 0.0}),
-            ("count",),
-        )
+        rule = Rule(lambda theta: (torch.zeros_like(theta),), signs, {"weight_decay": 0.0})
+        state_names = ("count",)
 
     param = nn.Parameter(torch.zeros(3))
     optimizer = Signs([param], 1.0)

@@ -1,5 +1,6 @@
-"""No weight stays where it is in silence: every rule, dtype, size, layout and thread count against
-an fp64 loop.
+"""Every rule, dtype, size, layout and thread count against an fp64 loop.
+
+No weight stays where it is in silence.
 """
 
 import itertools
@@ -49,8 +50,9 @@ UNIT = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.
 
 
 def gradient(shape, step, dtype):
-    """Away from 0: in float16 the square of a small gradient is 0, which no optimiser survives that
-    keeps it so.
+    """Away from 0: in float16 the square of a small gradient is 0.
+
+    No optimiser survives that which keeps it so.
     """
     drawn = numbers(shape, step, dtype)
     return drawn + drawn.sign() / 2
@@ -69,8 +71,9 @@ def numbers(shape, seed, dtype):
 def assert_moves_as_its_rule(
     name, param, give=lambda slope, param: slope, steps=3, lr=0.05, **hyper
 ):
-    """Against the rule in fp64 from the same weights and gradients, within a few roundings of the
-    weights' dtype.
+    """Against the rule in fp64 from the same weights and gradients.
+
+    They differ by a few roundings of the weights' dtype.
     """
     optimizer, theta = FACADES[name]([param], lr, **hyper), param.detach().double().clone()
     start, state, bound = theta.clone(), RULES[name].init(theta), torch.zeros_like(theta)
@@ -133,19 +136,20 @@ def test_weights_and_gradients_of_every_layout_move(name, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", FACADES)
 def test_many_weights_of_all_kinds_in_one_group_move_as_each_does_alone(name, dtype):
-    """Little and large, of several layouts and classes, with and without gradient, late and early."""
-    made = lambda: [
-        *(nn.Parameter(put(numbers((4, 3, 5, 2), 0, dtype))) for put in LAYOUTS.values()),
-        Other(numbers((33,), 1, dtype)),
-        nn.Parameter(numbers((updates.GRAIN + 3,), 2, dtype)),
-        nn.Parameter(numbers((5,), 3, torch.float32)),
-        *(nn.Parameter(numbers((9,), n, dtype)) for n in range(70)),
-    ]
+    """Little and large, of several layouts and classes, with gradient or none, late and early."""
+
+    def made():
+        return [
+            *(nn.Parameter(put(numbers((4, 3, 5, 2), 0, dtype))) for put in LAYOUTS.values()),
+            Other(numbers((33,), 1, dtype)),
+            nn.Parameter(numbers((updates.GRAIN + 3,), 2, dtype)),
+            nn.Parameter(numbers((5,), 3, torch.float32)),
+            *(nn.Parameter(numbers((9,), n, dtype)) for n in range(70)),
+        ]
+
     together, alone = made(), made()
-    optimizer, others = (
-        FACADES[name](together, 0.05),
-        [FACADES[name]([param], 0.05) for param in alone],
-    )
+    optimizer = FACADES[name](together, 0.05)
+    others = [FACADES[name]([param], 0.05) for param in alone]
     for step in range(4):
         for number, (one, other) in enumerate(zip(together, alone, strict=True)):
             slope = (
@@ -165,9 +169,7 @@ def test_many_weights_of_all_kinds_in_one_group_move_as_each_does_alone(name, dt
 
 @pytest.mark.parametrize("name", FACADES)
 def test_where_torch_is_right_half_precision_is_as_good_as_torchs_own(name):
-    """The mean distance from fp64 after 20 steps is at most a little above that of torch's own
-    class.
-    """
+    """After 20 steps the mean distance from fp64 is at most a little above torch's own class's."""
     for dtype in (torch.bfloat16, torch.float16):
         start = numbers((4097,), 0, dtype)
         ours, theirs, exact = (

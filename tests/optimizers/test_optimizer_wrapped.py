@@ -1,4 +1,4 @@
-"""The optimisers on sharded weights, in torch's ZeRO, compiled, and under distributed checkpoints."""
+"""The optimisers on sharded weights, in torch's ZeRO, compiled, in distributed checkpoints."""
 
 import copy
 

@@ -9,12 +9,6 @@ import sys
 import pytest
 import torch
 
-from steadydescent.engine.stepping import numerics
-from steadydescent.study.book.chapters import speed
-from steadydescent.study.paths import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
 import peers
 import rounds
 import suite
@@ -26,6 +20,8 @@ from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop
 from pieces import averagers, magnitude
 from processes import Processes
 from rounds import Local, agree, compare, interleaved, median_interval
+from steadydescent.engine.stepping import numerics
+from steadydescent.study.book.chapters import speed
 from training import Settings, train
 
 FIELDS = {
@@ -56,7 +52,7 @@ def eager(monkeypatch):
 
 
 class Clock:
-    """A clock that moves by a contender's seconds a unit of work, and remembers whose turn it was."""
+    """A clock that moves by a contender's seconds a unit of work; remembers whose turn it was."""
 
     def __init__(self, monkeypatch):
         self.now, self.turns = 0.0, []
@@ -76,11 +72,11 @@ class Clock:
 
 def test_contenders_take_turns_in_every_round(monkeypatch):
     clock = Clock(monkeypatch)
-    found = interleaved(
+    spans = interleaved(
         [clock.contender(name, seconds) for name, seconds in (("a", 0.5), ("b", 0.25))], rounds=3
     )
     assert clock.turns == ["a", "b"] * 3
-    assert found == {"a": [2.0] * 3, "b": [4.0] * 3}
+    assert spans == {"a": [2.0] * 3, "b": [4.0] * 3}
 
 
 def test_warm_up_is_apart_and_work_fills_the_time_asked_for(monkeypatch):
@@ -164,10 +160,11 @@ def test_the_single_loops_weights_and_average_are_the_stacks_first_replica(eager
         loop.advance(updates)
     flat = lambda tensors: torch.cat([tensor.detach().flatten() for tensor in tensors])
     torch.testing.assert_close(
-        stack.stack.carry.theta[0], flat(loop.model.parameters()), rtol=1e-4, atol=1e-6
+        stack.stack.view.theta[0], flat(loop.model.parameters()), rtol=1e-4, atol=1e-6
     )
-    kept = peers.BETA**updates
-    expected = (1 - kept) * stack.stack.carry.averages[0][0, 0] + kept * stack.stack.start[0][0]
+    share = peers.BETA**updates
+    averages, first = stack.stack.training.carry.averages[0], stack.stack.view.start[0]
+    expected = (1 - share) * averages[0, 0] + share * first[0]
     torch.testing.assert_close(flat(loop.averages), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -229,15 +226,15 @@ def test_stacks_side_by_side_hold_different_seeds(monkeypatch):
 
 def test_averagers_agree_after_the_same_updates():
     network = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5))
-    found = averagers(network)
+    averages = averagers(network)
     with torch.no_grad():
         for moved in (1.0, 1.5, 1.5):
             for parameter in network.parameters():
                 parameter.mul_(moved)
-            for _, update in found.values():
+            for _, update in averages.values():
                 update(network)
-    sizes = [magnitude(list(module.parameters())) for module, _ in found.values()]
-    assert sizes == pytest.approx([sizes[0]] * 4, rel=1e-5) and len(found) == 4
+    sizes = [magnitude(list(module.parameters())) for module, _ in averages.values()]
+    assert sizes == pytest.approx([sizes[0]] * 4, rel=1e-5) and len(averages) == 4
 
 
 # Ceilings

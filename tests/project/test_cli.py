@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from fabricated import experiments_from, result, write_experiments, write_result
 from steadydescent import cli
 from steadydescent.cli import main
+from steadydescent.engine.data import SOURCES
 from steadydescent.study.book import saved_results, verdict_rows
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import Plan, load_study, plans
@@ -95,9 +96,9 @@ def published(tmp_path, monkeypatch):
 
 def steady(*words: str, code: int = 0) -> str:
     """What the command prints; its exit status is checked."""
-    found = CliRunner().invoke(main, list(words))
-    assert found.exit_code == code, f"{found.output}\n{found.exception!r}"
-    return found.output
+    done = CliRunner().invoke(main, list(words))
+    assert done.exit_code == code, f"{done.output}\n{done.exception!r}"
+    return done.output
 
 
 # ---- help ----------------------------------------------------------------------------------------
@@ -126,15 +127,21 @@ def test_commands_and_options_are_all_described():
 
 
 def test_help_needs_no_heavy_imports_and_works_as_a_module():
-    code = "import sys, steadydescent.cli; assert not {'torch', 'pandas', 'papermill'} & set(sys.modules), 'slow start'"
+    slow = "{'torch', 'pandas', 'papermill'}"
+    code = f"import sys, steadydescent.cli; assert not {slow} & set(sys.modules), 'slow start'"
     subprocess.run([sys.executable, "-c", code], check=True)
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "steadydescent.cli", "--help"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert all(words[0] in found.stdout for words in COMMANDS)
+    assert all(words[0] in done.stdout for words in COMMANDS)
+
+
+def test_help_on_data_names_every_source():
+    text = " ".join(steady("data", "fetch", "--help").split())
+    assert f"SOURCE is one of {', '.join(SOURCES)}, or all." in text
 
 
 # ---- plan ----------------------------------------------------------------------------------------
@@ -152,8 +159,8 @@ def test_plan_as_json_has_a_row_a_task_with_its_cost(profile):
 def test_plan_for_people_ends_with_the_bill_and_what_is_left_out():
     text = steady("plan", "--profile", "laptop")
     assert TASK in text and "networks" in text
-    (said,) = (line for line in text.splitlines() if line.startswith("Profile laptop leaves out: "))
-    assert said.endswith(".") and "weight_averaging/fashion-mnist-cnn" in said.rstrip(".").split(
+    (line,) = (line for line in text.splitlines() if line.startswith("Profile laptop leaves out: "))
+    assert line.endswith(".") and "weight_averaging/fashion-mnist-cnn" in line.rstrip(".").split(
         ": "
     )[1].split(", ")
 
@@ -192,7 +199,7 @@ def test_claims_as_json_have_the_promised_keys(published):
 def test_claims_for_people_show_verdict_interval_and_seeds(published):
     text = steady("claims")
     assert "supported" in text and "accuracy" in text
-    assert "+5.00\N{NO-BREAK SPACE}pp" in text  # the column folds before the interval
+    assert "+5.00 pp (+5.00 to +5.00)" in text
     assert f"toy/{TASK}@3f9c2a7e" in text
 
 
@@ -249,7 +256,8 @@ def test_cite_gives_one_entry_by_its_id_or_all(published):
         ),
         (
             ["data", "fetch", "cifar"],
-            "source must be one of ['mnist1d', 'fashion-mnist', 'names', 'gaussian-2', 'gaussian-100', 'all'], got",
+            "source must be one of ['mnist1d', 'fashion-mnist', 'names', "
+            "'gaussian-2', 'gaussian-100', 'all'], got",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
@@ -263,8 +271,8 @@ def test_wrong_word_is_answered_with_one_sentence_and_no_traceback(words, senten
 
 def test_debugging_shows_where_an_error_happened(monkeypatch):
     monkeypatch.setenv("STEADY_DEBUG", "1")
-    found = CliRunner().invoke(main, ["plan", "--profile", "huge"])
-    assert isinstance(found.exception, ValueError)
+    done = CliRunner().invoke(main, ["plan", "--profile", "huge"])
+    assert isinstance(done.exception, ValueError)
 
 
 def test_errors_that_no_user_can_mend_keep_their_traceback(monkeypatch):
@@ -276,14 +284,12 @@ def test_errors_that_no_user_can_mend_keep_their_traceback(monkeypatch):
 
 
 def test_receipt_names_command_commit_packages_and_device_in_plain_json():
-    found = provenance.receipt("cpu", seconds=1.5)
-    assert json.loads(json.dumps(found)) == found
+    made = provenance.receipt("cpu", seconds=1.5)
+    assert json.loads(json.dumps(made)) == made
     assert (
-        found["command"] == "steady test"
-        and found["seconds"] == 1.5
-        and found["device_kind"] == "cpu"
+        made["command"] == "steady test" and made["seconds"] == 1.5 and made["device_kind"] == "cpu"
     )
-    assert "cores" in found["device"] and {"torch", "numpy", "pandas"} <= set(found["packages"])
+    assert "cores" in made["device"] and {"torch", "numpy", "pandas"} <= set(made["packages"])
 
 
 def test_commit_says_when_files_differ_from_it(tmp_path, monkeypatch):
@@ -319,7 +325,7 @@ def test_package_that_is_not_installed_is_left_out(monkeypatch):
 
 def test_paths_do_not_depend_on_the_working_directory(tmp_path):
     code = "from steadydescent.study.paths import ROOT; print(ROOT)"
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert found.stdout.strip() == str(ROOT)
+    assert done.stdout.strip() == str(ROOT)

@@ -8,15 +8,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "steadydescent"
-ROOMS = (
-    *("checks", "files", "verified"),
-    *("averages", "schedules", "optimizers", "normalization", "weight_averaging"),
-    *("minibatches", "lr_search", "dataset_shift"),
-    *("engine.settings", "engine.source_code", "engine.data", "engine.tasks", "engine"),
-    *("study.paths", "study.yaml_files", "study.results", "study.judging", "study.planning"),
-    *("study.training", "study.book", "study.reproduce"),
-    "cli",
-)
+GUIDE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def rooms_of(guide: str) -> tuple[str, ...]:
+    """The names in the first column of the table of rooms, from top to bottom."""
+    table = guide.partition("\n| room |")[2].partition("\n\n")[0]
+    first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return tuple(re.findall(r"`([\w.]+)`", " ".join(first)))
+
+
+ROOMS = rooms_of(GUIDE)
 """The rooms in order: a module imports from its own room and from those before it, no other."""
 TECHNIQUES = ROOMS[ROOMS.index("averages") : ROOMS.index("engine.settings")]
 MODULES = {
@@ -32,10 +34,10 @@ def room(name: str) -> str:
 
 
 def imported(source: str, package: str = "") -> set[str]:
-    """Dotted names of all that a source imports, at its top or inside a function; `from a import b`
-    gives a and a.b.
+    """Dotted names of all that a source imports; `from a import b` gives a and a.b.
 
-    `package` is the package that the source stands in, which relative imports start from.
+    Imports inside functions count, too. `package` is the one that the source stands in, which
+    relative imports start from.
     """
     names = set()
     for node in ast.walk(ast.parse(source)):
@@ -54,50 +56,58 @@ def own(name: str) -> set[str]:
     package = ".".join(("steadydescent", *path.relative_to(PACKAGE).parts[:-1]))
     names = {
         other.removeprefix("steadydescent.")
-        for other in imported(path.read_text(), package)
+        for other in imported(path.read_text(encoding="utf-8"), package)
         if other.startswith("steadydescent.")
     }
-    inside = {other for other in names if {other, f"{other}.__init__"} & set(MODULES)}
+    modules = {other for other in names if is_module(other)}
     # `from a import b` names the package a, too, which only holds b where b is a module
-    return {other for other in inside if not any(o.startswith(f"{other}.") for o in inside)} | {
-        other for other in inside if other in _named_in(path)
-    }
+    holders = {other for other in modules if any(o.startswith(f"{other}.") for o in modules)}
+    return modules - (holders - taken_from(path))
 
 
-def _named_in(path: Path) -> set[str]:
+def is_module(name: str) -> bool:
+    """Whether there is a module or a package of this name inside the package."""
+    return name in MODULES or f"{name}.__init__" in MODULES
+
+
+def taken_from(path: Path) -> set[str]:
     """Packages of which a file takes something that is no module."""
-    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
-    return {
-        (node.module or "").removeprefix("steadydescent.")
-        for node in nodes
+    nodes = [
+        (node.module or "", alias.name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
-        if not {
-            f"{node.module}.{alias.name}".removeprefix("steadydescent.") + end
-            for end in ("", ".__init__")
-        }
-        & set(MODULES)
-    }
+    ]
+    inside = [(module.removeprefix("steadydescent."), name) for module, name in nodes]
+    return {module for module, name in inside if not is_module(f"{module}.{name}")}
 
 
 def test_the_parser_sees_every_way_to_import():
-    source = "import a.b\nfrom c import d\ndef f():\n    from p import e\n    from . import g\n    from ..h import i\n"
-    assert imported(source, "p.q") == {
-        "a.b",
-        "c",
-        "c.d",
-        "p",
-        "p.e",
-        "p.q",
-        "p.q.g",
-        "p.h",
-        "p.h.i",
-    }
+    inside = ("from p import e", "from . import g", "from ..h import i")
+    source = "\n    ".join(("import a.b\nfrom c import d\ndef f():", *inside))
+    names = "a.b c c.d p p.e p.q p.q.g p.h p.h.i"
+    assert imported(source, "p.q") == set(names.split())
     assert "study.book.sphinx.elements" in own("study.book.sphinx.roles")
     assert "study.results.store" in own("study.training.trial")
 
 
 FACES = {"__init__", "study.__init__"}
 """Packages of several rooms, whose own file says what they are and imports nothing."""
+
+
+def test_the_guide_names_the_rooms_in_their_order():
+    guide = "\n| room | what |\n|---|---|\n| `a` `b.c` | `no` |\n| `d` | e |\n\n| `f` |"
+    assert rooms_of(guide) == ("a", "b.c", "d")
+    assert len(ROOMS) == len(set(ROOMS)) > 20
+
+
+def test_every_place_that_the_guide_names_is_there():
+    """Files and folders of the checkout, or of the package, whole or from a room on."""
+    places = re.findall(r"`([\w./-]+(?:/|\.(?:py|md|yml|json)))`", GUIDE)
+    made = {"generated/findings.json", "_build/html"}
+    bases = (ROOT, PACKAGE, PACKAGE / "study", PACKAGE / "engine", PACKAGE / "study" / "book")
+    gone = {p for p in set(places) - made if not any((base / p).exists() for base in bases)}
+    assert len(places) > 30 and {p for p in gone if "NAME" not in p} == set()
 
 
 def test_every_module_lies_in_a_room_and_every_room_is_there():
@@ -113,10 +123,8 @@ def test_module_imports_from_its_own_room_and_those_before_it(name):
 
 def test_no_modules_import_each_other_in_a_circle():
     """What is imported inside a function or for types alone counts, too."""
-    left = {name.removesuffix(".__init__"): own(name) - {name} for name in MODULES}
-    left = {
-        name: {o.removesuffix(".__init__") for o in used} - {name} for name, used in left.items()
-    }
+    plain = lambda name: name.removesuffix(".__init__")
+    left = {plain(name): {plain(used) for used in own(name)} - {plain(name)} for name in MODULES}
     while free := {name for name, used in left.items() if not used & set(left)}:
         left = {name: used for name, used in left.items() if name not in free}
     assert not left
@@ -135,6 +143,12 @@ def test_top_level_shows_the_design_at_a_glance():
     assert len(folders) <= 9 and len(files) <= 5
     for folder in folders:
         assert len(ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "") > 80
+
+
+@pytest.mark.parametrize("name", [r for r in ROOMS if f"{r}.__init__" in MODULES])
+def test_a_room_that_is_a_folder_says_what_it_may_use(name):
+    text = ast.get_docstring(ast.parse(MODULES[f"{name}.__init__"].read_text("utf-8"))) or ""
+    assert re.search(r"\b(may use|may import|Imports)\b", text), text
 
 
 def test_no_module_is_named_utils():
@@ -165,16 +179,13 @@ def test_no_assertion_carries_meaning_that_python_without_assertions_would_lose(
 
 def test_nothing_is_pickled():
     unsafe = {"pickle", "dill", "joblib", "shelve", "marshal"}
-    assert not {
-        name: bad for name, path in MODULES.items() if (bad := imported(path.read_text()) & unsafe)
-    }
+    used = {name: imported(path.read_text("utf-8")) & unsafe for name, path in MODULES.items()}
+    assert not {name: modules for name, modules in used.items() if modules}
 
 
 def test_the_slow_references_never_import_the_package():
-    path = ROOT / "tests" / "oracles.py"
-    assert path.exists() and not [
-        name for name in imported(path.read_text()) if name.startswith("steadydescent")
-    ]
+    names = imported((ROOT / "tests" / "oracles.py").read_text(encoding="utf-8"))
+    assert names and not [name for name in names if name.startswith("steadydescent")]
 
 
 def test_no_docstring_has_a_letter_behind_a_code_span():
@@ -182,10 +193,10 @@ def test_no_docstring_has_a_letter_behind_a_code_span():
     sources = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
     behind = re.compile(r"(?<!`)`[\w.]+`[A-Za-z]")
     spans = [
-        f"{path.name}: {found[0]}"
+        f"{path.name}: {span[0]}"
         for path, text in sources.items()
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-        for found in behind.finditer(ast.get_docstring(node) or "")
+        for span in behind.finditer(ast.get_docstring(node) or "")
     ]
     assert spans == []

@@ -85,12 +85,12 @@ def bits(model: nn.Module) -> dict[str, object]:
 
 
 def assert_close(
-    found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype, scale: float = 1.0
+    actual: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype, scale: float = 1.0
 ) -> None:
     """Equal but for some roundings of a dtype, of values about as large as `scale`."""
     some = 16 * torch.finfo(dtype).eps
-    assert found.shape == wanted.shape
-    torch.testing.assert_close(found.double(), wanted.double(), rtol=some, atol=some * scale)
+    assert actual.shape == wanted.shape
+    torch.testing.assert_close(actual.double(), wanted.double(), rtol=some, atol=some * scale)
 
 
 # Optimisers
@@ -119,9 +119,8 @@ def test_optimizers_on_every_tensor(rule, dtype, layout):
         assert_close(row.model.weight, exact.model.weight, dtype, scale=4.0)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in MODELS if name != "float16"]
-)  # squares of its gradients are 0 there
+# in float16 squares of its gradients are 0
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "float16"])
 @pytest.mark.parametrize("rule", FACADES)
 def test_optimizers_on_every_model(rule, name):
     """As torch's own in double precision on the same gradients."""
@@ -210,13 +209,13 @@ def states_of(row: Row, each) -> list[dict]:
     return states
 
 
-def assert_average(found: dict, wanted: dict, model: nn.Module) -> None:
+def assert_average(actual: dict, wanted: dict, model: nn.Module) -> None:
     for key, value in wanted.items():
         if has_mean(model, key):
-            assert_close(found[key], value, found[key].dtype)
-            assert found[key].dtype not in (torch.bfloat16, torch.float16)
+            assert_close(actual[key], value, actual[key].dtype)
+            assert actual[key].dtype not in (torch.bfloat16, torch.float16)
         else:
-            assert torch.equal(found[key], value), key
+            assert torch.equal(actual[key], value), key
 
 
 @every_mixing
@@ -259,10 +258,10 @@ def test_averages_on_every_tensor(dtype, layout):
             ema.update(row.model)
             shadow.update()
         wanted = mean_by_loop(states, Started(0.7), row.model)["weight"]
-        kept = torch.promote_types(dtype, torch.float32)
-        for found in (ema.module.weight, shadow.shadow["weight"]):
-            assert found.dtype == kept
-            assert_close(found, wanted, kept)
+        wide = torch.promote_types(dtype, torch.float32)
+        for actual in (ema.module.weight, shadow.shadow["weight"]):
+            assert actual.dtype == wide
+            assert_close(actual, wanted, wide)
 
 
 # Checkpoints
@@ -311,24 +310,24 @@ def test_checkpoints_on_every_tensor(dtype, layout, tmp_path):
 @every_model
 def test_means_of_checkpoints_on_every_model(name, tmp_path):
     row, step = unwrapped(made(name)), itertools.count(1)
-    plain, kept = row.model, []
+    plain, states = row.model, []
 
     def each():
         path = tmp_path / f"{next(step)}.safetensors"
-        save_checkpoint(path, plain, None, len(kept) + 1)
-        kept.append(bits(plain))
+        save_checkpoint(path, plain, None, len(states) + 1)
+        states.append(bits(plain))
 
     states_of(row, each)
-    found = average_checkpoints(sorted(tmp_path.glob("*.safetensors")))
-    assert found.keys() == plain.state_dict().keys()
-    for key, value in found.items():
-        if key not in kept[-1]:  # tied: under its first name
+    mean = average_checkpoints(sorted(tmp_path.glob("*.safetensors")))
+    assert mean.keys() == plain.state_dict().keys()
+    for key, value in mean.items():
+        if key not in states[-1]:  # tied: under its first name
             continue
         if not isinstance(value, torch.Tensor) or not has_mean(plain, key):
-            assert identical({key: value}, {key: kept[-1][key]}), key
+            assert identical({key: value}, {key: states[-1][key]}), key
             continue
-        wanted = sum(state[key].double() for state in kept) / len(kept)
-        assert value.dtype == kept[-1][key].dtype
+        wanted = sum(state[key].double() for state in states) / len(states)
+        assert value.dtype == states[-1][key].dtype
         assert_close(value, wanted, value.dtype)
 
 
@@ -443,18 +442,18 @@ def test_batch_norm_of_every_dtype_shape_and_layout(dtype, shape):
             with pytest.raises(ValueError, match=r"batch|value"):
                 ours(x.to(dtype))
             continue
-        found, wanted = ours(x.to(dtype)), theirs(x.to(dtype).double())
-        assert found.dtype == dtype
+        actual, wanted = ours(x.to(dtype)), theirs(x.to(dtype).double())
+        assert actual.dtype == dtype
         assert_close(
-            found.detach(),
+            actual.detach(),
             wanted.detach(),
             max(dtype, torch.float32, key=lambda d: torch.finfo(d).eps),
         )
         for key in ("running_mean", "running_var"):
             assert_close(ours.get_buffer(key), theirs.get_buffer(key), torch.float32)
-        found, wanted = ours.eval()(x.to(dtype)), theirs.eval()(x.to(dtype).double())
+        actual, wanted = ours.eval()(x.to(dtype)), theirs.eval()(x.to(dtype).double())
         assert_close(
-            found.detach(),
+            actual.detach(),
             wanted.detach(),
             max(dtype, torch.float32, key=lambda d: torch.finfo(d).eps),
         )
@@ -476,13 +475,13 @@ def test_sharded_and_replicated_models_on_two_processes(tmp_path):
     """DTensor parameters, DDP and FSDP2, with gloo; a file is the meeting place, so no port is
     needed.
     """
-    program = [sys.executable, str(Path(__file__).parents[1] / "two_processes.py")]
+    program = [sys.executable, str(Path(__file__).parents[1] / "support/two_processes.py")]
     both = [
         subprocess.Popen(
             [*program, str(rank), str(tmp_path)], stdout=PIPE, stderr=STDOUT, text=True
         )
         for rank in range(2)
     ]
-    told = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], "\n".join(told)
-    assert all("is done" in text for text in told)
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(outputs)
+    assert all("is done" in text for text in outputs)

@@ -53,7 +53,7 @@ INJECTIONS = [
 
 @pytest.fixture
 def home(tmp_path):
-    """A checkout in which `steady` and python tell what they were given, and nothing is installed."""
+    """A checkout in which `steady` and python print their arguments, and nothing is installed."""
     folder = tmp_path / "a place"
     (folder / ".venv" / "bin").mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):

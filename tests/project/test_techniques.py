@@ -1,6 +1,4 @@
-"""README's table of techniques: no empty cell, nothing in it that is not there, nothing there that
-is not in it.
-"""
+"""The page of techniques: no empty cell, nothing in it that is not there, nothing left out."""
 
 import ast
 import importlib
@@ -10,7 +8,6 @@ from functools import reduce
 from pathlib import Path
 
 import pytest
-from test_imports import TECHNIQUES
 from typing_extensions import is_protocol
 
 from steadydescent.dataset_shift import MOVES
@@ -21,29 +18,23 @@ from steadydescent.normalization import KINDS
 from steadydescent.optimizers import RULES
 from steadydescent.schedules import SCHEDULES
 from steadydescent.weight_averaging import Readout
+from test_imports import TECHNIQUES, is_module
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = ["technique", "source", "where", "test", "held to"]
+TASK_MODULES = [f"engine.tasks{end}" for end in ("", ".surfaces", ".noisy_quadratic")]
 KEY = re.compile(r"^@\w+\{([^,\s]+),", re.MULTILINE)
 
 
 def bibliography() -> set[str]:
-    return {
-        key
-        for name in ("references.bib", "sources.bib")
-        for key in KEY.findall((ROOT / name).read_text())
-    }
+    texts = [(ROOT / name).read_text("utf-8") for name in ("references.bib", "sources.bib")]
+    return {key for text in texts for key in KEY.findall(text)}
 
 
 def table() -> list[list[str]]:
-    text = (ROOT / "README.md").read_text()
-    lines = (
-        text.split("<!-- techniques:")[1]
-        .split("<!-- end of techniques -->")[0]
-        .strip()
-        .splitlines()[1:]
-    )
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    lines = (ROOT / "chapters/techniques.md").read_text("utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
 
 
 HEAD, RULER, *ROWS = table()
@@ -59,10 +50,8 @@ def test_row_names_a_source_a_place_and_a_test_that_there_are(row):
     _, source, where, test, _ = row
     assert set(re.findall(r"`([^`]+)`", source)) <= bibliography() and "`" in source
     module, *path = where.strip("`").split(".")
-    for part in list(path):  # as long as it is a module
-        place = ROOT / "src/steadydescent" / module.replace(".", "/") / part
-        if place.is_dir() or place.with_suffix(".py").exists():
-            module = f"{module}.{path.pop(0)}"
+    while path and is_module(f"{module}.{path[0]}"):
+        module = f"{module}.{path.pop(0)}"
     reduce(getattr, path, importlib.import_module(f"steadydescent.{module}"))
     file, name = test.strip("`").split("::")
     tree = ast.parse(next((ROOT / "tests").rglob(f"test_{file}.py")).read_text())
@@ -70,49 +59,32 @@ def test_row_names_a_source_a_place_and_a_test_that_there_are(row):
 
 
 def test_every_rule_schedule_norm_suggestion_and_task_is_in_the_table():
-    names = [
-        *RULES,
-        *SCHEDULES,
-        "plateau",
-        *(set(KINDS) - {"none"}),
-        *SUGGESTIONS,
-        *SURFACES,
-        *TASKS,
-    ]
+    norms = set(KINDS) - {"none"}
+    names = [*RULES, *SCHEDULES, "plateau", *norms, *SUGGESTIONS, *SURFACES, *TASKS]
     text = " ".join(cell for row in ROWS for cell in row)
     assert [name for name in names if f"`{name}`" not in text] == []
-    assert {kind.split("-")[0] for kind in MOVES} <= set(
-        re.findall(r"covariate|prior|concept", text)
-    )
+    shifts = set(re.findall(r"covariate|prior|concept", text))
+    assert {kind.split("-")[0] for kind in MOVES} <= shifts
 
 
 def public(module: str) -> dict[str, object]:
-    """Functions and classes that a technique module offers, but for its plain records, exceptions
-    and checks.
-    """
-    found = importlib.import_module(f"steadydescent.{module}")
-    names = getattr(found, "__all__", [name for name in vars(found) if not name.startswith("_")])
-    own = {
-        name: getattr(found, name)
-        for name in names
-        if getattr(found, name).__class__ is not type(ast)
-    }
-    record = lambda it: (
-        inspect.isclass(it) and (issubclass(it, tuple | Exception) or is_protocol(it))
-    )
-    return {
-        name: it
-        for name, it in own.items()
-        if (inspect.isfunction(it) or inspect.isclass(it))
-        and it.__module__.startswith(f"steadydescent.{module}")
-        and not (record(it) or name.startswith("check_") or it in (Readout, Task))
-    }
+    """Functions and classes of a technique, but for plain records, exceptions and checks."""
+    package = importlib.import_module(f"steadydescent.{module}")
+    listed = getattr(package, "__all__", None)
+    names = listed or [name for name in vars(package) if not name.startswith("_")]
+    return {name: it for name in names if is_technique(it := getattr(package, name), module)}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [*TECHNIQUES, *(f"engine.tasks.{name}" for name in ("surfaces", "noisy_quadratic", "task"))],
-)
+def is_technique(it: object, module: str) -> bool:
+    """Whether this is a function or class made in the module that deserves an example."""
+    if not (inspect.isfunction(it) or inspect.isclass(it)) or it in (Readout, Task):
+        return False
+    if not it.__module__.startswith(f"steadydescent.{module}") or it.__name__.startswith("check_"):
+        return False
+    return inspect.isfunction(it) or not (issubclass(it, tuple | Exception) or is_protocol(it))
+
+
+@pytest.mark.parametrize("module", [*TECHNIQUES, *TASK_MODULES])
 def test_every_public_technique_shows_an_example_that_runs(module):
     lacking = [name for name, it in public(module).items() if ">>>" not in (it.__doc__ or "")]
     assert public(module) and lacking == []
@@ -125,13 +97,7 @@ def test_every_work_that_a_docstring_cites_is_in_the_bibliography():
 
 
 def test_every_work_in_the_bibliography_is_cited():
-    texts = [
-        p.read_text()
-        for folder in ("src", "chapters")
-        for p in (ROOT / folder).rglob("*")
-        if p.suffix in (".py", ".md")
-    ]
-    everything = " ".join(
-        [*texts, (ROOT / "README.md").read_text(), (ROOT / "experiments/claims.yml").read_text()]
-    )
+    pages = [path for folder in ("src", "chapters") for path in (ROOT / folder).rglob("*")]
+    texts = [path.read_text("utf-8") for path in pages if path.suffix in (".py", ".md")]
+    everything = " ".join([*texts, (ROOT / "experiments/claims.yml").read_text("utf-8")])
     assert [key for key in sorted(bibliography()) if key not in everything] == []

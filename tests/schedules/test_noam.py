@@ -1,6 +1,4 @@
-"""Noam's schedule and OpenNMT-tf's wrapper: the tutorial's numbers, its formulas as a slow
-reference, and laws.
-"""
+"""Noam's schedule and OpenNMT-tf's wrapper: a tutorial's numbers, a slow reference, laws."""
 
 import math
 
@@ -96,8 +94,9 @@ def test_a_wrapper_without_options_changes_nothing(inner):
 
 @pytest.mark.worked("opennmt-tf")
 def test_the_tutorials_first_training_step():
-    """Logged after the first update, so with step 1: step 2 in the formula, 2.795e−6 before the
-    floor, 1e−4 after.
+    """Logged after the first update, so with step 1.
+
+    Step 2 in the formula, 2.795e−6 before the floor, 1e−4 after.
 
     It is the rate that the second update takes: the first asked for step 0 and took half of it.
     """
@@ -119,8 +118,8 @@ def test_the_floor_is_the_larger_of_two_rates_that_are_not_equal():
 @pytest.mark.parametrize(("scale", "peak"), [(2, 8.07e-4), (6, 2.42e-3)])
 def test_peaks_of_the_tutorials_images(scale, peak):
     """Images 2 and 3, d = 768; their warm-up is not stated, 8000 is assumed."""
-    found = noam(768, WARMUP, scale)(updates(3 * WARMUP))
-    assert found.max() == pytest.approx(peak, rel=5e-4) and found.argmax() + 1 == WARMUP
+    factors = noam(768, WARMUP, scale)(updates(3 * WARMUP))
+    assert factors.max() == pytest.approx(peak, rel=5e-4) and factors.argmax() + 1 == WARMUP
 
 
 @pytest.mark.worked("opennmt-tf")
@@ -128,8 +127,9 @@ def test_peaks_of_the_tutorials_images(scale, peak):
     ("d_model", "scale", "floored"), [(4, 2, 71), (768, 2, 991), (768, 6, 330)]
 )
 def test_how_long_the_floor_acts_during_warm_up(d_model, scale, floored):
-    """As long as t < 1e−4·√d·warmup^(3/2)/scale = 71.6, 991.5, 330.5; at d = 4 update 72 is the
-    first above it.
+    """As long as t < 1e−4·√d·warmup^(3/2)/scale = 71.6, 991.5, 330.5.
+
+    At d = 4 update 72 is the first above it.
     """
     schedule = noam(d_model, WARMUP, scale)
     raised = schedule.wrapped(floor=SMALLEST)(updates(WARMUP)) > schedule(updates(WARMUP))
@@ -152,40 +152,41 @@ def test_a_held_start_holds_the_smallest_rate():
 
 @pytest.mark.worked("opennmt-tf")
 def test_a_longer_step_stretches_warm_up_and_decay_alike():
-    """Image 5, decay_step_duration: every rate lasts that many updates, so the peak comes later and
-    stays the same.
+    """Image 5, decay_step_duration: every rate lasts that many updates.
+
+    So the peak comes later and stays the same.
     """
-    plain, stretched = (
-        noam(768, WARMUP, scale=2)(updates(2 * WARMUP)),
-        noam(768, WARMUP, scale=2).wrapped(0, 3),
-    )
+    plain = noam(768, WARMUP, scale=2)(updates(2 * WARMUP))
+    stretched = noam(768, WARMUP, scale=2).wrapped(0, 3)
     np.testing.assert_allclose(stretched(updates(6 * WARMUP)), np.repeat(plain, 3), rtol=1e-13)
 
 
 @given(d_model=st.integers(1, 1024), warmup=st.integers(1, 500), scale=st.floats(0.1, 10))
 def test_noam_peaks_at_the_end_of_its_warm_up(d_model, warmup, scale):
-    """The peak is scale/√(d·warmup) at t = warmup; the rates rise strictly before it and fall
-    strictly after it.
+    """The peak is scale/√(d·warmup) at t = warmup.
+
+    The rates rise strictly before it and fall strictly after it.
     """
-    found = noam(d_model, warmup, scale)(updates(2 * warmup + 1))
-    assert found.argmax() + 1 == warmup
-    assert found.max() == pytest.approx(scale / math.sqrt(d_model * warmup), rel=1e-12)
-    assert (np.diff(found[:warmup]) > 0).all() and (np.diff(found[warmup - 1 :]) < 0).all()
+    factors = noam(d_model, warmup, scale)(updates(2 * warmup + 1))
+    assert factors.argmax() + 1 == warmup
+    assert factors.max() == pytest.approx(scale / math.sqrt(d_model * warmup), rel=1e-12)
+    assert (np.diff(factors[:warmup]) > 0).all() and (np.diff(factors[warmup - 1 :]) < 0).all()
 
 
 def test_noam_is_a_linear_warm_up_that_meets_the_inverse_square_root():
-    """The two branches meet at t = warmup, and from there on the warm-up's length no longer shows."""
-    found, peak = noam(7, 11)(updates(53)), 1 / math.sqrt(7 * 11)
-    np.testing.assert_allclose(found[:11], peak * warm_up(11)(updates(11)))
-    np.testing.assert_allclose(found[10:], inverse_sqrt_step(k=7**-0.5)(updates(53)[10:]))
-    np.testing.assert_allclose(found[12:], noam(7, 13)(updates(53))[12:])
+    """The two branches meet at t = warmup; from there on the warm-up's length no longer shows."""
+    factors, peak = noam(7, 11)(updates(53)), 1 / math.sqrt(7 * 11)
+    np.testing.assert_allclose(factors[:11], peak * warm_up(11)(updates(11)))
+    np.testing.assert_allclose(factors[10:], inverse_sqrt_step(k=7**-0.5)(updates(53)[10:]))
+    np.testing.assert_allclose(factors[12:], noam(7, 13)(updates(53))[12:])
 
 
 @pytest.mark.slip(16)
 @given(warmup=st.integers(1, 500), longer=st.integers(1, 500))
 def test_a_longer_warm_up_lowers_the_peak_and_a_larger_scale_raises_it(warmup, longer):
-    """opennmt-tf's "raising the value allows higher rates" holds for scale (its images 2 and 3),
-    not for warm-up.
+    """opennmt-tf's "raising the value allows higher rates" holds for scale, not for warm-up.
+
+    Scale is in its images 2 and 3.
     """
     total = 2 * (warmup + longer)
     peaks = [noam(768, steps, 2)(updates(total)).max() for steps in (warmup, warmup + longer)]
@@ -199,8 +200,9 @@ def test_a_longer_warm_up_lowers_the_peak_and_a_larger_scale_raises_it(warmup, l
 @pytest.mark.claim("noam-warmup")
 @given(warmup=st.integers(2, 500), shorter=st.integers(1, 499))
 def test_a_shorter_warm_up_raises_the_rate_faster(warmup, shorter):
-    """True as arithmetic: the slope of the warm-up is scale/√d·warmup^(−3/2), and at no update is
-    the rate lower.
+    """True as arithmetic: the slope of the warm-up is scale/√d·warmup^(−3/2).
+
+    At no update is the rate lower.
     """
     shorter = 1 + shorter % (warmup - 1)
     short, long = (noam(768, steps, 2)(updates(2 * warmup)) for steps in (shorter, warmup))

@@ -1,5 +1,6 @@
-"""Every schedule is copied, pickled and sent to a spawned process; with equal arguments it is
-equal.
+"""Every schedule is copied, pickled and sent to a spawned process.
+
+With equal arguments it is equal.
 """
 
 import copy
@@ -10,7 +11,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_schedules import EVERY, updates
 from torch.optim.lr_scheduler import LambdaLR
 
 from steadydescent.optimizers import SGD
@@ -34,6 +34,7 @@ from steadydescent.schedules import (
     warm_up,
     warmup_linear,
 )
+from test_schedules import EVERY, updates
 
 OPTIONS = {
     "rate": 0.3,
@@ -88,32 +89,35 @@ def test_a_copy_of_every_schedule_is_equal_and_gives_the_same_bits(name, way):
 
 
 def test_schedules_are_equal_by_their_arguments_and_no_others():
-    made = lambda: [
-        linear(5),
-        linear(6),
-        linear(5, 0.1),
-        cosine(5),
-        constant(),
-        inverse_time(1, 5),
-        exponential(0.9, 5),
-        inverse_sqrt_epoch(5),
-        inverse_sqrt_step(),
-        inverse_sqrt_step(2),
-        steps([3], [0.1]),
-        steps([3], [0.2]),
-        exp_drop(2, True, 5),
-        exp_drop(2, False, 5),
-        noam(4, 4),
-        noam(4, 5),
-        noam(4, 4, 2.0),
-        warm_up(3),
-        warmup_linear(5, 3),
-        ramp(0.1, 1, 5),
-        linear(5).wrapped(1),
-        linear(5) * cosine(5),
-        linear(5).then(2, cosine(5)),
-        linear(5).then(3, cosine(5)),
-    ]
+
+    def made():
+        return [
+            linear(5),
+            linear(6),
+            linear(5, 0.1),
+            cosine(5),
+            constant(),
+            inverse_time(1, 5),
+            exponential(0.9, 5),
+            inverse_sqrt_epoch(5),
+            inverse_sqrt_step(),
+            inverse_sqrt_step(2),
+            steps([3], [0.1]),
+            steps([3], [0.2]),
+            exp_drop(2, True, 5),
+            exp_drop(2, False, 5),
+            noam(4, 4),
+            noam(4, 5),
+            noam(4, 4, 2.0),
+            warm_up(3),
+            warmup_linear(5, 3),
+            ramp(0.1, 1, 5),
+            linear(5).wrapped(1),
+            linear(5) * cosine(5),
+            linear(5).then(2, cosine(5)),
+            linear(5).then(3, cosine(5)),
+        ]
+
     first, second = made(), made()
     assert first == second and len(set(first + second)) == len(first)
 

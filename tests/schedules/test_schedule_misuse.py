@@ -1,5 +1,6 @@
-"""Schedules as a newcomer meets them: text for numbers, functions for schedules, and torch's
-LambdaLR, which counts from 0.
+"""Schedules as a newcomer meets them.
+
+Text for numbers, functions for schedules, and torch's LambdaLR, which counts from 0.
 """
 
 import numpy as np
@@ -132,8 +133,8 @@ def test_arguments_of_the_wrong_kind_are_refused_by_sentence(make, sentence):
 
 
 def test_milestones_out_of_numpy_are_lists_as_well():
-    found = [steps(values, [0.5, 0.1])(4) for values in ([2, 3], (2, 3), np.array([2, 3]))]
-    assert found == pytest.approx([0.05] * 3)
+    factors = [steps(values, [0.5, 0.1])(4) for values in ([2, 3], (2, 3), np.array([2, 3]))]
+    assert factors == pytest.approx([0.05] * 3)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,5 @@ def test_milestones_out_of_numpy_are_lists_as_well():
     ],
 )
 def test_shares_of_the_run_are_lengths_rounded_to_updates(by_name, by_length):
-    """round(0.1 · 53) = 5 and round(0.3 · 53) = 16: what the docstring of `named` says of its three
-    shares.
-    """
+    """round(0.1 · 53) = 5 and round(0.3 · 53) = 16, as the docstring of `named` says of shares."""
     np.testing.assert_array_equal(by_name(np.arange(1, T + 1)), by_length(np.arange(1, T + 1)))

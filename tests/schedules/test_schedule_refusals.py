@@ -1,6 +1,4 @@
-"""Every impossible parameter of a schedule is refused in a sentence that names it, before anything
-is built.
-"""
+"""A sentence names every impossible parameter of a schedule, before anything is built."""
 
 import math
 

@@ -1,5 +1,6 @@
-"""Schedules give torch's own rates, at every update of a run; worked numbers, laws, and how
-schedules compose.
+"""Schedules give torch's own rates, at every update of a run.
+
+Worked numbers, laws, and how schedules compose.
 """
 
 import dataclasses
@@ -45,9 +46,7 @@ def updates(total):
 
 
 def torch_rates(make, peak, total, every=1):
-    """What a scheduler of torch's, stepped after every `every`-th update, hands to each of `total`
-    updates.
-    """
+    """What torch's scheduler hands to each of `total` updates, stepped after every `every`-th."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], peak)
     scheduler, seen = make(optimizer), []
     for update in range(1, total + 1):
@@ -117,34 +116,35 @@ def test_factors_are_those_of_torchs_scheduler(name):
 
 def test_exponential_decay_is_torchs_times_one_more_base():
     """The sources count epochs from 1, torch's ExponentialLR from 0."""
-    found = torch_rates(lambda o: lr_scheduler.ExponentialLR(o, 0.95), 0.3, 37, every=EPOCH)
+    theirs = torch_rates(lambda o: lr_scheduler.ExponentialLR(o, 0.95), 0.3, 37, every=EPOCH)
     np.testing.assert_allclose(
-        0.3 * schedules.exponential(0.95, EPOCH)(updates(37)), 0.95 * np.array(found)
+        0.3 * schedules.exponential(0.95, EPOCH)(updates(37)), 0.95 * np.array(theirs)
     )
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_lambda_lr_hands_every_update_its_own_factor(name):
-    """LambdaLR counts from 0, the schedule from 1; the rates stay plain floats, which checkpoints
-    can hold.
+    """LambdaLR counts from 0, the schedule from 1.
+
+    The rates stay plain floats, which checkpoints can hold.
     """
     schedule = EVERY[name]
-    found = torch_rates(lambda o: lr_scheduler.LambdaLR(o, schedule.for_lambda_lr()), 0.3, 53)
-    np.testing.assert_allclose(found, 0.3 * schedule(updates(53)), rtol=1e-12)
-    assert {type(rate) for rate in found} == {float}
+    theirs = torch_rates(lambda o: lr_scheduler.LambdaLR(o, schedule.for_lambda_lr()), 0.3, 53)
+    np.testing.assert_allclose(theirs, 0.3 * schedule(updates(53)), rtol=1e-12)
+    assert {type(rate) for rate in theirs} == {float}
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_schedule_is_elementwise_and_leaves_its_input_alone(name):
     steps = np.random.default_rng(3).permutation(updates(7 * 3 * 5)).reshape(7, 3, 5)
-    kept = steps.copy()
-    found = EVERY[name](steps)
-    assert found.shape == (7, 3, 5) and found.dtype == np.float64 and (steps == kept).all()
+    before = steps.copy()
+    factors = EVERY[name](steps)
+    assert factors.shape == (7, 3, 5) and factors.dtype == np.float64 and (steps == before).all()
     assert (
-        found[4, 2, 3] == pytest.approx(EVERY[name](steps[4, 2, 3]), rel=1e-13)
+        factors[4, 2, 3] == pytest.approx(EVERY[name](steps[4, 2, 3]), rel=1e-13)
         and type(EVERY[name](2)) is float
     )
-    np.testing.assert_array_equal(EVERY[name](steps.astype(np.int64)), found)
+    np.testing.assert_array_equal(EVERY[name](steps.astype(np.int64)), factors)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -161,8 +161,8 @@ def test_a_schedule_cannot_be_changed():
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - RISING))
 def test_decay_never_rises_and_never_exceeds_the_peak(name):
-    found = EVERY[name](updates(53))
-    assert (np.diff(found) <= 1e-15).all() and found[0] <= 1 and (found > 0).all()
+    factors = EVERY[name](updates(53))
+    assert (np.diff(factors) <= 1e-15).all() and factors[0] <= 1 and (factors > 0).all()
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "cooldown", "warmup_linear"])
@@ -173,21 +173,20 @@ def test_past_the_runs_end_the_rate_stays_at_zero(name):
 
 @pytest.mark.worked("uit-slides")
 def test_slides_inverse_time_decay():
-    found = 0.2 * schedules.inverse_time(1, EPOCH)(updates(4 * EPOCH)).reshape(4, EPOCH)
+    printed = 0.2 * schedules.inverse_time(1, EPOCH)(updates(4 * EPOCH)).reshape(4, EPOCH)
     np.testing.assert_allclose(
-        found, np.repeat([[0.1], [0.2 / 3], [0.05], [0.04]], EPOCH, axis=1), rtol=1e-15
+        printed, np.repeat([[0.1], [0.2 / 3], [0.05], [0.04]], EPOCH, axis=1), rtol=1e-15
     )
 
 
 @pytest.mark.slip(11)
 def test_linear_decay_is_not_inverse_time_decay():
-    """viblo-lr calls 1/(1 + rate·epoch) linear. Linear decay falls by equal amounts, and to
-    nothing.
+    """viblo-lr calls 1/(1 + rate·epoch) linear.
+
+    Linear decay falls by equal amounts, and to nothing.
     """
-    straight, inverse = (
-        schedules.linear(4)(updates(4)),
-        schedules.inverse_time(1, epoch=1)(updates(4)),
-    )
+    straight = schedules.linear(4)(updates(4))
+    inverse = schedules.inverse_time(1, epoch=1)(updates(4))
     np.testing.assert_allclose(np.diff(straight), -1 / 4)
     np.testing.assert_allclose(np.diff(1 / inverse), 1)  # its inverse is what is linear
     assert schedules.linear(4)(5) == 0 and schedules.inverse_time(1, epoch=1)(1e9) > 0
@@ -195,8 +194,8 @@ def test_linear_decay_is_not_inverse_time_decay():
 
 @pytest.mark.slip(11)
 def test_torchs_linear_lr_ramps_up_unless_told_otherwise():
-    found = torch_rates(lr_scheduler.LinearLR, 0.3, 7)
-    np.testing.assert_allclose(found, 0.3 * np.array([5, 7, 9, 11, 13, 15, 15]) / 15, rtol=1e-9)
+    theirs = torch_rates(lr_scheduler.LinearLR, 0.3, 7)
+    np.testing.assert_allclose(theirs, 0.3 * np.array([5, 7, 9, 11, 13, 15, 15]) / 15, rtol=1e-9)
 
 
 @pytest.mark.slip(12)
@@ -209,8 +208,9 @@ def test_torchs_linear_lr_ramps_up_unless_told_otherwise():
     ],
 )
 def test_a_decay_that_is_run_as_printed_compounds(schedule, compounded):
-    """viblo-lr prints lr = f(epoch)·lr. As code this multiplies all factors so far; α = f(epoch)·α₀
-    is meant.
+    """viblo-lr prints lr = f(epoch)·lr.
+
+    As code this multiplies all factors so far; α = f(epoch)·α₀ is meant.
     """
     lr = 0.2
     for epoch in range(1, 14):
@@ -221,9 +221,7 @@ def test_a_decay_that_is_run_as_printed_compounds(schedule, compounded):
 
 @given(total=lengths, at=st.integers(1, 300))
 def test_cosine_is_point_symmetric_about_its_middle(total, at):
-    """f(t) + f(T + 2 − t) = 1, so it starts at 1, ends at 0, and spends what linear decay spends,
-    (T + 1)/2.
-    """
+    """f(t) + f(T + 2 − t) = 1: it starts at 1, ends at 0, and spends (T + 1)/2 as linear decay."""
     at = 1 + at % total
     cosine = schedules.cosine(total)
     assert cosine(at) + cosine(total + 2 - at) == pytest.approx(1, abs=1e-12)
@@ -234,9 +232,7 @@ def test_cosine_is_point_symmetric_about_its_middle(total, at):
 
 @given(total=st.integers(2, 300), share=st.floats(0, 1, exclude_max=True))
 def test_no_joint_jumps(total, share):
-    """Warm-up meets decay at the peak, and so does the plateau meet its cooldown: no step is larger
-    than a slope.
-    """
+    """Warm-up meets decay at the peak, and the plateau its cooldown: no step exceeds a slope."""
     part = 1 + int(share * (total - 1))
     joined = schedules.warmup_linear(total, part)
     assert (
@@ -254,17 +250,18 @@ def test_no_joint_jumps(total, share):
 
 @given(low=st.floats(1e-8, 1e-2), high=st.floats(0.1, 100), total=st.integers(2, 300))
 def test_ramp_rises_by_one_ratio_from_low_to_high(low, high, total):
-    found = schedules.ramp(low, high, total)(updates(total + 1))
-    assert found[0] == low and found[-2:] == pytest.approx(high)
+    factors = schedules.ramp(low, high, total)(updates(total + 1))
+    assert factors[0] == low and factors[-2:] == pytest.approx(high)
     np.testing.assert_allclose(
-        np.diff(np.log(found[:-1])), math.log(high / low) / (total - 1), rtol=1e-6
+        np.diff(np.log(factors[:-1])), math.log(high / low) / (total - 1), rtol=1e-6
     )
 
 
 @given(first=st.integers(1, 9), epoch=st.integers(1, 13))
 def test_the_two_readings_of_times_e_to_the_minus_one(first, epoch):
-    """Before epoch n neither acts; in epoch n they agree; then (a) stays and (b) falls by e⁻¹ in
-    every epoch.
+    """Before epoch n neither acts; in epoch n they agree.
+
+    Then (a) stays and (b) falls by e⁻¹ in every epoch.
     """
     once, every = (
         schedules.exp_drop(first, reading, epoch)(updates(12 * epoch)) for reading in (False, True)
@@ -289,9 +286,9 @@ def test_dropping_once_is_one_step_by_hand():
 
 
 def test_inverse_square_root_of_epochs_of_one_update_is_that_of_steps():
-    found = schedules.inverse_sqrt_epoch(epoch=1, k=3)(updates(37))
-    np.testing.assert_allclose(found, schedules.inverse_sqrt_step(k=3)(updates(37)))
-    np.testing.assert_allclose(found**-2, updates(37) / 9)
+    factors = schedules.inverse_sqrt_epoch(epoch=1, k=3)(updates(37))
+    np.testing.assert_allclose(factors, schedules.inverse_sqrt_step(k=3)(updates(37)))
+    np.testing.assert_allclose(factors**-2, updates(37) / 9)
 
 
 @given(
@@ -329,5 +326,6 @@ def test_plot_draws_the_factors_on_the_axes_it_is_given_or_on_its_own():
 
 
 def test_schedules_need_no_matplotlib():
-    code = "import sys, steadydescent.schedules as s; s.linear(3)(1); assert 'matplotlib' not in sys.modules"
+    check = "assert 'matplotlib' not in sys.modules"
+    code = f"import sys, steadydescent.schedules as s; s.linear(3)(1); {check}"
     subprocess.run([sys.executable, "-c", code], check=True)

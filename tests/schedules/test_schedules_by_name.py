@@ -1,6 +1,4 @@
-"""Schedules by name: the rates of a whole run from plain numbers, and every bad option refused in a
-sentence.
-"""
+"""Schedules by name: rates of a whole run from plain numbers; a sentence refuses a bad option."""
 
 import json
 import math
@@ -42,21 +40,21 @@ def test_every_name_is_tried_and_a_plateau_which_needs_a_state_is_none():
 @pytest.mark.parametrize("name", BY_NAME)
 def test_rates_are_the_peak_times_the_schedule_of_that_name(name):
     options, schedule = BY_NAME[name]
-    found = rates(name, 0.3, T, epoch=E, **json.loads(json.dumps(options)))
-    assert found.shape == (T,) and found.dtype == np.float64
-    np.testing.assert_array_equal(found, 0.3 * schedule(np.arange(1.0, T + 1)))
+    whole_run = rates(name, 0.3, T, epoch=E, **json.loads(json.dumps(options)))
+    assert whole_run.shape == (T,) and whole_run.dtype == np.float64
+    np.testing.assert_array_equal(whole_run, 0.3 * schedule(np.arange(1.0, T + 1)))
     np.testing.assert_array_equal(
-        found, 0.3 * SCHEDULES[name](total=T, epoch=E, **options)(np.arange(1.0, T + 1))
+        whole_run, 0.3 * SCHEDULES[name](total=T, epoch=E, **options)(np.arange(1.0, T + 1))
     )
 
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_schedule_can_be_held_stretched_and_floored_by_name(name):
     options, schedule = BY_NAME[name]
-    found = rates(name, 0.3, T, epoch=E, step_start=7, step_duration=3, floor=0.05, **options)
+    whole_run = rates(name, 0.3, T, epoch=E, step_start=7, step_duration=3, floor=0.05, **options)
     inner = [1 + max(t - 7, 0) // 3 for t in range(T)]
     np.testing.assert_allclose(
-        found, 0.3 * np.array([max(schedule(step), 0.05) for step in inner]), rtol=1e-13
+        whole_run, 0.3 * np.array([max(schedule(step), 0.05) for step in inner]), rtol=1e-13
     )
 
 
@@ -99,14 +97,16 @@ def test_the_length_of_an_epoch_is_needed_where_epochs_are_counted_and_only_ther
 @pytest.mark.parametrize("name", BY_NAME)
 def test_options_say_their_defaults_and_which_are_required(name):
     options, _ = BY_NAME[name]
-    told = options_of(name)
-    assert set(options) <= set(told) and list(told)[-3:] == ["step_start", "step_duration", "floor"]
-    required = {option for option, default in told.items() if default is REQUIRED}
-    defaults = {option: default for option, default in told.items() if default is not REQUIRED}
+    allowed = options_of(name)
+    assert set(options) <= set(allowed)
+    assert list(allowed)[-3:] == ["step_start", "step_duration", "floor"]
+    required = {option for option, default in allowed.items() if default is REQUIRED}
+    defaults = {option: default for option, default in allowed.items() if default is not REQUIRED}
     needed = {option: options[option] for option in required}
+    # defaults said aloud change nothing
     np.testing.assert_array_equal(
         rates(name, 0.3, T, E, **needed, **defaults), rates(name, 0.3, T, E, **needed)
-    )  # defaults said aloud change nothing
+    )
 
 
 def test_unknown_schedule_is_refused_with_those_that_there_are():
@@ -187,7 +187,5 @@ def test_bad_option_is_refused_by_name(name, options, sentence):
 
 
 def test_a_named_schedule_outlives_its_run():
-    """A named schedule is a schedule like any other: it composes and plots, and is not tied to
-    `rates`.
-    """
+    """A named schedule is like any other: it composes and plots, and is not tied to `rates`."""
     assert (named("linear", 10) * named("cosine", 10))(6) == pytest.approx(0.25)

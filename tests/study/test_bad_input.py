@@ -123,8 +123,8 @@ NOT_YAML = {
 @pytest.mark.parametrize("file", ["study", "of_claims"])
 def test_what_is_no_plain_yaml_is_refused_with_the_file_and_line(tmp_path, file, text):
     name = {"study": "study.yml", "of_claims": "claims.yml"}[file]
-    said = loaded(tmp_path, **{file: text})
-    assert name in said, said
+    message = loaded(tmp_path, **{file: text})
+    assert name in message, message
     assert not (tmp_path / "pwned").exists() and not Path("pwned").exists()
 
 
@@ -162,7 +162,7 @@ def places(value: object, place: tuple = ()) -> list[tuple]:
         if isinstance(value, list | tuple)
         else ()
     )
-    return [place, *(found for key, item in inside for found in places(item, (*place, key)))]
+    return [place, *(done for key, item in inside for done in places(item, (*place, key)))]
 
 
 def replaced(value: object, place: tuple, new: object) -> object:
@@ -206,12 +206,12 @@ DATA = {
 def test_every_value_is_taken_as_it_is_or_refused_in_a_sentence_with_its_line(file, tmp_path):
     for place in places(DATA[file]):
         for wrong in WRONG:
-            said = loaded(
+            message = loaded(
                 tmp_path,
                 **{file: yaml.safe_dump(replaced(DATA[file], place, wrong), allow_unicode=True)},
             )
-            named = any(file in said for file in ("study.yml", "claims.yml"))
-            assert said == "" or named, (place, wrong, said)
+            named = any(name in message for name in ("study.yml", "claims.yml"))
+            assert not message or named, (place, wrong, message)
 
 
 @pytest.mark.parametrize("file", DATA)
@@ -233,10 +233,10 @@ def test_a_text_or_a_truth_value_is_no_number(file, tmp_path):
 def test_what_decides_a_verdict_is_never_left_out(field, tmp_path):
     changed = copy.deepcopy(DATA["of_claims"])
     del changed[0]["contrasts"][0][field]
-    said = loaded(tmp_path, of_claims=yaml.safe_dump(changed))
+    message = loaded(tmp_path, of_claims=yaml.safe_dump(changed))
     assert re.search(
-        rf"claims\.yml, line \d+: .*({field} is missing|needs an arm to stand against)", said
-    ), said
+        rf"claims\.yml, line \d+: .*({field} is missing|needs an arm to stand against)", message
+    ), message
 
 
 @pytest.mark.parametrize("field", ["optimizer", "schedule", "batch_size"])
@@ -246,10 +246,10 @@ def test_what_runs_are_made_with_is_never_left_out(field, tmp_path):
     changed["toy"]["runs"].pop(field, None)
     for condition in changed["toy"]["conditions"].values():
         condition.pop(field, None)
-    said = loaded(tmp_path, study=yaml.safe_dump(changed))
+    message = loaded(tmp_path, study=yaml.safe_dump(changed))
     assert re.search(
-        rf"study\.yml, line \d+: .*{field} of '.*' under 'constant' in .*/mnist1d-mlp", said
-    ), said
+        rf"study\.yml, line \d+: .*{field} of '.*' under 'constant' in .*/mnist1d-mlp", message
+    ), message
 
 
 def models(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
@@ -261,7 +261,7 @@ def models(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
     ]
     return {
         kind.__name__: kind,
-        **{name: found for model in inner for name, found in models(model).items()},
+        **{name: done for model in inner for name, done in models(model).items()},
     }
 
 
@@ -309,8 +309,8 @@ def test_a_claim_or_a_list_that_says_something_twice_is_refused(tmp_path):
 def test_sizes_that_no_machine_could_run_are_refused_at_once(place, value, tmp_path):
     changed = copy.deepcopy(DATA["study"])
     changed["toy"]["conditions"]["linear"].setdefault("points", 3)
-    said = loaded(tmp_path, study=yaml.safe_dump(replaced(changed, ("toy", *place), value)))
-    assert re.search(r"study\.yml, line \d+: .*(less than or equal to|at most)", said), said
+    message = loaded(tmp_path, study=yaml.safe_dump(replaced(changed, ("toy", *place), value)))
+    assert re.search(r"study\.yml, line \d+: .*(less than or equal to|at most)", message), message
 
 
 # ---- fuzz ----------------------------------------------------------------------------------------
@@ -327,8 +327,8 @@ plain = st.recursive(
 @fuzz
 @given(file=st.sampled_from(list(DATA)), at=st.integers(0, 10**6), value=plain)
 def test_any_value_anywhere_in_a_file(tmp_path_factory, file, at, value):
-    found = places(DATA[file])
-    text = yaml.safe_dump(replaced(DATA[file], found[at % len(found)], value), allow_unicode=True)
+    there = places(DATA[file])
+    text = yaml.safe_dump(replaced(DATA[file], there[at % len(there)], value), allow_unicode=True)
     loaded(tmp_path_factory.getbasetemp() / "any", **{file: text})
 
 
@@ -352,7 +352,7 @@ def test_any_edit_of_the_study_itself(tmp_path_factory, at, cut, text):
         for name in file.content if isinstance(file.content, dict) else ():
             file.model(Experiment, (name,), name=name)
 
-    assert (said := told(work)) == "" or "study.yml" in said
+    assert (message := told(work)) == "" or "study.yml" in message
 
 
 @fuzz
@@ -404,18 +404,18 @@ def options() -> list[tuple[list[str], str, str | None]]:
     """Every option of every command that takes a value: words of the command, the option, its
     variable.
     """
-    found = []
+    readers = []
     for name, command in main.commands.items():
         for words, inner in [
             ([name], command),
             *(([name, n], c) for n, c in getattr(command, "commands", {}).items()),
         ]:
-            found += [
+            readers += [
                 (words, parameter.opts[0], parameter.envvar)
                 for parameter in inner.params
                 if parameter.param_type_name == "option" and not parameter.is_flag
             ]
-    return found
+    return readers
 
 
 BAD_VALUES = [
@@ -449,13 +449,13 @@ def quiet(monkeypatch):
 
 
 def said_by(words: list[str], **environment: str) -> tuple[int, str]:
-    found = CliRunner().invoke(main, words, env=environment)
-    assert found.exception is None or isinstance(found.exception, SystemExit), (
+    done = CliRunner().invoke(main, words, env=environment)
+    assert done.exception is None or isinstance(done.exception, SystemExit), (
         words,
-        found.exception,
+        done.exception,
     )
-    assert "Traceback" not in found.output and found.exit_code in (0, 1, 2)
-    return found.exit_code, found.output
+    assert "Traceback" not in done.output and done.exit_code in (0, 1, 2)
+    return done.exit_code, done.output
 
 
 @pytest.mark.parametrize(("words", "option", "variable"), options(), ids=lambda value: str(value))
@@ -513,5 +513,5 @@ WORDS = ["x", "--profile", "--json", "--only", "smoke", "--", "-h", "--source", 
 def test_any_words_on_the_command_line(words):
     if words and words[0] in main.commands:
         words = ["x", *words]  # what the commands do is tried out above
-    found = CliRunner().invoke(main, words)
-    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
+    done = CliRunner().invoke(main, words)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception

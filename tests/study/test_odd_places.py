@@ -21,7 +21,7 @@ from fabricated import a_run, tables, write_experiments, write_result
 from steadydescent import cli
 from steadydescent.cli import main
 from steadydescent.files import write_atomically
-from steadydescent.study import paths, reproduce
+from steadydescent.study import paths, reproduce, terminal
 from steadydescent.study.paths import ROOT, require_project, require_study
 from steadydescent.study.results import provenance
 from steadydescent.study.results.store import Store
@@ -52,10 +52,10 @@ def steady(*words: str, flags: tuple[str, ...] = (), cwd: Path | None = None, **
 
 def sentence(done: subprocess.CompletedProcess) -> str:
     """The one sentence with which a command refused."""
-    said = done.stderr.decode()
-    assert done.returncode == 1 and said.startswith("Error: ") and "Traceback" not in said, said
-    assert len(said.strip().splitlines()) <= 2
-    return said
+    text = done.stderr.decode()
+    assert done.returncode == 1 and text.startswith("Error: ") and "Traceback" not in text, text
+    assert len(text.strip().splitlines()) <= 2
+    return text
 
 
 # ---- no study here -------------------------------------------------------------------------------
@@ -67,13 +67,13 @@ def test_no_command_works_in_a_folder_without_a_study_and_none_changes_it(
 ):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setenv("STEADY_HOME", str(tmp_path))
-    for name in ("conf.py", "screenshots/mine", "generated/mine", "experiments/mine"):
+    for name in ("screenshots/mine", "generated/mine", "experiments/mine"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     before = tree(tmp_path)
-    found = CliRunner().invoke(main, words)
-    assert found.exit_code == 1 and tree(tmp_path) == before
-    assert found.output.startswith(
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1 and tree(tmp_path) == before
+    assert done.output.startswith(
         f"Error: there is no study in {tmp_path}: experiments/study.yml is missing; STEADY_"
     )
     assert CliRunner().invoke(main, [*words, "--help"]).exit_code == 0
@@ -90,11 +90,11 @@ def test_clean_removes_nothing_from_a_folder_that_is_no_checkout_of_this_project
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     before = tree(tmp_path)
-    found = CliRunner().invoke(main, ["clean"])
-    assert found.exit_code == 1 and tree(tmp_path) == before
+    done = CliRunner().invoke(main, ["clean"])
+    assert done.exit_code == 1 and tree(tmp_path) == before
     assert (
         f"nothing is removed from {tmp_path}: its pyproject.toml does not name steadydescent"
-        in found.output
+        in done.output
     )
 
 
@@ -108,7 +108,7 @@ def test_clean_follows_no_link(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").write_text("")
     (tmp_path / "_build").symlink_to(tmp_path / "mine")
-    (tmp_path / "conf.py").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "screenshots").symlink_to(tmp_path / "nowhere")
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     assert len(reproduce.clean_tree(False)) == 2
     assert tree(tmp_path) == {"mine": None, "mine/precious": b""}
@@ -138,8 +138,8 @@ def test_package_without_its_repository_says_so_and_writes_nothing_beside_itself
     )
     before = set(tree(tmp_path))
     own = {"PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1", "STEADY_HOME": ""}
-    said = sentence(steady("data", "fetch", "mnist1d", cwd=tmp_path, **own))
-    assert f"there is no study in {tmp_path / 'lib'}" in said and "get the repository" in said
+    text = sentence(steady("data", "fetch", "mnist1d", cwd=tmp_path, **own))
+    assert f"there is no study in {tmp_path / 'lib'}" in text and "get the repository" in text
     assert set(tree(tmp_path)) == before
 
 
@@ -256,23 +256,23 @@ def test_letters_that_a_locale_lacks_end_no_command(monkeypatch, tmp_path):
     ):
         with (tmp_path / encoding).open("w", encoding=encoding) as stream:
             monkeypatch.setattr(sys, "stdout", stream)
-            cli._speak_any_language()
+            terminal._write_any_letter()
             cli.show([{"rule": "2 × 3 …"}], False)
             monkeypatch.undo()
-        said = (tmp_path / encoding).read_text(
+        text = (tmp_path / encoding).read_text(
             encoding="utf-8" if encoding == "ascii" else encoding
         )
-        assert expected in said
+        assert expected in text
 
 
 def test_every_text_file_is_opened_with_its_encoding():
     """Otherwise it is the locale's."""
-    found = []
+    places = []
     for path in [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and _opens_text(call):
-                found.append(f"{path.relative_to(ROOT)}:{call.lineno}")
-    assert found == []
+                places.append(f"{path.relative_to(ROOT)}:{call.lineno}")
+    assert places == []
 
 
 def _opens_text(call: ast.Call) -> bool:
@@ -283,13 +283,13 @@ def _opens_text(call: ast.Call) -> bool:
         if isinstance(part, ast.Constant) and isinstance(part.value, str)
     ]
     binary = name in ("open", "fdopen") and any("b" in mode and len(mode) < 4 for mode in modes)
-    told = any(word.arg == "encoding" for word in call.keywords) or (
+    named = any(word.arg == "encoding" for word in call.keywords) or (
         name == "read_text" and len(call.args) == 1
     )
     owner = call.func.value if isinstance(call.func, ast.Attribute) else None
     return (
         name in ("open", "read_text", "write_text", "fdopen")
-        and not (binary or told)
+        and not (binary or named)
         and not (isinstance(owner, ast.Name) and owner.id in ("os", "gzip"))
     )
 
@@ -301,7 +301,7 @@ def _opens_text(call: ast.Call) -> bool:
 def test_without_assertions_what_computes_is_refused_and_what_reads_works(tmp_path, toy):
     home = published(tmp_path / "home")
     for how in ({"flags": ("-O",)}, {"PYTHONOPTIMIZE": "2"}):
-        for words in cli.COMPUTING:
+        for words in terminal.COMPUTING:
             assert "without, or unset PYTHONOPTIMIZE" in sentence(
                 steady(words, STEADY_HOME=str(home), **how)
             )
@@ -309,7 +309,7 @@ def test_without_assertions_what_computes_is_refused_and_what_reads_works(tmp_pa
 
 
 def test_commands_that_compute_are_commands():
-    assert set(cli.COMPUTING) <= set(main.commands)
+    assert set(terminal.COMPUTING) <= set(main.commands)
 
 
 # ---- umask and clock -----------------------------------------------------------------------------
@@ -319,11 +319,11 @@ def test_commands_that_compute_are_commands():
 def test_everything_written_follows_the_umask(mask, tmp_path):
     before = os.umask(mask)
     try:
-        store = Store(tmp_path / "a" / "store", warn=lambda said: None)
+        store = Store(tmp_path / "a" / "store", warn=lambda text: None)
         store.save(tables([a_run(seed=0)]), {})
         store.save(tables([a_run(seed=1)]), {})
         next(store.root.glob("??/*/runs.parquet")).write_bytes(b"PAR1")
-        assert len(Store(store.root, warn=lambda said: None).keys()) == 1  # the other is set aside
+        assert len(Store(store.root, warn=lambda text: None).keys()) == 1  # the other is set aside
         write_atomically(tmp_path / "b" / "note", b"")
     finally:
         os.umask(before)
@@ -373,8 +373,8 @@ def test_claims_stay_readable_at_any_width(columns, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     (row,) = cli.verdict_rows([ROW])
     cli.show([row], False, "Verdicts")
-    said = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
-    assert max(map(len, said.splitlines())) <= columns
+    text = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert max(map(len, text.splitlines())) <= columns
     words = {
         word
         for key, value in row.items()
@@ -382,16 +382,16 @@ def test_claims_stay_readable_at_any_width(columns, monkeypatch, capsys):
         for word in f"{key} {value}".split()
         if len(word) <= 10
     }
-    assert words <= set(said.split())
+    assert words <= set(text.split())
     if columns <= 80:  # a block a row, with what has no value left out
-        assert "weight-averages-generalise" in said and "diverged" not in said
-        assert ROW["result"] in said.replace("\n", "").replace(" ", "")
+        assert "weight-averages-generalise" in text and "diverged" not in text
+        assert ROW["result"] in text.replace("\n", "").replace(" ", "")
 
 
 def test_nothing_is_shown_as_before_where_there_is_no_terminal(capsys):
     cli.show([], False, "Nothing")
     cli.show(cli.verdict_rows([ROW]), False, "Verdicts")
-    said = capsys.readouterr().out
-    assert "┃" in said and max(map(len, said.splitlines())) <= 160
+    text = capsys.readouterr().out
+    assert "┃" in text and max(map(len, text.splitlines())) <= terminal.WIDE
     cli.show([{"a": 1.0}], True)
     assert json.loads(capsys.readouterr().out) == [{"a": 1.0}]

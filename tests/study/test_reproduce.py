@@ -13,6 +13,7 @@ from small_study import TASK, keep
 from steadydescent.cli import main
 from steadydescent.study import reproduce
 from steadydescent.study.book import verdict_rows
+from steadydescent.study.book.summary import digest
 from steadydescent.study.planning import load_study, plans
 from steadydescent.study.planning.stacks import OWN_GIB
 from steadydescent.study.results.store import Result, read_folder
@@ -59,10 +60,9 @@ def test_verify_tells_held_flipped_and_undecided_apart_and_exits_accordingly(
     assert {row["outcome"] for row in json.loads(printed.output)} == {
         row["outcome"] for row in rows.values()
     }
-    told = CliRunner().invoke(main, ["verify", "--profile", "laptop"])
-    assert (
-        told.exit_code == code and f"of 2 published verdicts held, {code} flipped." in told.output
-    )
+    printed = CliRunner().invoke(main, ["verify", "--profile", "laptop"])
+    assert printed.exit_code == code
+    assert f"of 2 published verdicts held, {code} flipped." in printed.output
 
 
 def test_published_result_that_was_inconclusive_cannot_flip(home):
@@ -102,19 +102,16 @@ def test_verify_refuses_to_compare_nothing(home):
 def test_publish_copies_the_rows_as_they_are_and_replaces_older_ones(home):
     keep(home, "published", {"constant": DOWN, "linear": DOWN})
     keep(home, "reproduced", {"constant": UP, "linear": UP})
-    readme = home / "README.md"
-    readme.write_text(
-        "before\n<!-- verdicts: written by `make publish` -->\nold\n<!-- end of verdicts -->\nafter\n"
-    )
-    (told,) = reproduce.publish_results("laptop")
-    said = readme.read_text(encoding="utf-8")
-    assert (
-        said.startswith("before\n")
-        and said.endswith("\nafter\n")
-        and "old" not in said
-        and "**supported**" in said
-    )
-    assert told == f"toy/{TASK}@reproduced (2 primary contrasts)"
+    summary = home / "results/README.md"
+    summary.write_text("what stood here before")
+    (line,) = reproduce.publish_results("laptop")
+    text = summary.read_text(encoding="utf-8")
+    assert "stood here before" not in text and "**supported**" in text
+    data = (home / "results/verdicts.csv").read_text(encoding="utf-8")
+    for mode in ("light", "dark"):
+        drawn = (home / f"results/verdicts-{mode}.svg").read_text(encoding="utf-8")
+        assert digest(data) in drawn
+    assert line == f"toy/{TASK}@reproduced (2 primary contrasts)"
     mine, mine_receipt = read_folder(home / "results/reproduced/laptop/toy" / TASK, Result)
     there, receipt_there = read_folder(home / "results/published/toy" / TASK, Result)
     assert (
@@ -152,7 +149,7 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
     for name in (
         "_build/html/index.html",
         "generated/findings.json",
-        "conf.py",
+        "screenshots/book.png",
         "data/images",
         "results/store/ab/x",
     ):
@@ -161,7 +158,7 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
     there = lambda: {
         path.relative_to(home).as_posix() for path in [*home.glob("*"), *home.glob("results/*")]
     }
-    kept = {
+    staying = {
         "data",
         "experiments",
         "results",
@@ -170,9 +167,9 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
         "results/store",
     }
     reproduce.clean_tree(with_results=False)
-    assert there() == kept
+    assert there() == staying
     reproduce.clean_tree(with_results=True)
-    assert there() == kept - {"results/reproduced", "results/store"}
+    assert there() == staying - {"results/reproduced", "results/store"}
     assert reproduce.clean_tree(with_results=True) == []
 
 
@@ -182,8 +179,8 @@ def test_clean_leaves_results_and_data_unless_asked_for_results(home):
 def test_bill_names_networks_time_memory_disk_and_what_is_left_out(capsys):
     rows = reproduce.costs("laptop", "cpu")
     reproduce.say_cost(rows, "laptop", "cpu")
-    said = capsys.readouterr().out
-    assert f"About {sum(row['networks'] for row in rows)} networks" in said
+    printed = capsys.readouterr().out
+    assert f"About {sum(row['networks'] for row in rows)} networks" in printed
     for word in (
         "minutes",
         "GiB of memory",
@@ -192,8 +189,8 @@ def test_bill_names_networks_time_memory_disk_and_what_is_left_out(capsys):
         "Profile laptop leaves out: ",
         "weight_averaging/fashion-mnist-cnn",
     ):
-        assert word in said
-    assert "PROFILE=full" not in said
+        assert word in printed
+    assert "PROFILE=full" not in printed
 
 
 def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory_beside_the_commands_own(

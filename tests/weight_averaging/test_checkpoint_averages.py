@@ -25,9 +25,7 @@ from steadydescent.weight_averaging import (
 
 
 @pytest.mark.worked("opennmt-tf")
-def test_the_average_of_the_last_two_checkpoints_of_a_small_layer_is_the_exact_mean_and_slots_are_left_out(
-    tmp_path,
-):
+def test_the_average_of_the_last_two_checkpoints_is_the_exact_mean_and_leaves_slots_out(tmp_path):
     layer = nn.Linear(2, 2)
     optimizer = torch.optim.Adam(layer.parameters())
     for step, shift in ((5, 9.0), (10, 1.0), (15, 2.0)):

@@ -1,5 +1,6 @@
-"""Damage, enumerated: every byte cut, every bit flipped, and nonsense under right sums; the path is
-always named.
+"""Damage, enumerated: every byte cut, every bit flipped, and nonsense under right sums.
+
+The path is always named.
 """
 
 import hashlib
@@ -197,16 +198,13 @@ def test_links_are_followed_to_files_that_are_verified_and_nothing_else(content,
     for name in ("none", "loop", "folder", "pipe"):
         with pytest.raises(FileNotFoundError, match=f"no file at {tmp_path / name}"):
             load_checkpoint(tmp_path / name, small())
-    save_checkpoint(
-        tmp_path / "last", small(1.0), None, 8
-    )  # takes the link's place, not its target's
+    # takes the link's place, not its target's
+    save_checkpoint(tmp_path / "last", small(1.0), None, 8)
     assert read(tmp_path / "last") == (8, 1.0) and read(tmp_path / "7.safetensors") == (7, 3.0)
 
 
 def test_files_of_the_first_format_load():
-    """One that version 0.1 wrote: three steps of a `Run` with Adam, its schedule, generator and
-    averages.
-    """
+    """A file of version 0.1: three steps of a `Run` with Adam, schedule, generator and averages."""
     path = Path(__file__).with_name("checkpoint-format-1.safetensors")
     tensors, run = load_file(path), Run(seed=5)
     run.load(path)

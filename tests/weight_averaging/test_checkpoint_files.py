@@ -1,5 +1,6 @@
-"""Checkpoint files: whole or not at all; what is damaged, foreign or does not fit is refused by
-name.
+"""Checkpoint files: whole or not at all.
+
+What is damaged, foreign or does not fit is refused by name.
 """
 
 import stat

@@ -1,6 +1,4 @@
-"""Loading: names are the model's own loader's to judge, extra state travels, and it is all or
-nothing.
-"""
+"""Loading is all or nothing: the model's own loader judges names, and extra state travels."""
 
 import copy
 

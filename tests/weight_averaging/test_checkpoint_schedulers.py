@@ -1,6 +1,4 @@
-"""Every scheduler of torch's as a part of a checkpoint: cut anywhere, it goes on as if it had not
-been.
-"""
+"""Every scheduler of torch's as a part of a checkpoint: a cut anywhere changes nothing."""
 
 import inspect
 
@@ -68,14 +66,14 @@ MAKES = {
 
 
 def test_every_scheduler_that_torch_has_is_tried():
-    found = {
+    results = {
         kind
         for kind in vars(lr_scheduler).values()
         if inspect.isclass(kind)
         and issubclass(kind, lr_scheduler.LRScheduler)
         and not kind.__name__.startswith("_")
     }
-    assert found - MAKES.keys() <= {lr_scheduler.LRScheduler} and SWALR in MAKES
+    assert results - MAKES.keys() <= {lr_scheduler.LRScheduler} and SWALR in MAKES
 
 
 def started(make, rate):

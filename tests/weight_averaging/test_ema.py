@@ -1,5 +1,6 @@
-"""EMA as a module: held to timm, torch and ema_pytorch over hundreds of steps; which average it
-keeps.
+"""EMA as a module: held to timm, torch and ema_pytorch over hundreds of steps.
+
+Which average it keeps.
 """
 
 from copy import deepcopy
@@ -74,11 +75,9 @@ class PrintedModelEmaV2(nn.Module):
 
 def test_fixed_decay_equals_timms_v2_and_the_printed_one_but_for_integers(timm_ema):
     model = network()
-    ours, theirs, printed = (
-        EMA(model, 0.97),
-        timm_ema.ModelEmaV2(model, 0.97),
-        PrintedModelEmaV2(model, 0.97),
-    )
+    ours = EMA(model, 0.97)
+    theirs = timm_ema.ModelEmaV2(model, 0.97)
+    printed = PrintedModelEmaV2(model, 0.97)
     for _ in train(model):
         for average in (ours, theirs, printed):
             average.update(model)
@@ -130,9 +129,8 @@ def test_tail_mean_equals_torchs_swa(use_buffers):
     ours = EMA(model, TailMean(start=101), average_buffers=use_buffers)
     theirs = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn(), use_buffers=use_buffers)
     for name, buffer in theirs.module.named_buffers():
-        if (
-            use_buffers and not buffer.is_floating_point()
-        ):  # torch's mean of integers stops with an error
+        # torch's mean of integers stops with an error
+        if use_buffers and not buffer.is_floating_point():
             parent, _, leaf = name.rpartition(".")
             theirs.module.get_submodule(parent).register_buffer(leaf, None)
     counters = ours.module[1].num_batches_tracked
@@ -154,8 +152,9 @@ def test_tail_mean_equals_torchs_swa(use_buffers):
 
 
 def test_fixed_decay_equals_ema_pytorch_without_its_ramp():
-    """`min_value=beta` takes the ramp away; the first `update` copies θ_0; β is rounded to single
-    precision: 31/32.
+    """`min_value=beta` takes the ramp away; the first `update` copies θ_0.
+
+    Β is rounded to single precision: 31/32.
     """
     reference = pytest.importorskip("ema_pytorch").EMA
     model = network()
@@ -187,15 +186,11 @@ def test_ema_pytorchs_defaults_are_a_mixing_and_a_loop_that_updates_every_tenth_
 
 @pytest.mark.slip(13)
 def test_integer_buffers_are_copied_where_the_printed_class_truncates_an_average():
-    """After 17 updates with β = 0.75 its counter says 14, with the printed default β = 0.9999 it
-    says 0.
-    """
+    """After 17 updates the counter says 14 with β = 0.75, and 0 with the printed 0.9999."""
     model = network()
-    printed, ours, default = (
-        PrintedModelEmaV2(model, 0.75),
-        EMA(model, 0.75),
-        PrintedModelEmaV2(model),
-    )
+    printed = PrintedModelEmaV2(model, 0.75)
+    ours = EMA(model, 0.75)
+    default = PrintedModelEmaV2(model)
     for _ in train(model, 17):
         for average in (printed, ours, default):
             average.update(model)

@@ -1,5 +1,6 @@
-"""What has no mean is not averaged: by `EMA`, by `Shadow`, and by the mean of files; buffers of
-every kind.
+"""What has no mean is not averaged: by `EMA`, by `Shadow`, and by the mean of files.
+
+Buffers of every kind.
 """
 
 import copy
@@ -80,8 +81,8 @@ DTYPES += [
 @pytest.mark.parametrize("size", [(), (0,), (1,), (33,), (3, 2)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_buffer_that_nobody_names_is_that_of_the_last_update(tmp_path, dtype, size):
-    model, found = averages(shift, lambda: Holding(torch.ones(size).to(dtype)), tmp_path)
-    for kind, state in found.items():
+    model, states = averages(shift, lambda: Holding(torch.ones(size).to(dtype)), tmp_path)
+    for kind, state in states.items():
         assert torch.equal(
             state["held"].to(dtype).to(torch.complex128), model.held.to(torch.complex128)
         ), kind
@@ -92,14 +93,13 @@ def test_a_buffer_that_nobody_names_is_that_of_the_last_update(tmp_path, dtype, 
 def test_a_buffer_that_is_named_is_averaged(tmp_path, dtype):
     make = lambda: Holding(torch.zeros(3).to(dtype))
     for named in (["held"], {"he*"}, ["*"]):
-        _, found = averages(shift, make, tmp_path, average_buffers=named)
+        _, states = averages(shift, make, tmp_path, average_buffers=named)
+        ours, shadows = states["EMA"]["held"][0], states["Shadow"]["held"][0]
+        assert ours == shadows == 0.5 * 7 + 0.25 * 5 + 0.125 * 3
+        assert states["files"]["held"][0] == 5.0
         assert (
-            found["EMA"]["held"][0] == found["Shadow"]["held"][0] == 0.5 * 7 + 0.25 * 5 + 0.125 * 3
-        )
-        assert found["files"]["held"][0] == 5.0
-        assert (
-            found["EMA"]["weight"][0] == 0.5 * 3 + 0.25 * 2 + 0.125
-            and found["files"]["weight"][0] == 2.0
+            states["EMA"]["weight"][0] == 0.5 * 3 + 0.25 * 2 + 0.125
+            and states["files"]["weight"][0] == 2.0
         )
 
 
@@ -127,11 +127,11 @@ def test_statistics_of_batch_norms_are_averaged_or_not(tmp_path, norm, average_b
         model[0].running_mean.fill_(4.0 * step)
         model[0].running_var.fill_(8.0 * step)
 
-    _, found = averages(change, make, tmp_path, average_buffers=average_buffers)
+    _, states = averages(change, make, tmp_path, average_buffers=average_buffers)
     for kind, mean in (("EMA", 5.0), ("Shadow", 5.0), ("files", 4.0)):
         expected = mean if average_buffers else 8.0
-        assert found[kind]["0.running_mean"].unique().item() == expected
-        assert found[kind]["0.running_var"].unique().item() == 2 * expected
+        assert states[kind]["0.running_mean"].unique().item() == expected
+        assert states[kind]["0.running_var"].unique().item() == 2 * expected
 
 
 def test_spectral_norms_unit_vectors_stay_units_and_masks_stay_masks(tmp_path):
@@ -148,8 +148,8 @@ def test_spectral_norms_unit_vectors_stay_units_and_masks_stay_masks(tmp_path):
             model[1].weight_mask.copy_(torch.rand(5, 5) < 0.5)
         model(torch.randn(3, 5))
 
-    _, found = averages(change, make, tmp_path, updates=7)
-    for kind, state in found.items():
+    _, states = averages(change, make, tmp_path, updates=7)
+    for kind, state in states.items():
         units = [
             value.norm().item() for name, value in state.items() if name.endswith(("_u", "_v"))
         ]
@@ -158,18 +158,17 @@ def test_spectral_norms_unit_vectors_stay_units_and_masks_stay_masks(tmp_path):
 
 
 def test_averages_of_spectrally_normalised_layers_have_no_larger_norm_than_the_model():
-    """Averaged unit vectors that turn are short, and the norm that they give, and weights are
-    divided by, too small.
+    """Averaged unit vectors that turn are short.
+
+    So the norm that they give, by which weights are divided, is too small.
     """
     torch.manual_seed(0)
     model = nn.Sequential(
         *[parametrizations.spectral_norm(nn.Linear(16, 16, bias=False)) for _ in range(4)]
     )
     optimizer, x = torch.optim.Adam(model.parameters()), torch.randn(64, 16)
-    ours, all_of_them = (
-        EMA(model, Debiased(0.99)),
-        EMA(model, Debiased(0.99), average_buffers=["*"]),
-    )
+    ours = EMA(model, Debiased(0.99))
+    all_of_them = EMA(model, Debiased(0.99), average_buffers=["*"])
     for _ in range(200):
         optimizer.zero_grad()
         (model(x) - x.flip(1)).square().mean().backward()

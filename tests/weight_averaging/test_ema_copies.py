@@ -1,6 +1,4 @@
-"""Models that are hard to copy, tensors of every dtype and layout, and blocks that always give the
-weights back.
-"""
+"""Models that are hard to copy, every dtype and layout, blocks that give the weights back."""
 
 import pickle
 import threading
@@ -149,12 +147,12 @@ def test_averages_of_every_dtype_size_and_layout_are_the_formula_in_double(
         model.weight.data = draw()
         expected = mix(expected, model.weight.data.to(wide), 0.25)
         made.update(*([model] if average is EMA else []))
-    found = made.module.weight if average is EMA else made.shadow["weight"]
-    assert found.dtype.itemsize >= 4
-    torch.testing.assert_close(found.to(wide), expected, rtol=1e-6, atol=1e-6)
+    mean = made.module.weight if average is EMA else made.shadow["weight"]
+    assert mean.dtype.itemsize >= 4
+    torch.testing.assert_close(mean.to(wide), expected, rtol=1e-6, atol=1e-6)
     kept = model.weight.data.clone()
     with made.swapped(model) if average is EMA else made.applied():
-        assert torch.equal(model.weight.to(wide), found.to(dtype).to(wide))
+        assert torch.equal(model.weight.to(wide), mean.to(dtype).to(wide))
     assert torch.equal(model.weight.to(wide), kept.to(wide)) and model.weight.dtype == dtype
 
 

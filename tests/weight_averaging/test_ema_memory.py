@@ -1,6 +1,4 @@
-"""Where an average's tensors are: memory that buffers share with weights, copies and pickles,
-casts, devices.
-"""
+"""Where an average's tensors are: shared memory, copies and pickles, casts, devices."""
 
 import copy
 import pickle
@@ -43,9 +41,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_buffer_in_the_memory_of_a_weight_leaves_the_average_standing(tmp_path, view):
-    """Of all three averages: the weights that a model has with them are those of a model without
-    the buffer.
-    """
+    """All three averages of a model's weights are those of a model without the buffer."""
     plain = nn.Module()
     plain.weight = nn.Parameter(torch.zeros(6, 2))
     model = Viewing(VIEWS[view])
@@ -64,8 +60,8 @@ def test_a_buffer_in_the_memory_of_a_weight_leaves_the_average_standing(tmp_path
                 forms.setdefault(form, []).append(one.weight.clone())
             assert one.weight.unique().item() == 2.0
         forms.setdefault("files", []).append(average_checkpoints(paths)["weight"])
-    for form, (expected, found) in forms.items():
-        assert torch.equal(found, expected), form
+    for form, (expected, value) in forms.items():
+        assert torch.equal(value, expected), form
     if view not in ("bits", "expanded"):  # torch's loader writes into no expanded tensor
         one.load_state_dict(average_checkpoints(paths))
         assert torch.equal(one.weight, forms["files"][0])
@@ -81,10 +77,8 @@ def test_buffers_that_share_memory_are_mixed_once(names, persistent):
     model, values = nn.Module(), torch.zeros(3)
     model.register_buffer("first", values)
     model.register_buffer("second", values[1:], persistent=persistent)
-    ema, shadow = (
-        EMA(model, 0.75, average_buffers=names),
-        Shadow(model, 0.75, average_buffers=names),
-    )
+    ema = EMA(model, 0.75, average_buffers=names)
+    shadow = Shadow(model, 0.75, average_buffers=names)
     shadow.register()
     values.fill_(1.0)
     ema.update(model)
@@ -159,10 +153,10 @@ def test_a_cast_leaves_an_average_the_bits_that_it_needs(asked, cast):
     parent = nn.ModuleList([EMA(nn.Linear(3, 2), 0.999, dtype=asked)])
     kept = parent[0].module.weight.clone()
     parent.to(cast)
-    found = parent[0].module.weight
+    mean = parent[0].module.weight
     narrow = cast.itemsize < 4 and asked is not torch.bfloat16
-    assert found.dtype == (kept.dtype if narrow else cast)
-    assert torch.equal(found, kept.to(found.dtype))
+    assert mean.dtype == (kept.dtype if narrow else cast)
+    assert torch.equal(mean, kept.to(mean.dtype))
 
 
 def test_the_average_of_a_model_in_half_precision_moves_after_a_cast():

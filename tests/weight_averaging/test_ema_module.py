@@ -292,9 +292,8 @@ def test_training_is_bitwise_the_same_with_and_without_ema():
                 ema.update(model)
                 if step % 10 == 0:
                     with ema.swapped(model):
-                        model[:2](
-                            torch.ones(11, 7)
-                        )  # in training mode: it even moves the statistics
+                        # in training mode: it even moves the statistics
+                        model[:2](torch.ones(11, 7))
         return states, ema
 
     (plain, _), (averaged, ema) = trained(False), trained(True)

@@ -27,12 +27,10 @@ def test_models_spread_over_processes_are_averaged_swapped_saved_and_loaded_as_i
 def test_compiled_models_are_averaged_swapped_saved_and_loaded(tmp_path):
     plain, model = network(), network()
     compiled = torch.compile(model, backend="eager")
-    theirs, inner, around, shadow = (
-        EMA(plain, 0.5),
-        EMA(model, 0.5),
-        EMA(compiled, 0.5),
-        Shadow(compiled, 0.5),
-    )
+    theirs = EMA(plain, 0.5)
+    inner = EMA(model, 0.5)
+    around = EMA(compiled, 0.5)
+    shadow = Shadow(compiled, 0.5)
     shadow.register()
     for _ in zip(train(plain, 3), train(compiled, 3), strict=True):
         theirs.update(plain)

@@ -1,5 +1,6 @@
-"""A module's tensors by name, in one walk, against torch's own listings; the in-place update
-against the formula.
+"""A module's tensors by name, in one walk, against torch's own listings.
+
+The in-place update against the formula.
 """
 
 import pytest
@@ -13,8 +14,9 @@ from steadydescent.weight_averaging.named_tensors import live_tensors, mix_in, n
 
 
 class Odd(nn.Module):
-    """Tied weights, a module twice, absent ones, buffers within and without the state, one of them
-    under two names.
+    """Tied weights, a module twice, absent ones, buffers within and without the state.
+
+    One of the buffers has two names.
     """
 
     def __init__(self):
@@ -65,10 +67,13 @@ def test_one_walk_finds_what_torchs_listings_do_in_their_order(module):
 def test_an_update_in_place_is_the_readouts_mix(weight, dtype):
     """The formula's one home is `mix`; torch's `lerp` is the same to rounding."""
     generator = torch.Generator().manual_seed(5)
-    drawn = lambda: {
-        name: torch.randn(3, 11, generator=generator, dtype=dtype)
-        for name in ("mean", "copied", "other")
-    }
+
+    def drawn():
+        return {
+            name: torch.randn(3, 11, generator=generator, dtype=dtype)
+            for name in ("mean", "copied", "other")
+        }
+
     averages, values = drawn(), drawn()
     values["other"] = values["other"].t().contiguous().t()  # in another order of memory
     expected = {name: mix(averages[name], values[name], weight) for name in ("mean", "other")}

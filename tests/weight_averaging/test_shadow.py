@@ -1,6 +1,4 @@
-"""The dictionary form: held to the EMA module and to zh-ema's class, whose losses it does not
-share.
-"""
+"""The dictionary form, held to the EMA module and to zh-ema's class without its losses."""
 
 import pytest
 import torch

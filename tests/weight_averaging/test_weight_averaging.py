@@ -11,6 +11,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from steadydescent.averages import debias, ewa
 from steadydescent.weight_averaging import (
+    KINDS,
+    Debiased,
+    Ramped,
+    Readout,
+    TailMean,
     checkpoint_weights,
     coefficients,
     ema_weights,
@@ -20,6 +25,7 @@ from steadydescent.weight_averaging import (
     snapshot_weights,
     tail_weights,
 )
+from steadydescent.weight_averaging.readouts import READOUTS, STATISTICS
 
 TRAJECTORY = torch.randn(41, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
@@ -41,14 +47,14 @@ def test_debiased_ema_as_a_running_average_equals_ewa_then_debias():
 
 
 def test_started_ema_is_the_debiased_one_with_a_share_of_the_first_weights():
-    """timm's and zh-ema's EMA starts at θ₀; our `ema-start` reads it from the debiased accumulator."""
+    """timm's and zh-ema's EMA starts at θ₀; our `ema-start` reads it from the debiased one."""
     first = torch.full((7,), 5.0, dtype=torch.float64)
     started = first
     for value in TRAJECTORY:
         started = ewa(started, value, 1 - 1 / (0.3 * 41))
     readout, weights = parse("ema-start-30", 41)
     torch.testing.assert_close(
-        mix(read(weights), first, readout.start_share), started, rtol=1e-12, atol=1e-12
+        mix(read(weights), first, readout.start_share(41)), started, rtol=1e-12, atol=1e-12
     )
 
 
@@ -102,7 +108,8 @@ def test_snapshot_is_the_weights_after_that_step_whatever_came_before_and_after(
     readout, weights = parse(name, 41)
     assert torch.equal(read(weights), TRAJECTORY[step - 1])
     assert coefficients(weights).tolist() == [float(t == step) for t in range(1, 42)]
-    assert (readout.source, readout.statistics, readout.start_share) == (name, "averaged", 0.0)
+    assert (readout.accumulator, readout.statistics) == (readout, "averaged")
+    assert readout.one_step and readout.start_share(41) == 0
 
 
 def test_snapshot_at_the_end_is_a_checkpoint_mean_of_one():
@@ -170,7 +177,15 @@ def test_coefficients_are_what_the_running_average_computes(name):
         ("at-0", 100, "step must be a whole number of at least 1, got 0"),
         ("at-0.4", 100, "step must be a whole number of at least 1, got 0"),
         ("at-101", 100, "step must be at most the 100 steps of the run, got 101"),
-        ("at-", 100, "readout 'at-' does not fit"),
+        ("at-", 100, "unknown readout 'at-'"),
+        ("ema-10.0", 100, "unknown readout 'ema-10.0'"),
+        ("ema-1e1", 100, "unknown readout"),
+        ("tail-inf", 100, "unknown readout"),
+        ("tail-nan", 100, "unknown readout"),
+        ("ema-10/averaged", 100, "unknown readout"),
+        ("ema-10/", 100, "unknown readout"),
+        ("last-3", 100, "unknown readout"),
+        ("ema-ramp-3", 100, "unknown readout"),
         ("swa", 100, "'swa'"),
         ("ema-x", 100, "'ema-x'"),
     ],
@@ -178,3 +193,23 @@ def test_coefficients_are_what_the_running_average_computes(name):
 def test_bad_readouts_are_refused_by_name(name, steps, sentence):
     with pytest.raises(ValueError, match=sentence):
         parse(name, steps)
+
+
+@pytest.mark.parametrize("statistics", STATISTICS)
+@pytest.mark.parametrize("kind", READOUTS)
+def test_a_readout_has_one_text_and_comes_back_from_it(kind, statistics):
+    for number in (3, 12.5) if READOUTS[kind].number == "PERCENT" else (7,):
+        readout = Readout(kind, float(number) if READOUTS[kind].number else None, statistics)
+        assert Readout.parse(readout.text) == readout
+        assert Readout.parse(readout.text).accumulator.statistics == "averaged"
+    assert KINDS.count(kind) >= 1
+
+
+def test_arrays_of_weights_are_the_sequences_that_averages_of_a_module_take():
+    """One formula each: to the bit, but for the debiased one, whose powers numpy rounds."""
+    steps = range(1, 98)
+    assert ramped_weights(97, 0.9).tolist() == [Ramped(0.9)(step) for step in steps]
+    assert tail_weights(97, 53).tolist()[44:] == [TailMean(45)(step) for step in steps][44:]
+    np.testing.assert_allclose(
+        ema_weights(97, 0.93), [Debiased(0.93)(step) for step in steps], rtol=1e-15
+    )

@@ -269,7 +269,7 @@ def test_names_that_differ_otherwise_say_nothing_of_wrapping():
 
 
 class Caching(nn.Module):
-    """Buffers outside the state: one changes in place, one is replaced by another of its own size."""
+    """Buffers outside the state: one changes in place, one gives way to another of its own size."""
 
     def __init__(self):
         super().__init__()

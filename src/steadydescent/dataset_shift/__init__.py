@@ -1,5 +1,8 @@
-"""Dataset shift of test data: covariate, prior and concept shift at five severities, each measured
-afterwards.
+"""Dataset shift of test data, at five severities, measured afterwards. Imports `checks` alone.
+
+`covariate` and `labels` make the three shifts below, `shifted` says what they return,
+`verification` measures what moved; `mnist1d_signals` draws signals, `torchvision_shim` imports
+torchvision.
 
 Training and test data are draws from p(x, y) = p(x)·p(y|x) = p(y)·p(x|y). The slides (uit-slides)
 name three ways in which the test data's distribution may differ; definitions as in Moreno-Torres et

@@ -1,5 +1,4 @@
-"""Covariate shift, p(x) moves: MNIST-1D drawn with another setting of its generator, and corrupted
-pictures.
+"""Covariate shift, p(x) moves: MNIST-1D by another setting of its generator, corrupted pictures.
 
 One knob turns one property. Its table gives the value at severity 0 (unchanged) to 5.
 """
@@ -19,7 +18,8 @@ from steadydescent.dataset_shift.shifted import Shifted, check_labels, check_sev
 from steadydescent.dataset_shift.torchvision_shim import import_torchvision
 
 SIDE = 28  # pixels
-TRANSLATIONS = 48  # that the generator chooses from; as many at every severity, so that it draws the same numbers
+TRANSLATIONS = 48
+"""How many the generator chooses from, at every severity, so that it draws the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ SIGNAL_KNOBS = {
         lambda value: {"iid_noise_scale": value},
     ),
     "correlated-noise": SignalKnob(
-        "standard deviation of the noise beside the pattern, before it is smoothed (σ = 2 points of 72)",
+        "standard deviation of the noise beside the pattern, "
+        "before it is smoothed (σ = 2 points of 72)",
         (0.25, 0.4, 0.55, 0.75, 1.0, 1.4),
         lambda value: {"corr_noise_scale": value},
     ),
@@ -56,7 +57,8 @@ SIGNAL_KNOBS = {
         lambda value: {"shear_scale": value},
     ),
     "translation": SignalKnob(
-        "points of 72 that every pattern lies further along than it did; one that leaves the end enters at the start",
+        "points of 72 that every pattern lies further along than it did; "
+        "one that leaves the end enters at the start",
         (0, 8, 12, 16, 20, 24),
         lambda value: {"max_translation": [int(value) + step for step in range(TRANSLATIONS)]},
     ),
@@ -67,17 +69,18 @@ SIGNAL_KNOBS = {
         lambda value: {"padding": [int(value), 60]},
     ),
 }
-"""Knobs of `shifted_signals`. Every other argument of the generator, and every random number, stays
-what it was.
+"""Knobs of `shifted_signals`.
+
+Every other argument of the generator, and every random number, stays what it was.
 """
 
 
 def shifted_signals(knob: str, severity: int, *, seed: int, count: int) -> Shifted:
-    """`count` raw MNIST-1D signals `[B, 40]` float32 with one knob of the generator turned, and
-    their labels `[B]`.
+    """`count` raw MNIST-1D signals `[B, 40]` with one knob of the generator turned, and labels.
 
-    Raw: in the generator's units, before any standardisation; standardise with the training data's
-    moments. Severity 0 with the test set's seed and size is the stored test set.
+    Signals are float32, labels `[B]` int64. Raw: in the generator's units, before any
+    standardisation; standardise with the training data's moments. Severity 0 with the test set's
+    seed and size is the stored test set.
 
     The draw is paired: with the same seed and count, every knob and severity gives the same labels
     in the same order, and each signal is the unshifted one but for its knob (the same pattern, the
@@ -117,8 +120,7 @@ class ImageKnob:
 def shifted_images(
     images: Tensor, labels: Tensor, knob: str, severity: int, *, generator: Generator
 ) -> Shifted:
-    """Corrupted pictures `[B, 784]` uint8 (28 × 28, grey, on the CPU) and their labels `[B]`,
-    untouched.
+    """Corrupted pictures `[B, 784]` uint8 (28 × 28, grey, on the CPU), labels `[B]` untouched.
 
     Every corruption is computed in float and rounded to the nearest of 0 to 255 once, at its end.
     What is random (the noise; which way each picture turns or moves) comes from the CPU generator
@@ -136,11 +138,8 @@ def shifted_images(
     corruption = IMAGE_KNOBS[_checked_knob(knob, IMAGE_KNOBS)]
     value = corruption.values[check_severity(severity)]
     check_generator(generator)
-    if (
-        check_tensor(images, "images").dtype != torch.uint8
-        or images.ndim != 2
-        or images.shape[1] != SIDE**2
-    ):
+    is_bytes = check_tensor(images, "images").dtype == torch.uint8
+    if not is_bytes or images.ndim != 2 or images.shape[1] != SIDE**2:
         raise ValueError(
             f"images must be uint8 [B, {SIDE**2}], got {images.dtype} {[*images.shape]}"
         )
@@ -160,9 +159,8 @@ def _checked_knob(name: str, knobs: dict[str, Any]) -> str:
 
 def _functional() -> ModuleType:
     import_torchvision()
-    from torchvision.transforms.v2 import (
-        functional,
-    )  # here: it takes seconds, and signals need none of it
+    # here: it takes seconds, and signals need none of it
+    from torchvision.transforms.v2 import functional
 
     return functional
 
@@ -173,9 +171,8 @@ def _noisy(pictures: Tensor, sigma: float, generator: Generator) -> Tensor:
 
 
 def _blurred(pictures: Tensor, sigma: float, generator: Generator) -> Tensor:
-    return _functional().gaussian_blur(
-        pictures, 2 * ceil(3 * sigma) + 1, sigma
-    )  # kernel of three σ to either side
+    kernel = 2 * ceil(3 * sigma) + 1  # three σ to either side
+    return _functional().gaussian_blur(pictures, kernel, sigma)
 
 
 def _brightened(pictures: Tensor, factor: float, generator: Generator) -> Tensor:
@@ -187,16 +184,17 @@ def _flattened(pictures: Tensor, factor: float, generator: Generator) -> Tensor:
 
 
 def _rotated(pictures: Tensor, degrees: float, generator: Generator) -> Tensor:
-    rotate = lambda part, sign: _functional().rotate(
-        part, sign * degrees, interpolation="bilinear", fill=0
-    )
+    def rotate(part: Tensor, sign: int) -> Tensor:
+        return _functional().rotate(part, sign * degrees, interpolation="bilinear", fill=0)
+
     return _each_its_way(pictures, rotate, [1, -1], generator)
 
 
 def _translated(pictures: Tensor, pixels: float, generator: Generator) -> Tensor:
-    move = lambda part, way: _functional().affine(
-        part, angle=0, translate=[pixels * way[0], pixels * way[1]], scale=1, shear=[0, 0], fill=0
-    )
+    def move(part: Tensor, way: tuple[int, int]) -> Tensor:
+        by = [pixels * way[0], pixels * way[1]]
+        return _functional().affine(part, angle=0, translate=by, scale=1, shear=[0, 0], fill=0)
+
     return _each_its_way(pictures, move, [(1, 0), (-1, 0), (0, 1), (0, -1)], generator)
 
 
@@ -206,13 +204,11 @@ def _each_its_way(
     ways: list[Any],
     generator: Generator,
 ) -> Tensor:
-    """Every picture transformed in one of several ways, drawn for each; one call a way, not one a
-    picture.
-    """
-    chosen = torch.randint(len(ways), (len(pictures),), generator=generator)
+    """Every picture transformed in one of several ways, drawn for each; one call a way."""
+    choices = torch.randint(len(ways), (len(pictures),), generator=generator)
     result = torch.empty_like(pictures)
     for number, way in enumerate(ways):
-        result[chosen == number] = transform(pictures[chosen == number], way)
+        result[choices == number] = transform(pictures[choices == number], way)
     return result
 
 
@@ -236,6 +232,4 @@ IMAGE_KNOBS = {
         "pixels, left, right, up or down", (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), _translated
     ),
 }
-"""Knobs of `shifted_images`. What rotation and translation bring in from outside the picture is
-black.
-"""
+"""Knobs of `shifted_images`; what a picture brings in from outside, turned or moved, is black."""

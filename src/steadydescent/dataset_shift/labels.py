@@ -14,8 +14,7 @@ SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def prior_shift(labels: Tensor, proportions: Tensor, count: int, *, generator: Generator) -> Tensor:
-    """`count` different rows of `labels` `[N]`, in rising order, whose classes stand in the given
-    proportions `[K]`.
+    """`count` different rows of `labels` `[N]`, rising, whose classes have the proportions `[K]`.
 
     The counts are those of `largest_remainder`, and the rows of a class are drawn without
     replacement, so p(x|y) stays: every row is an unchanged example of its class. From the same
@@ -26,7 +25,8 @@ def prior_shift(labels: Tensor, proportions: Tensor, count: int, *, generator: G
     is repeated to make up for it.
 
     >>> labels = torch.tensor([0, 0, 1, 1, 0, 1, 1])
-    >>> rows = prior_shift(labels, torch.tensor([0.75, 0.25]), 4, generator=torch.Generator().manual_seed(0))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> rows = prior_shift(labels, torch.tensor([0.75, 0.25]), 4, generator=generator)
     >>> labels[rows].bincount().tolist()
     [3, 1]
     """
@@ -38,10 +38,12 @@ def prior_shift(labels: Tensor, proportions: Tensor, count: int, *, generator: G
         )
     available = labels.bincount(minlength=len(counts))
     if (lacking := (counts > available).nonzero().flatten()).numel():
-        told = ", ".join(
+        shortages = ", ".join(
             f"class {k} has {available[k]} of the {counts[k]} asked for" for k in lacking.tolist()
         )
-        raise ValueError(f"a prior shift to {count} examples needs more than there are: {told}")
+        raise ValueError(
+            f"a prior shift to {count} examples needs more than there are: {shortages}"
+        )
     orders = [torch.randperm(int(n), generator=generator) for n in available]
     rows = [
         (labels == k).nonzero().flatten()[order[:n]]
@@ -51,12 +53,11 @@ def prior_shift(labels: Tensor, proportions: Tensor, count: int, *, generator: G
 
 
 def largest_remainder(proportions: Tensor, count: int) -> Tensor:
-    """Whole numbers `[K]` that add up to `count` and are nearest to `proportions` `[K]` × `count`
-    (Hamilton's method).
+    """Whole numbers `[K]` that add up to `count`, nearest to `proportions` `[K]` × `count`.
 
-    Each class gets its quota rounded down, and those with the largest remainders one more, the
-    lower class first. Remainders are compared to nine decimals, so that equal ones are equal in
-    floats too.
+    Hamilton's method: each class gets its quota rounded down, and those with the largest remainders
+    one more, the lower class first. Remainders are compared to nine decimals, so that equal ones
+    are equal in floats too.
 
     Raises ValueError unless count is at least 1 and the proportions are at least 0 and add up to 1.
 
@@ -77,27 +78,24 @@ def largest_remainder(proportions: Tensor, count: int) -> Tensor:
 
 
 def prior_proportions(frequencies: Tensor, severity: int, order: Tensor) -> Tensor:
-    """Class proportions `[K]` of a severity: p_k ∝ frequency_k · ratio^(−r/(K−1)), class k having
-    rank r in `order`.
+    """Class proportions `[K]` of a severity: p_k ∝ frequency_k · ratio^(−r/(K−1)).
 
-    `frequencies` `[K]` are the classes' numbers or shares before the shift, `order` `[K]` a
-    permutation of the classes, the favoured one first. Ratio 1 at severity 0 (the proportions
-    stay), then 3, 10, 30, 100 and 300.
+    r is the rank of class k in `order`. `frequencies` `[K]` are the classes' numbers or shares
+    before the shift, `order` `[K]` a permutation of the classes, the favoured one first. Ratio 1 at
+    severity 0 (the proportions stay), then 3, 10, 30, 100 and 300.
 
     Raises ValueError for a severity outside 0 to 5, fewer than two classes, frequencies that are
     negative or all zero, or an order that is not a permutation.
 
-    >>> prior_proportions(torch.tensor([50, 50, 50]), 2, torch.tensor([2, 0, 1])).tolist()  # 1 : 1/√10 : 1/10
+    Severity 2 gives 1 : 1/√10 : 1/10 of three classes:
+
+    >>> prior_proportions(torch.tensor([50, 50, 50]), 2, torch.tensor([2, 0, 1])).tolist()
     [0.2233, 0.0706, 0.7061]
     """
     classes = check_tensor(frequencies, "frequencies").numel()
     ratio = RATIOS[check_severity(severity)]
-    if (
-        frequencies.ndim != 1
-        or classes < 2
-        or not (frequencies >= 0).all()
-        or not frequencies.sum() > 0
-    ):
+    are_shares = bool((frequencies >= 0).all()) and bool(frequencies.sum() > 0)
+    if frequencies.ndim != 1 or classes < 2 or not are_shares:
         raise ValueError(
             f"frequencies must be [K], K ≥ 2, at least 0 and not all 0, got {frequencies.tolist()}"
         )
@@ -128,7 +126,8 @@ def shifted_prior(
     was.
 
     >>> x, y = torch.zeros(40, 3), torch.arange(40) % 2
-    >>> shifted_prior(x, y, 1, classes=2, count=20, generator=torch.Generator().manual_seed(1)).y.bincount().tolist()
+    >>> generator = torch.Generator().manual_seed(1)
+    >>> shifted_prior(x, y, 1, classes=2, count=20, generator=generator).y.bincount().tolist()
     [5, 15]
     """
     before = Shifted(x, _checked_classes(y, classes))
@@ -142,8 +141,7 @@ def shifted_prior(
 
 
 def label_permutation(classes: int, severity: int, *, generator: Generator) -> Tensor:
-    """New label of each class `[K]`: some classes, drawn at random, pass their labels on in a
-    circle.
+    """New label of each class `[K]`: some classes, drawn at random, exchange labels in a circle.
 
     Severity 1 to 5 takes a fifth of the K classes, two fifths, …, all (2, 4, 6, 8 and 10 of ten),
     and the others keep their labels. A class that is taken is taken at every higher severity from
@@ -156,12 +154,12 @@ def label_permutation(classes: int, severity: int, *, generator: Generator) -> T
     tensor([0, 7, 2, 3, 1, 4, 6, 5, 8, 9])
     """
     check_generator(generator)
-    taken = round(SHARES[check_severity(severity)] * check_count(classes, "classes"))
-    if severity and taken < 2:
+    size = round(SHARES[check_severity(severity)] * check_count(classes, "classes"))
+    if severity and size < 2:
         raise ValueError(
-            f"severity {severity} would exchange {taken} of {classes} labels; it takes at least 2"
+            f"severity {severity} would exchange {size} of {classes} labels; it takes at least 2"
         )
-    circle = torch.randperm(classes, generator=generator)[:taken]
+    circle = torch.randperm(classes, generator=generator)[:size]
     labels = torch.arange(classes)
     labels[circle] = circle.roll(-1)
     return labels
@@ -170,11 +168,11 @@ def label_permutation(classes: int, severity: int, *, generator: Generator) -> T
 def shifted_concept(
     x: Tensor, y: Tensor, severity: int, *, classes: int, generator: Generator
 ) -> Shifted:
-    """The same examples `x` `[B, F]`, the very tensor, with labels exchanged by
-    `label_permutation`.
+    """The same examples `x` `[B, F]` with labels exchanged by `label_permutation`.
 
-    p(x) does not move by a byte, p(y|x) does for every x of a class that is taken. p(y) stays if
-    the classes taken are equally frequent; p(x|y) moves, its classes having changed places.
+    `x` is the very tensor.     p(x) does not move by a byte, p(y|x) does for every x of a class
+    that is taken. p(y) stays if the classes taken are equally frequent; p(x|y) moves, its classes
+    having changed places.
 
     Raises ValueError as `label_permutation` does, or for labels of `classes` or more.
 
@@ -183,9 +181,8 @@ def shifted_concept(
     tensor([1, 3, 4, 2, 0])
     """
     before = Shifted(x, _checked_classes(y, classes), torch.arange(len(y)))
-    return Shifted(
-        before.x, label_permutation(classes, severity, generator=generator)[before.y], before.rows
-    )
+    new_labels = label_permutation(classes, severity, generator=generator)
+    return Shifted(before.x, new_labels[before.y], before.rows)
 
 
 def _checked_classes(labels: Tensor, classes: int) -> Tensor:

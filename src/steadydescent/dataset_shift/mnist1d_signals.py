@@ -40,13 +40,12 @@ _RANDOM_STATE_LOCK = threading.Lock()  # the package draws from numpy's global g
 def draw(
     seed: int, count: int, changes: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Raw signals [count, 40] in the package's units and labels [count], shuffled, as many of each
-    class.
+    """Raw signals [count, 40] in the package's units and labels [count], as many of each class.
 
-    The draws of ``mnist1d.data.make_dataset`` with ``args.seed = seed`` in the same order, without
-    its last step ``(x - x.mean()) / x.std()`` over the whole set. The caller's global random states
-    are left as they were; the package draws from numpy's, so no other thread may use that one
-    meanwhile.
+    Both are shuffled.     The draws of ``mnist1d.data.make_dataset`` with ``args.seed = seed`` in
+    the same order, without its last step ``(x - x.mean()) / x.std()`` over the whole set. The
+    caller's global random states are left as they were; the package draws from numpy's, so no other
+    thread may use that one meanwhile.
 
     ``changes`` replaces some of ARGUMENTS, for test data from another distribution. Labels, order
     and all that is not changed are the same, example by example, as long as each example takes the
@@ -61,9 +60,8 @@ def draw(
         raise ValueError(
             f"changes must be among {', '.join(sorted(CHANGEABLE))}; got {', '.join(unusable)}"
         )
-    from mnist1d.data import (
-        get_templates,
-    )  # here: it brings in matplotlib and takes a second, seldom needed
+    # here: it brings in matplotlib and takes a second, seldom needed
+    from mnist1d.data import get_templates
     from mnist1d.utils import set_seed
 
     labels = np.repeat(get_templates()["y"], count // CLASSES)

@@ -37,7 +37,7 @@ class Shifted:
     >>> Shifted(torch.zeros(3, 2), torch.tensor([0, 1]))
     Traceback (most recent call last):
         ...
-    ValueError: x, y and rows must have one entry an example and at least one, got x [3, 2], y ...
+    ValueError: x, y and rows must have one entry an example and at least one, got x [3, 2]...
     """
 
     x: Tensor
@@ -45,16 +45,13 @@ class Shifted:
     rows: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name, part in (
-            ("x", self.x),
-            ("y", self.y),
-            *([] if self.rows is None else [("rows", self.rows)]),
-        ):
+        columns = {"y": self.y} if self.rows is None else {"y": self.y, "rows": self.rows}
+        for name, part in {"x": self.x, **columns}.items():
             check_tensor(part, name)
-        sizes = f"x {[*self.x.shape]}, y {[*self.y.shape]}, {'no rows' if self.rows is None else [*self.rows.shape]}"
-        if self.x.ndim != 2 or {(len(self.x),)} != {
-            tuple(part.shape) for part in (self.y, self.rows) if part is not None
-        }:
+        lengths = {tuple(column.shape) for column in columns.values()}
+        if self.x.ndim != 2 or lengths != {(len(self.x),)}:
+            rows = "no rows" if self.rows is None else [*self.rows.shape]
+            sizes = f"x {[*self.x.shape]}, y {[*self.y.shape]}, {rows}"
             raise ValueError(
                 f"x, y and rows must have one entry an example and at least one, got {sizes}"
             )
@@ -73,24 +70,22 @@ def check_tensor(value: Any, name: str) -> Tensor:
 
 
 def check_severity(severity: int) -> int:
-    """Return `severity` if it is a whole number from 0 to 5, else raise a ValueError that names it."""
+    """Return `severity` if it is a whole number from 0 to 5, else raise a ValueError."""
     if check_count(severity, "severity", least=0) not in SEVERITIES:
         raise ValueError(
-            f"severity must be a whole number from 0 (unchanged) to {SEVERITIES[-1]}, got {severity}"
+            f"severity must be a whole number from 0 (unchanged) to {SEVERITIES[-1]}, "
+            f"got {severity}"
         )
     return int(severity)
 
 
 def check_labels(labels: Tensor) -> Tensor:
-    """Return `labels` `[B]` if they are class numbers, at least one; else raise a ValueError that
-    says what is not.
-    """
+    """Return `labels` `[B]` if they are class numbers, at least one; else raise a ValueError."""
     check_tensor(labels, "labels")
     if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels) or labels.min() < 0:
-        found = f"{labels.dtype} {[*labels.shape]}" + (
-            f", smallest {labels.min()}" if labels.numel() else ""
-        )
+        smallest = f", smallest {labels.min()}" if labels.numel() else ""
         raise ValueError(
-            f"labels must be int64 class numbers from 0 on, [B] with at least one, got {found}"
+            "labels must be int64 class numbers from 0 on, [B] with at least one, "
+            f"got {labels.dtype} {[*labels.shape]}{smallest}"
         )
     return labels

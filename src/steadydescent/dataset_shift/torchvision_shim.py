@@ -38,9 +38,8 @@ def import_torchvision() -> ModuleType:
 
 
 def _declare_missing_schemas() -> None:
-    library = torch.library.Library(
-        "torchvision", "FRAGMENT"
-    )  # FRAGMENT: someone else may own the namespace already
+    # a fragment: someone else may own the namespace already
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
             library.define(schema)

@@ -10,15 +10,16 @@ from torch import Tensor
 from steadydescent.checks import check_fraction
 from steadydescent.dataset_shift.shifted import Shifted
 
-COLUMNS_AT_ONCE = (
-    128  # of which the distribution functions are compared in one go; bounds the memory
-)
-EXACT_BELOW = 100  # examples in the smaller set; Kolmogorov's limit is too sure of itself there
+COLUMNS_AT_ONCE = 128
+"""Columns whose distribution functions are compared in one go; bounds the memory."""
+EXACT_BELOW = 100
+"""Examples in the smaller set below which Kolmogorov's limit is too sure of itself."""
 
 
 def verify(before: Shifted, after: Shifted, level: float = 0.001) -> pd.DataFrame:
-    """Which of p(x), p(y), p(x|y) and p(y|x) moved: one row an aspect, columns aspect, moved,
-    statistic, p, level, how.
+    """Which of p(x), p(y), p(x|y) and p(y|x) moved: one row an aspect.
+
+    Columns are aspect, moved, statistic, p, level and how.
 
     - **p(x)**: two-sample Kolmogorov–Smirnov tests of every feature; of every principal component
       (of both sets together, so that neither is favoured) and its distance from the mean, which
@@ -53,33 +54,23 @@ def verify(before: Shifted, after: Shifted, level: float = 0.001) -> pd.DataFram
     3  p(y|x)   True       1.00
     """
     _check(before, after, level)
-    columns, split = _columns(before.x, after.x), len(before.x)
-    p_x = _distribution_test([(columns[:, :split], columns[:, split:])], [""])
-    p_y = _proportion_test(before.y, after.y)
+    first, second = _columns(before.x, after.x).split([len(before.x), len(after.x)], dim=1)
     shared = [k for k in before.y.unique().tolist() if (after.y == k).any()]
-    within = [
-        (columns[:, :split][:, before.y == k], columns[:, split:][:, after.y == k]) for k in shared
-    ]
-    p_x_given_y = _distribution_test(within, [f", class {k}" for k in shared])
-    rows = [
-        {
-            "aspect": aspect,
-            "moved": pd.NA if result["p"] is None else result["p"] < level,
-            **result,
-            "level": level,
-        }
-        for aspect, result in {"p(x)": p_x, "p(y)": p_y, "p(x|y)": p_x_given_y}.items()
-    ]
-    rows.append(
-        {
-            "aspect": "p(y|x)",
-            **_rule(before, after, any(row["moved"] is not False for row in rows[1:])),
-        }
-    )
+    within = [(first[:, before.y == k], second[:, after.y == k]) for k in shared]
+    tests = {
+        "p(x)": _distribution_test([(first, second)], [""]),
+        "p(y)": _proportion_test(before.y, after.y),
+        "p(x|y)": _distribution_test(within, [f", class {k}" for k in shared]),
+    }
+    rows = []
+    for aspect, test in tests.items():
+        moved = pd.NA if test["p"] is None else test["p"] < level
+        rows.append({"aspect": aspect, "moved": moved, **test, "level": level})
+    others_moved = any(row["moved"] is not False for row in rows[1:])
+    rows.append({"aspect": "p(y|x)", **_rule(before, after, others_moved)})
     types = {"moved": "boolean", "statistic": "float64", "p": "float64", "level": "float64"}
-    return pd.DataFrame(rows, columns=["aspect", "moved", "statistic", "p", "level", "how"]).astype(
-        types
-    )
+    names = ["aspect", "moved", "statistic", "p", "level", "how"]
+    return pd.DataFrame(rows, columns=names).astype(types)
 
 
 def _check(before: Shifted, after: Shifted, level: float) -> None:
@@ -95,27 +86,24 @@ def _check(before: Shifted, after: Shifted, level: float) -> None:
         raise ValueError("x must be finite, got an example that is not")
     if after.rows is not None and not (after.rows.min() >= 0 and after.rows.max() < len(before.x)):
         raise ValueError(
-            f"rows must point to the {len(before.x)} examples before, got {after.rows.min()} to {after.rows.max()}"
+            f"rows must point to the {len(before.x)} examples before, "
+            f"got {after.rows.min()} to {after.rows.max()}"
         )
 
 
 def _columns(first: Tensor, second: Tensor) -> Tensor:
-    """What is looked at in each example, `[C, n + m]`: C numbers that say where it lies and how
-    large it is.
-    """
+    """What is looked at in each example, `[C, n + m]`: C numbers for its place and its size."""
     features = torch.cat([first, second]).double()
     centred = features - features.mean(0)
     variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
-    components = (
-        centred @ axes[:, variances > 1e-10 * variances[-1]]
-    )  # the others are rounding errors
+    # the others are rounding errors
+    components = centred @ axes[:, variances > 1e-10 * variances[-1]]
     size = torch.stack([features.norm(dim=1), features.amin(1), features.amax(1)], 1)
     return torch.cat([features, components, components.abs(), size], 1).T.contiguous()
 
 
 def _ks_statistics(first: Tensor, second: Tensor) -> Tensor:
-    """Kolmogorov–Smirnov's distance sup|F − G| of each row of `first` `[C, n]` from that of
-    `second` `[C, m]`: `[C]`.
+    """Kolmogorov–Smirnov's distance sup|F − G| of rows `[C, n]` from rows `[C, m]`: `[C]`.
 
     All rows at once, in whole numbers (scipy goes through them one by one): a step up of m at each
     of the n values, down of n at each of the m, and the sums count only where a run of equal values
@@ -128,15 +116,15 @@ def _ks_statistics(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _distribution_test(samples: list[tuple[Tensor, Tensor]], names: list[str]) -> dict[str, Any]:
-    """The strongest Kolmogorov–Smirnov test of all rows of all pairs `[C, n]`, `[C, m]`, with
-    Bonferroni's p.
+    """The strongest Kolmogorov–Smirnov test of all rows of pairs `[C, n]`, `[C, m]`.
+
+    Its p is Bonferroni's.
     """
     results = []
     for (first, second), name in zip(samples, names, strict=True):
         parts = zip(first.split(COLUMNS_AT_ONCE), second.split(COLUMNS_AT_ONCE), strict=True)
-        strongest = int(
-            torch.cat([_ks_statistics(*part) for part in parts]).argmax()
-        )  # of equal sizes: the smallest p
+        # of equal sizes the largest distance has the smallest p
+        strongest = int(torch.cat([_ks_statistics(*part) for part in parts]).argmax())
         method = "exact" if min(first.shape[1], second.shape[1]) < EXACT_BELOW else "asymp"
         test = ks_2samp(first[strongest].numpy(), second[strongest].numpy(), method=method)
         results.append((float(test.pvalue), float(test.statistic), name))
@@ -165,16 +153,9 @@ def _proportion_test(first: Tensor, second: Tensor) -> dict[str, Any]:
 def _rule(before: Shifted, after: Shifted, others_moved: bool) -> dict[str, Any]:
     """Whether the label that belongs to an example changed."""
     if after.rows is None:
-        how = "p(x|y)·p(y)/p(x), of which p(x|y) and p(y) did " + (
-            "move: cannot be told" if others_moved else "not move"
-        )
-        return {
-            "moved": pd.NA if others_moved else False,
-            "statistic": None,
-            "p": None,
-            "level": None,
-            "how": how,
-        }
+        moved, did = (pd.NA, "move: cannot be told") if others_moved else (False, "not move")
+        how = f"p(x|y)·p(y)/p(x), of which p(x|y) and p(y) did {did}"
+        return {"moved": moved, "statistic": None, "p": None, "level": None, "how": how}
     changed = (after.y != before.y[after.rows]).double().mean().item()
     same = (after.x == before.x[after.rows]).all(1).double().mean().item()
     how = f"share of examples whose label changed; the x of {same:.0%} stayed the same"

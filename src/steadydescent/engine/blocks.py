@@ -1,12 +1,11 @@
-"""Blocks of updates, one after another without a look outside; on a GPU recorded once and replayed
-as one CUDA graph.
+"""Blocks of updates without a look outside; on a GPU recorded once and replayed as a CUDA graph.
 
 Axes: k updates, R replicas, S seeds, B batch, N noise draws, K averaged readouts, P parameters, Q
 buffer entries.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from steadydescent.engine.stepping import Carry, Step
-from steadydescent.minibatches import IndexStream
 
 _LOG = logging.getLogger(__name__)
 RECORDED = 32
@@ -34,55 +32,6 @@ class Feed(NamedTuple):
     std: Tensor
 
 
-class Draws:
-    """The minibatches and the noise of S seeds, drawn `ahead` updates at a time and handed out as
-    they are asked for.
-
-    Each seed has its stream of minibatches and its generator of `noise` numbers a seed and update;
-    `rows` `[S, M]` and `labels` `[S, M, …]` are its training set. What comes does not depend on how
-    many are taken at a time.
-    """
-
-    def __init__(
-        self,
-        streams: Sequence[IndexStream],
-        generators: Sequence[torch.Generator],
-        noise: int,
-        rows: Tensor,
-        labels: Tensor,
-        ahead: int,
-    ) -> None:
-        self.streams, self.generators, self.noise, self.ahead = streams, generators, noise, ahead
-        self.rows, self.labels = rows, labels
-        self.held = self._draw(0)
-
-    def take(self, updates: int) -> tuple[Tensor, ...]:
-        """Rows of the pool, labels and noise of the next updates, as in `Batches`."""
-        if (short := updates - len(self.held[0])) > 0:
-            more = self._draw(max(short, self.ahead))
-            self.held = tuple(torch.cat(parts) for parts in zip(self.held, more, strict=True))
-        now, self.held = (
-            tuple(part[cut] for part in self.held) for cut in (slice(updates), slice(updates, None))
-        )
-        return now
-
-    def _draw(self, updates: int) -> tuple[Tensor, ...]:
-        device = self.rows.device
-        chosen = torch.stack([stream.take(updates) for stream in self.streams]).to(
-            device
-        )  # [S, k, B]
-        seat = torch.arange(len(self.streams), device=device)[:, None, None]
-        pick = lambda table: table[seat, chosen].transpose(0, 1)  # [S, M, …] → [k, S, B, …]
-        uniform = torch.stack(
-            [torch.rand(updates, self.noise, generator=g) for g in self.generators], 1
-        )  # [k, S, N]
-        return (
-            pick(self.rows),
-            pick(self.labels),
-            (2 * uniform - 1).to(device),
-        )  # noise is uniform on (−1, 1)
-
-
 class Batches(NamedTuple):
     """What k updates take from outside; the first axis is the update."""
 
@@ -99,8 +48,9 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 def one_by_one(step: Step, feed: Feed) -> Block:
-    """The block that makes its updates in a loop: the new carry, and the minibatch losses `[k, R]`
-    before each.
+    """The block that makes its updates in a loop.
+
+    It returns the new carry, and the minibatch losses `[k, R]` before each update.
     """
 
     def block(carry: Carry, batches: Batches) -> tuple[Carry, Tensor]:
@@ -115,12 +65,11 @@ def one_by_one(step: Step, feed: Feed) -> Block:
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
-    """Record what a function does on the GPU; calling the result does it again, on the same memory."""
+    """Record what a function does on the GPU; the result does it again, on the same memory."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(
-        aside
-    ):  # compiles, fills workspaces; none of it may happen while recording
+    # the first call compiles and fills workspaces, none of which may happen while recording
+    with torch.cuda.stream(aside):
         function()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
@@ -130,11 +79,10 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 
 
 def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph) -> Block:
-    """The same block, its stretches of `updates` replayed from a recording, what is left over made
-    one by one.
+    """The same block, its stretches of `updates` replayed from a recording.
 
-    The first stretch is made both ways. Where recording fails or its weights differ by more than
-    `TOLERANCE`, a warning says so and all goes on one by one.
+    What is left over is made one by one. The first stretch is made both ways. Where recording fails
+    or its weights differ by more than `TOLERANCE`, a warning says so and all goes on one by one.
     """
     replay: _Replay | None = None
     broken = False
@@ -148,7 +96,7 @@ def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph)
         wanted = plain(carry, batches)
         try:
             replay = _Replay(plain, carry, batches, record)
-            found = replay(carry, batches)
+            replayed = replay(carry, batches)
         except RuntimeError as error:
             broken, replay = True, None
             _LOG.warning(
@@ -156,13 +104,14 @@ def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph)
                 error,
             )
             return wanted
-        if not _agree(found[0].theta, wanted[0].theta):
+        if not _agree(replayed[0].theta, wanted[0].theta):
             broken, replay = True, None
             _LOG.warning(
-                "A recorded CUDA graph gave other weights than its updates one by one; they are made so."
+                "A recorded CUDA graph gave other weights than its updates one by one; "
+                "they are made so."
             )
             return wanted
-        return found
+        return replayed
 
     def block(carry: Carry, batches: Batches) -> tuple[Carry, Tensor]:
         losses = []
@@ -175,9 +124,7 @@ def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph)
 
 
 class _Replay:
-    """A block recorded on memory of its own: what goes in is copied there, and the carry stays
-    there.
-    """
+    """A block recorded on memory of its own, where what goes in is copied and the carry stays."""
 
     def __init__(self, plain: Block, carry: Carry, batches: Batches, record: Record) -> None:
         self.carry, self.batches = tree_map(torch.clone, carry), tree_map(torch.clone, batches)

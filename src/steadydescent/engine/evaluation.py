@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 CALIBRATION_BINS = 15
+"""Bins of equal width that a calibration error sums over."""
 IGNORED = -100
 """The label that pads; torch's cross-entropy leaves it out too."""
 CHUNK = 2_000
@@ -15,24 +17,32 @@ CHUNK = 2_000
 """
 
 
+class Look(NamedTuple):
+    """Examples to evaluate on: `pool` `[N, D]`, and `rows` and `targets` `[R, M]` of R replicas."""
+
+    pool: Tensor
+    rows: Tensor
+    targets: Tensor
+
+
 def measure(
     logits: Callable[[Tensor], Tensor], rows: Tensor, targets: Tensor, diverged: Tensor
 ) -> pd.DataFrame:
-    """One row a replica: accuracy, cross-entropy (nats), expected calibration error (15 equal bins;
-    Guo et al. 2017).
+    """One row a replica: accuracy, cross-entropy in nats, expected calibration error.
 
-    `logits` maps rows `[R, N]` of the data to `[R, N, K]`, or to `[R, N, T, K]` where an example
-    has T labels; `targets` `[R, N]` or `[R, N, T]` are those labels, of which −100 do not count. A
-    replica that diverged, or whose logits are not all finite, counts as guessing: accuracy 1/K,
-    cross-entropy ln K, calibration error 0.
+    The calibration error has 15 equal bins (Guo et al. 2017). `logits` maps rows `[R, N]` of the
+    data to `[R, N, K]`, or to `[R, N, T, K]` where an example has T labels; `targets` `[R, N]` or
+    `[R, N, T]` are those labels, of which −100 do not count. A replica that diverged, or whose
+    logits are not all finite, counts as guessing: accuracy 1/K, cross-entropy ln K, calibration
+    error 0.
     """
     outputs = (
         (logits(x), y)
         for x, y in zip(rows.split(CHUNK, dim=1), targets.split(CHUNK, dim=1), strict=True)
     )
     parts = [
-        (_sums(found.flatten(1, -2), wanted.flatten(1)), found.shape[-1])
-        for found, wanted in outputs
+        (_sums(scores.flatten(1, -2), labels.flatten(1)), scores.shape[-1])
+        for scores, labels in outputs
     ]
     classes = parts[0][1]
     total = {
@@ -62,8 +72,9 @@ def measure_surface(height: Tensor, start: Tensor, diverged: Tensor) -> pd.DataF
 
 
 def _sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Sums over N of a chunk's logits [R, N, K] against labels [R, N], per calibration bin where
-    that matters.
+    """Sums over N of a chunk's logits [R, N, K] against labels [R, N].
+
+    `hits` and `confidence` are sums in each calibration bin.
     """
     replicas, counted = logits.shape[0], labels != IGNORED
     log_probabilities = torch.log_softmax(logits, dim=-1)

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from steadydescent import schedules
 from steadydescent.checks import check_choice
 from steadydescent.engine import data, tasks
+from steadydescent.engine.probes import check_probes
 from steadydescent.engine.settings import read
-from steadydescent.engine.tasks import shifted_tests as shifts
+from steadydescent.engine.shifted_tests import Shift
 from steadydescent.optimizers import RULES
-from steadydescent.weight_averaging import parse
+from steadydescent.weight_averaging import Readout
 
 PLATEAU_OPTIONS = {
     "every": None,
@@ -24,15 +25,6 @@ PLATEAU_OPTIONS = {
 """Options of the plateau schedule in a run: updates between observations (an epoch unless given),
 and `Plateau`'s.
 """
-PROBE_NAMES = (
-    "gradient-noise",
-    "internal-shift",
-    "training-loss",
-    "losses",
-    "orbit",
-    "predictions",
-)
-"""What a run may be asked to measure besides: see `steadydescent.engine.probes` and the engine."""
 NUMERICS_VERSION = 1
 """Raised when a run means something else; changed code is seen by itself (see
 `steadydescent.study.results.fingerprints`).
@@ -95,47 +87,38 @@ class Run(BaseModel):
             raise ValueError(
                 f"curve_points must be at most the {self.steps} steps, got {self.curve_points}"
             )
+        self._check_readouts()
+        self._check_shifts()
+        check_probes(self.probes, self)
+        self._check_schedule()
+        return self
+
+    def _check_readouts(self) -> None:
         if not self.readouts or len(set(self.readouts)) < len(self.readouts):
             raise ValueError(
                 f"readouts must be a non-empty list without repetition, got {self.readouts}"
             )
-        for name in self.readouts:
-            parse(name, self.steps)
-        if "orbit" in self.probes and not any(name.startswith("tail-") for name in self.readouts):
-            raise ValueError(
-                f"the probe 'orbit' needs a tail mean among the readouts, got {self.readouts}"
-            )
-        object.__setattr__(
-            self,
-            "shifts",
-            tuple(shifts.canonical(text, tasks.find(self.task)) for text in self.shifts),
-        )
+        for text in self.readouts:
+            Readout.parse(text).weights(self.steps)
+
+    def _check_shifts(self) -> None:
+        """See that the data can be shifted like this; texts are kept in canonical form."""
+        shifts = [Shift.parse(text) for text in self.shifts]
+        for shift in shifts:
+            shift.check_data(tasks.find(self.task).source)
+        object.__setattr__(self, "shifts", tuple(shift.text for shift in shifts))
         if self.shifts and not self.test:
             raise ValueError(
-                f"shifts move test data, which a run with test=False never looks at, got {self.shifts}"
+                "shifts move test data, which a run with test=False never looks at, "
+                f"got {self.shifts}"
             )
-        if unknown := sorted(set(self.probes) - set(PROBE_NAMES)):
-            raise ValueError(f"probes must be among {PROBE_NAMES}, got {unknown}")
-        if "predictions" in self.probes and not self.test:
-            raise ValueError(
-                "the probe 'predictions' looks at test data, which a run with test=False never does"
-            )
-        if "predictions" in self.probes and tasks.find(self.task).surface:
-            raise ValueError(
-                f"the probe 'predictions' needs classes, which the surface {self.task} has not"
-            )
-        rule = read(self.optimizer).name
-        if "internal-shift" in self.probes and "eps" in RULES[rule].hyper:
-            raise ValueError(
-                f"the probe 'internal-shift' steps along the gradient, which {rule} does not; "
-                "leave it out, or use sgd or a kind of momentum"
-            )
+
+    def _check_schedule(self) -> None:
         name, options = read(self.schedule)
         if name == "plateau":
             schedules.Plateau(**{key: value for key, value in options.items() if key != "every"})
         else:
             self.rates()
-        return self
 
     def __copy__(self) -> "Run":
         """A copy without the key, which `model_copy` would else hand on to another run."""
@@ -195,11 +178,3 @@ class Run(BaseModel):
             if self.shifts or plateau or self.probes
             else settings
         )
-
-
-def stream_seed(source: str, seed: int, purpose: str) -> int:
-    """A 63-bit seed for one purpose (`weights`, `order`), from the data source and the run's seed
-    alone.
-    """
-    digest = hashlib.sha256(f"{source}/{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

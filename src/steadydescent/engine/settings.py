@@ -1,6 +1,4 @@
-"""A setting with options as one line of text, `adam(beta1=0)` or `noam(d_model=64, warmup=200)`, in
-canonical form.
-"""
+"""A setting with options as one line of text: `adam(beta1=0)`, `noam(d_model=64, warmup=200)`."""
 
 import ast
 import json
@@ -26,13 +24,11 @@ class Setting(NamedTuple):
         >>> Setting("adam", {"beta2": 0.99, "beta1": 0.9}).text(defaults={"beta1": 0.9})
         'adam(beta2=0.99)'
         """
-        told = {
-            key: value
-            for key, value in sorted(self.options.items())
-            if (defaults or {}).get(key) != value
-        }
+        usual = defaults or {}
         inside = ", ".join(
-            f"{key}={json.dumps(_plain(value), ensure_ascii=False)}" for key, value in told.items()
+            f"{key}={json.dumps(_plain(value), ensure_ascii=False)}"
+            for key, value in sorted(self.options.items())
+            if usual.get(key) != value
         )
         return f"{self.name}({inside})" if inside else self.name
 
@@ -50,26 +46,22 @@ def read(text: str) -> Setting:
         raise ValueError(
             f"a setting must have at most {LONGEST} characters, got {len(text)}: {text[:40]!r}…"
         )
-    found = PATTERN.fullmatch(text.strip())
+    match = PATTERN.fullmatch(text.strip())
     try:
-        if found is None:
+        if match is None:
             raise ValueError("no name")
-        call = ast.parse(f"f({found['options'] or ''})", mode="eval").body
+        call = ast.parse(f"f({match['options'] or ''})", mode="eval").body
         if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
             raise ValueError("options need names")
         options = {str(k.arg): _value(k.value) for k in call.keywords}
         if len(options) < len(call.keywords):
             raise ValueError("an option is given twice")
-    except (
-        SyntaxError,
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # the last two: nested too deep
+    # the last two: nested too deep
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(
             f"{text!r} is not of the form name or name(option=value, ...): {error}"
         ) from None
-    return Setting(found["name"], options)
+    return Setting(match["name"], options)
 
 
 def _plain(value: Any) -> Any:

@@ -24,9 +24,7 @@ SAYING = {"report", "warn", "warning", "info", "debug"}
 
 
 class Unit(NamedTuple):
-    """A definition of a module (`data.mnist1d`, `draw`), and which method of a class or entry of a
-    table, if one.
-    """
+    """A definition of a module (`data.mnist1d`, `draw`), or a `part` of one: a method, an entry."""
 
     module: str
     name: str
@@ -46,16 +44,13 @@ class _Uses(NamedTuple):
 
 
 def sources(package: Path = PACKAGE) -> dict[str, str]:
-    """Module → text of every module of the package, by its name inside the package; the package's
-    own is ''.
-    """
-    found = {}
+    """Module → its text, by its name inside the package; the package's own is ''."""
+    texts = {}
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text(
-            encoding="utf-8"
-        )
-    return found
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        texts[name] = path.read_text(encoding="utf-8")
+    return texts
 
 
 class Code:
@@ -81,9 +76,7 @@ class Code:
         self._uses: dict[Unit, _Uses] = {}
 
     def entries(self, table: Unit) -> list[Unit]:
-        """The entries of a table that its text names; what it takes from elsewhere is the entry
-        `**`.
-        """
+        """The entries that a table's text names; what it takes from elsewhere is the entry `**`."""
         return [
             Unit(table.module, table.name, key)
             for key in self.modules[table.module].entries(table.name)
@@ -94,9 +87,7 @@ class Code:
         return Unit(table.module, table.name, key) in self.choices
 
     def entry(self, table: Unit, key: str) -> Unit:
-        """The unit of a key in a table: its own, or all that the table does not write out key by
-        key.
-        """
+        """The unit of a table's key: its own, or that of all that is not written key by key."""
         return Unit(table.module, table.name, key if self.has(table, key) else "**")
 
     def digest(self, *units: Unit) -> str:
@@ -105,23 +96,26 @@ class Code:
         return hashlib.sha256("\n\n".join(texts).encode()).hexdigest()
 
     def closure(self, units: Iterable[Unit]) -> set[Unit]:
-        """These units and all that they use, choices left out; of methods those that any code here
-        calls by name.
+        """These units and all that they use, choices left out.
+
+        Of methods it has those that any code here calls by name.
         """
         return self._closure(units, self._called)
 
     @cached_property
     def _called(self) -> frozenset[str]:
-        """Names of attributes that the roots and all choices look at: methods of no such name are
-        never called.
+        """Names of attributes that the roots and all choices look at.
+
+        Methods of no such name are never called.
         """
         called: frozenset[str] = frozenset()
         while True:
             everything = self._closure([*self.roots, *self.choices], called)
-            found = frozenset[str]().union(*(self._of(unit).attributes for unit in everything))
-            if found == called:
+            attributes = [self._of(unit).attributes for unit in everything]
+            wider = frozenset[str]().union(*attributes)
+            if wider == called:
                 return called
-            called = found
+            called = wider
 
     def _closure(self, units: Iterable[Unit], called: frozenset[str]) -> set[Unit]:
         seen: set[Unit] = set()
@@ -176,11 +170,11 @@ class Code:
             module.name, self.modules, [node for part in nodes for node in ast.walk(part)]
         )
         own, foreign = module.own_imports | imported.own, module.foreign_imports | imported.foreign
-        bare = [kept for node in nodes if (kept := _Bare().visit(deepcopy(node))) is not None]
+        stripped = [_Bare().visit(deepcopy(node)) for node in nodes]
+        bare = [node for node in stripped if node is not None]
         inside = [inner for part in bare for inner in ast.walk(part)]
-        starts = {
-            id(node.value) for node in inside if isinstance(node, ast.Attribute)
-        }  # of a longer name
+        # the starts of longer names
+        starts = {id(node.value) for node in inside if isinstance(node, ast.Attribute)}
         units, modules, places = set[Unit](), set[str](), set[str]()
         for node in inside:
             names = _dotted(node)
@@ -199,9 +193,7 @@ class Code:
     def _follow(
         self, target: Unit, rest: list[str], units: set[Unit], modules: set[str], whole: bool
     ) -> None:
-        """Note what `target.rest` stands for: a definition, or a whole module if nothing follows
-        its name.
-        """
+        """Note what `target.rest` stands for: a definition, or a module whose name ends it."""
         name = ".".join(filter(None, (target.module, target.name)))
         if name not in self.modules or (
             target.name and target.name in self.modules[target.module].definitions
@@ -223,9 +215,7 @@ def _dotted(node: ast.AST) -> list[str]:
 
 
 class _Imports:
-    """What names stand for that imports among these nodes bring in: `own` of the package, `foreign`
-    of others.
-    """
+    """What imported names stand for: `own` of the package, `foreign` of others."""
 
     def __init__(
         self, module: str, modules: Mapping[str, object], nodes: Iterable[ast.AST]
@@ -297,12 +287,12 @@ class _Module:
 
     @cached_property
     def definitions(self) -> dict[str, list[ast.stmt]]:
-        """Name → the statements that define it; what else stands at the top goes by `STATEMENTS`."""
-        found: dict[str, list[ast.stmt]] = {STATEMENTS: []}
+        """Name → the statements that define it; all else at the top goes by `STATEMENTS`."""
+        statements: dict[str, list[ast.stmt]] = {STATEMENTS: []}
         for statement in self._statements:
             for name in _defines(statement):
-                found.setdefault(name, []).append(statement)
-        return found
+                statements.setdefault(name, []).append(statement)
+        return statements
 
     def nodes(self, unit: Unit) -> list[ast.AST]:
         """A unit's statements; of a class without its methods, of a table the value of one key."""
@@ -335,18 +325,16 @@ class _Module:
         return list(self._entries(name))
 
     def _entries(self, name: str) -> dict[str, list[ast.AST]]:
-        """Key → value of a table written as a dictionary; of any other everything is the one entry
-        `**`.
-        """
+        """Key → value of a table written as a dictionary; any other is the one entry `**`."""
         statements = self.definitions[name]
         value = getattr(statements[0], "value", None)
         if len(statements) > 1 or not isinstance(value, ast.Dict):
             return {"**": list[ast.AST](statements)}
-        found: dict[str, list[ast.AST]] = {"**": []}
+        entries: dict[str, list[ast.AST]] = {"**": []}
         for key, entry in zip(value.keys, value.values, strict=True):
             text = key.value if isinstance(key, ast.Constant) else "**"
-            found.setdefault(str(text), []).append(entry)
-        return found
+            entries.setdefault(str(text), []).append(entry)
+        return entries
 
 
 def _defines(statement: ast.stmt) -> list[str]:
@@ -357,9 +345,8 @@ def _defines(statement: ast.stmt) -> list[str]:
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         names = [node.id for t in targets for node in ast.walk(t) if isinstance(node, ast.Name)]
         plain = all(isinstance(t, ast.Name | ast.Tuple) for t in targets)
-        return (
-            names if plain else [STATEMENTS]
-        )  # `table[key] = …` changes what is defined elsewhere
+        # `table[key] = …` changes what is defined elsewhere
+        return names if plain else [STATEMENTS]
     if isinstance(statement, ast.Import | ast.ImportFrom) or _only_types(statement):
         return []
     if isinstance(statement, ast.If | ast.Try | ast.For | ast.While | ast.With):

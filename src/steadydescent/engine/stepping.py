@@ -26,8 +26,9 @@ from steadydescent.weight_averaging import mix
 
 
 class Flat:
-    """A module's parameters, floating-point buffers and noise for a batch as vectors `[P]`, `[Q]`,
-    `[N]`, and back.
+    """A module's parameters, floating-point buffers and noise for a batch as vectors, and back.
+
+    They are `[P]`, `[Q]` and `[N]`.
 
     One `split` and one view each; slicing leaf by leaf would make every slice's backward full-size.
     """
@@ -45,7 +46,8 @@ class Flat:
         for name, buffer in module.named_buffers():
             if not buffer.is_floating_point():
                 raise ValueError(
-                    f"buffer {name} is {buffer.dtype}; the engine stacks floating-point buffers only"
+                    f"buffer {name} is {buffer.dtype}; "
+                    "the engine stacks floating-point buffers only"
                 )
 
     def pack(self, module: nn.Module) -> tuple[Tensor, Tensor]:
@@ -66,8 +68,9 @@ class Flat:
     def forward(
         self, theta: Tensor, buffers: Tensor, noise: Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Outputs of one replica in training mode, and its new buffers; `noise` is uniform on (−1,
-        1).
+        """Outputs of one replica in training mode, and its new buffers.
+
+        `noise` is uniform on (−1, 1).
         """
         fresh = self._unpack(buffers.clone(), self.buffers)  # batch norm writes into them
         pieces = (self._unpack(theta, self.parameters), fresh, self._unpack(noise, self.noise))
@@ -92,7 +95,7 @@ class Carry(NamedTuple):
     survived: Tensor  # [R]
 
 
-Found = TypeVar("Found")
+Output = TypeVar("Output")
 Step = Callable[..., tuple[Carry, Tensor]]
 COMPILED_STEPS = 256
 """Compiled steps that one process may hold."""
@@ -122,7 +125,9 @@ def make_step(flat: Flat, task: Task, optimizer: str) -> Step:
         lr: Tensor,
         weights: Tensor,
     ) -> tuple[Carry, Tensor]:
-        """noise [R, N], x [R, B, D] as stored, y [R, B], mean and std [R, 1, D or 1], t a scalar,
+        """One update.
+
+        noise [R, N], x [R, B, D] as stored, y [R, B], mean and std [R, 1, D or 1], t a scalar,
         lr [R, 1], weights [K, 1, 1].
         """
         grad, (loss, buffers) = gradients(
@@ -155,16 +160,16 @@ def can_compile(device: str) -> str | None:
     return None
 
 
-def traced(function: Callable[..., Found]) -> Callable[..., Found]:
-    """The same function as one flat list of tensor operations, recorded at its first call for each
-    shape of its inputs.
+def traced(function: Callable[..., Output]) -> Callable[..., Output]:
+    """The same function as one flat list of tensor operations.
 
-    The same operations on the same numbers, so the same bits; what goes is the way through vmap,
-    autograd and the module, a third of an update of small networks.
+    It is recorded at its first call for each shape of its inputs: the same operations on the same
+    numbers, so the same bits; what goes is the way through vmap, autograd and the module, a third
+    of an update of small networks.
     """
-    recorded: dict[tuple, Callable[..., Found]] = {}
+    recorded: dict[tuple, Callable[..., Output]] = {}
 
-    def replay(*inputs: Carry | Tensor) -> Found:
+    def replay(*inputs: Carry | Tensor) -> Output:
         kind = tuple((t.shape, t.dtype, t.device) for t in tree_leaves(inputs))
         if kind not in recorded:
             recorded[kind] = make_fx(function)(*inputs)
@@ -180,18 +185,17 @@ def prepared(task: str, optimizer: str, batch_size: int, compile: bool) -> tuple
     step = make_step(flat, find(task), optimizer)
     if not compile:
         return flat, traced(step)
-    # all steps share their code, which Dynamo would else refuse to compile for more than 8 tasks
-    # and rules
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = (
-        COMPILED_STEPS
-    )
+    # all steps share their code, which Dynamo would else compile for 8 tasks and rules at most
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = COMPILED_STEPS
     return flat, torch.compile(step, fullgraph=True, dynamic=False)
 
 
 @contextmanager
 def numerics(threads: int | None = None):
-    """The arithmetic of every run: denormals flushed, no TF32, a fixed number of threads; then as
-    before.
+    """The arithmetic of every run: denormals flushed, no TF32, a fixed number of threads.
+
+    Afterwards all is as it was before.
     """
     before = (
         torch.get_num_threads(),

@@ -1,4 +1,9 @@
-"""Searching for a learning rate: at random, from coarse to fine, and by a range test (viblo-lr)."""
+"""Searching for a learning rate (viblo-lr). Imports `averages`, `checks` and `schedules`.
+
+`random_search` searches at random and from coarse to fine; `ranging` raises the rate and records
+the loss, `suggestions` reads a rate off that curve; `restoring`, with `in_place`, leaves model and
+optimiser as they were before a test.
+"""
 
 from steadydescent.lr_search.random_search import Search, coarse_to_fine, log_uniform, uniform
 from steadydescent.lr_search.ranging import (

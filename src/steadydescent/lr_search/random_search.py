@@ -32,11 +32,10 @@ def uniform(low: float, high: float, count: int, generator: np.random.Generator)
 
 
 def log_uniform(low: float, high: float, count: int, generator: np.random.Generator) -> Floats:
-    """`count` rates whose logarithms are uniform, low·(high/low)^u with u uniform on [0, 1),
-    `[count]`, float64.
+    """`count` rates low·(high/low)^u with u uniform on [0, 1), `[count]`, float64.
 
-    Every decade gets the same share: on [10⁻⁵, 1] a fifth (viblo-lr; at random rather than on a
-    grid: bergstra2012random).
+    Their logarithms are uniform. Every decade gets the same share: on [10⁻⁵, 1] a fifth (viblo-lr;
+    at random rather than on a grid: bergstra2012random).
 
     >>> log_uniform(1e-5, 1, 5, np.random.default_rng(0)).round(5).tolist()
     [0.0153, 0.00022, 2e-05, 1e-05, 0.11651]
@@ -46,9 +45,8 @@ def log_uniform(low: float, high: float, count: int, generator: np.random.Genera
     """
     check_draw(low, high, count)
     rates: Floats = low * (high / low) ** check_numpy_generator(generator).random(count)
-    return np.minimum(
-        rates, high
-    )  # rounding may lift a draw above `high` by a unit in the last place
+    # rounding may lift a draw above `high` by a unit in the last place
+    return np.minimum(rates, high)
 
 
 class Search(NamedTuple):
@@ -85,8 +83,7 @@ def coarse_to_fine(
     per_round: int,
     generator: np.random.Generator,
 ) -> Search:
-    """Random search whose interval closes in on the region of low losses, round by round
-    (viblo-lr).
+    """Random search whose interval closes in on the low losses, round by round (viblo-lr).
 
     Round 1 draws log-uniformly from [low, high]. The source says: find the region where low losses
     gather, search it again, and does not define the region. Ours spans the best ⌈per_round/4⌉ of
@@ -100,13 +97,16 @@ def coarse_to_fine(
     stack can train them together. Exactly rounds·per_round rates are evaluated. One round is plain
     log-uniform search.
 
-    >>> search = coarse_to_fine(lambda rates: np.log10(rates / 0.003) ** 2, 1e-5, 1, 4, 8, np.random.default_rng(0))
+    >>> def bowl(rates):
+    ...     return np.log10(rates / 0.003) ** 2
+    >>> search = coarse_to_fine(bowl, 1e-5, 1, 4, 8, np.random.default_rng(0))
     >>> len(search.rate), round(search.best, 4)
     (32, 0.003)
 
-    Raises: ValueError: for bounds that are not 0 < low < high < ∞, fewer than 1 round or 1 trial a
-        round, what is no numpy
-            generator (all before anything is evaluated), or losses of another shape than the rates.
+    Raises:
+        ValueError: for bounds that are not 0 < low < high < ∞, fewer than 1 round or 1 trial a
+            round, what is no numpy generator (all before anything is evaluated), or losses of
+            another shape than the rates.
     """
     check_draw(low, high, per_round, "per_round")
     check_count(rounds, "rounds")
@@ -127,9 +127,7 @@ def coarse_to_fine(
 
 
 def _closer(trials: Search, low: float, high: float, per_round: int) -> tuple[float, float]:
-    """The next interval of `coarse_to_fine`: from the trial below the best ones to the trial above
-    them.
-    """
+    """The next interval: from the trial below the best ones to the trial above them."""
     best = np.argsort(_finite_or_worst(trials.loss), kind="stable")[: math.ceil(per_round / 4)]
     region = trials.rate[best][np.isfinite(trials.loss[best])]
     if len(region) == 0:
@@ -145,8 +143,9 @@ def _finite_or_worst(losses: Floats) -> Floats:
 def check_draw(
     low: float, high: float, count: int, name: str = "count", least: int = 1, zero: bool = False
 ) -> None:
-    """Refuse bounds that are not 0 < low < high < ∞ (0 ≤ low where `zero`), and fewer than `least`
-    of `name`.
+    """Refuse bounds that are not 0 < low < high < ∞, and a count below `least`.
+
+    Where `zero`, low may be 0; `name` is the count's in the error.
     """
     (check_size if zero else check_positive)(low, "low")
     if not low < check_positive(high, "high"):

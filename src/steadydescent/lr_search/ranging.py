@@ -1,6 +1,4 @@
-"""The range test: raise the rate at every mini-batch and watch the loss (smith2017cyclical;
-viblo-lr).
-"""
+"""The range test: raise the rate at every mini-batch and watch the loss (smith2017cyclical)."""
 
 import inspect
 import math
@@ -20,11 +18,11 @@ from steadydescent.lr_search.restoring import check_optimizer
 
 
 def ramp(low: float, high: float, steps: int) -> Floats:
-    """Rates that rise by the same factor at every step, low·(high/low)^(t/(T−1)) at t = 0 … T−1,
-    `[T]`.
+    """Rates that rise by the same factor at every step, low·(high/low)^(t/(T−1)), `[T]`.
 
-    Two ramps are in use: (a) linear, low + (high − low)·t/(T−1) (smith2017cyclical); (b)
-    exponential (fastai, Lightning). We use (b): it passes every decade in the same number of steps.
+    t is 0 … T−1. Two ramps are in use: (a) linear, low + (high − low)·t/(T−1) (smith2017cyclical);
+    (b) exponential (fastai, Lightning). We use (b): it passes every decade in the same number of
+    steps.
 
     >>> ramp(1e-4, 1, 5).round(4).tolist()
     [0.0001, 0.001, 0.01, 0.1, 1.0]
@@ -37,8 +35,9 @@ def ramp(low: float, high: float, steps: int) -> Floats:
 
 
 def smoothed(losses: Iterable[float], beta: float) -> Iterator[float]:
-    """Bias-corrected exponential averages of a stream of losses, one for each, as they come; β = 0
-    leaves them alone.
+    """Bias-corrected exponential averages of a stream of losses, one for each, as they come.
+
+    β = 0 leaves the losses alone.
 
     >>> [round(loss, 2) for loss in smoothed([4.0, 2.0, 2.0], 0.5)]
     [4.0, 2.67, 2.29]
@@ -50,9 +49,7 @@ def smoothed(losses: Iterable[float], beta: float) -> Iterator[float]:
 
 
 class RangeTest(NamedTuple):
-    """What a range test saw: the rates it used and the loss at each, `[t]` both, t ≤ T if it
-    stopped early.
-    """
+    """The rates of a range test and the loss at each, `[t]` both; t < T if it stopped early."""
 
     rates: Floats
     losses: Floats
@@ -66,15 +63,14 @@ def range_test(
     divergence: float = 4.0,
     beta: float = 0.9,
 ) -> RangeTest:
-    """Train while the rate rises from `low` to `high` by the same factor at every mini-batch, and
-    record the loss.
+    """Train while the rate rises from `low` to `high` by the same factor at every mini-batch.
 
-    `step(rate)` makes one update at that rate on the next mini-batch and returns the mini-batch's
-    loss before it; `rate_step` makes such a function of an optimiser. The test stops early, with
-    what it has, at a loss that is not finite, or when the smoothed loss is more than `divergence`
-    times its lowest value (4: fastai and Lightning); `inf` switches the latter off. Below 0 "times"
-    would mean nothing: there it stops (divergence − 1) times the lowest value's size above it,
-    which is the same thing above 0.
+    The loss is recorded. `step(rate)` makes one update at that rate on the next mini-batch and
+    returns the mini-batch's loss before it; `rate_step` makes such a function of an optimiser. The
+    test stops early, with what it has, at a loss that is not finite, or when the smoothed loss is
+    more than `divergence` times its lowest value (4: fastai and Lightning); `inf` switches the
+    latter off. Below 0 "times" would mean nothing: there it stops (divergence − 1) times the lowest
+    value's size above it, which is the same thing above 0.
 
     Smoothing: a bias-corrected average (`smoothed`). fastai and Lightning use β = 0.98, a window of
     50 steps, half of their ramp of 100, which moves every feature of the curve far towards larger
@@ -85,15 +81,20 @@ def range_test(
 
     >>> weight = torch.nn.Parameter(torch.tensor([5.0]))
     >>> optimizer = torch.optim.SGD([weight], lr=1.0)
-    >>> test = range_test(rate_step(optimizer, lambda: 3 * weight.square().sum() / 2), 1e-3, 1e3, 61)
-    >>> round(float(test.rates[test.losses.argmin()]), 2)  # the first above 2/3: from there it diverges
+    >>> step = rate_step(optimizer, lambda: 3 * weight.square().sum() / 2)
+    >>> test = range_test(step, 1e-3, 1e3, 61)
+
+    From the first rate above 2/3 it diverges:
+
+    >>> round(float(test.rates[test.losses.argmin()]), 2)
     0.79
     >>> len(test.losses)  # stopped early
     38
 
-    Raises: ValueError: for bounds that are not 0 < low < high < ∞, fewer than 2 steps, a divergence
-        of at most 1, or β
-            outside [0, 1), all before the first step; and for a step that returns no loss.
+    Raises:
+        ValueError: for bounds that are not 0 < low < high < ∞, fewer than 2 steps, a divergence of
+            at most 1, or β outside [0, 1), all before the first step; and for a step that returns
+            no loss.
         RuntimeError: if the caller's mini-batches run out.
     """
     rates = ramp(low, high, steps)
@@ -106,9 +107,7 @@ def range_test(
         for number, rate in enumerate(rates, start=1):
             try:
                 loss = step(float(rate))
-            except (
-                StopIteration
-            ) as end:  # inside a generator Python would say only that it was raised
+            except StopIteration as end:  # of it a generator would say only that it was raised
                 raise RuntimeError(f"the mini-batches ran out at step {number} of {steps}") from end
             losses.append(_number(loss))
             yield losses[-1]
@@ -137,12 +136,12 @@ def _number(loss: float | Tensor) -> float:
 def rate_step(
     optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]
 ) -> Callable[[float], float]:
-    """A `step(rate)` for `range_test` from an optimiser and a function that returns the next
-    mini-batch's loss.
+    """A `step(rate)` for `range_test` from an optimiser and a function for the next loss.
 
-    The rate is that of the first parameter group; the other groups keep their ratio to it. So do
-    they with `set_rate`, which is how to take a suggestion over: `optimizer.param_groups[0]["lr"] =
-    …` would set one group and leave the others where they were.
+    `loss()` returns that of the next mini-batch. The rate is that of the first parameter group; the
+    other groups keep their ratio to it. So do they with `set_rate`, which is how to take a
+    suggestion over: `optimizer.param_groups[0]["lr"] = …` would set one group and leave the others
+    where they were.
 
     The optimiser must call the closure that it is given once it is asked to step, as torch's do and
     ours: the closure computes loss and gradients. For one that does not, write the step by hand:
@@ -153,22 +152,18 @@ def rate_step(
     >>> step(0.25), weight.item()  # the loss before the update, the weight after it
     (2.0, 1.5)
 
-    Raises: ValueError: for what is no optimiser, or one whose `step` takes no closure; if the first
-        group's rate is 0, for
-            then there is no ratio to keep; for a rate that is a tensor of whole numbers; by the
-            step, if the loss is not one number to differentiate, the optimiser did not call the
-            closure, or has other groups than before.
+    Raises:
+        ValueError: for what is no optimiser, or one whose `step` takes no closure; if the first
+            group's rate is 0, for then there is no ratio to keep; for a rate that is a tensor of
+            whole numbers; by the step, if the loss is not one number to differentiate, the
+            optimiser did not call the closure, or has other groups than before.
     """
     check_optimizer(optimizer)
-    ratios, by_hand = (
-        _ratios(optimizer),
-        "write step(rate) with zero_grad, loss, backward and step by hand",
-    )
+    ratios = _ratios(optimizer)
     try:
         inspect.signature(optimizer.step).bind(None)
     except TypeError as error:
-        sentence = f"{type(optimizer).__name__}.step must take a closure, which computes the gradients; {by_hand}"
-        raise ValueError(sentence) from error
+        raise ValueError(_step_sentence(optimizer, "take a closure")) from error
     losses: list[float] = []
 
     def closure() -> float:
@@ -190,22 +185,26 @@ def rate_step(
         optimizer.zero_grad()  # one that ignores the closure must not step along old gradients
         optimizer.step(closure)
         if not losses:
-            raise ValueError(
-                f"{type(optimizer).__name__}.step must call its closure, which computes the gradients; {by_hand}"
-            )
+            raise ValueError(_step_sentence(optimizer, "call its closure"))
         return losses[0]  # the first: line searches ask for more
 
     return step
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give the first parameter group this rate and the others theirs in the same ratio, as the
-    range test does.
+def _step_sentence(optimizer: torch.optim.Optimizer, duty: str) -> str:
+    return (
+        f"{type(optimizer).__name__}.step must {duty}, which computes the gradients; "
+        "write step(rate) with zero_grad, loss, backward and step by hand"
+    )
 
-    A rate that is a tensor is changed in place. Set it before a scheduler is made: that remembers
-    the rates it finds, or, on an optimiser that was loaded, the `initial_lr` that one before left
-    in its groups. So `initial_lr`, where there is one, becomes the rate too, and the next scheduler
-    starts from it.
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give the first parameter group this rate and the others theirs in the same ratio.
+
+    So does the range test.     A rate that is a tensor is changed in place. Set it before a
+    scheduler is made: that remembers the rates it finds, or, on an optimiser that was loaded, the
+    `initial_lr` that one before left in its groups. So `initial_lr`, where there is one, becomes
+    the rate too, and the next scheduler starts from it.
 
     >>> first, second = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
     >>> optimizer = torch.optim.SGD([{"params": first, "lr": 0.1}, {"params": second, "lr": 1.0}])
@@ -213,17 +212,16 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     >>> [round(group["lr"], 6) for group in optimizer.param_groups]
     [0.03, 0.3]
 
-    Raises: ValueError: for what is no optimiser, a rate that is not positive and finite, if the
-        first group's rate is 0, or
-            for a rate that is a tensor of whole numbers.
+    Raises:
+        ValueError: for what is no optimiser, a rate that is not positive and finite, if the first
+            group's rate is 0, or for a rate that is a tensor of whole numbers.
     """
     check_optimizer(optimizer)
     _set_rates(optimizer, _ratios(optimizer), check_positive(rate, "rate"))
     for group in optimizer.param_groups:
         if "initial_lr" in group:
-            group["initial_lr"] = (
-                group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
-            )
+            lr = group["lr"]
+            group["initial_lr"] = lr.clone() if isinstance(lr, Tensor) else lr
 
 
 def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
@@ -231,8 +229,9 @@ def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
     for number, group in enumerate(optimizer.param_groups):
         if isinstance(group["lr"], Tensor) and not group["lr"].is_floating_point():
             raise ValueError(
-                f"lr of parameter group {number} must be a number or a floating-point tensor, which can hold any rate, "
-                f"got a tensor of {group['lr'].dtype}; make the optimiser with lr.float()"
+                f"lr of parameter group {number} must be a number or a floating-point tensor, "
+                f"which can hold any rate, got a tensor of {group['lr'].dtype}; "
+                "make the optimiser with lr.float()"
             )
     base = float(optimizer.param_groups[0]["lr"])
     if base == 0:
@@ -245,8 +244,9 @@ def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
 def _set_rates(optimizer: torch.optim.Optimizer, ratios: list[float], rate: float) -> None:
     if len(optimizer.param_groups) != len(ratios):
         raise ValueError(
-            f"the optimiser must have the {len(ratios)} parameter groups that it had when rate_step was called, "
-            f"got {len(optimizer.param_groups)}; call rate_step after the groups are added"
+            f"the optimiser must have the {len(ratios)} parameter groups that it had "
+            f"when rate_step was called, got {len(optimizer.param_groups)}; "
+            "call rate_step after the groups are added"
         )
     for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
         if isinstance(group["lr"], Tensor):

@@ -18,17 +18,15 @@ from steadydescent.lr_search.random_search import Floats
 from steadydescent.lr_search.ranging import smoothed
 
 ROUNDING = 1e-6
-"""A fall of no more than this share of the loss is none: rounding in single precision is 6·10⁻⁸ of
-it.
-"""
+"""A fall by no more than this share of the loss is none; single precision rounds by 6·10⁻⁸."""
 
 
 def steepest(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
-    """The rate at which the smoothed loss falls fastest per logarithm of the rate, before its
-    minimum.
+    """The rate at which the smoothed loss falls fastest per logarithm of the rate.
 
-    Slopes are central differences. Per logarithm is fastai's choice (`steep`); Lightning takes the
-    slope per rate, which is larger by 1/rate at small rates and so suggests smaller ones.
+    It is looked for before the minimum.     Slopes are central differences. Per logarithm is
+    fastai's choice (`steep`); Lightning takes the slope per rate, which is larger by 1/rate at
+    small rates and so suggests smaller ones.
 
     >>> rates = np.geomspace(1e-4, 1, 9)
     >>> losses = np.array([2.0, 2.0, 1.9, 1.5, 0.7, 0.3, 0.2, 0.9, 3.0])
@@ -40,8 +38,7 @@ def steepest(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
 
 
 def middle(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
-    """The middle of the descent, the geometric mean of the rates where it starts and where it ends
-    (viblo-lr).
+    """The middle of the descent: the geometric mean of the rates at its start and end (viblo-lr).
 
     The source marks a point half way down the slope and defines neither end. Ours: it ends at the
     smoothed minimum and starts at the last rate before that at which at most a tenth of the fall
@@ -58,8 +55,9 @@ def middle(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
 
 
 def minimum_tenth(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
-    """A tenth of the rate at the smoothed minimum, for there the loss is about to rise (fastai's
-    `minimum`).
+    """A tenth of the rate at the smoothed minimum, where the loss is about to rise.
+
+    fastai's `minimum`.
 
     >>> rates = np.geomspace(1e-4, 1, 9)
     >>> losses = np.array([2.0, 2.0, 1.9, 1.5, 0.7, 0.3, 0.2, 0.9, 3.0])
@@ -70,22 +68,22 @@ def minimum_tenth(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
 
 
 def valley(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
-    """Half way along the longest falling subsequence of the smoothed losses (howard2020fastai;
-    fastai's `valley`).
+    """Half way along the longest falling subsequence of the smoothed losses (howard2020fastai).
 
-    With L the length of the longest strictly falling subsequence and e the index of its end (the
-    earliest of several), fastai takes index e − L + ⌊L/3⌋ + ⌊L/6⌋, as though the subsequence had no
-    gaps. Its documentation speaks of two thirds of the way; its code stops half way, and so do we,
-    to suggest what its users get. (Before that it drops the first tenth of the curve and the last
-    five points and smooths with β = 0.98; here the caller decides.)
+    fastai's `valley`. With L the length of the longest strictly falling subsequence and e the index
+    of its end (the earliest of several), fastai takes index e − L + ⌊L/3⌋ + ⌊L/6⌋, as though the
+    subsequence had no gaps. Its documentation speaks of two thirds of the way; its code stops half
+    way, and so do we, to suggest what its users get. (Before that it drops the first tenth of the
+    curve and the last five points and smooths with β = 0.98; here the caller decides.)
 
     >>> rates = np.geomspace(1e-4, 1, 9)
     >>> losses = np.array([2.0, 2.0, 1.9, 1.5, 0.7, 0.3, 0.2, 0.9, 3.0])
     >>> round(valley(rates, losses, beta=0.0), 4)
     0.0032
 
-    Raises: ValueError: if fewer than three losses fall one after another, for then the index may
-        lie outside the curve.
+    Raises:
+        ValueError: if fewer than three losses fall one after another, for then the index may lie
+            outside the curve.
     """
     rates, smooth = _finite_part(rates, losses, beta)
     lengths, tops = np.ones(len(smooth), dtype=np.int64), smooth.copy()
@@ -97,7 +95,8 @@ def valley(rates: Floats, losses: Floats, beta: float = 0.9) -> float:
     end, length = int(np.argmax(lengths)), int(lengths.max())
     if length < 3:
         raise ValueError(
-            f"the smoothed loss must fall at least twice in the range test, it fell {length - 1} times"
+            "the smoothed loss must fall at least twice in the range test, "
+            f"it fell {length - 1} times"
         )
     _check_fall(tops[end], smooth[end])
     return float(rates[end - length + length // 3 + length // 6])
@@ -145,8 +144,9 @@ def _descent(rates: Floats, losses: Floats, beta: float) -> tuple[Floats, Floats
 def _check_fall(top: float, bottom: float) -> None:
     if top - bottom <= ROUNDING * max(abs(top), abs(bottom)):
         raise ValueError(
-            f"the smoothed loss must fall in the range test, but the loss never falls below {top:.6g} by more than "
-            "rounding; start from a smaller rate, and see that each step updates the model"
+            "the smoothed loss must fall in the range test, "
+            f"but the loss never falls below {top:.6g} by more than rounding; "
+            "start from a smaller rate, and see that each step updates the model"
         )
 
 

@@ -1,7 +1,10 @@
-"""Reproducible minibatches: which examples each update sees, from the seed alone; how many, and
-their noise.
+"""Reproducible minibatches: which examples each update sees, how many. Imports `checks` alone.
+
+`streams` has endless minibatches for a stack, `epochs` those of one's own loop, from the seed
+alone; `sizes` counts updates, noise and cost for a batch size; `memory` tells what fits.
 """
 
+from steadydescent.minibatches.epochs import EpochBatches
 from steadydescent.minibatches.memory import (
     OUT_OF_MEMORY,
     activation_bytes,
@@ -16,7 +19,7 @@ from steadydescent.minibatches.sizes import (
     regularised_cost,
     updates_per_epoch,
 )
-from steadydescent.minibatches.streams import EpochBatches, IndexStream
+from steadydescent.minibatches.streams import IndexStream
 
 __all__ = [
     "OUT_OF_MEMORY",

@@ -1,4 +1,4 @@
-"""How many examples a minibatch has: updates in an epoch, the slides' rule, its noise and its cost."""
+"""How many examples a minibatch has: updates in an epoch, the slides' rule, noise and cost."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,24 +16,24 @@ SMALL_DATA = 200
 
 
 def updates_per_epoch(examples: int, batch_size: int, *, drop_last: bool) -> int:
-    """Updates in one epoch, one pass over all m examples: ⌈m/n⌉, or ⌊m/n⌋ without the last, smaller
-    batch.
+    """Updates in one pass over all m examples: ⌈m/n⌉, or ⌊m/n⌋ without the last, smaller batch.
 
-    >>> updates_per_epoch(5_000_000, 1000, drop_last=False)  # the slides' 5000 mini-batches are one epoch
+    The slides' 5000 mini-batches are one epoch:
+
+    >>> updates_per_epoch(5_000_000, 1000, drop_last=False)
     5000
 
     Raises:
         ValueError: unless 1 ≤ n ≤ m, both whole, and drop_last is True or False.
     """
     examples, batch_size = check_batch_size(examples, batch_size)
-    return (
-        examples // batch_size if check_flag(drop_last, "drop_last") else -(-examples // batch_size)
-    )
+    if check_flag(drop_last, "drop_last"):
+        return examples // batch_size
+    return -(-examples // batch_size)
 
 
 def recommended_batch_sizes(examples: int) -> tuple[int, ...]:
-    """The slides' rule for n: all m examples if m ≤ 200, else a power of two, 64 to 1024, that is
-    no more than m.
+    """The slides' rule for n: all m examples if m ≤ 200, else powers of two up to m, 64 to 1024.
 
     Of these the slides take what fits the memory (`largest_that_fits`, `memory_bound`); uit-slides.
 
@@ -44,9 +44,9 @@ def recommended_batch_sizes(examples: int) -> tuple[int, ...]:
         ValueError: unless examples is a whole number of at least 1.
     """
     examples = check_count(examples, "examples")
-    return (
-        (examples,) if examples <= SMALL_DATA else tuple(n for n in POWERS_OF_TWO if n <= examples)
-    )
+    if examples <= SMALL_DATA:
+        return (examples,)
+    return tuple(size for size in POWERS_OF_TWO if size <= examples)
 
 
 def noise_factor(examples: int, batch_size: int, *, replacement: bool) -> float:
@@ -79,21 +79,21 @@ def regularised_cost(
     mean cost of an epoch's batches, if they are of one size, is that of the whole training set,
     whatever n. In torch's terms the weight decay is λ/m.
 
-    >>> regularised_cost(torch.tensor([1.0, 3.0]), [torch.ones(2, 2)], strength=10.0, examples=100).item()
+    >>> losses, weights = torch.tensor([1.0, 3.0]), [torch.ones(2, 2)]
+    >>> regularised_cost(losses, weights, strength=10.0, examples=100).item()
     2.2
 
-    Raises: ValueError: for losses that are not one for each example, no weights, a strength that is
-        negative or not finite,
-            or fewer examples than losses.
+    Raises:
+        ValueError: for losses that are not one for each example, no weights, a strength that is
+            negative or not finite, or fewer examples than losses.
     """
     if not isinstance(losses, Tensor) or losses.ndim != 1 or not len(losses):
         got = tuple(losses.shape) if isinstance(losses, Tensor) else repr(losses)
         raise ValueError(f"losses must be [B], one for each example (reduction='none'), got {got}")
     matrices = list(weights)
     if not matrices or not all(isinstance(matrix, Tensor) for matrix in matrices):
-        raise ValueError(
-            f"weights must be tensors, at least one, got {[type(matrix).__name__ for matrix in matrices]}"
-        )
+        kinds = [type(matrix).__name__ for matrix in matrices]
+        raise ValueError(f"weights must be tensors, at least one, got {kinds}")
     strength = check_size(strength, "strength")
     if check_count(examples, "examples") < len(losses):
         raise ValueError(

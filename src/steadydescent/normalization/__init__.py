@@ -1,5 +1,7 @@
-"""Normalisation: of inputs, of activations by batch, ghost, layer and group, and statistics
-estimated afresh.
+"""Normalisation of inputs and activations. Imports `averages` and `checks`.
+
+`batch` has batch norm in three forms; `statistics` has those of the training data, and batch
+norms' estimated afresh. Layer and group norm are torch's own: `normalizer` makes any by its name.
 """
 
 from collections.abc import Callable
@@ -44,12 +46,9 @@ GROUPS = 5
 
 
 def _groups(channels: int) -> int:
-    """Groups of at least 2 channels where there is more than one: of a single value nothing is left
-    but β.
-    """
-    return next(
-        n for n in range(GROUPS, 0, -1) if n == 1 or (channels % n == 0 and channels // n >= 2)
-    )
+    """Groups of at least 2 channels, or one: of a single value nothing is left but β."""
+    divisors = (n for n in range(GROUPS, 1, -1) if channels % n == 0 and channels // n >= 2)
+    return next(divisors, 1)
 
 
 KINDS: dict[str, Callable[[int], nn.Module]] = {
@@ -61,13 +60,14 @@ KINDS: dict[str, Callable[[int], nn.Module]] = {
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "group": lambda channels: nn.GroupNorm(_groups(channels), channels),
 }
-"""Kind → normaliser of activations [B, C, …]. Layer and group norm are torch's own (ba2016layer,
-wu2018group); layer norm over all axes but the first is group norm with one group, with γ and β by
-channel. Mildly noisy batch norm has 0.4 times the noise.
+"""Kind → normaliser of activations [B, C, …].
+
+Layer and group norm are torch's own (ba2016layer, wu2018group); layer norm over all axes but the
+first is group norm with one group, with γ and β by channel. Mildly noisy batch norm has 0.4 times
+the noise.
 """
 ABSORBS_BIAS = {"batch", "ghost", "noisy-batch", "mildly-noisy-batch"}
-"""Kinds that take each channel's mean over examples away, so that a bias before them does nothing.
-"""
+"""Kinds that take each channel's mean away, so that a bias before them does nothing."""
 
 
 def normalizer(kind: str, channels: int) -> nn.Module:

@@ -1,8 +1,8 @@
-"""Batch normalisation in three forms: whole batches, ghost batches, and with the noise that tests
-its explanation.
+"""Batch normalisation in three forms: of whole batches, of ghost batches, and with noise.
 
-Their running statistics survive stacking: under `vmap` and with buffers that are views of one
-vector, torch's own modules update a copy and say nothing.
+The noise tests an explanation of why batch norm helps. Their running statistics survive stacking:
+under `vmap` and with buffers that are views of one vector, torch's own modules update a copy and
+say nothing.
 """
 
 from typing import Any
@@ -25,16 +25,15 @@ PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class BatchNorm(_BatchNorm):
-    """Batch norm over all axes but channels, axis 1 (ioffe2015batch; uit-slides): z ← γ·(z −
-    μ)/√(σ² + ε) + β.
+    """Batch norm, z ← γ·(z − μ)/√(σ² + ε) + β, over all axes but channels (ioffe2015batch).
 
-    γ (`weight`) and β (`bias`) are learned; a bias of the layer before is redundant. Equal to
-    `torch.nn.BatchNorm1d/2d` in training and in inference, running statistics included (running ←
-    (1−m)·running + m·batch, with the unbiased variance). It keeps no count of batches: a counter is
-    no weight that could be averaged. So torch's `momentum=None`, the mean over all batches, is
-    refused; `reestimate` and `statistics_momentum` give that mean. State dictionaries of torch's
-    modules can be loaded, their count is let go, and torch's modules load ours (`load_state_dict`,
-    strict as ever).
+    Channels are axis 1 (uit-slides, too). γ (`weight`) and β (`bias`) are learned; a bias of the
+    layer before is redundant. Equal to `torch.nn.BatchNorm1d/2d` in training and in inference,
+    running statistics included (running ← (1−m)·running + m·batch, with the unbiased variance). It
+    keeps no count of batches: a counter is no weight that could be averaged. So torch's
+    `momentum=None`, the mean over all batches, is refused; `reestimate` and `statistics_momentum`
+    give that mean. State dictionaries of torch's modules can be loaded, their count is let go, and
+    torch's modules load ours (`load_state_dict`, strict as ever).
 
     To torch's own tools it is a batch norm: `torch.optim.swa_utils.update_bn` gives it the mean
     over the batches, as `reestimate` does, and `SyncBatchNorm.convert_sync_batchnorm` makes a
@@ -51,10 +50,11 @@ class BatchNorm(_BatchNorm):
 
     Shapes: input and output `[B, C]` or `[B, C, …]`.
 
-    Raises: ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1];
-        an input or parameters
-            of whole or complex numbers or of 8 bits, an input with other channels; in training,
-            when a channel has one value only, as at n = 1: it has no variance.
+    Raises:
+        ValueError: for fewer than 1 channel, ε that is not positive, a momentum outside [0, 1]; an
+            input or parameters of whole or complex numbers or of 8 bits, an input with other
+            channels; in training, when a channel has one value only, as at n = 1: it has no
+            variance.
 
     >>> norm = BatchNorm(2)
     >>> norm(torch.tensor([[1.0, 10.0], [3.0, 30.0]])).detach().round(decimals=3).tolist()
@@ -63,18 +63,16 @@ class BatchNorm(_BatchNorm):
 
     running_mean: Tensor
     running_var: Tensor
-    _version = (
-        1  # of the state: torch's second has a count of batches, which its modules then ask for
-    )
+    # of the state: torch's second has a count of batches, which its modules then ask for
+    _version = 1
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         nn.Module.__init__(self)  # torch's own would register the count
         self.channels = self.num_features = channels = check_count(channels, "channels")
         self.eps, self.momentum = check_positive(eps, "eps"), check_momentum(momentum)
         self.affine = self.track_running_stats = True
-        self._batches = (
-            0  # since the last reset, for the momentum None that `update_bn` sets for a while
-        )
+        # since the last reset, for the momentum None that `update_bn` sets for a while
+        self._batches = 0
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -82,9 +80,8 @@ class BatchNorm(_BatchNorm):
 
     def forward(self, z: Tensor) -> Tensor:
         self._check_input(z)
-        precision = torch.promote_types(
-            torch.promote_types(z.dtype, self.weight.dtype), torch.float32
-        )
+        wider = torch.promote_types(z.dtype, self.weight.dtype)
+        precision = torch.promote_types(wider, torch.float32)
         return self._normalise(z.to(precision)).to(z.dtype)
 
     def extra_repr(self) -> str:
@@ -101,15 +98,15 @@ class BatchNorm(_BatchNorm):
         """None were counted: what a `SyncBatchNorm` made of it starts with."""
         if type(self) is not BatchNorm:
             raise ValueError(
-                f"{type(self).__name__} cannot become a SyncBatchNorm, which has no ghosts and no noise; "
+                f"{type(self).__name__} cannot become a SyncBatchNorm, "
+                "which has no ghosts and no noise; "
                 "put a BatchNorm in its place first, whose state is the same"
             )
         return torch.zeros((), dtype=torch.int64, device=self.running_mean.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        state_dict.pop(
-            f"{prefix}num_batches_tracked", None
-        )  # torch's; this is the loader's own copy
+        # torch's; this is the loader's own copy
+        state_dict.pop(f"{prefix}num_batches_tracked", None)
         nn.Module._load_from_state_dict(self, state_dict, prefix, *others)
 
     def _check_input(self, z: Tensor) -> None:
@@ -148,19 +145,17 @@ class BatchNorm(_BatchNorm):
 
 
 def _var_mean(z: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
-    """Biased variance and mean; torch's own `var_mean` goes value by value on a CPU, several times
-    as slow.
-    """
+    """Biased variance and mean; on a CPU torch's own `var_mean` is several times as slow."""
     mean = z.mean(axes, keepdim=True)
     return (z - mean).square().mean(axes), mean.squeeze(axes)
 
 
 class GhostBatchNorm(BatchNorm):
-    """Batch norm over ghosts, parts of `ghost` examples of the batch with statistics of their own
-    (hoffer2017train).
+    """Batch norm over ghosts, parts of the batch with statistics of their own (hoffer2017train).
 
-    A large batch then has the noise of small ones. In inference there are no ghosts, nor are there
-    when `reestimate` estimates what inference uses: batches may then have any size.
+    Each has `ghost` examples. A large batch then has the noise of small ones. In inference there
+    are no ghosts, nor are there when `reestimate` estimates what inference uses: batches may then
+    have any size.
 
     Two conventions for the running statistics: (a) they move once a batch, towards the mean over
     its ghosts (to keep one for each ghost and average those, as D. Page's cifar10-fast does, is the
@@ -169,9 +164,9 @@ class GhostBatchNorm(BatchNorm):
     in `BatchNorm`, the ghosts' order does not matter, and m = 1 gives the statistics of the whole
     batch.
 
-    Raises: ValueError: as `BatchNorm`; for a ghost of fewer than 1 example; in training, for a
-        batch that ghosts do not
-            divide, or a ghost in which a channel has one value only.
+    Raises:
+        ValueError: as `BatchNorm`; for a ghost of fewer than 1 example; in training, for a batch
+            that ghosts do not divide, or a ghost in which a channel has one value only.
 
     >>> norm = GhostBatchNorm(1, ghost=2)
     >>> norm(torch.tensor([[1.0], [3.0], [100.0], [300.0]])).flatten().round(decimals=3).tolist()
@@ -180,9 +175,8 @@ class GhostBatchNorm(BatchNorm):
 
     def __init__(self, channels: int, ghost: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(channels, eps, momentum)
-        self.ghost: int | None = check_count(
-            ghost, "ghost"
-        )  # None: the whole batch, while it is re-estimated
+        # None: the whole batch, while it is re-estimated
+        self.ghost: int | None = check_count(ghost, "ghost")
 
     def extra_repr(self) -> str:
         return f"{self.channels}, ghost={self.ghost}, eps={self.eps}, momentum={self.momentum}"
@@ -205,32 +199,32 @@ class GhostBatchNorm(BatchNorm):
 
 
 class NoisyBatchNorm(BatchNorm):
-    """Batch norm whose outputs are then shaken, a ← s·a + m, to bring back the shift it takes away
-    (santurkar2018how).
+    """Batch norm whose outputs are then shaken, a ← s·a + m (santurkar2018how).
 
-    If batch norm helped by steadying the distribution of layer inputs, this noise would undo the
-    help. It is drawn for every example and channel from a distribution that itself moves from step
-    to step and channel to channel:
+    The noise brings back the shift that batch norm takes away. If batch norm helped by steadying
+    the distribution of layer inputs, this noise would undo the help. It is drawn for every example
+    and channel from a distribution that itself moves from step to step and channel to channel:
 
-        m ~ U(μ − r, μ + r), s ~ U(σ − r, σ + r),   μ ~ U(−shift, shift), σ ~ U(1, scale), r =
-        `spread`.
+        m ~ U(μ − r, μ + r), s ~ U(σ − r, σ + r),   μ ~ U(−shift, shift), σ ~ U(1, scale)
+
+    with r = `spread`.
 
     From the paper is the idea: noise after batch norm, independent for every example, of a mean
     that is not 0 and a variance that is not 1, by a law of each unit's own that changes at every
     step. These laws and amplitudes are ours. In inference there is no noise.
 
-    Draws are an input, so that a compiled and stacked step can take them: the buffer `draws` `[2, 1
-    + B, C]`, uniform on (−1, 1), which `draw_noise` fills for the next batch and which is no part
-    of the state. Zeros are no noise.
+    Draws are an input, so that a compiled and stacked step can take them: the buffer `draws`, of
+    shape `[2, 1 + B, C]` and uniform on (−1, 1), which `draw_noise` fills for the next batch and
+    which is no part of the state. Zeros are no noise.
 
     >>> norm, z = NoisyBatchNorm(1), torch.tensor([[1.0], [3.0]])
     >>> draw_noise(norm, batch_size=2, generator=torch.Generator().manual_seed(0))
     >>> norm(z).flatten().tolist() == BatchNorm(1)(z).flatten().tolist()
     False
 
-    Raises: ValueError: as `BatchNorm`; for negative amplitudes or a scale below 1; in training,
-        without noise drawn for a
-            batch of this size.
+    Raises:
+        ValueError: as `BatchNorm`; for negative amplitudes or a scale below 1; in training, without
+            noise drawn for a batch of this size.
     """
 
     draws: Tensor
@@ -247,11 +241,8 @@ class NoisyBatchNorm(BatchNorm):
         super().__init__(channels, eps, momentum)
         if check_size(scale, "scale") < 1:
             raise ValueError(f"scale must be at least 1, got {scale}")
-        self.shift, self.scale, self.spread = (
-            check_size(shift, "shift"),
-            float(scale),
-            check_size(spread, "spread"),
-        )
+        self.shift, self.spread = check_size(shift, "shift"), check_size(spread, "spread")
+        self.scale = float(scale)
         self.register_buffer("draws", torch.empty(2, 0, self.channels), persistent=False)
         self.quiet = False  # True: no noise, while it is re-estimated
 
@@ -264,12 +255,12 @@ class NoisyBatchNorm(BatchNorm):
             return super()._normalise(z)
         if self.draws.shape[1] != 1 + len(z):
             raise ValueError(
-                f"noisy batch norm in training needs noise for a batch of {len(z)}, got draws of shape "
-                f"{tuple(self.draws.shape)}; call draw_noise(module, batch_size, generator) before each step"
+                f"noisy batch norm in training needs noise for a batch of {len(z)}, "
+                f"got draws of shape {tuple(self.draws.shape)}; "
+                "call draw_noise(module, batch_size, generator) before each step"
             )
-        means, deviations = (
-            self.draws
-        )  # each [1 + B, C]: the distribution's draw, then one for each example
+        # each [1 + B, C]: the distribution's draw, then one for each example
+        means, deviations = self.draws
         m = self.shift * means[:1] + self.spread * means[1:]
         s = 1 + (self.scale - 1) * deviations[:1].abs() + self.spread * deviations[1:]
         across = [len(z), -1] + [1] * (z.dim() - 2)
@@ -283,11 +274,10 @@ def noise_shapes(module: nn.Module, batch_size: int) -> dict[str, tuple[int, int
     {'1.draws': (2, 8, 5)}
     """
     check_count(batch_size, "batch_size")
-    noisy = [
-        (name, layer) for name, layer in module.named_modules() if isinstance(layer, NoisyBatchNorm)
-    ]
     return {
-        f"{name}.draws".lstrip("."): (2, 1 + batch_size, len(layer.weight)) for name, layer in noisy
+        f"{name}.draws".lstrip("."): (2, 1 + batch_size, len(layer.weight))
+        for name, layer in module.named_modules()
+        if isinstance(layer, NoisyBatchNorm)
     }
 
 
@@ -307,9 +297,8 @@ def draw_noise(module: nn.Module, batch_size: int, generator: torch.Generator) -
     for layer in module.modules():
         if isinstance(layer, NoisyBatchNorm):
             shape = (2, 1 + batch_size, len(layer.weight))
-            draws = torch.rand(
-                shape, generator=generator, device=generator.device, dtype=layer.draws.dtype
-            )
+            like: dict[str, Any] = {"device": generator.device, "dtype": layer.draws.dtype}
+            draws = torch.rand(shape, generator=generator, **like)
             layer.draws = (2 * draws - 1).to(layer.draws.device)
 
 

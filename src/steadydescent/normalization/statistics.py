@@ -1,6 +1,4 @@
-"""Statistics of data and of activations: input standardisation, and batch norm's statistics
-estimated afresh.
-"""
+"""Statistics that normalise: those of the training data, and batch norms' estimated afresh."""
 
 import math
 import sys
@@ -23,27 +21,25 @@ from steadydescent.normalization.batch import (
 
 
 def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation of training inputs `[M, D]`: each `[D]`, or `[1]` over
-    all features.
+    """Mean and population standard deviation of training inputs `[M, D]`.
+
+    Each is `[D]`, or `[1]` over all features.
 
     Fit them on training data alone. Images share one scalar, because some of their pixels never
     vary. Whole numbers, such as pixels as bytes, are taken as float32.
 
-    Raises: ValueError: for fewer than 2 examples, or a feature that is not finite or never varies,
-        named by its number.
+    Raises:
+        ValueError: for fewer than 2 examples, or a feature that is not finite or never varies,
+            named by its number.
 
     >>> mean, std = moments(torch.tensor([[1.0, 10.0], [3.0, 30.0]]))
     >>> mean.tolist(), std.tolist()
     ([2.0, 20.0], [1.0, 10.0])
     """
-    if (
-        not isinstance(x, Tensor)
-        or x.is_complex()
-        or (x.is_floating_point() and x.dtype not in PRECISIONS)
-    ):
-        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+    if not isinstance(x, Tensor) or not _is_real(x.dtype):
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
-            f"x must be a tensor [M, D] of real numbers, got {found}; floats have 16 bits at least"
+            f"x must be a tensor [M, D] of real numbers, got {got}; floats have 16 bits at least"
         )
     if x.dim() != 2 or len(x) < 2:
         raise ValueError(f"x must be at least 2 examples [M, D], got shape {tuple(x.shape)}")
@@ -54,20 +50,27 @@ def moments(x: Tensor, per_feature: bool = True) -> tuple[Tensor, Tensor]:
     std, mean = torch.std_mean(values, 0, correction=0)
     if still := (~(std > 0)).nonzero().flatten().tolist():
         raise ValueError(
-            f"features {still} never vary, so they have no scale; drop them or use per_feature=False"
+            f"features {still} never vary, so they have no scale; "
+            "drop them or use per_feature=False"
         )
     return mean, std
 
 
+def _is_real(dtype: torch.dtype) -> bool:
+    """Whether its numbers are real, and if they are floats, of 16 bits at least."""
+    return not dtype.is_complex and (dtype in PRECISIONS or not dtype.is_floating_point)
+
+
 def standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """x ← (x − μ)/σ (uit-slides, where X/σ² is printed). Shapes: x `[B, D]`, μ and σ `[D]` or
-    `[1]`.
+    """x ← (x − μ)/σ (uit-slides, where X/σ² is printed).
+
+    Shapes: x `[B, D]`, μ and σ `[D]` or `[1]`.
 
     Raises:
         ValueError: for a σ that is not positive and finite.
 
-    >>> standardise(torch.tensor([[1.0], [3.0]]), torch.tensor([2.0]), torch.tensor([1.0])).flatten().tolist()
-    [-1.0, 1.0]
+    >>> standardise(torch.tensor([[1.0, 3.0]]), torch.tensor([2.0]), torch.tensor([1.0]))
+    tensor([[-1.,  1.]])
     """
     scales = torch.as_tensor(std, device=x.device)
     if not ((scales > 0) & (scales < math.inf)).all():
@@ -83,19 +86,19 @@ def _tracking(module: nn.Module) -> list[AnyBatchNorm]:
 
 @contextmanager
 def statistics_momentum(module: nn.Module, momentum: float) -> Iterator[None]:
-    """Every batch norm of a module, ours or torch's, moves its running statistics by this share for
-    a while.
+    """A `with` block in which all batch norms move their running statistics by this share.
 
-    With 1 they are those of the last batch; with 1/k at the k-th batch, the mean over batches. This
-    is how to estimate them afresh where `reestimate` cannot reach, as in a stack under `vmap`.
-    Ghosts stay what they are.
+    They may be ours or torch's. With 1 they are those of the last batch; with 1/k at the k-th
+    batch, the mean over batches. This is how to estimate them afresh where `reestimate` cannot
+    reach, as in a stack under `vmap`. Ghosts stay what they are.
 
     Raises:
         ValueError: for a momentum outside [0, 1].
 
     >>> from steadydescent.normalization import BatchNorm
     >>> norm = BatchNorm(1)
-    >>> for k, batch in enumerate([torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [9.0]])], start=1):
+    >>> batches = [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [9.0]])]
+    >>> for k, batch in enumerate(batches, start=1):
     ...     with statistics_momentum(norm, 1 / k):
     ...         _ = norm(batch)
     >>> norm.running_mean.item(), norm.momentum  # the mean of 2 and 7
@@ -119,8 +122,7 @@ def reestimate(
     device: torch.device | str | None = None,
     forward: Callable[[nn.Module, Any], object] | None = None,
 ) -> int:
-    """Give every batch norm of a module the statistics of these batches; returns how many layers it
-    were.
+    """Give every batch norm of a module the statistics of these batches; returns how many.
 
     Running mean and variance become the mean over the batches of each batch's own, every batch
     counting alike: of one batch its mean and unbiased variance; of several, the variance lacks what
@@ -148,9 +150,9 @@ def reestimate(
     Parameters, gradients, training flags and momenta stay as they were; so do statistics, if a
     batch fails.
 
-    Raises: ValueError: for no batches at all, or one batch in place of batches; a batch that the
-        module does not take as it
-            is, where there is no `forward`; layers that have no shape yet.
+    Raises:
+        ValueError: for no batches at all, or one batch in place of batches; a batch that the module
+            does not take as it is, where there is no `forward`; layers that have no shape yet.
 
     >>> from steadydescent.normalization import BatchNorm
     >>> norm = BatchNorm(1)
@@ -158,7 +160,8 @@ def reestimate(
     1
     >>> norm.running_mean.item(), norm.running_var.item()  # means of 2 and 7, of 2 and 8
     (4.5, 5.0)
-    >>> reestimate(norm, [{"x": torch.tensor([[1.0], [3.0]])}], forward=lambda module, batch: module(batch["x"]))
+    >>> batches = [{"x": torch.tensor([[1.0], [3.0]])}]
+    >>> reestimate(norm, batches, forward=lambda module, batch: module(batch["x"]))
     1
     """
     if isinstance(batches, Tensor | Mapping):
@@ -173,7 +176,8 @@ def reestimate(
         return 0
     if any(is_lazy(buffer) for layer in layers for buffer in layer.buffers()):
         raise ValueError(
-            "module must know the shape of every batch norm, but one is lazy still; run a batch through"
+            "module must know the shape of every batch norm, but one is lazy still; "
+            "run a batch through"
         )
     count = 0
     with _estimating(module, layers) as uses, _without_compiled_code():
@@ -188,9 +192,7 @@ def reestimate(
 
 
 def _run(module: nn.Module, batch: Any, device: torch.device | str | None) -> None:
-    """Give the module the batch, or the first part of it; a batch that is not to its taste is
-    named.
-    """
+    """Give the module the batch, or its first part; an error names a batch it cannot take."""
     if isinstance(batch, tuple | list) and not batch:
         raise ValueError(f"a batch must hold something, got an empty {type(batch).__name__}")
     x = _moved(batch[0] if isinstance(batch, tuple | list) else batch, device)
@@ -202,8 +204,9 @@ def _run(module: nn.Module, batch: Any, device: torch.device | str | None) -> No
             raise
         part = "the first part of a batch" if isinstance(batch, tuple | list) else "the batch"
         raise ValueError(
-            f"{type(module).__name__} got {part}, a {type(x).__name__}, and said: {error}; if it takes it in another "
-            "form, say so with forward, such as forward=lambda module, batch: module(*batch)"
+            f"{type(module).__name__} got {part}, a {type(x).__name__}, and said: {error}; "
+            "if it takes it in another form, say so with forward, "
+            "such as forward=lambda module, batch: module(*batch)"
         ) from error
 
 
@@ -223,17 +226,15 @@ def _moved(value: Any, device: torch.device | str | None) -> Any:
 
 def _without_compiled_code() -> AbstractContextManager:
     """Where nothing was compiled yet, the compiler is not imported for it."""
-    return (
-        torch.compiler.set_stance("force_eager")
-        if "torch._dynamo" in sys.modules
-        else nullcontext()
-    )
+    is_loaded = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
 
 
 @contextmanager
 def _estimating(module: nn.Module, layers: list[AnyBatchNorm]) -> Iterator[Counter[nn.Module]]:
-    """Of the module these layers alone train; their statistics are means over their uses. An
-    exception undoes all.
+    """Of the module these layers alone train; their statistics are means over their uses.
+
+    Yields how often each was used. An exception undoes all.
     """
     uses: Counter[nn.Module] = Counter()
 
@@ -245,31 +246,39 @@ def _estimating(module: nn.Module, layers: list[AnyBatchNorm]) -> Iterator[Count
         layer.momentum = 1 / uses[layer]
 
     flags = [(part, part.training) for part in module.modules()]
-    kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
-    ghosts = [(layer, layer.ghost) for layer in layers if isinstance(layer, GhostBatchNorm)]
-    noisy = [(layer, layer.quiet) for layer in layers if isinstance(layer, NoisyBatchNorm)]
+    before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     hooks = [layer.register_forward_pre_hook(count) for layer in layers]
     try:
-        with statistics_momentum(module, 1.0):
+        with statistics_momentum(module, 1.0), _plain(layers):
             module.eval()
             for layer in layers:
                 layer.train()
-            for ghostly, _ in ghosts:
-                ghostly.ghost = None
-            for layer_with_noise, _ in noisy:
-                layer_with_noise.quiet = True
             yield uses
     except BaseException:
-        for layer, buffers in zip(layers, kept, strict=True):
+        for layer, buffers in zip(layers, before, strict=True):
             for name, buffer in buffers.items():
                 layer.get_buffer(name).copy_(buffer)
         raise
     finally:
-        for ghostly, ghost in ghosts:
-            ghostly.ghost = ghost
-        for layer_with_noise, quiet in noisy:
-            layer_with_noise.quiet = quiet
         for hook in hooks:
             hook.remove()
         for part, flag in flags:
             part.training = flag
+
+
+@contextmanager
+def _plain(layers: list[AnyBatchNorm]) -> Iterator[None]:
+    """Batch norms without their ghosts and their noise for a while."""
+    ghosts = [(layer, layer.ghost) for layer in layers if isinstance(layer, GhostBatchNorm)]
+    noisy = [(layer, layer.quiet) for layer in layers if isinstance(layer, NoisyBatchNorm)]
+    try:
+        for with_ghosts, _ in ghosts:
+            with_ghosts.ghost = None
+        for with_noise, _ in noisy:
+            with_noise.quiet = True
+        yield
+    finally:
+        for with_ghosts, ghost in ghosts:
+            with_ghosts.ghost = ghost
+        for with_noise, quiet in noisy:
+            with_noise.quiet = quiet

@@ -1,6 +1,4 @@
-"""The eight rules as torch optimisers, to drop into any training script: `RuleOptimizer` says what
-they do.
-"""
+"""The eight rules as torch optimisers for any loop; `RuleOptimizer` says what they do."""
 
 from typing import Any
 
@@ -10,18 +8,33 @@ from torch.optim.optimizer import ParamsT
 from steadydescent.optimizers.rule_optimizer import RuleOptimizer
 from steadydescent.optimizers.rules import RULES
 
+_SGD = RULES["sgd"].hyper
+_MOMENTUM = RULES["momentum"].hyper
+_NESTEROV = RULES["nesterov"].hyper
+_AVERAGED_MOMENTUM = RULES["averaged-momentum"].hyper
+_CORRECTED_MOMENTUM = RULES["corrected-momentum"].hyper
+_RMSPROP = RULES["rmsprop"].hyper
+_ADAM = RULES["adam"].hyper
+_ADAMW = RULES["adamw"].hyper
+"""The defaults, which stand in the rules' signatures."""
+
 
 class SGD(RuleOptimizer):
-    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`; gradient descent when the batch is all
-    the data.
+    """Stochastic gradient descent, θ ← θ − α·g: `rules.sgd`.
 
-    Args: params: parameters, named parameters or parameter groups. lr: rate α, at least 0.
-        weight_decay: λ of the cost's L2 term λ/2·‖θ‖². flags: torch's, such as `foreach` and
-        `maximize`, as long as they ask for nothing: None or False.
+    It is gradient descent when the batch is all the data.
 
-    Raises: TypeError: for an argument of another name, which says which may have been meant.
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: rate α, at least 0.
+        weight_decay: λ of the cost's L2 term λ/2·‖θ‖².
+        flags: torch's, such as `foreach` and `maximize`, as long as they ask for nothing: None or
+            False.
+
+    Raises:
+        TypeError: for an argument of another name, which says which may have been meant.
         ValueError: for a value out of range, or a flag that asks for something; so do all the
-        classes here.
+            classes here.
 
     >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
     >>> optimizer = SGD([weight], lr=0.1)
@@ -35,7 +48,12 @@ class SGD(RuleOptimizer):
     rule, state_names = RULES["sgd"], ()
 
     def __init__(
-        self, params: ParamsT, lr: float | torch.Tensor, *, weight_decay: float = 0.0, **flags: Any
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor,
+        *,
+        weight_decay: float = _SGD["weight_decay"],
+        **flags: Any,
     ) -> None:
         super().__init__(params, lr, weight_decay=weight_decay, **flags)
 
@@ -63,16 +81,17 @@ class Momentum(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor,
         *,
-        mu: float = 0.9,
-        weight_decay: float = 0.0,
+        mu: float = _MOMENTUM["mu"],
+        weight_decay: float = _MOMENTUM["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, mu=mu, weight_decay=weight_decay, **flags)
 
 
 class Nesterov(RuleOptimizer):
-    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): `rules.nesterov`, torch's
-    `SGD(nesterov=True)`.
+    """Nesterov's momentum, u ← μ·u + g, θ ← θ − α·(g + μ·u): torch's `SGD(nesterov=True)`.
+
+    The rule is `rules.nesterov`.
 
     Args:
         params, lr, weight_decay: as for `SGD`.
@@ -94,16 +113,17 @@ class Nesterov(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor,
         *,
-        mu: float = 0.9,
-        weight_decay: float = 0.0,
+        mu: float = _NESTEROV["mu"],
+        weight_decay: float = _NESTEROV["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, mu=mu, weight_decay=weight_decay, **flags)
 
 
 class AveragedMomentum(RuleOptimizer):
-    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v:
-    `rules.averaged_momentum`.
+    """Momentum as an average of gradients, v ← β·v + (1−β)·g, θ ← θ − α·v.
+
+    The rule is `rules.averaged_momentum`.
 
     Args:
         params, weight_decay: as for `SGD`.
@@ -126,8 +146,8 @@ class AveragedMomentum(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor,
         *,
-        beta: float = 0.9,
-        weight_decay: float = 0.0,
+        beta: float = _AVERAGED_MOMENTUM["beta"],
+        weight_decay: float = _AVERAGED_MOMENTUM["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, beta=beta, weight_decay=weight_decay, **flags)
@@ -155,16 +175,17 @@ class CorrectedMomentum(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor,
         *,
-        beta: float = 0.9,
-        weight_decay: float = 0.0,
+        beta: float = _CORRECTED_MOMENTUM["beta"],
+        weight_decay: float = _CORRECTED_MOMENTUM["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, beta=beta, weight_decay=weight_decay, **flags)
 
 
 class RMSProp(RuleOptimizer):
-    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): `rules.rmsprop`, torch's
-    `RMSprop(alpha=β)`.
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε): torch's `RMSprop(alpha=β)`.
+
+    The rule is `rules.rmsprop`.
 
     Args:
         params, weight_decay: as for `SGD`.
@@ -188,9 +209,9 @@ class RMSProp(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor = 1e-2,
         *,
-        beta: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        beta: float = _RMSPROP["beta"],
+        eps: float = _RMSPROP["eps"],
+        weight_decay: float = _RMSPROP["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(params, lr, beta=beta, eps=eps, weight_decay=weight_decay, **flags)
@@ -222,10 +243,10 @@ class Adam(RuleOptimizer):
         params: ParamsT,
         lr: float | torch.Tensor = 1e-3,
         *,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        beta1: float = _ADAM["beta1"],
+        beta2: float = _ADAM["beta2"],
+        eps: float = _ADAM["eps"],
+        weight_decay: float = _ADAM["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(
@@ -234,8 +255,9 @@ class Adam(RuleOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update: `rules.adamw`, torch's
-    `AdamW`.
+    """Adam with decoupled weight decay, θ ← θ − α·λ·θ, then Adam's update: torch's `AdamW`.
+
+    The rule is `rules.adamw`.
 
     Args:
         params, lr, beta1, beta2, eps: as for `Adam`.
@@ -257,10 +279,10 @@ class AdamW(Adam):
         params: ParamsT,
         lr: float | torch.Tensor = 1e-3,
         *,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
+        beta1: float = _ADAMW["beta1"],
+        beta2: float = _ADAMW["beta2"],
+        eps: float = _ADAMW["eps"],
+        weight_decay: float = _ADAMW["weight_decay"],
         **flags: Any,
     ) -> None:
         super().__init__(

@@ -1,5 +1,4 @@
-"""What a parameter group may hold beside hyper-parameters: anything but what is meant to be one and
-would go unheeded.
+"""What a parameter group may hold beside its hyper-parameters: nothing meant to be another.
 
 Users keep their own notes in groups (`lr_mult`, `layer_id`), and torch's optimisers let them.
 Refused are the hyper-parameters of other rules, torch's names of them, flags that ask for what no
@@ -26,8 +25,6 @@ MEANT: Mapping[str, tuple[str, ...]] = {
 """Other names of hyper-parameters → ours."""
 FLAGS = {"amsgrad", "maximize", "nesterov", "centered", "decoupled_weight_decay", *WAYS}
 """torch's words for what an optimiser does and how."""
-
-
 OTHERS = sorted(HYPER | set(MEANT) | FLAGS)
 
 
@@ -39,24 +36,23 @@ def refused(
     `hyper` are the rule's hyper-parameters, `fixed` the flags that torch's optimiser of the same
     rule has.
 
-    >>> refused(["beta", "eps"], {}, {"lr": 0.1, "lr_mult": 2.0, "foreach": None, "alpha": 0.8, "ep_s": 1e-3, "mu": 1})
+    >>> group = {"lr": 0.1, "lr_mult": 2.0, "foreach": None, "alpha": 0.8, "ep_s": 1e-3, "mu": 1}
+    >>> refused(["beta", "eps"], {}, group)
     {'alpha': ['beta'], 'ep_s': ['eps'], 'mu': []}
     """
     known = {"lr", *hyper}
-    found: dict[str, list[str]] = {}
+    wrong: dict[str, list[str]] = {}
     for key in [key for key in group if isinstance(key, str) and key not in known]:
         if key in FLAGS:
             if group[key] and group[key] != fixed.get(key):
-                found[key] = []
-        elif (key in OTHERS or _may_be_hyper(group[key])) and (
-            near := _nearest(key, (*sorted(known), *OTHERS))
-        ):
-            meant = [name for name in MEANT.get(near, (near,)) if name in known]
-            if meant or _plain(key) == _plain(
-                near
-            ):  # `meta` is no misspelt `beta` where there is none
-                found[key] = meant
-    return found
+                wrong[key] = []
+        elif key in OTHERS or _may_be_hyper(group[key]):
+            near = _nearest(key, (*sorted(known), *OTHERS))
+            ours = [name for name in MEANT.get(near, (near,)) if name in known] if near else []
+            # `meta` is no misspelt `beta` where there is none
+            if near and (ours or _plain(key) == _plain(near)):
+                wrong[key] = ours
+    return wrong
 
 
 def _may_be_hyper(value: Any) -> bool:
@@ -75,9 +71,7 @@ def _plain(name: str) -> str:
 
 
 def _is_near(one: str, other: str) -> bool:
-    """Whether two names are one but for a letter too many, too few, wrong, or two that changed
-    places.
-    """
+    """Whether two names are one but for a letter: too many, too few, wrong, or two swapped."""
     if one == other or min(len(one), len(other)) < 4:  # short names are near too much
         return one == other
     if len(one) != len(other):

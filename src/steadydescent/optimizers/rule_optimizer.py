@@ -1,6 +1,4 @@
-"""What all optimisers here share: groups, state and steps of torch's `Optimizer`, with a pure rule
-inside.
-"""
+"""What all optimisers here share: torch's `Optimizer` with a pure rule inside."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,28 +6,19 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import ParamsT
 
 from steadydescent.optimizers.group_keys import FLAGS, refused
 from steadydescent.optimizers.rules import Rule
+from steadydescent.optimizers.saved_states import is_new, state_for
 from steadydescent.optimizers.step_checks import (
     can_be_updated,
     checked_rate,
-    checked_step,
     fit,
     refuse_unfit,
 )
 from steadydescent.optimizers.torch_twins import TWINS, from_torch, to_torch
 from steadydescent.optimizers.updates import update_in_place
-
-_FORMERLY = {
-    "momentum_buffer": "velocity",
-    "square_avg": "square",
-    "exp_avg": "mean",
-    "exp_avg_sq": "square",
-}
-"""Names of state tensors → what states saved before they had torch's names call them."""
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -87,7 +76,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     >>> optimizer.zero_grad()
     >>> optimizer.param_groups[0]["lr"], optimizer.state[model.bias]["step"]
     (0.0005, 1)
-    >>> torch.optim.Adam(model.parameters()).load_state_dict(optimizer.state_dict())  # torch goes on from here
+    >>> torchs = torch.optim.Adam(model.parameters())
+    >>> torchs.load_state_dict(optimizer.state_dict())  # torch goes on from here
     """
 
     rule: ClassVar[Rule]
@@ -104,32 +94,26 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().__init__(params, {"lr": checked_rate(lr), **self.rule.checked(**own)})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters with their own `lr` and hyper-parameters; those not given are the
-        optimiser's.
+        """Add parameters with their own `lr` and hyper-parameters, else the optimiser's.
 
-        Raises: ValueError: for a value that the constructor would refuse, a hyper-parameter of
-            another optimiser, or
-                a misspelt one.
+        Raises:
+            ValueError: for a value that the constructor would refuse, a hyper-parameter of another
+                optimiser, or a misspelt one.
         """
         if isinstance(param_group, dict):  # torch says what else is wrong
             checked = self._checked({"rule": self._rule_name, **self.defaults, **param_group})
-            param_group.update(
-                {"rule": self._rule_name, **checked}
-            )  # as with torch, the user's dict is the group
+            # as with torch, the user's dict is the group
+            param_group.update({"rule": self._rule_name, **checked})
         super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """State and groups as torch's optimiser of the same rule has them, which can go on from it."""
+        """State and groups as torch's optimiser of the same rule has them, to go on from."""
         saved = super().state_dict()
-        return {
-            **saved,
-            "param_groups": [to_torch(self._rule_name, group) for group in saved["param_groups"]],
-        }
+        groups = [to_torch(self._rule_name, group) for group in saved["param_groups"]]
+        return {**saved, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """torch's, with a sentence for tensors without values; what is refused is said at the
-        class.
-        """
+        """torch's, with a sentence for tensors without values; the class says what it refuses."""
         try:
             super().load_state_dict(state_dict)
         except NotImplementedError as error:  # torch's, for a copy out of the meta device
@@ -138,50 +122,19 @@ class RuleOptimizer(torch.optim.Optimizer):
             ) from error
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over groups and state, or refuse before anything changes; `load_state_dict` ends
-        here, and copies do.
+        """Take over groups and state, or refuse before anything changes.
+
+        `load_state_dict` ends here, and so do copies.
         """
         groups = [from_torch(self._rule_name, group) for group in state["param_groups"]]
         for group in groups:
             self._checked(group)
-        own = {key: self._taken_over(key, kept) for key, kept in state["state"].items()}
-        super().__setstate__({**state, "param_groups": groups, "state": defaultdict(dict, own)})
-
-    def _taken_over(self, param: Any, kept: Any) -> Any:
-        """A parameter's state with copies of its tensors, shared with no other optimiser, that lie
-        as it does.
-        """
-        if not isinstance(param, Tensor):
-            return kept  # torch lets other entries through
-        if not isinstance(kept, dict):
-            raise ValueError(f"state of a parameter must be a dict, got {type(kept).__name__}")
-        if self._is_new(kept := {key: value for key, value in kept.items() if value is not None}):
-            return kept  # torch's SGD had None for no momentum
-        kept |= {name: kept.pop(_FORMERLY[name]) for name in self._formerly_called(kept)}
-        if "dampening" in self._fixed:
-            kept.setdefault("step", 0)  # torch's SGD counts none
-        if missing := {"step", *self.state_names} - set(kept):
-            raise ValueError(
-                f"state of {type(self).__name__} must have {sorted(missing)}, got {sorted(kept)}"
-            )
-        if is_lazy(param):
-            raise ValueError(
-                "state of a lazy module's parameter: run the module once, then load the state"
-            )
-        for name in self.state_names:
-            if not isinstance(kept[name], Tensor):
-                raise ValueError(f"{name} must be a tensor, got {type(kept[name]).__name__}")
-            if kept[name].shape != param.shape:
-                raise ValueError(
-                    f"{name} must have the shape {[*param.shape]}, got {[*kept[name].shape]}"
-                )
-        copies = {name: _copied(kept[name], param) for name in self.state_names}
-        return {**kept, "step": checked_step(kept["step"]), **copies}
-
-    def _formerly_called(self, kept: Mapping[str, Any]) -> list[str]:
-        return [
-            name for name in self.state_names if name not in kept and _FORMERLY.get(name) in kept
-        ]
+        name, counted = type(self).__name__, "dampening" not in self._fixed
+        states = {
+            param: state_for(param, saved, name, self.state_names, counted)
+            for param, saved in state["state"].items()
+        }
+        super().__setstate__({**state, "param_groups": groups, "state": defaultdict(dict, states)})
 
     def _checked(self, group: dict[str, Any]) -> dict[str, Any]:
         """The rate and all hyper-parameters of a group."""
@@ -190,9 +143,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise ValueError(
                 f"a parameter group of {name} must have {sorted(missing)}, got {sorted(group)}"
             )
-        if wrong := refused(
-            self.rule.hyper, self._fixed, {key: v for key, v in group.items() if key != "params"}
-        ):
+        keys = {key: value for key, value in group.items() if key != "params"}
+        if wrong := refused(self.rule.hyper, self._fixed, keys):
             raise ValueError(self._foreign(wrong))
         if (rule := group.get("rule")) != self._rule_name:
             raise ValueError(
@@ -202,18 +154,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         return {"lr": checked_rate(group["lr"]), **self.rule.checked(**hyper)}
 
     def _foreign(self, names: Mapping[str, Sequence[str]]) -> str:
-        told = f"{type(self).__name__} has no {sorted(names)}; its hyper-parameters are {sorted(self.rule.hyper)}"
-        meant = [
-            f"{name!r} may mean {' and '.join(map(repr, ours))}"
-            for name, ours in sorted(names.items())
-            if ours
+        sentences = [
+            f"{type(self).__name__} has no {sorted(names)}",
+            f"its hyper-parameters are {sorted(self.rule.hyper)}",
         ]
-        flags = (
-            ["torch's flags may be None or False here; to maximise, negate the loss"]
-            if FLAGS & set(names)
-            else []
-        )
-        return "; ".join([told, *meant, *flags])
+        for name, ours in sorted(names.items()):
+            if ours:
+                sentences.append(f"{name!r} may mean {' and '.join(map(repr, ours))}")
+        if FLAGS & set(names):
+            sentences.append("torch's flags may be None or False here")
+            sentences.append("to maximise, negate the loss")
+        return "; ".join(sentences)
 
     @property
     def _rule_name(self) -> str:
@@ -221,12 +172,9 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @property
     def torch_class(self) -> type[torch.optim.Optimizer] | None:
-        """torch's optimiser of the same rule, whose states and checkpoints this one takes and
-        gives; None without.
-        """
-        return (
-            getattr(torch.optim, TWINS[self._rule_name].name) if self._rule_name in TWINS else None
-        )
+        """torch's optimiser whose states this one takes and gives, of the same rule; else None."""
+        twin = TWINS.get(self._rule_name)
+        return None if twin is None else getattr(torch.optim, twin.name)
 
     @property
     def _fixed(self) -> Mapping[str, Any]:
@@ -234,7 +182,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         return TWINS[self._rule_name].fixed if self._rule_name in TWINS else {}
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """Update every parameter that has a gradient, in place.
 
         Args:
@@ -243,10 +193,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         Returns:
             The closure's loss, if there is one.
 
-        Raises: ValueError: for what has been put into a group since and `add_param_group` would
-            refuse, for a weight or
-                gradient that cannot be updated, and for a weight that has another shape than
-                its gradient or state, by name, before any parameter changes.
+        Raises:
+            ValueError: for what has been put into a group since and `add_param_group` would refuse,
+                for a weight or gradient that cannot be updated, and for a weight that has another
+                shape than its gradient or state, by name, before any parameter changes.
         """
         loss = None
         if closure is not None:
@@ -254,9 +204,9 @@ class RuleOptimizer(torch.optim.Optimizer):
                 loss = closure()
         for group, params, states in self._due():
             hyper = {name: group[name] for name in self.rule.hyper}
-            for once, kept in _rounds(params, states):
-                for made, alike in self._by_updates(once, kept).items():
-                    self._update(*alike, made + 1, group["lr"], hyper)
+            for distinct, their_states in _rounds(params, states):
+                for updates, alike in self._by_updates(distinct, their_states).items():
+                    self._update(*alike, updates + 1, group["lr"], hyper)
         return loss
 
     def _update(
@@ -276,26 +226,26 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _by_updates(
         self, params: list[Tensor], states: list[Any]
     ) -> dict[int, tuple[list[Tensor], list[dict[str, Any]]]]:
-        """Parameters and their states by the number of updates that they have had; state starts
-        here.
-        """
+        """Parameters and their states by the number of their updates; state starts here."""
         for place, (param, state) in enumerate(zip(params, states, strict=True)):
             if not state or "step" not in state:
                 state = states[place] = self.state[param]
                 if "step" not in state:
                     state.update(zip(self.state_names, self.rule.init(param), strict=True), step=0)
-        made = [state["step"] for state in states]
-        if len(set(made)) == 1:
-            return {made[0]: (params, states)}
+        counts = [state["step"] for state in states]
+        if len(set(counts)) == 1:
+            return {counts[0]: (params, states)}
         alike: dict[int, tuple[list[Tensor], list[dict[str, Any]]]] = defaultdict(lambda: ([], []))
-        for param, state, number in zip(params, states, made, strict=True):
-            alike[number][0].append(param)
-            alike[number][1].append(state)
+        for param, state, count in zip(params, states, counts, strict=True):
+            alike[count][0].append(param)
+            alike[count][1].append(state)
         return alike
 
     def _due(self) -> list[tuple[dict[str, Any], list[Tensor], list[Any]]]:
-        """Each group with its parameters that have a gradient, and their states; refused if any
-        cannot be updated.
+        """Each group with its parameters that have a gradient, and their states.
+
+        Raises:
+            ValueError: naming a parameter that cannot be updated.
         """
         self._check_changed_groups()
         due = []
@@ -305,19 +255,23 @@ class RuleOptimizer(torch.optim.Optimizer):
             if not can_be_updated(params, grads) or not fit(
                 params, grads, states, self.state_names
             ):
-                for place, param in enumerate(group["params"]):
-                    if param.grad is not None:
-                        who = f"parameter {(group.get('param_names') or range(place + 1))[place]} of group {number}"
-                        kept = self.state.get(param)
-                        begun = None if self._is_new(kept) else kept
-                        refuse_unfit(type(self).__name__, who, param, begun, self.state_names)
+                self._refuse_unfit(group, number)
             due.append((group, params, states))
         return due
 
+    def _refuse_unfit(self, group: dict[str, Any], number: int) -> None:
+        for place, param in enumerate(group["params"]):
+            if param.grad is None:
+                continue
+            names = group.get("param_names") or range(place + 1)
+            who = f"parameter {names[place]} of group {number}"
+            state = self.state.get(param)
+            if is_new(state, self.state_names):
+                state = None
+            refuse_unfit(type(self).__name__, who, param, state, self.state_names)
+
     def _check_changed_groups(self) -> None:
-        """Refuse what has been put into a group since the last step and would go unheeded, or to
-        NaN.
-        """
+        """Refuse what was put into a group since the last step and would go unheeded, or to NaN."""
         now = [([*group], [*group.values()]) for group in self.param_groups]
         for number, (group, (keys, values)) in enumerate(zip(self.param_groups, now, strict=True)):
             known, before = self._seen[number] if number < len(self._seen) else ([], [])
@@ -341,28 +295,15 @@ class RuleOptimizer(torch.optim.Optimizer):
             else:
                 self.rule.checked(**{key: group[key]})
 
-    def _is_new(self, kept: Mapping[str, Any] | None) -> bool:
-        """Whether a parameter's state holds nothing of an optimiser's; what else is there is the
-        user's own.
-        """
-        return not kept or kept.keys().isdisjoint(
-            {"step", *self.state_names, *_FORMERLY, *_FORMERLY.values()}
-        )
-
 
 def _rounds(params: list[Tensor], states: list[Any]) -> Iterator[tuple[list[Tensor], list[Any]]]:
-    """Parameters, each once in a round, and their states: one that is given twice is updated twice."""
+    """Parameters, each once in a round, and their states: one given twice is updated twice."""
     while params:
         if len(set(map(id, params))) == len(params):  # as almost always
             yield params, states
             return
-        once = {id(param): (param, state) for param, state in zip(params, states, strict=True)}
+        pairs = [*zip(params, states, strict=True)]
+        once = {id(param): (param, state) for param, state in pairs}
         yield [param for param, _ in once.values()], [state for _, state in once.values()]
-        again = [
-            pair for pair in zip(params, states, strict=True) if once.pop(id(pair[0]), None) is None
-        ]
+        again = [pair for pair in pairs if once.pop(id(pair[0]), None) is None]
         params, states = [param for param, _ in again], [state for _, state in again]
-
-
-def _copied(kept: Tensor, param: Tensor) -> Tensor:
-    return torch.empty_like(param, dtype=kept.dtype, device=kept.device).copy_(kept)

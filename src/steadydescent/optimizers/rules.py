@@ -14,6 +14,7 @@ weights instead).
 """
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -28,9 +29,7 @@ Step = int | Tensor
 
 
 class Rule(NamedTuple):
-    """An optimiser: how its state starts, how one update changes weights and state, its
-    hyper-parameters' defaults.
-    """
+    """An optimiser: how its state starts, how an update changes all, its default constants."""
 
     init: Callable[[Tensor], State]
     update: Callable[..., tuple[Tensor, State]]
@@ -42,26 +41,27 @@ class Rule(NamedTuple):
         >>> RULES["adam"].checked(beta2=0.99)
         {'beta1': 0.9, 'beta2': 0.99, 'eps': 1e-08, 'weight_decay': 0.0}
 
-        Raises: ValueError: for one that the rule does not have, one that is no number, or a value
-            outside its range:
-                β and μ in [0, 1), ε and λ at least 0 and finite.
+        Raises:
+            ValueError: for one that the rule does not have, one that is no number, or a value
+                outside its range: β and μ in [0, 1), ε and λ at least 0 and finite.
         """
         for name, value in hyper.items():
             if name not in self.hyper:
                 raise ValueError(
-                    f"unknown hyper-parameter {name!r} = {value}; this rule has {sorted(self.hyper)}"
+                    f"unknown hyper-parameter {name!r} = {value}; "
+                    f"this rule has {sorted(self.hyper)}"
                 )
-            hyper[name] = (check_share if name.startswith(("beta", "mu")) else check_size)(
-                value, name
-            )
+            check = check_share if name.startswith(("beta", "mu")) else check_size
+            hyper[name] = check(value, name)
         return {**self.hyper, **hyper}
 
 
 def sgd(
     theta: Tensor, grad: Tensor, state: State, step: Step, lr: Hyper, weight_decay: Hyper = 0.0
 ) -> tuple[Tensor, State]:
-    """Stochastic gradient descent, θ ← θ − α·g (uit-slides); with all m examples in each batch,
-    gradient descent.
+    """Stochastic gradient descent, θ ← θ − α·g (uit-slides).
+
+    With all m examples in each batch it is gradient descent.
 
     >>> theta, _ = sgd(torch.tensor([1.0, 2.0]), torch.tensor([0.5, -3.0]), (), step=1, lr=0.1)
     >>> theta
@@ -105,11 +105,11 @@ def nesterov(
     mu: Hyper = 0.9,
     weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """Nesterov's momentum as torch has it, u ← μ·u + g, θ ← θ − α·(g + μ·u)
-    (sutskever2013importance).
+    """Nesterov's momentum as torch has it, u ← μ·u + g, θ ← θ − α·(g + μ·u).
 
-    Two forms are in use: (a) this one, whose weights are those that the gradient was taken at; (b)
-    the look-ahead form, gradient at θ + μ·v. They are the same iteration seen at different points.
+    From sutskever2013importance. Two forms are in use: (a) this one, whose weights are those that
+    the gradient was taken at; (b) the look-ahead form, gradient at θ + μ·v. They are the same
+    iteration seen at different points.
 
     >>> nesterov(torch.zeros(1), torch.ones(1), (torch.zeros(1),), step=1, lr=0.1)
     (tensor([-0.1900]), (tensor([1.]),))
@@ -151,8 +151,7 @@ def corrected_momentum(
     beta: Hyper = 0.9,
     weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """Momentum with bias correction, θ ← θ − α·v/(1 − β^t) (uit-slides, where the exponent is
-    printed as 2).
+    """Momentum with bias correction, θ ← θ − α·v/(1 − β^t) (uit-slides, which print β²).
 
     >>> corrected_momentum(torch.zeros(1), torch.ones(1), (torch.zeros(1),), step=1, lr=1.0)
     (tensor([-1.]), (tensor([0.1000]),))
@@ -172,14 +171,14 @@ def rmsprop(
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε) (tieleman2012lecture; uit-slides; torch's
-    default β and ε).
+    """RMSProp, s ← β·s + (1−β)·g², θ ← θ − α·g/(√s + ε) (tieleman2012lecture; uit-slides).
 
-    ε: (a) outside the root (torch), (b) inside, (c) none (uit-slides). We use (a); with (c) a
-    gradient that has always been zero divides zero by zero. s starts from zero and is not
-    corrected, so the first step is α/√(1−β), here 10·α.
+    β and ε are torch's by default. ε: (a) outside the root (torch), (b) inside, (c) none
+    (uit-slides). We use (a); with (c) a gradient that has always been zero divides zero by zero. s
+    starts from zero and is not corrected, so the first step is α/√(1−β), here 10·α.
 
-    >>> theta, _ = rmsprop(torch.zeros(3), torch.tensor([1e-3, -40.0, 0.0]), (torch.zeros(3),), step=1, lr=0.01)
+    >>> zeros = torch.zeros(3)
+    >>> theta, _ = rmsprop(zeros, torch.tensor([1e-3, -40.0, 0.0]), (zeros,), step=1, lr=0.01)
     >>> theta
     tensor([-0.1000,  0.1000,  0.0000])
     """
@@ -200,11 +199,11 @@ def adam(
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.0,
 ) -> tuple[Tensor, State]:
-    """Adam, θ ← θ − α·m̂/(√ŝ + ε), m̂ and ŝ the corrected averages of g and g² (kingma2015adam,
-    Algorithm 1).
+    """Adam, θ ← θ − α·m̂/(√ŝ + ε) (kingma2015adam, Algorithm 1).
 
-    ε: (a) outside the root (Kingma & Ba; torch), (b) inside (uit-slides). We use (a). At ε = 1e-8
-    it is felt by gradients near ε with (a), and by those near √ε = 1e-4 already with (b).
+    m̂ and ŝ are the corrected averages of g and g². ε: (a) outside the root (Kingma & Ba; torch),
+    (b) inside (uit-slides). We use (a). At ε = 1e-8 it is felt by gradients near ε with (a), and by
+    those near √ε = 1e-4 already with (b).
 
     >>> zeros = torch.zeros(3)
     >>> theta, _ = adam(zeros, torch.tensor([1e-3, -40.0, 0.0]), (zeros, zeros), step=1, lr=0.01)
@@ -230,12 +229,11 @@ def adamw(
     eps: Hyper = 1e-8,
     weight_decay: Hyper = 0.01,
 ) -> tuple[Tensor, State]:
-    """Adam with decoupled weight decay: θ ← θ − α·λ·θ, then Adam's update
-    (loshchilov2019decoupled).
+    """Adam with decoupled weight decay, θ ← θ − α·λ·θ, then Adam's update.
 
-    Two readings are in use: (a) the decay is multiplied by the rate α (torch); (b) by the
-    schedule's factor alone (Loshchilov & Hutter, Algorithm 2). We use (a); (b) is (a) with λ
-    divided by the peak rate.
+    From loshchilov2019decoupled. Two readings are in use: (a) the decay is multiplied by the rate α
+    (torch); (b) by the schedule's factor alone (Loshchilov & Hutter, Algorithm 2). We use (a); (b)
+    is (a) with λ divided by the peak rate.
 
     >>> zeros = torch.zeros(1)
     >>> adamw(torch.ones(1), zeros, (zeros, zeros), step=1, lr=0.1, weight_decay=0.5)
@@ -255,17 +253,28 @@ def _zeros(count: int) -> Callable[[Tensor], State]:
     return lambda theta: tuple(torch.zeros_like(theta) for _ in range(count))
 
 
-_ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+def _rule(update: Callable[..., tuple[Tensor, State]], tensors: int) -> Rule:
+    """The rule of an update with so many tensors of state; its hyper-parameters and their defaults
+    are those of the update's signature, all that comes after the rate.
+    """
+    own = list(signature(update).parameters.values())[len(_GIVEN) :]
+    return Rule(_zeros(tensors), update, {option.name: option.default for option in own})
+
+
+_GIVEN = ("theta", "grad", "state", "step", "lr")
+"""What every update is given; what else it takes are hyper-parameters."""
 RULES = {
-    "sgd": Rule(_zeros(0), sgd, {"weight_decay": 0.0}),
-    "momentum": Rule(_zeros(1), momentum, {"mu": 0.9, "weight_decay": 0.0}),
-    "nesterov": Rule(_zeros(1), nesterov, {"mu": 0.9, "weight_decay": 0.0}),
-    "averaged-momentum": Rule(_zeros(1), averaged_momentum, {"beta": 0.9, "weight_decay": 0.0}),
-    "corrected-momentum": Rule(_zeros(1), corrected_momentum, {"beta": 0.9, "weight_decay": 0.0}),
-    "rmsprop": Rule(_zeros(1), rmsprop, {"beta": 0.99, "eps": 1e-8, "weight_decay": 0.0}),
-    "adam": Rule(_zeros(2), adam, _ADAM | {"weight_decay": 0.0}),
-    "adamw": Rule(_zeros(2), adamw, _ADAM | {"weight_decay": 0.01}),
+    "sgd": _rule(sgd, tensors=0),
+    "momentum": _rule(momentum, tensors=1),
+    "nesterov": _rule(nesterov, tensors=1),
+    "averaged-momentum": _rule(averaged_momentum, tensors=1),
+    "corrected-momentum": _rule(corrected_momentum, tensors=1),
+    "rmsprop": _rule(rmsprop, tensors=1),
+    "adam": _rule(adam, tensors=2),
+    "adamw": _rule(adamw, tensors=2),
 }
-"""Every rule by name. Momentum comes in four: heavy-ball, Nesterov's, and the slides' average
-without and with correction, whose rates are 1/(1−β) times as large as heavy-ball's.
+"""Every rule by name.
+
+Momentum comes in four: heavy-ball, Nesterov's, and the slides' average without and with correction,
+whose rates are 1/(1−β) times as large as heavy-ball's.
 """

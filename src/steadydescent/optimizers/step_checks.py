@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from steadydescent.checks import check_count, check_size
-from steadydescent.optimizers.updates import FULL, HALF, overlaps
+from steadydescent.optimizers.torch_forms import FULL, HALF
+from steadydescent.optimizers.updates import overlaps
 
 DTYPES = FULL | HALF
 ROUNDED = -1e-7
-"""How far below 0 a rate may be: schedulers that lower it to 0 end there but for rounding
-(`LinearLR` at -3e-17).
-"""
+"""How far below 0 a rate may be: `LinearLR`, lowering it to 0, ends at -3e-17 by rounding."""
 
 
 def can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> bool:
@@ -31,11 +30,10 @@ def can_be_updated(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> 
 def fit(
     params: Sequence[Tensor], grads: Sequence[Any], states: Sequence[Any], names: Sequence[str]
 ) -> bool:
-    """Whether weights, gradients and states are of one shape each; False also where a state is yet
-    to start.
+    """Whether weights, gradients and states are of one shape each.
 
-    torch's kernels do not ask: they would read and write beyond the end of the smaller one's
-    memory.
+    False also where a state is yet to start. torch's kernels do not ask: they would read and write
+    beyond the end of the smaller one's memory.
     """
     shapes = [param.shape for param in params]
     try:
@@ -49,13 +47,12 @@ def fit(
 
 
 def refuse_unfit(
-    name: str, who: str, param: Tensor, kept: Mapping[str, Any] | None, names: Sequence[str]
+    name: str, who: str, param: Tensor, state: Mapping[str, Any] | None, names: Sequence[str]
 ) -> None:
-    """Raise a ValueError that says why the optimiser `name` cannot update a parameter, if it
-    cannot.
+    """Raise a ValueError that says why the optimiser `name` cannot update a parameter, if so.
 
-    `who` it is goes into the sentence; `kept` is its state, None before that starts, and `names`
-    what is to be there.
+    `who` it is goes into the sentence; `state` is None before it starts, and `names` are the
+    tensors that it must have.
     """
     grad = param.grad
     if grad is None:
@@ -67,50 +64,52 @@ def refuse_unfit(
             f"{who} has the shape {[*param.shape]}, its gradient {[*grad.shape]}: "
             "clear the gradient after a resize, then compute it anew"
         )
-    if kept is None:
+    if state is None:
         return
     drop = "delete its entry in optimizer.state, which starts anew then, or build a new optimizer"
-    if missing := [key for key in ("step", *names) if kept.get(key) is None]:
+    if missing := [key for key in ("step", *names) if state.get(key) is None]:
         raise ValueError(f"the state of {who} has no {', '.join(missing)}: {drop}")
     for key in names:
-        if not isinstance(kept[key], Tensor):
+        value = state[key]
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{key} of {who} must be a tensor, got {type(value).__name__}: {drop}")
+        if value.shape != param.shape:
             raise ValueError(
-                f"{key} of {who} must be a tensor, got {type(kept[key]).__name__}: {drop}"
-            )
-        if kept[key].shape != param.shape:
-            raise ValueError(
-                f"{who} has the shape {[*param.shape]}, its {key} {[*kept[key].shape]}: after a resize "
-                f"give the state the new shape, or {drop}"
+                f"{who} has the shape {[*param.shape]}, its {key} {[*value.shape]}: "
+                f"after a resize give the state the new shape, or {drop}"
             )
 
 
 def _refuse_kind(name: str, who: str, param: Tensor, grad: Tensor) -> None:
     known = sorted(str(dtype).removeprefix("torch.") for dtype in DTYPES)
     if grad.is_complex() or grad.layout != torch.strided or grad.is_nested:
-        layout = str(grad.layout).removeprefix("torch.")
-        kind = (
-            "complex"
-            if grad.is_complex()
-            else "nested"
-            if grad.is_nested
-            else layout.replace("_", " ")
-        )
-        kind = "sparse" if layout.startswith("sparse") else kind
-        raise ValueError(f"{name} needs dense real gradients; that of {who} is {kind}")
+        raise ValueError(f"{name} needs dense real gradients; that of {who} is {_kind(grad)}")
     if {param.dtype, grad.dtype} - DTYPES:
         dtypes = f"{param.dtype}, its gradient {grad.dtype}".replace("torch.", "")
         raise ValueError(
-            f"{name} updates weights of {', '.join(known)}; {who} is {dtypes}: cast it, or freeze it"
+            f"{name} updates weights of {', '.join(known)}; {who} is {dtypes}: "
+            "cast it, or freeze it"
         )
     if param.is_neg():
         raise ValueError(
-            f"{name} updates in place, and {who} is negated lazily: give it the tensor's resolve_neg()"
+            f"{name} updates in place, and {who} is negated lazily: "
+            "give it the tensor's resolve_neg()"
         )
     raise ValueError(f"{name} updates in place, and numbers of {who} share memory: give it a clone")
 
 
+def _kind(grad: Tensor) -> str:
+    """What a gradient is in place of a dense tensor of real numbers."""
+    layout = str(grad.layout).removeprefix("torch.")
+    if layout.startswith("sparse"):
+        return "sparse"
+    if grad.is_complex():
+        return "complex"
+    return "nested" if grad.is_nested else layout.replace("_", " ")
+
+
 def checked_rate(lr: float | Tensor) -> float | Tensor:
-    """A number, or a 0-dim tensor as it is, so that whoever changes it in place changes the rate."""
+    """A number; or a 0-dim tensor as it is, so that to change it in place changes the rate."""
     if not isinstance(lr, Tensor):
         check_size(0 if _is_rounded(lr) else lr, "lr")
         return float(lr)
@@ -121,7 +120,8 @@ def checked_rate(lr: float | Tensor) -> float | Tensor:
     if not lr.is_floating_point():
         dtype = str(lr.dtype).removeprefix("torch.")
         raise ValueError(
-            f"lr must be a number or a floating-point tensor, got one of {dtype}, which cannot hold 0.5"
+            f"lr must be a number or a floating-point tensor, got one of {dtype}, "
+            "which cannot hold 0.5"
         )
     check_size(0 if _is_rounded(lr.item()) else lr.item(), "lr")
     return lr
@@ -134,8 +134,6 @@ def _is_rounded(lr: Any) -> bool:
 def checked_step(step: Any) -> int:
     """The number of updates as an int; torch's optimisers keep a tensor."""
     number = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
-    return check_count(
-        int(number) if isinstance(number, float) and number.is_integer() else number,
-        "step",
-        least=0,
-    )
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    return check_count(number, "step", least=0)

@@ -1,6 +1,4 @@
-"""What torch's own optimisers call what the rules have: their groups read and written, so that
-states go both ways.
-"""
+"""Groups of torch's own optimisers, read and written, so that states go both ways."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,9 +9,7 @@ Group = dict[str, Any]
 
 
 class Twin(NamedTuple):
-    """torch's optimiser that computes a rule, as what its group calls the hyper-parameters, and
-    what it must hold.
-    """
+    """torch's optimiser that computes a rule: its name, its group's words, what that must hold."""
 
     name: str
     called: Mapping[str, str]
@@ -29,8 +25,9 @@ TWINS: Mapping[str, Twin] = {
     "adam": Twin("Adam", _BETAS, {"amsgrad": False, "decoupled_weight_decay": False}),
     "adamw": Twin("AdamW", _BETAS, {"amsgrad": False, "decoupled_weight_decay": True}),
 }
-"""Rule → torch's optimiser that does the same; the averaged momentums have none, since torch starts
-from u₁ = g₁.
+"""Rule → torch's optimiser that does the same.
+
+The averaged momentums have none, since torch starts from u₁ = g₁.
 """
 WAYS = {"foreach", "fused", "capturable", "differentiable"}
 """How torch's optimisers compute, whatever they compute."""
@@ -39,21 +36,15 @@ LATE = {"decoupled_weight_decay", "maximize"}
 
 
 def to_torch(rule: str, group: Group) -> Group:
-    """A group of ours as torch's optimiser of the same rule would hold it; that of a rule without
-    one as it is.
-    """
+    """A group of ours as torch's optimiser of the same rule would hold it, if there is one."""
     if (twin := TWINS.get(rule)) is None:
         return group
-    said: Group = {
-        theirs: tuple(group[ours] for ours in _ours(twin, theirs))
-        for theirs in twin.called.values()
-    }
-    said = {theirs: values if len(values) > 1 else values[0] for theirs, values in said.items()}
-    return (
-        {key: value for key, value in group.items() if key not in twin.called}
-        | said
-        | dict(twin.fixed)
-    )
+    rest = {key: value for key, value in group.items() if key not in twin.called}
+    hyper: Group = {}
+    for theirs in twin.called.values():
+        values = tuple(group[ours] for ours in _ours(twin, theirs))
+        hyper[theirs] = values if len(values) > 1 else values[0]
+    return {**rest, **hyper, **twin.fixed}
 
 
 def from_torch(rule: str, group: Group) -> Group:
@@ -69,17 +60,15 @@ def from_torch(rule: str, group: Group) -> Group:
         raise ValueError(
             f"{rule} is torch's {twin.name} with {dict(twin.fixed)}; this group has {other}"
         )
-    kept = {
-        key: v
-        for key, v in group.items()
-        if key not in {*twin.called.values(), *twin.fixed, *WAYS, "maximize"}
-    }
+    torchs = {*twin.called.values(), *twin.fixed, *WAYS, "maximize"}
+    converted = {key: value for key, value in group.items() if key not in torchs}
     for theirs in twin.called.values():
-        ours, values = _ours(twin, theirs), group[theirs]
-        if len(values := values if isinstance(values, list | tuple) else [values]) != len(ours):
-            raise ValueError(f"{theirs} must hold {len(ours)} numbers, got {group[theirs]!r}")
-        kept.update(zip(ours, map(_number, values), strict=True))
-    return kept | {"weight_decay": _number(group.get("weight_decay")), "rule": rule}
+        ours, value = _ours(twin, theirs), group[theirs]
+        values = value if isinstance(value, list | tuple) else [value]
+        if len(values) != len(ours):
+            raise ValueError(f"{theirs} must hold {len(ours)} numbers, got {value!r}")
+        converted.update(zip(ours, map(_number, values), strict=True))
+    return converted | {"weight_decay": _number(group.get("weight_decay")), "rule": rule}
 
 
 def is_torchs(twin: Twin, group: Group) -> bool:
@@ -89,12 +78,10 @@ def is_torchs(twin: Twin, group: Group) -> bool:
 
 def _other_rule(rule: str, twin: Twin, group: Group) -> Group:
     """What a group of torch's optimiser holds that makes it compute something else."""
-    wanted = {**twin.fixed, "maximize": False}
+    needs = {**twin.fixed, "maximize": False}
     if not group.get("momentum"):  # torch heeds neither then
-        wanted.pop("dampening", None)
-    other = {
-        key: group[key] for key, value in wanted.items() if key in group and group[key] != value
-    }
+        needs.pop("dampening", None)
+    other = {key: group[key] for key in needs if key in group and group[key] != needs[key]}
     if "momentum" in twin.called.values() and "rule" not in group and not group["momentum"]:
         other["momentum"] = group["momentum"]  # which is SGD
     return other

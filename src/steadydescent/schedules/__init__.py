@@ -1,5 +1,8 @@
-"""Learning-rate schedules as pure functions of the step; a plateau's, which watches a value, has a
-state.
+"""Learning-rate schedules: pure functions of the step. Imports `checks` alone.
+
+`functions` has the formulas, each with its source; `schedule` says what a schedule is and how
+schedules are joined, multiplied and wrapped; `plateau` has the one with a state, since it watches
+a value; `by_name` builds them from a study file's names and options.
 
 A schedule returns the factor on the peak rate at the 1-based update t of T: the first update
 sees t = 1, the last t = T. Functions that feed torch's `LambdaLR`, which counts from 0, pass t + 1.

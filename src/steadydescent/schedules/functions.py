@@ -1,5 +1,4 @@
-"""The sources' schedules and the reference points beside them, each one formula of the update
-number t.
+"""The sources' schedules and reference points beside them, each one formula of the update t.
 
 Lengths are in updates; `epoch` is the number of updates in an epoch, and the epoch number of update
 t, counted from 1 as the sources do, is 1 + (t − 1)//epoch. All raise a ValueError that names the
@@ -24,12 +23,11 @@ def constant() -> Schedule:
 
 
 def linear(total: int, end: float = 0.0) -> Schedule:
-    """Linear to zero, 1 − (t−1)/T: torch's `LinearLR(optimizer, 1, 0, T)`; with `end`, to that
-    factor.
+    """Linear to `end`, 1 − (1 − end)·(t−1)/T: torch's `LinearLR(optimizer, 1, end, T)`.
 
-    The last update still moves, by 1/T of the peak rate; the rate would be 0 at update T + 1, and
-    stays there. viblo-lr gives this name to `inverse_time`, and torch's `LinearLR` by default ramps
-    up, from 1/3 to 1 in 5 steps.
+    With `end` 0 the last update still moves, by 1/T of the peak rate; the rate would be 0 at update
+    T + 1, and stays there. viblo-lr gives this name to `inverse_time`, and torch's `LinearLR` by
+    default ramps up, from 1/3 to 1 in 5 steps.
 
     >>> linear(4)(np.arange(1, 5)).tolist()
     [1.0, 0.75, 0.5, 0.25]
@@ -104,8 +102,7 @@ def inverse_sqrt_step(k: float = 1.0) -> Schedule:
 
 
 def steps(milestones: Sequence[int], factors: Sequence[float]) -> Schedule:
-    """By hand (uit-slides): once `milestones[i]` updates are done, the rate is multiplied by
-    `factors[i]`.
+    """By hand (uit-slides): after `milestones[i]` updates the rate is multiplied by `factors[i]`.
 
     torch's `MultiStepLR(optimizer, milestones, gamma)` when all factors are gamma and it is stepped
     every update.
@@ -147,14 +144,12 @@ def exp_drop(first_epoch: int, every_epoch: bool, epoch: int) -> Schedule:
     check_epoch(epoch)
     most = np.inf if every_epoch else 1.0
     formula = Formula(_exp_drop, first_epoch, most, epoch)
-    return Schedule(
-        formula, f"e⁻¹ {'every epoch' if every_epoch else 'once'} from epoch {first_epoch}"
-    )
+    often = "every epoch" if every_epoch else "once"
+    return Schedule(formula, f"e⁻¹ {often} from epoch {first_epoch}")
 
 
 def noam(d_model: int, warmup: int, scale: float = 1.0) -> Schedule:
-    """Noam, scale·d^(−½)·min(t^(−½), t·warmup^(−3/2)) (vaswani2017attention, eq. 3; opennmt-tf's
-    NoamDecay).
+    """Noam, scale·d^(−½)·min(t^(−½), t·warmup^(−3/2)) (vaswani2017attention, eq. 3; opennmt-tf).
 
     Absolute rates, to be used with a peak rate of 1. They rise linearly to scale/√(d·warmup) at t =
     `warmup` and then fall as 1/√t. `scale` is OpenNMT-tf's `learning_rate`; the paper has 1, and a
@@ -170,11 +165,11 @@ def noam(d_model: int, warmup: int, scale: float = 1.0) -> Schedule:
 
 
 def warm_up(warmup: int) -> Schedule:
-    """Linear warm-up, min(t/warmup, 1) (goyal2017accurate), to be followed by or multiplied with
-    another schedule.
+    """Linear warm-up, min(t/warmup, 1) (goyal2017accurate).
 
-    Two countings are in use: (a) the first update has 1/warmup and update `warmup` the peak (Noam);
-    (b) the first update has 0, and so moves nothing. We use (a).
+    It is followed by another schedule, or multiplied with one. Two countings are in use: (a) the
+    first update has 1/warmup and update `warmup` the peak (Noam); (b) the first update has 0, and
+    so moves nothing. We use (a).
 
     >>> warm_up(2)(np.arange(1, 4)).tolist()
     [0.5, 1.0, 1.0]
@@ -194,8 +189,7 @@ def warmup_linear(total: int, warmup: int) -> Schedule:
 
 
 def cooldown(total: int, length: int) -> Schedule:
-    """The peak rate, then linear to zero over the last `length` of the T updates
-    (hagele2024scaling).
+    """The peak rate, then linear to zero over the last `length` updates (hagele2024scaling).
 
     >>> cooldown(total=5, length=2)(np.arange(1, 6)).tolist()
     [1.0, 1.0, 1.0, 1.0, 0.5]
@@ -205,8 +199,7 @@ def cooldown(total: int, length: int) -> Schedule:
 
 
 def ramp(low: float, high: float, total: int) -> Schedule:
-    """Exponential ramp for the range test (viblo-lr), low·(high/low)^((t−1)/(T−1)); it stays at
-    `high`.
+    """Exponential ramp for the range test (viblo-lr), low·(high/low)^((t−1)/(T−1)), then `high`.
 
     smith2017cyclical, where the test comes from, ramps linearly; in equal factors every decade gets
     equal updates.
@@ -231,9 +224,7 @@ def check_epoch(epoch: int | None) -> int:
 
 
 def check_part(length: int, name: str, total: int) -> int:
-    """Return `length` if it leaves at least one of the T updates to the other part, else raise a
-    ValueError.
-    """
+    """Return `length` if it leaves some of the T updates to the other part, else raise."""
     if check_count(length, name) >= check_count(total, "total"):
         raise ValueError(f"{name} must be less than the {total} updates of the run, got {length}")
     return length

@@ -25,8 +25,7 @@ class PlateauState(NamedTuple):
 
 @dataclass(frozen=True)
 class Plateau:
-    """After more than `patience` observations without improvement, multiply the rate by `factor`
-    (viblo-lr).
+    """The rate times `factor` after more than `patience` values without improvement (viblo-lr).
 
     The rule, its hyper-parameters and their defaults are those of torch's `ReduceLROnPlateau`,
     which is the class to use in a loop of one's own; this one keeps R replicas, each on its own,
@@ -39,9 +38,9 @@ class Plateau:
     with `eps=0`); and a value that is not finite is never an improvement, where torch takes an
     infinite loss of the right sign.
 
-    Raises: ValueError: for a factor outside (0, 1), a negative patience or cooldown, a floor
-        outside [0, 1), a negative
-            threshold or a relative one of 1 or more, or an unknown mode.
+    Raises:
+        ValueError: for a factor outside (0, 1), a negative patience or cooldown, a floor outside
+            [0, 1), a negative threshold or a relative one of 1 or more, or an unknown mode.
 
     >>> plateau = Plateau(factor=0.5, patience=1)
     >>> state = plateau.init(replicas=2)
@@ -74,7 +73,7 @@ class Plateau:
             check_size(self.threshold, "threshold")
 
     def init(self, replicas: int) -> PlateauState:
-        """The state of R replicas before anything is observed: the peak rate, and no value to beat."""
+        """The state of R replicas before anything is observed: peak rate, no value to beat."""
         count = check_count(replicas, "replicas")
         worst = np.inf if self.mode == "min" else -np.inf
         none = np.zeros(count, dtype=np.int64)
@@ -95,16 +94,16 @@ class Plateau:
         values = np.asarray(values, dtype=np.float64)
         if values.shape != state.factor.shape:
             raise ValueError(
-                f"values must have the shape {state.factor.shape}, one a replica, got {values.shape}"
+                f"values must have the shape {state.factor.shape}, one a replica, "
+                f"got {values.shape}"
             )
         better = np.isfinite(values) & self._improves(values, state.best)
         cooling = state.cooling > 0
         bad = np.where(better | cooling, 0, state.bad + 1)
         reduce = bad > self.patience
+        reduced = np.maximum(state.factor * self.factor, self.floor)
         return PlateauState(
-            factor=np.where(
-                reduce, np.maximum(state.factor * self.factor, self.floor), state.factor
-            ),
+            factor=np.where(reduce, reduced, state.factor),
             best=np.where(better, values, state.best),
             bad=np.where(reduce, 0, bad),
             cooling=np.where(reduce, self.cooldown, state.cooling - cooling),
@@ -112,9 +111,6 @@ class Plateau:
 
     def _improves(self, values: Array, best: Array) -> NDArray[np.bool_]:
         sign = -1 if self.mode == "min" else 1
-        bar = (
-            best * (1 + sign * self.threshold)
-            if self.threshold_mode == "rel"
-            else best + sign * self.threshold
-        )
+        margin = sign * self.threshold
+        bar = best * (1 + margin) if self.threshold_mode == "rel" else best + margin
         return sign * values > sign * bar

@@ -1,6 +1,4 @@
-"""What a schedule is: a pure function of the update number that composes, plots itself and feeds
-torch.
-"""
+"""What a schedule is: a pure function of the update number that composes and feeds torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +17,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Formula:
-    """A function of the update numbers and of plain arguments: unlike a lambda it can be compared
-    and pickled.
+    """A function of the update numbers and of plain arguments.
+
+    Unlike a lambda it can be compared and pickled.
 
     >>> Formula(np.multiply, 2.0)(np.array([1.0, 3.0])).tolist()
     [2.0, 6.0]
@@ -39,8 +38,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The factor on the peak rate at the 1-based update t: the first update sees t = 1, the last t
-    = T.
+    """The factor on the peak rate at update t: the first sees t = 1, the last t = T.
 
     `formula` maps update numbers (any shape, float64) to factors of the same shape; `name` labels
     figures. Noam's rates are absolute: they are factors on a peak rate of 1.
@@ -51,8 +49,9 @@ class Schedule:
     and so sent to other processes, and are equal when their formulas have equal arguments. One of
     your own can if its function can: one defined in a module, no lambda.
 
-    Raises: ValueError: for a formula that cannot be called, a name that is no text, a step below 1
-        or that is no number.
+    Raises:
+        ValueError: for a formula that cannot be called, a name that is no text, a step below 1 or
+            that is no number.
 
     >>> halving = Schedule(lambda step: 0.5**step, "halving")
     >>> halving(3), halving(np.array([1, 2])).tolist()
@@ -100,8 +99,7 @@ class Schedule:
         )
 
     def then(self, at: int, other: "Schedule") -> "Schedule":
-        """This schedule up to and including update `at`, then `other` with a clock of its own,
-        which starts at 1.
+        """This schedule up to and including update `at`, then `other` with its own clock from 1.
 
         torch's `SequentialLR(optimizer, [this, other], milestones=[at])`.
 
@@ -161,9 +159,8 @@ class Schedule:
         >>> linear(4).for_lambda_lr()(0)
         1.0
         """
-        return (
-            self._after
-        )  # a bound method: it can be pickled, and a scheduler's state holds nothing of it
+        # a bound method: it can be pickled, and a scheduler's state holds nothing of it
+        return self._after
 
     def _after(self, count: int) -> float:
         """The factor of the update that follows `count` of them."""

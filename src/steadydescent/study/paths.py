@@ -20,17 +20,19 @@ GENERATED = ROOT / "generated"
 
 
 def require_study(root: Path) -> None:
-    """Refuse a folder that holds no study, and one whose name neither a message nor a file could
-    repeat.
+    """Refuse a folder that holds no study, or whose name no message could repeat.
 
-    Raises: FileNotFoundError: when the study's files are not there, as beside a package installed
-        from a wheel. ValueError: for a name with control characters, or with letters that this
-        locale cannot write.
+    Raises:
+        FileNotFoundError: when the study's files are not there, as beside a package installed from
+            a wheel.
+        ValueError: for a name with control characters, or with letters that this locale cannot
+            write.
     """
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(root)):
         raise ValueError(
-            f"the folder {str(root)!r} has characters in its name that messages and files cannot repeat; "
-            "set PYTHONUTF8=1 if they are letters, or move the study to a folder with a plain name"
+            f"the folder {str(root)!r} has characters in its name that messages and files cannot "
+            "repeat; set PYTHONUTF8=1 if they are letters, or move the study to a folder with a "
+            "plain name"
         )
     missing = [
         name for name in ("study.yml", "claims.yml") if not (root / "experiments" / name).is_file()
@@ -50,12 +52,12 @@ def require_project(root: Path) -> None:
         FileNotFoundError: when its pyproject.toml is missing or names another project.
     """
     try:
-        name = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-            "name"
-        ]
+        settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+        name = settings["project"]["name"]
     except (OSError, KeyError, TypeError, ValueError):
         name = None
     if name != "steadydescent":
         raise FileNotFoundError(
-            f"nothing is removed from {root}: its pyproject.toml does not name steadydescent, so it is no checkout"
+            f"nothing is removed from {root}: its pyproject.toml does not name steadydescent, "
+            "so it is no checkout"
         )

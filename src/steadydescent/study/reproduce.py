@@ -1,4 +1,4 @@
-"""Driving the study: notebooks through papermill, the book through Sphinx, and what surrounds them."""
+"""Driving the study: what it costs, running it, comparing, publishing, serving and cleaning up."""
 
 import functools
 import http.server
@@ -13,18 +13,19 @@ import click
 from steadydescent.checks import check_choice
 from steadydescent.engine import data
 from steadydescent.engine.tasks import find
-from steadydescent.files import require_room, write_atomically, writing
+from steadydescent.files import require_room, writing
 from steadydescent.study.book.build import HTML
 from steadydescent.study.book.build import build_book as build_book
 from steadydescent.study.book.findings import findings
 from steadydescent.study.book.saved_results import folder, results
+from steadydescent.study.book.summary import write_summary
 from steadydescent.study.book.verdict_rows import rows
-from steadydescent.study.book.words import interval_text, verdict_table
+from steadydescent.study.book.words import interval_text
 from steadydescent.study.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.study.planning import left_out, plans
 from steadydescent.study.planning.stacks import OWN_GIB
 from steadydescent.study.results import published
-from steadydescent.study.results.store import write_folder
+from steadydescent.study.results.store import Result, write_folder
 from steadydescent.study.training.notebooks import (
     CELL_HOURS,
     check_notebooks,
@@ -41,35 +42,34 @@ def costs(profile: str, device: str, only: str = "") -> list[dict]:
 
 def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) -> None:
     """The bill in a sentence, for so many processes that train, and what the profile leaves out."""
-    networks, minutes = sum(row["networks"] for row in rows), sum(row["minutes"] for row in rows)
-    memory, disk = (
-        processes * max(row["memory_gib"] for row in rows),
-        sum(row["disk_mb"] for row in rows),
+    networks, minutes, disk = (
+        sum(row[column] for row in rows) for column in ("networks", "minutes", "disk_mb")
     )
+    memory = processes * max(row["memory_gib"] for row in rows)
     memory += OWN_GIB if processes > 1 else 0
     where = f"{processes} processes" if processes > 1 else "one process"
     click.echo(
-        f"About {networks} networks, {max(1, round(minutes / processes))} minutes of training in {where} on the "
-        f"machine these rates were measured on, {memory:g} GiB of memory, {disk:.0f} MB of disk. "
-        "Kill it at any time; the next run goes on where it was."
+        f"About {networks} networks, {max(1, round(minutes / processes))} minutes of training in "
+        f"{where} on the machine these rates were measured on, {memory:g} GiB of memory, "
+        f"{disk:.0f} MB of disk. Kill it at any time; the next run goes on where it was."
     )
     if missing := left_out(profile):
         click.echo(f"Profile {profile} leaves out: {', '.join(missing)}.")
     if device == "cuda" and profile != "full":
         full = sum(row["minutes"] for row in costs("full", device))
         click.echo(
-            f"This machine has a GPU: PROFILE=full would take about {full / 60:.1f} hours at the rates measured so far."
+            f"This machine has a GPU: PROFILE=full would take about {full / 60:.1f} hours at the "
+            "rates measured so far."
         )
 
 
 def run_study(
     profile: str, device: str, only: str = "", asked: str = "", cell_hours: float = CELL_HOURS
 ) -> None:
-    """Fetch the data and run the notebooks of the profile that are not up to date; `asked`
-    processes train.
+    """Fetch the data and run the notebooks of the profile that are not up to date.
 
-    Where several train, two notebooks run at a time: while one is judged the other's networks keep
-    all busy.
+    `asked` processes train. Where they are several, two notebooks run at a time: while one is
+    judged the other's networks keep all busy.
     """
     todo = []
     for plan in plans(profile, only):
@@ -90,49 +90,53 @@ def run_study(
 
 def _size(folder: Path) -> int:
     """Bytes of the files below a folder, less those that another process removes meanwhile."""
-    found = 0
+    size = 0
     for place, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
-                found += Path(place, name).stat().st_size
-    return found
+                size += Path(place, name).stat().st_size
+    return size
 
 
 def compare(profile: str) -> list[dict]:
-    """Published rows against one's own: held, flipped (one decisive verdict became another), or
-    undecided.
+    """Published rows against one's own: held, flipped, or undecided.
+
+    Flipped means that one decisive verdict became another.
     """
     published.check(PUBLISHED)
-    ran = lambda root: [r for r in rows(root) if r["result"]]  # arithmetic is the same everywhere
-    mine = {(r["id"], r["task"], r["condition"]): r for r in ran(folder("reproduced", profile))}
+    place = lambda row: (row["id"], row["task"], row["condition"])
+    measured = lambda root: {place(row): row for row in rows(root) if row["result"]}
+    mine = measured(folder("reproduced", profile))
     if not mine:
         raise FileNotFoundError(
-            f"no reproduced results of profile {profile}; run `make reproduce PROFILE={profile}` first"
+            f"no reproduced results of profile {profile}; "
+            f"run `make reproduce PROFILE={profile}` first"
         )
-    compared = []
-    for theirs in ran(PUBLISHED):
-        own = mine.get((theirs["id"], theirs["task"], theirs["condition"]))
-        if own is None:
-            continue
-        overlap = own["ci_low"] <= theirs["ci_high"] and theirs["ci_low"] <= own["ci_high"]
-        compared.append(
-            {
-                "claim": theirs["id"],
-                "task": theirs["task"],
-                "condition": theirs["condition"],
-                "published": theirs["verdict"],
-                "yours": own["verdict"],
-                "published_interval": interval_text(theirs),
-                "your_interval": interval_text(own),
-                "intervals_overlap": overlap,
-                "outcome": _outcome(theirs["verdict"], own["verdict"]),
-            }
-        )
+    compared = [
+        _compared(row, mine[key]) for key, row in measured(PUBLISHED).items() if key in mine
+    ]
     if not compared:
         raise FileNotFoundError(
-            f"no published result is of a task that profile {profile} has run; there is nothing to compare"
+            f"no published result is of a task that profile {profile} has run; "
+            "there is nothing to compare"
         )
     return compared
+
+
+def _compared(theirs: dict, own: dict) -> dict:
+    """A published row beside one's own of the same claim, task and condition."""
+    overlap = own["ci_low"] <= theirs["ci_high"] and theirs["ci_low"] <= own["ci_high"]
+    return {
+        "claim": theirs["id"],
+        "task": theirs["task"],
+        "condition": theirs["condition"],
+        "published": theirs["verdict"],
+        "yours": own["verdict"],
+        "published_interval": interval_text(theirs),
+        "your_interval": interval_text(own),
+        "intervals_overlap": overlap,
+        "outcome": _outcome(theirs["verdict"], own["verdict"]),
+    }
 
 
 def _outcome(published: str, mine: str) -> str:
@@ -142,61 +146,54 @@ def _outcome(published: str, mine: str) -> str:
 
 
 def publish_results(profile: str, only: str = "") -> list[str]:
-    """Copy verified results of a profile to `results/published`; smoke supports no claim and is
-    refused.
+    """Copy verified results of a profile to `results/published`, and sum up what is then published.
+
+    Raises:
+        ValueError: for profile smoke, which supports no claim.
+        FileNotFoundError: when there are no results of the profile.
     """
     if profile == "smoke":
         raise ValueError(
             "profile 'smoke' supports no claim and is not published; use laptop, desk or full"
         )
-    there = list(results(folder("reproduced", profile)))
+    chosen = _reproduced(profile, only)
+    for place in (PUBLISHED, RESULTS):
+        require_room(place)
+    published.check(PUBLISHED, but=chosen)  # what stays must be sound before anything is replaced
+    for name, (result, receipt) in chosen.items():
+        _publish(name, result, receipt)
+    write_summary(findings("published")["claims"], RESULTS)
+    return [
+        f"{receipt['result']} ({receipt['primary_contrasts']} primary contrasts)"
+        for name, (_, receipt) in chosen.items()
+    ]
+
+
+def _reproduced(profile: str, only: str) -> dict[str, tuple[Result, dict]]:
+    """Experiment/task → one's own result and receipt; `only` picks an experiment or a task."""
+    there = {
+        f"{experiment}/{task}": (result, receipt)
+        for experiment, task, _, result, receipt in results(folder("reproduced", profile))
+    }
     if not there:
         raise FileNotFoundError(
             f"no reproduced results of profile {profile}; `make reproduce PROFILE={profile}` first"
         )
-    known = [
-        name for experiment, task, *_ in there for name in (experiment, f"{experiment}/{task}")
-    ]
+    names = [part for name in there for part in (name.partition("/")[0], name)]
     if only:
-        check_choice(only, list(dict.fromkeys(known)), "only, among the reproduced results,")
-    mine = [found for found in there if only in ("", found[0], f"{found[0]}/{found[1]}")]
-    places = {
-        f"{experiment}/{task}": (result, receipt) for experiment, task, _, result, receipt in mine
-    }
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    _around_verdicts(text)
-    for place in (PUBLISHED, readme.parent):
-        require_room(place)
-    published.check(PUBLISHED, but=places)  # what stays must be sound before anything is replaced
-    for name, (result, receipt) in places.items():
-        coming = lambda files, name=name: published.announce(
-            {f"{name}/{f}": d for f, d in files.items()}, PUBLISHED
-        )
-        write_folder(PUBLISHED / name, result, receipt, replace=True, announce=coming)
-        published.record([name], PUBLISHED)
-    write_atomically(readme, with_verdicts(text).encode())
-    return [
-        f"{note['result']} ({note['primary_contrasts']} primary contrasts)" for *_, note in mine
-    ]
+        check_choice(only, list(dict.fromkeys(names)), "only, among the reproduced results,")
+    picked = lambda name: only in ("", name, name.partition("/")[0])
+    return {name: there[name] for name in there if picked(name)}
 
 
-def with_verdicts(readme: str) -> str:
-    """README with the table of published verdicts between its two marks."""
-    head, tail = _around_verdicts(readme)
-    return head + verdict_table(findings("published")["claims"]) + "\n" + tail
+def _publish(name: str, result: Result, receipt: dict) -> None:
+    """Write one result, whose files the manifest lists before they are there."""
 
+    def announce(files: dict[str, str]) -> None:
+        published.announce({f"{name}/{f}": digest for f, digest in files.items()}, PUBLISHED)
 
-def _around_verdicts(readme: str) -> tuple[str, str]:
-    """README up to its table of verdicts, and from its end on."""
-    begin, end = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->"
-    head, found, rest = readme.partition(begin)
-    _, found_end, tail = rest.partition(end)
-    if not (found and found_end):
-        raise ValueError(
-            f"README.md must hold the lines {begin.strip()!r} and {end!r}, with the verdicts between them"
-        )
-    return head + begin, end + tail
+    write_folder(PUBLISHED / name, result, receipt, replace=True, announce=announce)
+    published.record([name], PUBLISHED)
 
 
 def serve_book(port: int) -> None:
@@ -219,17 +216,14 @@ def serve_book(port: int) -> None:
 
 
 def clean_tree(with_results: bool, tell: Callable[[Path], None] = lambda path: None) -> list[Path]:
-    """Remove builds and caches; with `with_results` also reproduced results and the store. Each is
-    told before.
+    """Remove builds and caches; with `with_results` also reproduced results and the store.
 
-    A link goes, what it leads to stays.
+    `tell` hears of each before. A link goes, what it leads to stays.
 
     Raises:
         CannotWrite: for what cannot be removed; what was told of before is gone.
     """
-    made = [
-        ROOT / name for name in ("_build", "generated", "conf.py", "screenshots", ".hypothesis")
-    ]
+    made = [ROOT / name for name in ("_build", "generated", "screenshots", ".hypothesis")]
     made += [*ROOT.glob(".*_cache"), *ROOT.glob("src/**/__pycache__")]
     made += [RESULTS / "reproduced", RESULTS / "store"] if with_results else []
     gone = [path for path in made if path.exists() or path.is_symlink()]

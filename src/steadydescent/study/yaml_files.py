@@ -136,22 +136,39 @@ def read(path: Path) -> YamlFile:
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
         raise ValueError(f"{_short(path)} must be a regular file of at most {LARGEST} bytes")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=Loader)
+        return _parsed(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{_short(path)} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}"
         ) from None
+
+
+def value_of(text: str, name: str) -> Any:
+    """What a text says as YAML, or as JSON, which is YAML; `name` is what it is the value of.
+
+    >>> value_of("[adam, 'noam(d_model=64, warmup=50)', 16]", "schedules")
+    ['adam', 'noam(d_model=64, warmup=50)', 16]
+
+    Raises: ValueError: as `read`.
+    """
+    if len(text) > LARGEST:
+        raise ValueError(f"{name} must have at most {LARGEST} characters, got {len(text)}")
+    return _parsed(text, Path(name)).content
+
+
+def _parsed(text: str, path: Path) -> YamlFile:
+    try:
+        node = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(
-            f"{_short(path)}{line}: is no YAML: {error.problem or error.context}"
-        ) from None
+        problem = error.problem or error.context
+        raise ValueError(f"{_short(path)}{line}: is no YAML: {problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"{_short(path)}: is no YAML: {told or type(error).__name__}") from None
-    found = YamlFile(path, None, {(): 1})
-    return found._replace(content=None if node is None else _plain(node, (), found))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{_short(path)}: is no YAML: {reason}") from None
+    file = YamlFile(path, None, {(): 1})
+    return file._replace(content=None if node is None else _plain(node, (), file))
 
 
 def _plain(node: yaml.Node, place: Address, file: YamlFile) -> Any:

@@ -1,5 +1,12 @@
-"""Weight averaging: readouts of a trajectory for the engine, and averages of a module for anyone's
-own loop.
+"""Averages of weights. Imports `averages`, `checks` and `files`.
+
+For anyone's own loop: `ema`, an average that is itself a module; `shadow`, one as tensors beside
+the model; `checkpoints` and `checkpoint_averages`, files and their mean. `mixing` has the weights
+with which an average takes new values in. For the engine: `readouts`, averages of a trajectory.
+
+The rest serves these. `named_tensors` says what a module holds, `comparing` where two differ,
+`snapshots`, `loading` and `copying` keep, load and copy it; `checkpoint_files`, `packing`,
+`unpacking` and `named_slots` are the parts of a checkpoint.
 """
 
 from steadydescent.weight_averaging.checkpoint_averages import average_checkpoints, last_checkpoints

@@ -41,10 +41,12 @@ def average_checkpoints(
     ...     average_checkpoints(last_checkpoints(folder, 2))["weight"].item()
     3.0
 
-    Raises: FileNotFoundError: for a path without a file. DamagedCheckpoint: for a file that is no
-        whole checkpoint. ValueError: for no path, for one path instead of several, for one given
-        twice, for files whose names, shapes or
-            dtypes differ, by name, and for a name in `average_buffers` that no such buffer has.
+    Raises:
+        FileNotFoundError: for a path without a file.
+        DamagedCheckpoint: for a file that is no whole checkpoint.
+        ValueError: for no path, for one path instead of several, for one given twice, for files
+            whose names, shapes or dtypes differ, by name, and for a name in `average_buffers` that
+            no such buffer has.
     """
     if isinstance(paths, str | Path):
         raise ValueError(f"paths must be several, in a list, got the one path {str(paths)!r}")
@@ -59,18 +61,13 @@ def average_checkpoints(
             step, weights = file.step, file.mapping("weights")
             averaged = _averaged(file, weights, average_buffers)
         if not like:
-            like = {
-                name: value.to("meta") if isinstance(value, Tensor) else None
-                for name, value in weights.items()
-            }
-            sums = {
-                name: torch.zeros_like(weights[name], dtype=_sum_dtype(weights[name]))
-                for name in averaged
-            }
+            like = _without_values(weights)
+            sums = {name: _zero_sum(weights[name]) for name in averaged}
         check_alike(like, weights, (str(files[0]), str(path)), dtypes=True)
         if averaged != sums.keys():
             raise ValueError(
-                f"{path} and {files[0]} differ in which weights have a mean: {sorted(averaged ^ sums.keys())}"
+                f"{path} and {files[0]} differ in which weights have a mean: "
+                f"{sorted(averaged ^ sums.keys())}"
             )
         for name in averaged:
             sums[name] += weights[name].to(sums[name].dtype) / len(files)
@@ -100,9 +97,11 @@ def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetenso
     ...     [path.name for path in last_checkpoints(folder, 2)]
     ['2.safetensors', '3.safetensors']
 
-    Raises: FileNotFoundError: for no folder. DamagedCheckpoint: for a file that is no checkpoint.
+    Raises:
+        FileNotFoundError: for no folder.
+        DamagedCheckpoint: for a file that is no checkpoint.
         ValueError: for a count below 1, for fewer files than that, and for two files of the same
-        step.
+            step.
     """
     check_count(count, "count")
     if not Path(folder).is_dir():
@@ -126,11 +125,11 @@ def last_checkpoints(folder: Path | str, count: int, pattern: str = "*.safetenso
 def _refuse_repeated(paths: Sequence[Path]) -> None:
     if not paths:
         raise ValueError("paths must name at least one checkpoint, got none")
-    seen: set[Path] = set()
+    earlier: set[Path] = set()
     for path in paths:
-        if path.resolve() in seen:
+        if path.resolve() in earlier:
             raise ValueError(f"{path} is given twice and would count twice")
-        seen.add(path.resolve())
+        earlier.add(path.resolve())
 
 
 def _averaged(
@@ -140,22 +139,28 @@ def _averaged(
     candidates = {name for name, value in weights.items() if has_mean(value)}
     if "parameters" not in file.keys:
         warnings.warn(
-            f"{file.path} does not say which of its weights are parameters: all of floating point are averaged, "
-            "also buffers that have no mean; save it again to say it",
+            f"{file.path} does not say which of its weights are parameters: all of floating point "
+            "are averaged, also buffers that have no mean; save it again to say it",
             stacklevel=3,
         )
         return candidates
-    parameters, statistics = (
-        candidates & set(file["parameters"]),
-        candidates & set(file["statistics"]),
-    )
-    named = (
-        set()
-        if isinstance(average_buffers, bool)
-        else named_buffers(average_buffers, candidates - parameters)
-    )
-    return parameters | named | (set() if average_buffers is False else statistics)
+    averaged = parameters = candidates & set(file["parameters"])
+    if average_buffers is not False:
+        averaged = averaged | candidates & set(file["statistics"])
+    if not isinstance(average_buffers, bool):
+        averaged = averaged | named_buffers(average_buffers, candidates - parameters)
+    return averaged
 
 
-def _sum_dtype(value: Tensor) -> torch.dtype:
-    return torch.complex128 if value.is_complex() else torch.float64
+def _without_values(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights' names, shapes and dtypes, in no memory."""
+    return {
+        name: value.to("meta") if isinstance(value, Tensor) else None
+        for name, value in weights.items()
+    }
+
+
+def _zero_sum(value: Tensor) -> Tensor:
+    """Where values like this one are added up, in double precision."""
+    dtype = torch.complex128 if value.is_complex() else torch.float64
+    return torch.zeros_like(value, dtype=dtype)

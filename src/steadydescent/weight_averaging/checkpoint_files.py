@@ -1,5 +1,4 @@
-"""The file under a checkpoint: nested values with tensors in one safetensors file, verified when
-read.
+"""The file under a checkpoint: nested values and tensors in one safetensors file, verified.
 
 Tensors stand under dotted names. The metadata hold the nesting as JSON (`packing`), in which each
 tensor's place gives its name and its SHA-256, and the SHA-256 of that JSON: any change of a bit
@@ -20,13 +19,16 @@ from torch import Tensor, distributed
 
 from steadydescent.checks import check_count
 from steadydescent.files import replacing
-from steadydescent.weight_averaging.packing import Packer, unpacked
+from steadydescent.weight_averaging.packing import Packer
+from steadydescent.weight_averaging.unpacking import unpacked
 
 FORMAT = "steadydescent checkpoint 2"
 READ = ("steadydescent checkpoint 1", FORMAT)
 """Format 1 kept tensors, numbers, texts, lists, tuples and dicts, and other mappings as dicts."""
 LONGEST = 80_000_000
 """Characters of JSON; safetensors reads headers of up to 100 MB."""
+UNREADABLE = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
+"""What reading raises where the JSON is not what `Packer` writes."""
 
 
 class DamagedCheckpoint(ValueError):
@@ -66,17 +68,16 @@ class CheckpointFile:
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         """What was written under a key, if it is a dict."""
-        if not isinstance(found := self[key], dict):
+        if not isinstance(value := self[key], dict):
             raise DamagedCheckpoint(
-                f"{self.path} is damaged: its {key} are a {type(found).__name__}"
+                f"{self.path} is damaged: its {key} are a {type(value).__name__}"
             )
-        return found
+        return value
 
     def _tensor(self, name: str, digest: str) -> Tensor:
         try:
-            tensor: Tensor = self._handle.get_tensor(
-                name
-            ).clone()  # not a window on a file that may be replaced
+            # a copy, not a window on a file that may be replaced
+            tensor: Tensor = self._handle.get_tensor(name).clone()
         except SafetensorError as error:
             raise DamagedCheckpoint(
                 f"{self.path} is damaged: it does not hold {name!r} ({error})"
@@ -88,8 +89,7 @@ class CheckpointFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[CheckpointFile]:
-    """A checkpoint for reading; whatever is wrong with it becomes a `DamagedCheckpoint` that names
-    the path.
+    """A checkpoint for reading; a `DamagedCheckpoint` names the path and what is wrong with it.
 
     Links are followed: what they lead to is verified as any file.
     """
@@ -110,36 +110,29 @@ def _no_nonsense(path: Path, what: str) -> Iterator[None]:
         yield
     except DamagedCheckpoint:
         raise
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        OverflowError,
-    ) as error:
+    except UNREADABLE as error:
         raise DamagedCheckpoint(
             f"{path} is damaged: {what} cannot be read ({type(error).__name__}: {error})"
         ) from error
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write nested content to a file that appears whole: beside its target, flushed to disk,
-    renamed.
+    """Write nested content to a file that appears whole or not at all.
 
     Tensors that are spread over processes are gathered: all processes must call this, the first of
     them writes, and the others wait for it. Should it fail, all raise.
 
-    Raises: TypeError: for what would not come back as it is, by its dotted name, and for more
-        numbers and texts outside
-            tensors than a file's header holds.
+    Raises:
+        TypeError: for what would not come back as it is, by its dotted name, and for more numbers
+            and texts outside tensors than a file's header holds.
         OSError: for a file that cannot be written, as on a full disk.
     """
     packer = Packer(_digest)
     text = json.dumps({key: packer.pack(value, key) for key, value in content.items()})
     if len(json.dumps(text)) > LONGEST:
         raise TypeError(
-            f"numbers and texts take {len(text)} characters, more than {LONGEST}; put them into tensors"
+            f"numbers and texts take {len(text)} characters, more than {LONGEST}; "
+            "put them into tensors"
         )
     metadata = {
         "format": FORMAT,
@@ -173,8 +166,7 @@ def _write_here(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
 def _digest(tensor: Tensor) -> str:
     """SHA-256 of a tensor's dtype, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    values = tensor.contiguous().as_strided(
-        (tensor.numel(),), (1,)
-    )  # one value is contiguous with any stride
+    # one value is contiguous with any stride
+    values = tensor.contiguous().as_strided((tensor.numel(),), (1,))
     digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,8 +1,7 @@
-"""Checkpoints: weights, buffers, optimiser slots, step and whatever else a run needs in one
-safetensors file.
+"""Checkpoints: all that a run needs to go on, in one safetensors file.
 
-A file's tensors have dotted names that say what they are: `weights.0.bias`, `slots.0.bias.exp_avg`,
-`parts.average.…`.
+Weights, buffers, optimiser slots, the step, and whatever else is given. A file's tensors have
+dotted names that say what they are: `weights.0.bias`, `slots.0.bias.exp_avg`, `parts.average.…`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,14 +34,10 @@ from steadydescent.weight_averaging.snapshots import Snapshot
 
 
 class Stateful(Protocol):
-    """What has a state to keep: an `EMA`, a `Shadow`, any module, a learning-rate scheduler of
-    torch.
-    """
+    """What has a state to keep: an `EMA`, a `Shadow`, any module, torch's rate schedulers."""
 
     def state_dict(self) -> Any:
-        """The state: tensors, arrays, numbers, texts, and nests of Python's own containers of them
-        (`packing`).
-        """
+        """The state: tensors, arrays, numbers, texts, and containers of them (`packing`)."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
         """Take a state over."""
@@ -55,15 +50,14 @@ def save_checkpoint(
     step: int | None = None,
     **parts: Stateful | torch.Generator,
 ) -> None:
-    """Write weights, buffers, optimiser slots and the number of steps done to one file, whole or
-    not at all.
+    """Write weights, buffers, optimiser slots and the step to one file, whole or not at all.
 
-    Args: path: where to; `.safetensors` is the ending that `last_checkpoints` looks for. Folders
-        are made. A file that
-            is there is replaced in one go: readers find the old or the new one. A process killed
-            while it writes leaves a hidden `.<name>.….partial`, and perhaps a `.tmp…` of
-            safetensors: no reader takes them for checkpoints, and they may be deleted when no
-            process is saving.
+    Args:
+        path: where to; `.safetensors` is the ending that `last_checkpoints` looks for. Folders are
+            made. A file that is there is replaced in one go: readers find the old or the new one. A
+            process killed while it writes leaves a hidden `.<name>.….partial`, and perhaps a
+            `.tmp…` of safetensors: no reader takes them for checkpoints, and they may be deleted
+            when no process is saving.
         model: its `state_dict` is kept.
         optimizer: any whose state is tensors, numbers, texts, and lists, tuples or dicts of them;
             all of its parameters must be the model's. None keeps weights alone.
@@ -80,10 +74,10 @@ def save_checkpoint(
     opennmt-tf's checkpoints do. To continue a run, save its own weights and give the average as a
     part.
 
-    Raises: ValueError: for a step that is no whole number of at least 0, a part that is neither a
-        generator nor has
-            `state_dict` and `load_state_dict`, or a parameter of the optimiser that is none of the
-            model's.
+    Raises:
+        ValueError: for a step that is no whole number of at least 0, a part that is neither a
+            generator nor has `state_dict` and `load_state_dict`, or a parameter of the optimiser
+            that is none of the model's.
         TypeError: for a state that holds something else, by its dotted name.
 
     >>> import tempfile
@@ -115,8 +109,7 @@ def load_checkpoint(
     optimizer: Optimizer | None = None,
     **parts: Stateful | torch.Generator,
 ) -> int:
-    """Put a checkpoint back into model, optimiser and the named parts; returns the number of steps
-    done.
+    """Put a checkpoint back into model, optimiser and the named parts; returns the step.
 
     The file is read and verified, and compared with model, optimiser and parts, before any of them
     is changed; should one still refuse its state, all get back what they had. Without an optimiser,
@@ -135,10 +128,11 @@ def load_checkpoint(
     >>> torch.equal(trained.weight, fresh.weight)
     True
 
-    Raises: FileNotFoundError: for no file. DamagedCheckpoint: for a file that is no whole
-        checkpoint. ValueError: for names, shapes or dtypes that differ, another class of optimiser
-        or part, other parameters
-            in the optimiser, or a part that the file does not hold; each by name.
+    Raises:
+        FileNotFoundError: for no file.
+        DamagedCheckpoint: for a file that is no whole checkpoint.
+        ValueError: for names, shapes or dtypes that differ, another class of optimiser or part,
+            other parameters in the optimiser, or a part that the file does not hold; each by name.
     """
     _check_parts(parts)
     with opened(path := Path(path)) as file:
@@ -160,37 +154,37 @@ def load_checkpoint(
             undo.callback(load_slots, optimizer, deepcopy(optimizer.state_dict()))
             load_slots(optimizer, slots)
         for name, part in parts.items():
-            undo.callback(_kept(part))
+            undo.callback(_putting_back(part))
             _load_into(part, states[name], (str(path), f"the part {name!r}"))
         undo.pop_all()  # all went well: nothing is undone
     return step
 
 
 def _with_mean(model: nn.Module, weights: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Which of the weights are parameters, and which statistics: `average_checkpoints` has names
-    alone to go by.
+    """Which of the weights are parameters, and which statistics.
+
+    `average_checkpoints` has names alone to go by.
     """
-    found = held(model)
-    names = {**{name: name for name in found.state}, **found.ties}
-    averaged = found.statistics & found.buffers.keys()
+    contents = held(model)
+    first_names = {**{name: name for name in contents.state}, **contents.ties}
+    averaged = contents.statistics & contents.buffers.keys()
     # renamed by a hook of the model's, or buffers in the memory of others
-    same = sharing(weights, found.parameters)
-    statistics = sharing(weights, {name: found.buffers[name] for name in averaged})
+    parameters = sharing(weights, contents.parameters) | {
+        name for name, first in first_names.items() if first in contents.parameters
+    }
+    statistics = contents.statistics | sharing(
+        weights, {name: contents.buffers[name] for name in averaged}
+    )
     return {
-        "parameters": [
-            name for name in weights if names.get(name) in found.parameters or name in same
-        ],
-        "statistics": [name for name in weights if name in found.statistics | statistics],
+        "parameters": [name for name in weights if name in parameters],
+        "statistics": [name for name in weights if name in statistics],
     }
 
 
 def _check_parts(parts: Mapping[str, Any]) -> None:
     for name, part in parts.items():
-        stateful = (
-            not isinstance(part, type)
-            and hasattr(part, "state_dict")
-            and hasattr(part, "load_state_dict")
-        )
+        methods = ("state_dict", "load_state_dict")
+        stateful = not isinstance(part, type) and all(hasattr(part, name) for name in methods)
         if not stateful and not isinstance(part, torch.Generator):
             raise ValueError(
                 f"part {name!r} must have state_dict and load_state_dict, got {part!r}"
@@ -202,8 +196,9 @@ def _part(
 ) -> Any:
     """A part's state, if the file holds it and it is for this part."""
     if f"parts.{name}" not in file.keys:
-        held = sorted(key.removeprefix("parts.") for key in file.keys if key.startswith("parts."))
-        raise ValueError(f"{file.path} holds no part {name!r}; it holds {held}")
+        prefix = "parts."
+        names = sorted(key.removeprefix(prefix) for key in file.keys if key.startswith(prefix))
+        raise ValueError(f"{file.path} holds no part {name!r}; it holds {names}")
     state = file[f"parts.{name}"]
     if isinstance(part, Optimizer) and isinstance(state, dict) and state.keys() >= NAMED:
         places = f"part {name!r} in {file.path}", f"the part {name!r}"
@@ -240,8 +235,8 @@ def _load_into(part: Stateful | torch.Generator, state: Any, places: tuple[str, 
         part.load_state_dict(state)
 
 
-def _kept(part: Stateful | torch.Generator) -> Callable[[], None]:
-    """Keep a part's state; returns what puts it back."""
+def _putting_back(part: Stateful | torch.Generator) -> Callable[[], None]:
+    """A function that puts a part's state of now back."""
     restore: Callable[[], Any]
     if isinstance(part, nn.Module):
         restore = Snapshot(part, extra=True).restore

@@ -1,4 +1,4 @@
-"""Whether tensors of one place fit those of another, and the sentence that says where they do not."""
+"""Whether tensors of one place fit those of another; if not, the sentence that says where."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -10,15 +10,12 @@ from torch.nn.parameter import is_lazy
 from steadydescent.weight_averaging.named_tensors import Held, mesh_of
 
 WRAPPERS = ("_orig_mod.", "module.", "module._orig_mod.")
-"""What `torch.compile`, `DistributedDataParallel`, and the second around the first put before a
-model's names.
-"""
+"""What `torch.compile`, `DistributedDataParallel`, and both put before a model's names."""
 PLACES = ("the average", "the model")
 
 
 def refuse_unready(tensors: Mapping[str, Any], where: str) -> None:
-    """Refuse tensors that hold no values: on the meta device, or of a lazy module before its first
-    forward pass.
+    """Refuse tensors that hold no values, on the meta device or not yet made, and all not dense.
 
     Raises:
         ValueError: naming the tensor.
@@ -44,8 +41,7 @@ def refuse_unready(tensors: Mapping[str, Any], where: str) -> None:
 
 
 def check_fit(ours: Held, theirs: Held, places: tuple[str, str] = PLACES) -> None:
-    """Refuse other names, shapes or ties, and values that are not there; before anything is
-    written.
+    """Refuse other names, shapes or ties, and missing values, before anything is written.
 
     Raises:
         ValueError: naming the tensor.
@@ -60,8 +56,9 @@ def check_alike(
     dtypes: bool = False,
     ties: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
 ) -> None:
-    """Refuse other names or shapes, and other dtypes if asked; `places` says in words where the two
-    are.
+    """Refuse other names or shapes, and with `dtypes` other dtypes.
+
+    `places` says in words where the two are.
 
     Raises:
         ValueError: naming the tensor.
@@ -77,8 +74,9 @@ def differences(
     dtypes: bool = False,
     ties: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
 ) -> Iterator[tuple[str, str]]:
-    """Name by name, where two sets of tensors differ, and the sentence that says how; what is no
-    tensor may differ.
+    """Where two sets of tensors differ: each name, and the sentence that says how.
+
+    What is no tensor may differ.
     """
     here, there = places
     if ours.keys() != theirs.keys():
@@ -97,10 +95,8 @@ def differences(
             yield name, f"{name!r} is {tensor.dtype} in {here} but {other.dtype} in {there}"
         elif mesh_of(tensor) != mesh_of(other):
             shards, whole = (here, there) if mesh_of(tensor) is not None else (there, here)
-            yield (
-                name,
-                f"{name!r} is spread over processes in {shards} but not in {whole}, or over others",
-            )
+            spread = f"is spread over processes in {shards} but not in {whole}, or over others"
+            yield name, f"{name!r} {spread}"
 
 
 def _missing(
@@ -112,16 +108,15 @@ def _missing(
 ) -> str:
     number = 0 if name in ours else 1
     where, missing = places[number], places[1 - number]
-    if name in (tied := ties[1 - number]):
+    firsts = ties[1 - number]
+    if name in firsts:
         advice = "tie or untie weights before the average is made"
-        return f"{name!r} is tied to {tied[name]!r} in {missing} but not in {where}; {advice}"
+        return f"{name!r} is tied to {firsts[name]!r} in {missing} but not in {where}; {advice}"
     return f"{name!r} is in {where} but not in {missing}{_wrapped(ours, theirs, places)}"
 
 
 def _wrapped(ours: Collection[str], theirs: Collection[str], places: tuple[str, str]) -> str:
-    """What to do about names that would be the same, were one model not compiled, or wrapped for
-    several devices.
-    """
+    """What to do about names that differ by a wrapper's prefix alone; empty if they do not."""
     for place, names, plain in zip(places, (ours, theirs), (theirs, ours), strict=True):
         for prefix in WRAPPERS:
             if {name.replace(prefix, "", 1) for name in names} == set(plain):

@@ -36,23 +36,21 @@ def copy_of(model: nn.Module) -> nn.Module:
         if isinstance(value, Tensor) and not value.is_leaf
     }
     try:
-        for module in reversed(
-            list(model.modules())
-        ):  # what is inside comes first, for what is around it to find
+        # what is inside comes first, for what is around it to find
+        for module in reversed(list(model.modules())):
             if isinstance(module, sharded_class()):
                 memo[id(module)] = _without_sharding(module, memo)
         return deepcopy(model, memo)
     except Exception as error:
         raise TypeError(
             f"EMA needs a copy of the model, and {_culprit(model)} cannot be copied ({error}); "
-            "take it away or detach it before the average is made, or use Shadow, which needs no copy"
+            "take it away or detach it before the average is made, "
+            "or use Shadow, which needs no copy"
         ) from error
 
 
 def _without_sharding(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """`fully_shard` gives a module another class, hooks and a state of its own, none of which can
-    be copied.
-    """
+    """A copy without the class, hooks and state that `fully_shard` gives, which have no copies."""
     kind: Any = type(module).__mro__[type(module)._orig_cls_mro_index]  # type: ignore[attr-defined]
     copy: nn.Module = kind.__new__(kind)
     for name, value in vars(module).items():
@@ -75,10 +73,7 @@ def _culprit(model: nn.Module) -> str:
                 try:
                     deepcopy(one, memo)
                 except Exception:
-                    where = (
-                        f"its part {path!r} ({type(module).__name__})"
-                        if path
-                        else f"the {type(module).__name__}"
-                    )
+                    kind = type(module).__name__
+                    where = f"its part {path!r} ({kind})" if path else f"the {kind}"
                     return f"the attribute {own_name!r} of {where}"
     return f"the {type(model).__name__}"

@@ -28,17 +28,16 @@ from steadydescent.weight_averaging.snapshots import replaced
 
 
 class EMA(nn.Module):
-    """An averaged copy of a module: a_t = a_{t−1} + w_t·(θ_t − a_{t−1}), a_0 = θ_0 (viblo-ema;
-    morales2024exponential).
+    """An averaged copy of a module: a_t = a_{t−1} + w_t·(θ_t − a_{t−1}), a_0 = θ_0.
 
-    Call `update(model)` after each optimiser step. The copy is `module`; calling the EMA evaluates
-    it. It stays in inference mode and asks for no gradients. The model is only read: training goes
-    as it would without.
+    From viblo-ema and morales2024exponential. Call `update(model)` after each optimiser step. The
+    copy is `module`; calling the EMA evaluates it. It stays in inference mode and asks for no
+    gradients. The model is only read: training goes as it would without.
 
-    Args: model: the module to average, unwrapped (`ddp.module`, not a `DistributedDataParallel`).
+    Args:
+        model: the module to average, unwrapped (`ddp.module`, not a `DistributedDataParallel`).
         mixing: the decay β, short for `Started(β)`; or `Debiased`, `Ramped`, `TailMean`, or any
-        function of the
-            update's number t = 1, 2, … that gives w_t in [0, 1].
+            function of the update's number t = 1, 2, … that gives w_t in [0, 1].
         device: where the average is kept; the model's own unless given.
         dtype: of the averaged floating-point tensors. Unless given, float32 for half precision
             (timm's V3 keeps bfloat16 with stochastic rounding instead), else the model's own.
@@ -74,11 +73,11 @@ class EMA(nn.Module):
     at every tenth step alone, copies for the first hundred, and then ramps its decay as 1 − (1 +
     t)^(−2/3); here the loop chooses when to update, and the ramp is a `mixing`.
 
-    Raises: ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`,
-        a dtype
-            that is not floating-point or has fewer than 16 bits, a name in `average_buffers` that
-            no such buffer has, or a parameter on the meta device or of a lazy module before its
-            first batch, by name.
+    Raises:
+        ValueError: for β outside [0, 1), a class such as `Debiased` in place of `Debiased(β)`, a
+            dtype that is not floating-point or has fewer than 16 bits, a name in `average_buffers`
+            that no such buffer has, or a parameter on the meta device or of a lazy module before
+            its first batch, by name.
         TypeError: for a model that cannot be copied, naming the module and its attribute.
 
     >>> from steadydescent.weight_averaging import Debiased
@@ -111,17 +110,21 @@ class EMA(nn.Module):
         self._dtype = dtype
         self.mixing = as_mixing(mixing, "mixing")
         self.updates = 0
-        found = held(model)
-        refuse_unready(found.state, "the model")
-        self._averaged = averaged_names(found, average_buffers)
+        contents = held(model)
+        refuse_unready(contents.state, "the model")
+        self._averaged = averaged_names(contents, average_buffers)
         self._in_shards = any(isinstance(part, sharded_class()) for part in model.modules())
         self.module = copy_of(model)
-        for (
-            parameter
-        ) in self.module.parameters():  # one by one: scripted modules refuse `requires_grad_`
+        for parameter in self.module.parameters():  # scripted modules refuse `requires_grad_`
             parameter.requires_grad_(False)
         if device is not None:
             self.module.to(device)
+        self._own_tensors()
+        self._swapped = False
+        self.eval()
+
+    def _own_tensors(self) -> None:
+        """Give each tensor memory of its own, and the dtype that its average needs."""
         own = held(self.module)
         refuse_unready(own.state, "the average")
         transient = {
@@ -130,26 +133,25 @@ class EMA(nn.Module):
         for tensor in (*own.buffers.values(), *transient.values()):
             tensor.data = tensor.data.clone()  # those that share memory would be mixed twice
         for name, tensor in {**own.state, **transient}.items():
-            if (
-                name in self._averaged or tensor.dtype.itemsize > 1
-            ):  # 8 bits: the scales of a quantised layer
-                tensor.data = tensor.data.to(
-                    kept_dtype(tensor, dtype)
-                )  # in place, so that tied ones stay tied
-        self._swapped = False
-        self.eval()
+            # of 8 bits are the scales of a quantised layer
+            if name in self._averaged or tensor.dtype.itemsize > 1:
+                # in place, so that tied ones stay tied
+                tensor.data = tensor.data.to(kept_dtype(tensor, self._dtype))
 
     def update(self, model: nn.Module) -> None:
         """Mix the model's weights in; its names and shapes must be those of the average.
 
-        Raises: ValueError: for a model that does not fit, naming the tensor, or a mixing weight
-            outside [0, 1]. RuntimeError: while the average is swapped in.
+        Raises:
+            ValueError: for a model that does not fit, naming the tensor, or a mixing weight outside
+                [0, 1].
+            RuntimeError: while the average is swapped in.
         """
         self._mix_in(model, weight_at(self.mixing, self.updates + 1))
         self.updates += 1
 
     def set(self, model: nn.Module) -> None:
-        """Start afresh from the model's weights, as if made now: the next update is the first.
+        """Start afresh from the model's weights: the next update is the first.
+
         Raises as `update`.
         """
         self._mix_in(model, 1.0)
@@ -164,18 +166,18 @@ class EMA(nn.Module):
 
     @contextmanager
     def swapped(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Put the average into the model for the length of a `with` block, then restore weights and
-        buffers bitwise.
+        """Put the average into the model for the length of a `with` block.
 
-        They are restored after an exception too, each tensor for itself, and so are the buffers
-        that are no part of the state. Both are copies: training inside the block moves neither the
-        average nor the kept weights. Mode and gradients are left alone: call `model.eval()` where
-        that is meant. A checkpoint saved in the block holds the averaged weights, while training
-        goes on with its own (opennmt-tf).
+        Then weights and buffers are restored bitwise. They are restored after an exception too,
+        each tensor for itself, and so are the buffers that are no part of the state. Both are
+        copies: training inside the block moves neither the average nor the kept weights. Mode and
+        gradients are left alone: call `model.eval()` where that is meant. A checkpoint saved in the
+        block holds the averaged weights, while training goes on with its own (opennmt-tf).
 
-        Raises: ValueError: for a model that does not fit. RuntimeError: inside another such block
-            of this EMA; at its end, for tensors that could not be put back, by
-                name.
+        Raises:
+            ValueError: for a model that does not fit.
+            RuntimeError: inside another such block of this EMA; at its end, for tensors that could
+                not be put back, by name.
         """
         if self._swapped:
             raise RuntimeError(
@@ -193,8 +195,9 @@ class EMA(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the averaged copy computes; its input must have the dtype and device of the average.
 
-        Raises: RuntimeError: for the average of a model under `fully_shard`, of which each process
-            holds its shards alone.
+        Raises:
+            RuntimeError: for the average of a model under `fully_shard`, of which each process
+                holds its shards alone.
         """
         if self._in_shards:
             raise RuntimeError(
@@ -207,13 +210,13 @@ class EMA(nn.Module):
         """What `to` and `cuda` go through; no cast leaves fewer bits than an average needs."""
 
         def keeping(tensor: Tensor) -> Tensor:
-            made = fn(tensor)
-            narrow = kept_dtype(made) != made.dtype and kept_dtype(tensor) == tensor.dtype
-            return torch.empty_like(made, dtype=tensor.dtype).copy_(tensor) if narrow else made
+            result = fn(tensor)
+            narrow = kept_dtype(result) != result.dtype and kept_dtype(tensor) == tensor.dtype
+            return torch.empty_like(result, dtype=tensor.dtype).copy_(tensor) if narrow else result
 
-        chosen = self._dtype is not None and self._dtype.itemsize < 4
-        applied: EMA = super()._apply(fn if chosen else keeping, recurse)
-        return applied
+        may_be_narrow = self._dtype is not None and self._dtype.itemsize < 4
+        average: EMA = super()._apply(fn if may_be_narrow else keeping, recurse)
+        return average
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy, or what comes from a pickle, is swapped into no model."""
@@ -224,10 +227,10 @@ class EMA(nn.Module):
         return super().train(False)
 
     def get_extra_state(self) -> Tensor:
-        """The number of updates, kept with the weights in `state_dict`, on the CPU so that no
-        update waits for a GPU.
+        """The number of updates, which `state_dict` has with the weights.
 
-        `mixing` and `average_buffers` are the constructor's and not stored.
+        It is on the CPU, so that no update waits for a GPU. `mixing` and `average_buffers` are the
+        constructor's and not stored.
         """
         return torch.tensor(self.updates, device="cpu")
 
@@ -244,8 +247,10 @@ class EMA(nn.Module):
         Which names fit is for the averaged module's own loader to say: our `BatchNorm` lets torch's
         count of batches go, hooks may rename weights.
 
-        Raises: RuntimeError: while the average is swapped in. ValueError: for a number of updates
-            that is none, and, if `strict`, for other names; for other shapes.
+        Raises:
+            RuntimeError: while the average is swapped in.
+            ValueError: for a number of updates that is none, and, if `strict`, for other names; for
+                other shapes.
         """
         self._refuse_if_swapped()
         if "_extra_state" in state_dict:
@@ -256,14 +261,13 @@ class EMA(nn.Module):
     def _refuse_if_swapped(self) -> None:
         if self._swapped:
             raise RuntimeError(
-                "the average is swapped into a model and would be mixed with itself, or replaced; leave that first"
+                "the average is swapped into a model and would be mixed with itself, or replaced; "
+                "leave that first"
             )
 
 
 def _follow(average: nn.Module, ours: Held, theirs: Held) -> None:
-    """Give an average what a model holds beside its state: buffers that are not saved, and extra
-    state.
-    """
+    """Give an average what a model has beside its state: unsaved buffers, and extra state."""
     for name, module in theirs.extra.items():
         if name in ours.extra:
             ours.extra[name].set_extra_state(deepcopy(module.get_extra_state()))
@@ -273,10 +277,9 @@ def _follow(average: nn.Module, ours: Held, theirs: Held) -> None:
         if buffer is not None and value is not None and buffer.shape == value.shape:
             write(buffer, value)
         elif name not in ours.ties:
-            like = [*([] if buffer is None else [buffer]), *ours.parameters.values()]
-            owner._buffers[own_name] = (
-                None if value is None else _as_kept(value, like[0] if like else value)
-            )
+            like = next(iter(ours.parameters.values()), value) if buffer is None else buffer
+            follower = None if value is None or like is None else _as_kept(value, like)
+            owner._buffers[own_name] = follower
             owner._non_persistent_buffers_set.add(own_name)
 
 

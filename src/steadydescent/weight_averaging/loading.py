@@ -27,11 +27,11 @@ def load_whole(
     load: Callable[[Any], Any] | None = None,
 ) -> Any:
     """`load_named`, but when the loader refuses, everything is put back."""
-    kept = Snapshot(module, extra=True)
+    before = Snapshot(module, extra=True)
     try:
         return load_named(module, state, places, load)
     except BaseException:
-        kept.restore()
+        before.restore()
         raise
 
 
@@ -46,41 +46,43 @@ def load_named(
     Which names fit is the loader's to say: its hooks may rename them, add them, or let them go.
     Values are spread over processes as the module's are. What is refused may be half loaded.
 
-    Raises: ValueError: naming the tensor that does not fit, or two that are tied in the module and
-        differ
-            in the state; `places` says in words where state and module are.
+    Raises:
+        ValueError: naming the tensor that does not fit, or two that are tied in the module and
+            differ in the state; `places` says in words where state and module are.
     """
-    found = held(module)
-    _refuse_untied(found, state, places)
+    contents = held(module)
+    _refuse_untied(contents, state, places)
     try:
-        return (load or module.load_state_dict)(_spread(state, found))
+        return (load or module.load_state_dict)(_spread(state, contents))
     except (RuntimeError, ValueError) as error:
         refuse_mentioned(str(error), state, module.state_dict(), places)
         raise
 
 
 def refuse_unfit(module: nn.Module, state: Mapping[str, Any], places: tuple[str, str]) -> None:
-    """Refuse what torch's loader would take without a word: another dtype, and a module without
-    memory.
+    """Refuse what torch's loader takes without a word: another dtype, a module without memory.
 
     Raises:
         ValueError: naming the tensor.
     """
     here, there = places
-    found = held(module)
-    refuse_unready({name: tensor for name, tensor in found.state.items() if tensor.is_meta}, there)
-    for name, tensor in found.state.items():
+    contents = held(module)
+    refuse_unready(
+        {name: tensor for name, tensor in contents.state.items() if tensor.is_meta}, there
+    )
+    for name, tensor in contents.state.items():
         value = state.get(name)
         if isinstance(value, Tensor) and value.dtype != tensor.dtype:
             raise ValueError(f"{name!r} is {value.dtype} in {here} but {tensor.dtype} in {there}")
 
 
-def _refuse_untied(found: Held, state: Mapping[str, Any], places: tuple[str, str]) -> None:
-    for name, first in found.ties.items():
+def _refuse_untied(contents: Held, state: Mapping[str, Any], places: tuple[str, str]) -> None:
+    for name, first in contents.ties.items():
         one, other = state.get(name), state.get(first)
         if isinstance(one, Tensor) and isinstance(other, Tensor) and not _same_values(one, other):
             raise ValueError(
-                f"{name!r} is tied to {first!r} in {places[1]} but has other values in {places[0]}, "
+                f"{name!r} is tied to {first!r} in {places[1]} "
+                f"but has other values in {places[0]}, "
                 "of which one would be lost; untie them before it is loaded"
             )
 
@@ -93,10 +95,12 @@ def _same_values(one: Tensor, other: Tensor) -> bool:
         return one.is_meta == other.is_meta
     ours, theirs = (local(tensor).cpu() for tensor in (one, other))
     if has_mean(ours):
-        ours, theirs = (
-            tensor.resolve_conj().reshape(-1).view(torch.uint8) for tensor in (ours, theirs)
-        )
+        ours, theirs = (_bytes_of(tensor) for tensor in (ours, theirs))
     return torch.equal(ours, theirs)
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    return tensor.resolve_conj().reshape(-1).view(torch.uint8)
 
 
 def refuse_mentioned(
@@ -108,13 +112,11 @@ def refuse_mentioned(
             raise ValueError(sentence)
 
 
-def _spread(state: Mapping[str, Any], found: Held) -> Mapping[str, Any]:
-    """The state with whole tensors as shards where the module holds shards; itself if it holds
-    none.
-    """
-    tensors = {
-        name: found.state[first] for name, first in found.ties.items() if first in found.state
-    } | found.state
+def _spread(state: Mapping[str, Any], contents: Held) -> Mapping[str, Any]:
+    """The state with whole tensors as shards where the module has shards; itself where none."""
+    tensors = contents.state
+    tied = {name: tensors[first] for name, first in contents.ties.items() if first in tensors}
+    tensors = tied | tensors
     spread = {name: placed_like(value, tensors.get(name)) for name, value in state.items()}
     if all(spread[name] is value for name, value in state.items()):
         return state

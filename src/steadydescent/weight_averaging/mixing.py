@@ -4,18 +4,19 @@ number.
     a_t = a_{t−1} + w_t·(θ_t − a_{t−1}),  a_0 = θ_0
 
 `EMA` and `Shadow` take any function of t = 1, 2, … that gives weights in [0, 1]; these are the
-usual ones. A weight of 1 forgets all that was before. `readouts` holds the same sequences as
-arrays, for runs of a known length.
+usual ones. A weight of 1 forgets all that was before. `readouts` makes arrays of the same
+sequences, for runs of a known length.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from steadydescent.averages import debias, ramped_decay
+from steadydescent.averages import ramped_decay
 from steadydescent.checks import check_count, check_share
 
 Mixing = Callable[[int], float]
@@ -46,6 +47,19 @@ class Started:
         return 1 - self.beta
 
 
+def debiased_weight(beta: float, step: Any, library: Any = math) -> Any:
+    """w_t = (1−β)/(1−β^t), whose denominator −expm1(t·ln β) keeps its digits when β is near 1.
+
+    `step` is a number t; with numpy as the `library` it may be an array of them.
+
+    >>> debiased_weight(0.98, 2)
+    0.5050...
+    """
+    if beta == 0:
+        return 1.0
+    return (1 - beta) / -library.expm1(step * library.log(beta))
+
+
 @dataclass(frozen=True)
 class Debiased:
     """Bias-corrected: w_t = (1−β)/(1−β^t), the first update copies the weights (uit-slides;
@@ -68,9 +82,7 @@ class Debiased:
     def __call__(self, step: int) -> float:
         if step == 1:
             return 1.0  # the quotient rounds, to above 1 for some β
-        return float(
-            debias(torch.tensor(1 - self.beta, dtype=torch.float64, device="cpu"), self.beta, step)
-        )
+        return debiased_weight(self.beta, step)
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,8 @@ def as_mixing(mixing: float | Mixing, name: str) -> Mixing:
     """
     if isinstance(mixing, type):
         raise ValueError(
-            f"{name} must be a number or a function, got the class {mixing.__name__}; give it its values"
+            f"{name} must be a number or a function, got the class {mixing.__name__}; "
+            "give it its values"
         )
     return mixing if callable(mixing) else Started(check_share(mixing, name))
 

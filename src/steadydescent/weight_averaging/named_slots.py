@@ -1,8 +1,7 @@
-"""An optimiser's state with parameters by name, as checkpoints keep it, instead of torch's running
-number.
-"""
+"""An optimiser's state with parameters by name, as in checkpoints, where torch numbers them."""
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,8 +20,9 @@ def class_name(thing: object) -> str:
 
 
 def same_class(saved: str, ours: str) -> bool:
-    """Whether two class names mean one class; that of the script itself goes by another module when
-    imported.
+    """Whether two class names mean one class.
+
+    One of the running script goes by another module when it is imported.
     """
     if saved.startswith("__main__.") == ours.startswith("__main__."):
         return saved == ours
@@ -37,7 +37,7 @@ def named_state(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
         ValueError: for a parameter that is none of the model's.
     """
     groups, state = _parameter_names(optimizer, model), optimizer.state_dict()
-    names = dict(enumerate(name for group in groups for name in group))
+    names = dict(enumerate(chain.from_iterable(groups)))
     return {
         "optimizer": class_name(optimizer),
         "twin": _twin_name(optimizer),
@@ -68,18 +68,17 @@ def numbered_state(
     here, there = places
     if "optimizer" not in keys:
         raise ValueError(f"{here} was written without an optimizer")
-    saved, ours = content["optimizer"], class_name(optimizer)
-    twins = ("twin" in keys and content["twin"] == ours) or _twin_name(optimizer) == saved
-    if not twins and not same_class(saved, ours):
-        raise ValueError(f"{here} was written with {saved}, not {ours}")
+    theirs, ours = content["optimizer"], class_name(optimizer)
+    are_twins = ("twin" in keys and content["twin"] == ours) or _twin_name(optimizer) == theirs
+    if not are_twins and not same_class(theirs, ours):
+        raise ValueError(f"{here} was written with {theirs}, not {ours}")
     names, groups = _parameter_names(optimizer, model), content["groups"]
-    theirs = [group["params"] for group in groups]
-    if names != theirs:
-        ours, saved = (f"hold the parameters {names}", f"hold {theirs}")
-        raise ValueError(f"the groups of {there} {ours}, those in {here} {saved}")
-    numbers = {
-        name: number for number, name in enumerate(name for group in names for name in group)
-    }
+    saved_names = [group["params"] for group in groups]
+    if names != saved_names:
+        raise ValueError(
+            f"the groups of {there} hold the parameters {names}, those in {here} hold {saved_names}"
+        )
+    numbers = {name: number for number, name in enumerate(chain.from_iterable(names))}
     return {
         "state": {numbers.get(key, key): slots for key, slots in content["slots"].items()},
         "param_groups": [
@@ -89,10 +88,10 @@ def numbered_state(
 
 
 def load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """torch's `load_state_dict`, but slots keep the dtype they were saved in; torch casts them to
-    their parameter's.
+    """torch's `load_state_dict`, but slots keep the dtype that they were saved in.
 
-    Slots of a parameter's shape are spread over processes as it is.
+    torch casts them to their parameter's. Slots of a parameter's shape are spread over processes as
+    it is.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, slots in state["state"].items():
@@ -104,9 +103,8 @@ def load_slots(optimizer: Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
     for number, parameter in enumerate(parameters):
         if number in state["state"]:
-            optimizer.state[parameter] = _as_saved(
-                optimizer.state[parameter], state["state"][number]
-            )
+            slots = optimizer.state[parameter]
+            optimizer.state[parameter] = _as_saved(slots, state["state"][number])
 
 
 def _twin_name(optimizer: Optimizer) -> str | None:
@@ -116,17 +114,15 @@ def _twin_name(optimizer: Optimizer) -> str | None:
 
 
 def is_numbered(state: Any) -> bool:
-    """Whether an optimiser's state is as torch makes it: others can be read by their optimiser
-    alone.
-    """
+    """Whether an optimiser's state is as torch makes it; only its optimiser can read another."""
     return isinstance(state, dict) and state.keys() == {"state", "param_groups"}
 
 
 def owner_of(optimizer: Optimizer, modules: Iterable[Any]) -> nn.Module | None:
     """The first of several modules that holds all of an optimiser's parameters."""
-    wanted = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for module in modules:
-        if isinstance(module, nn.Module) and wanted <= set(map(id, module.parameters())):
+        if isinstance(module, nn.Module) and trained <= set(map(id, module.parameters())):
             return module
     return None
 
@@ -146,11 +142,8 @@ def _parameter_names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
 def _as_saved(loaded: Any, saved: Any) -> Any:
     """The saved tensors, on the devices that torch has chosen for them."""
     if isinstance(loaded, Tensor):
-        return (
-            saved.to(loaded.device)
-            if isinstance(saved, Tensor) and saved.dtype != loaded.dtype
-            else loaded
-        )
+        is_cast = isinstance(saved, Tensor) and saved.dtype != loaded.dtype
+        return saved.to(loaded.device) if is_cast else loaded
     if isinstance(loaded, dict):
         return {key: _as_saved(value, saved.get(key, value)) for key, value in loaded.items()}
     if isinstance(loaded, list | tuple):

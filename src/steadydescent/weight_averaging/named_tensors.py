@@ -27,9 +27,7 @@ class Held:
     ties: dict[str, str] = field(default_factory=dict)
     """Every further name of a tensor → its first."""
     statistics: set[str] = field(default_factory=set)
-    """Running means and variances of batch norms: torch's, ours, and whatever keeps both under
-    these names.
-    """
+    """Running means and variances: torch's batch norms', ours, and all under these names."""
     extra: dict[str, nn.Module] = field(default_factory=dict)
     """Modules with a `get_extra_state` of their own."""
 
@@ -40,57 +38,55 @@ class Held:
 
 
 def held(module: nn.Module) -> Held:
-    """What a module holds, in one walk where torch takes three; parameters under `fully_shard` as
-    its shards.
+    """What a module holds, in one walk where torch takes three.
 
-    After a forward pass `fully_shard` may leave the gathered weights in their place: they go before
-    they are read, since what is written into them would be lost.
+    Parameters under `fully_shard` are its shards. After a forward pass `fully_shard` may leave the
+    gathered weights in their place: they go before they are read, since what is written into them
+    would be lost.
     """
-    found = Held()
-    _collect(module, "", found, {}, sharded_class())
-    return found
+    contents = Held()
+    _collect(module, "", contents, {}, sharded_class())
+    return contents
 
 
 def sharded_class() -> Any:
-    """torch's class of modules under `fully_shard`, for `isinstance`; an empty tuple where nobody
-    has imported it.
-    """
+    """torch's class of modules under `fully_shard`; an empty tuple until somebody imports it."""
     return getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
 
 
 def _collect(
-    module: nn.Module, prefix: str, found: Held, seen: dict[int, str], sharded: Any
+    module: nn.Module, prefix: str, contents: Held, first_names: dict[int, str], sharded: Any
 ) -> None:
     if isinstance(module, sharded):
         module.reshard()
     if type(module).get_extra_state is not nn.Module.get_extra_state:
-        found.extra[prefix[:-1]] = module
+        contents.extra[prefix[:-1]] = module
     buffers = module._buffers
     if all(name in buffers for name in _STATISTICS):
-        found.statistics.update(prefix + name for name in _STATISTICS)
+        contents.statistics.update(prefix + name for name in _STATISTICS)
     for name, parameter in module._parameters.items():
-        if parameter is not None and _is_first(parameter, prefix + name, found, seen):
-            found.parameters[prefix + name] = parameter
+        if parameter is not None and _is_first(parameter, prefix + name, contents, first_names):
+            contents.parameters[prefix + name] = parameter
     for name, tensor in buffers.items():
         if name in module._non_persistent_buffers_set:
-            if tensor is None or _is_first(tensor, prefix + name, found, seen):
-                found.transient[prefix + name] = module, tensor
-        elif tensor is not None and _is_first(tensor, prefix + name, found, seen):
-            found.buffers[prefix + name] = tensor
+            if tensor is None or _is_first(tensor, prefix + name, contents, first_names):
+                contents.transient[prefix + name] = module, tensor
+        elif tensor is not None and _is_first(tensor, prefix + name, contents, first_names):
+            contents.buffers[prefix + name] = tensor
     for name, child in module._modules.items():
         if child is not None:
-            _collect(child, f"{prefix}{name}.", found, seen, sharded)
+            _collect(child, f"{prefix}{name}.", contents, first_names, sharded)
 
 
-def _is_first(tensor: Tensor, name: str, found: Held, seen: dict[int, str]) -> bool:
-    first = seen.setdefault(id(tensor), name)
+def _is_first(tensor: Tensor, name: str, contents: Held, first_names: dict[int, str]) -> bool:
+    first = first_names.setdefault(id(tensor), name)
     if first != name:
-        found.ties[name] = first
+        contents.ties[name] = first
     return first == name
 
 
 def live_tensors(module: nn.Module) -> Tensors:
-    """Parameters and buffers of the state by name, as the module itself holds them; tied ones once."""
+    """Parameters and buffers of the state by name, the module's own; tied ones once."""
     return held(module).state
 
 
@@ -103,32 +99,27 @@ def named_tensors(module: nn.Module) -> Tensors:
 
 
 def has_mean(tensor: Any) -> bool:
-    """Whether values of this kind can be averaged: real or complex numbers; counters and flags
-    cannot.
-    """
+    """Whether such values can be averaged: real or complex numbers; no counters, no flags."""
     return isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
 
 
 def averaged_names(of: Held, average_buffers: bool | Collection[str]) -> frozenset[str]:
-    """Names of what is averaged: parameters, batch-norm statistics unless `average_buffers` is
-    False, buffers it names.
+    """Names of what is averaged: parameters, batch norms' statistics, buffers that are named.
 
-    A buffer in the memory of one of these is averaged as it is: two values of one place would undo
-    each other.
+    No statistics where `average_buffers` is False. A buffer in the memory of one of these is
+    averaged as it is: two values of one place would undo each other.
 
-    Raises: ValueError: for text in place of a list of names, and a name or pattern that no buffer
-        of real or complex
-            numbers has.
+    Raises:
+        ValueError: for text in place of a list of names, and a name or pattern that no buffer of
+            real or complex numbers has.
     """
-    chosen = {name for name, tensor in of.parameters.items() if has_mean(tensor)}
+    names = {name for name, tensor in of.parameters.items() if has_mean(tensor)}
+    buffers = {name: tensor for name, tensor in of.buffers.items() if has_mean(tensor)}
     if average_buffers is not False:
-        chosen |= {name for name in of.statistics & of.buffers.keys() if has_mean(of.buffers[name])}
+        names |= of.statistics & buffers.keys()
     if not isinstance(average_buffers, bool):
-        chosen |= named_buffers(
-            average_buffers, {name for name, tensor in of.buffers.items() if has_mean(tensor)}
-        )
-    numbers = {name: tensor for name, tensor in of.buffers.items() if has_mean(tensor)}
-    return frozenset(chosen | sharing(numbers, {name: of.state[name] for name in chosen}))
+        names |= named_buffers(average_buffers, buffers.keys())
+    return frozenset(names | sharing(buffers, {name: of.state[name] for name in names}))
 
 
 def named_buffers(patterns: Collection[str], names: Collection[str]) -> set[str]:
@@ -145,18 +136,18 @@ def named_buffers(patterns: Collection[str], names: Collection[str]) -> set[str]
     matches = {
         pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns
     }
-    for pattern, matched in matches.items():
-        if not matched:
+    for pattern, matching in matches.items():
+        if not matching:
             raise ValueError(
-                f"average_buffers has {pattern!r}, which is no buffer of the state whose values have a mean; "
+                f"average_buffers has {pattern!r}, "
+                "which is no buffer of the state whose values have a mean; "
                 f"there are {sorted(names)}"
             )
     return set().union(*matches.values())
 
 
 def kept_dtype(tensor: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
-    """The dtype that the average of a tensor is kept in: `dtype` if given, else its own but float32
-    for fewer bits.
+    """The dtype of a tensor's average: `dtype` if given, else its own but float32 for fewer bits.
 
     In half precision w·(θ − a) is below the resolution of a as soon as w is small, and the average
     stands still.
@@ -205,11 +196,10 @@ def _spans(tensor: Any) -> list[tuple[Any, int, int]]:
 
 @torch.no_grad()
 def mix_in(averages: Tensors, values: Tensors, weight: float, averaged: Collection[str]) -> None:
-    """a ← a + w·(θ − a) in place for the names in `averaged`, a ← θ for the others; all names and
-    shapes must fit.
+    """a ← a + w·(θ − a) in place for the names in `averaged`, a ← θ for the others.
 
-    As `readouts.mix`, but without a tensor between: by torch's `lerp`, for all tensors that are
-    alike at once.
+    All names and shapes must fit. As `readouts.mix`, but without a tensor between: by torch's
+    `lerp`, for all tensors that are alike at once.
     """
     together: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
     for name, average in averages.items():
@@ -234,9 +224,7 @@ def write(target: Tensor, value: Tensor) -> None:
     else it gets its own. What a model has made in torch's inference mode can be changed in that
     mode alone.
     """
-    if any(
-        stride == 0 and size > 1 for size, stride in zip(target.shape, target.stride(), strict=True)
-    ):
+    if _is_expanded(target):
         value = value.to(target.device, target.dtype)
         once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in target.stride())
         if torch.equal(value[once].expand_as(value), value):
@@ -250,15 +238,19 @@ def write(target: Tensor, value: Tensor) -> None:
         target.copy_(value)
 
 
+def _is_expanded(tensor: Tensor) -> bool:
+    """Whether elements along an axis share memory, as `expand` makes them."""
+    axes = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(stride == 0 and size > 1 for size, stride in axes)
+
+
 def copied(tensors: Tensors) -> Tensors:
     """The same tensors in memory of their own."""
     return {name: copy_as(tensor, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def copy_as(tensor: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """A copy outside autograd that can be changed in place later, though it be made in inference
-    mode.
-    """
+    """A copy outside autograd that can be changed in place, even if made in inference mode."""
     with torch.inference_mode(False):
         return tensor.detach().to(device or tensor.device, dtype, copy=True)
 

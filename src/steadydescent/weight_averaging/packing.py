@@ -1,10 +1,9 @@
-"""Nested values as JSON and named tensors, and back: type and value come back as they were, or
-packing refuses.
+"""Nested values as JSON and named tensors: what comes back is as it was, or packing refuses.
 
-What is not its value does not come back. A tensor keeps dtype, shape and values, and the order of
-its axes where it is dense; it comes back on the CPU, in memory of its own, without graph, hooks and
-attributes, and `requires_grad` is kept for parameters alone. A numpy array keeps dtype, shape and
-values; it comes back in C order and can be written to.
+Type and value come back (`unpacking`). What is not its value does not come back. A tensor keeps
+dtype, shape and values, and the order of its axes where it is dense; it comes back on the CPU, in
+memory of its own, without graph, hooks and attributes, and `requires_grad` is kept for parameters
+alone. A numpy array keeps dtype, shape and values; it comes back in C order and can be written to.
 
 Taken are None, bool, int, float, complex, str, bytes; list, tuple, set, frozenset, dict,
 OrderedDict, defaultdict, Counter and deque of them, with keys of all that can be one; tensors and
@@ -27,29 +26,22 @@ from steadydescent.weight_averaging.named_tensors import mesh_of
 
 DEEPEST = 50
 """Nests inside each other; JSON's own reader gives up at about a thousand."""
-_FACTORIES: dict[str, Any] = {
+FACTORIES: dict[str, Any] = {
     kind.__name__: kind for kind in (bool, dict, float, int, list, set, str, tuple)
 }
-_NUMPY_KINDS = "biufcmM"
+"""What a defaultdict may make its values with."""
+NUMPY_KINDS = "biufcmM"
+"""numpy's letters for numbers and times."""
 _STORED = {
-    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.bool),
-    *(
-        torch.int64,
-        torch.int32,
-        torch.int16,
-        torch.int8,
-        torch.uint8,
-        torch.float8_e4m3fn,
-        torch.float8_e5m2,
-    ),
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.bool),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8),
 }
 """What all versions of safetensors know; other dtypes are stored as their bytes."""
 
 
 class Packer:
-    """Packs values; `tensors` collects theirs under dotted names, on the CPU and in memory of their
-    own.
-    """
+    """Packs values; `tensors` collects copies of theirs on the CPU, under dotted names."""
 
     def __init__(self, digest: Callable[[Tensor], str]) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -85,18 +77,21 @@ class Packer:
 
     def items(self, values: Iterable[Any], name: str) -> list[Any]:
         """Members by their number."""
-        inside = lambda: [self.pack(item, f"{name}.{place}") for place, item in enumerate(values)]
+
+        def inside() -> list[Any]:
+            return [self.pack(item, f"{name}.{place}") for place, item in enumerate(values)]
+
         return self._inside(name, inside)
 
     def pairs(self, values: dict[Any, Any], name: str) -> list[Any]:
         """Keys and values by their key."""
 
         def inside() -> list[Any]:
-            places = ((f"{name}.{_label(key)}", key, item) for key, item in values.items())
-            return [
-                [self.pack(key, f"the key {place}"), self.pack(item, place)]
-                for place, key, item in places
-            ]
+            packed = []
+            for key, item in values.items():
+                place = f"{name}.{_label(key)}"
+                packed.append([self.pack(key, f"the key {place}"), self.pack(item, place)])
+            return packed
 
         return self._inside(name, inside)
 
@@ -104,34 +99,27 @@ class Packer:
         """With the versions that torch hangs on a module's state, for its loaders."""
         if foreign := vars(value).keys() - {"_metadata"}:
             raise TypeError(
-                f"{name} is an OrderedDict with attributes {sorted(foreign)}, which a checkpoint cannot hold"
+                f"{name} is an OrderedDict with attributes {sorted(foreign)}, "
+                "which a checkpoint cannot hold"
             )
-        return {
-            "ordered": [
-                self.pairs(value, name),
-                self.pack(vars(value).get("_metadata"), f"{name}._metadata"),
-            ]
-        }
+        pairs = self.pairs(value, name)
+        return {"ordered": [pairs, self.pack(vars(value).get("_metadata"), f"{name}._metadata")]}
 
     def default(self, value: defaultdict[Any, Any], name: str) -> Any:
         """With its factory, if that is a type of Python's."""
         factory = value.default_factory
-        if factory is not None and _FACTORIES.get(getattr(factory, "__name__", "")) is not factory:
+        if factory is not None and FACTORIES.get(getattr(factory, "__name__", "")) is not factory:
             raise TypeError(
-                f"{name} is a defaultdict of {factory!r}; a checkpoint knows {sorted(_FACTORIES)} alone"
+                f"{name} is a defaultdict of {factory!r}; "
+                f"a checkpoint knows {sorted(FACTORIES)} alone"
             )
         return {"defaultdict": [factory and factory.__name__, self.pairs(value, name)]}
 
     def array(self, value: np.ndarray, name: str) -> Any:
         """The bytes of a numpy array as a tensor."""
         flat = np.frombuffer(bytearray(value.tobytes()), np.uint8)
-        return {
-            "array": [
-                _numpy_dtype(value, name),
-                list(value.shape),
-                self._stored(torch.from_numpy(flat), name),
-            ]
-        }
+        stored = self._stored(torch.from_numpy(flat), name)
+        return {"array": [_numpy_dtype(value, name), list(value.shape), stored]}
 
     def _tensor(self, value: Tensor, name: str) -> Any:
         if is_lazy(value):
@@ -145,27 +133,19 @@ class Packer:
         if value.is_nested:
             parts = "give it its parts, tensor.unbind()"
             raise TypeError(f"{name} is a nested tensor; a checkpoint cannot hold it: {parts}")
-        if value.is_meta or value.layout != torch.strided or value.is_quantized:
-            what = (
-                "is on the meta device and holds no values"
-                if value.is_meta
-                else f"is {value.layout}, not dense"
-            )
-            raise TypeError(
-                f"{name} {'is quantised' if value.is_quantized else what}; a checkpoint cannot hold it"
-            )
+        if reason := _no_plain_tensor(value):
+            raise TypeError(f"{name} {reason}; a checkpoint cannot hold it")
         if type(whole) not in (Tensor, nn.Parameter):
             raise _refusal(value, name)
         stored = self._stored(whole, name)
-        return (
-            {"parameter": [value.requires_grad, stored]}
-            if isinstance(value, nn.Parameter)
-            else stored
-        )
+        if isinstance(value, nn.Parameter):
+            return {"parameter": [value.requires_grad, stored]}
+        return stored
 
     def _stored(self, value: Tensor, name: str) -> Any:
-        """Where a tensor's values are, and what safetensors does not say: an odd dtype, another
-        order of its axes.
+        """Where a tensor's values are, and what safetensors does not say.
+
+        That is a dtype it does not know, and another order of the axes.
         """
         own, count = name, 2
         while own in self.tensors:  # keys with dots, 1 beside "1"
@@ -180,6 +160,15 @@ class Packer:
             more = [None, list(copy.stride())]
         self.tensors[own] = dense
         return {"tensor": [own, self._digest(dense), *more]}
+
+
+def _no_plain_tensor(value: Tensor) -> str:
+    """Why a tensor cannot be stored; empty if it can."""
+    if value.is_quantized:
+        return "is quantised"
+    if value.is_meta:
+        return "is on the meta device and holds no values"
+    return "" if value.layout == torch.strided else f"is {value.layout}, not dense"
 
 
 def _label(key: Any) -> str:
@@ -208,13 +197,15 @@ def _int(packer: Packer, value: int, name: str) -> Any:
     return value if abs(value) < 2**63 else {"int": hex(value)}
 
 
+def _complex(packer: Packer, value: complex, name: str) -> Any:
+    return {"complex": [_float(packer, part, name) for part in (value.real, value.imag)]}
+
+
 _PACKERS: dict[type, Callable[[Packer, Any, str], Any]] = {
     str: _text,
     int: _int,
     float: _float,
-    complex: lambda packer, value, name: {
-        "complex": [_float(packer, part, name) for part in (value.real, value.imag)]
-    },
+    complex: _complex,
     bytes: lambda packer, value, name: {"bytes": value.hex()},
     list: lambda packer, value, name: {"list": packer.items(value, name)},
     tuple: lambda packer, value, name: {"tuple": packer.items(value, name)},
@@ -234,107 +225,18 @@ _PACKERS: dict[type, Callable[[Packer, Any, str], Any]] = {
 
 def _numpy_dtype(value: Any, name: str) -> str:
     dtype = value.dtype
-    again = np.dtype(dtype.str) if dtype.kind in _NUMPY_KINDS else None
-    if (
-        again != dtype
-        or again.type is not dtype.type
-        or dtype.metadata
-        or dtype.itemsize > 16
-        or dtype.char in "gG"
-    ):
+    again = np.dtype(dtype.str) if dtype.kind in NUMPY_KINDS else None
+    is_long = dtype.itemsize > 16 or dtype.char in "gG"
+    if again != dtype or again.type is not dtype.type or dtype.metadata or is_long:
         raise TypeError(
-            f"{name} is numpy's {dtype} ({type(value).__name__}); a checkpoint holds its numbers and times"
+            f"{name} is numpy's {dtype} ({type(value).__name__}); "
+            "a checkpoint holds its numbers and times"
         )
     return str(dtype.str)
 
 
 def _refusal(value: Any, name: str) -> TypeError:
     return TypeError(
-        f"{name} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts and nests of Python's own "
-        "containers of them: give it what it consists of"
+        f"{name} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts and "
+        "nests of Python's own containers of them: give it what it consists of"
     )
-
-
-def unpacked(packed: Any, tensor: Callable[[str, str], Tensor]) -> Any:
-    """What was packed; `tensor(name, digest)` reads and verifies one.
-
-    Raises: LookupError, TypeError, ValueError, RuntimeError, OverflowError: for JSON that no
-        `Packer` writes.
-    """
-    if not isinstance(packed, dict):
-        if isinstance(packed, list):
-            raise TypeError("a bare list is nothing that was packed")
-        return packed
-    ((kind, content),) = packed.items()
-    if kind == "tensor":
-        return _from_stored(tensor, *content)
-    return _UNPACKERS[kind](content, lambda value: unpacked(value, tensor))
-
-
-def _from_stored(
-    tensor: Callable[[str, str], Tensor], name: str, digest: str, *more: Any
-) -> Tensor:
-    value = tensor(name, digest)
-    if not more:
-        return value
-    dtype, numbers = more
-    if dtype is not None:
-        return value.view(_dtype(dtype)).reshape(numbers)
-    span = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, numbers, strict=True))
-    if span != value.numel() or min(numbers) < 0:
-        raise ValueError(f"{name} has {value.numel()} numbers, which {numbers} are no strides for")
-    return torch.empty_strided(value.shape, numbers, dtype=value.dtype).copy_(value)
-
-
-def _dtype(name: str) -> torch.dtype:
-    if not isinstance(found := getattr(torch, name), torch.dtype):
-        raise TypeError(f"{name} is no dtype")
-    return found
-
-
-def _array(dtype: str, content: bytes) -> np.ndarray:
-    if (found := np.dtype(dtype)).kind not in _NUMPY_KINDS:
-        raise TypeError(f"{dtype} is no dtype of numbers or times")
-    return np.frombuffer(bytearray(content), found)
-
-
-def _pairs(content: Any, unpack: Callable[[Any], Any]) -> list[tuple[Any, Any]]:
-    return [(unpack(key), unpack(value)) for key, value in content]
-
-
-def _ordered(content: Any, unpack: Callable[[Any], Any]) -> OrderedDict[Any, Any]:
-    pairs, metadata = content
-    ordered = OrderedDict(_pairs(pairs, unpack))
-    if metadata is not None:
-        ordered._metadata = unpack(metadata)  # type: ignore[attr-defined]
-    return ordered
-
-
-def _defaultdict(content: Any, unpack: Callable[[Any], Any]) -> defaultdict[Any, Any]:
-    factory, pairs = content
-    return defaultdict(None if factory is None else _FACTORIES[factory], _pairs(pairs, unpack))
-
-
-_UNPACKERS: dict[str, Callable[[Any, Callable[[Any], Any]], Any]] = {
-    "nan": lambda content, unpack: struct.unpack(">d", bytes.fromhex(content))[0],
-    "int": lambda content, unpack: int(content, 16),
-    "complex": lambda content, unpack: complex(*map(unpack, content)),
-    "bytes": lambda content, unpack: bytes.fromhex(content),
-    "list": lambda content, unpack: [unpack(value) for value in content],
-    "tuple": lambda content, unpack: tuple(map(unpack, content)),
-    "set": lambda content, unpack: set(map(unpack, content)),
-    "frozenset": lambda content, unpack: frozenset(map(unpack, content)),
-    "dict": lambda content, unpack: dict(_pairs(content, unpack)),
-    "counter": lambda content, unpack: Counter(dict(_pairs(content, unpack))),
-    "ordered": _ordered,
-    "defaultdict": _defaultdict,
-    "deque": lambda content, unpack: deque(map(unpack, content[1]), content[0]),
-    "size": lambda content, unpack: torch.Size(content),
-    "dtype": lambda content, unpack: _dtype(content),
-    "device": lambda content, unpack: torch.device(content),
-    "scalar": lambda content, unpack: _array(content[0], bytes.fromhex(content[1]))[0],
-    "array": lambda content, unpack: _array(
-        content[0], unpack(content[2]).numpy().tobytes()
-    ).reshape(content[1]),
-    "parameter": lambda content, unpack: nn.Parameter(unpack(content[1]), content[0]),
-}

@@ -6,23 +6,23 @@ One line, one accumulator each. The sequence w_1 … w_T tells the readouts apar
 last weights, 1/t the mean, (1−β)/(1−β^t) the debiased exponential moving average, and so on.
 """
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steadydescent.averages import decay_for_window, ramped_decay
+from steadydescent.averages import decay_for_window
 from steadydescent.checks import check_count, check_share
+from steadydescent.weight_averaging.mixing import Mixing, Ramped, TailMean, debiased_weight
 
 Weights = NDArray[np.float64]
 CHECKPOINTS_PER_RUN = 20
-KINDS = (
-    "last, at-PERCENT, ema-WINDOW, ema-start-WINDOW, ema-ramp, tail-PERCENT, checkpoints-COUNT (windows in percent of "
-    "the run), each also with /copied or /reestimated batch-norm statistics"
-)
-STATISTICS = ("averaged", "copied", "reestimated")
+"""Checkpoints that a run makes, evenly spaced."""
 
 
 def mix(average: Tensor, value: Tensor, weight: Tensor | float) -> Tensor:
@@ -42,19 +42,16 @@ def ema_weights(total: int, beta: float) -> Weights:
     """
     check_count(total, "total")
     check_share(beta, "beta")
-    steps = np.arange(1.0, total + 1)
-    return (1 - beta) / -np.expm1(steps * np.log(beta)) if beta > 0 else np.ones(total)
+    weights = np.empty(total)
+    weights[:] = debiased_weight(beta, np.arange(1.0, total + 1), np)
+    return weights
 
 
-@cache
 def ramped_weights(total: int, cap: float = 0.9999) -> Weights:
     """Ramped EMA (opennmt-tf): w_t = 1 − min(cap, (1+t)/(10+t)); the first update copies the
     weights.
     """
-    check_count(total, "total")
-    weights = np.array([1.0] + [1 - ramped_decay(step, cap) for step in range(2, total + 1)])
-    weights.flags.writeable = False  # one array serves every run of this length
-    return weights
+    return _sequence(Ramped(cap), check_count(total, "total"))
 
 
 def tail_weights(total: int, length: int) -> Weights:
@@ -66,7 +63,7 @@ def tail_weights(total: int, length: int) -> Weights:
     """
     if check_count(length, "length") > check_count(total, "total"):
         raise ValueError(f"length must be at most the {total} steps of the run, got {length}")
-    return np.concatenate([np.zeros(total - length), 1 / np.arange(1.0, length + 1)])
+    return np.concatenate([np.zeros(total - length), _sequence(TailMean(), length)])
 
 
 def checkpoint_weights(total: int, count: int, every: int) -> Weights:
@@ -81,7 +78,7 @@ def checkpoint_weights(total: int, count: int, every: int) -> Weights:
     if (count - 1) * every >= total:
         raise ValueError(f"a run of {total} steps has no {count} checkpoints {every} steps apart")
     weights = np.zeros(total)
-    weights[total - 1 - every * np.arange(count - 1, -1, -1)] = 1 / np.arange(1.0, count + 1)
+    weights[total - 1 - every * np.arange(count - 1, -1, -1)] = _sequence(TailMean(), count)
     return weights
 
 
@@ -98,6 +95,11 @@ def snapshot_weights(total: int, step: int) -> Weights:
     return weights
 
 
+def _sequence(mixing: Mixing, total: int) -> Weights:
+    """w_1 … w_T of a mixing, as an array."""
+    return np.array([mixing(step) for step in range(1, total + 1)])
+
+
 def coefficients(weights: Weights) -> Weights:
     """What a readout remembers: the share of each θ_t in a_T, c_t = w_t·∏_{u>t}(1 − w_u), `[T]`.
 
@@ -110,65 +112,210 @@ def coefficients(weights: Weights) -> Weights:
     return weights * later
 
 
+class Kind(NamedTuple):
+    """A kind of readout: its mixing weights, and what may be asked about it.
+
+    `weights` maps a run's length T and the number in a readout's name to w_1 … w_T; it is None for
+    the last weights, which need no accumulator. `number` says what that number is.
+    """
+
+    weights: Callable[[int, float], Weights] | None
+    number: str = ""
+    along: bool = False
+    """Whether it means something in the middle of a run; others wait for its end."""
+    one_step: bool = False
+    """Whether it is the weights of one update and no average."""
+    sparse: bool = False
+    """Whether it takes in a few updates' weights alone."""
+    starts_at: str = ""
+    """The kind that it is with a share of the first weights mixed in."""
+
+
+READOUTS = {
+    "last": Kind(None, along=True, one_step=True),
+    "at": Kind(
+        lambda total, percent: snapshot_weights(total, round(total * percent / 100)),
+        "PERCENT",
+        one_step=True,
+        sparse=True,
+    ),
+    "ema": Kind(
+        lambda total, window: ema_weights(total, decay_of(window, total)), "WINDOW", along=True
+    ),
+    "ema-start": Kind(
+        lambda total, window: ema_weights(total, decay_of(window, total)),
+        "WINDOW",
+        along=True,
+        starts_at="ema",
+    ),
+    "ema-ramp": Kind(lambda total, _: ramped_weights(total), along=True),
+    "tail": Kind(
+        lambda total, percent: tail_weights(total, round(total * percent / 100)), "PERCENT"
+    ),
+    "checkpoints": Kind(
+        lambda total, count: checkpoint_weights(
+            total, int(count), max(1, total // CHECKPOINTS_PER_RUN)
+        ),
+        "COUNT",
+        sparse=True,
+    ),
+}
+"""Every kind of readout by name."""
+STATISTICS = ("averaged", "copied", "reestimated")
+"""Where a readout's batch-norm statistics come from: averaged as its weights are, copied from the
+last weights, or estimated anew with its weights.
+"""
+_NAMES = (f"{name}-{kind.number}" if kind.number else name for name, kind in READOUTS.items())
+KINDS = (
+    f"{', '.join(_NAMES)} (windows in percent of the run), "
+    f"each also with /{' or /'.join(STATISTICS[1:])} batch-norm statistics"
+)
+"""The names that a readout may have, for messages."""
+
+
+def decay_of(window: float, total: int) -> float:
+    """β of an EMA whose window is so many percent of a run of `total` updates.
+
+    >>> decay_of(10, total=500)
+    0.98
+    """
+    return decay_for_window(total * window / 100)
+
+
 @dataclass(frozen=True)
 class Readout:
-    """Weights taken from a run for evaluation.
+    """Weights taken from a run for evaluation: `ema-10/copied` is an EMA whose window is a tenth of
+    the run, with the batch-norm statistics of the last weights.
 
-    `source` names the accumulator that it reads; `start_share` is β^T, the share of the first
-    weights θ₀ in an EMA that was started at them: a_start = (1 − β^T)·a_debiased + β^T·θ₀.
-    `statistics` says where its batch-norm statistics come from: averaged as the weights are, copied
-    from the last weights, or estimated anew with the averaged weights.
+    `kind` is one of `READOUTS`, `number` the one in its name, `statistics` one of `STATISTICS`.
+
+    >>> readout = Readout.parse("tail-50/copied")
+    >>> readout
+    Readout(kind='tail', number=50.0, statistics='copied')
+    >>> readout.text, readout.weights(total=4).tolist()
+    ('tail-50/copied', [0.0, 0.0, 1.0, 0.5])
     """
 
-    name: str
-    source: str
-    start_share: float = 0.0
+    kind: str
+    number: float | None = None
     statistics: str = "averaged"
 
+    @staticmethod
+    @cache
+    def parse(text: str) -> "Readout":
+        """The readout that a text names.
 
-@cache  # every run of a sweep asks for the same ones
+        Raises:
+            ValueError: for a text that is not the one that the readout has, such as `ema-10.0`.
+        """
+        name, _, statistics = text.partition("/")
+        kind, _, number = (name, "", "") if name in READOUTS else name.rpartition("-")
+        try:
+            value = float(number) if number else None
+            readout = Readout(kind, value, statistics or "averaged")
+            known = readout._is_known and readout.text == text
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError(f"unknown readout {text!r}; allowed: {KINDS}")
+        return readout
+
+    @property
+    def _is_known(self) -> bool:
+        if self.kind not in READOUTS or self.statistics not in STATISTICS:
+            return False
+        if not READOUTS[self.kind].number or self.number is None:
+            return not READOUTS[self.kind].number and self.number is None
+        whole = READOUTS[self.kind].number != "COUNT" or self.number.is_integer()
+        return math.isfinite(self.number) and whole
+
+    @property
+    def text(self) -> str:
+        """The one text that names it, in YAML and in the keys of runs.
+
+        >>> Readout("ema-start", 2.5, "reestimated").text
+        'ema-start-2.5/reestimated'
+        """
+        number = "" if self.number is None else f"-{_shortest(self.number)}"
+        statistics = "" if self.statistics == STATISTICS[0] else f"/{self.statistics}"
+        return f"{self.kind}{number}{statistics}"
+
+    @property
+    def along(self) -> bool:
+        """Whether it means something in the middle of a run, other statistics than its own left
+        out: those would cost an evaluation each.
+        """
+        return READOUTS[self.kind].along and self.statistics == STATISTICS[0]
+
+    @property
+    def one_step(self) -> bool:
+        """Whether it is the weights of one update and no average."""
+        return READOUTS[self.kind].one_step
+
+    @property
+    def average_along(self) -> bool:
+        """Whether it is an average that means something in the middle of a run."""
+        return self.along and not self.one_step
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it takes in a few updates' weights alone."""
+        return READOUTS[self.kind].sparse
+
+    @property
+    def accumulator(self) -> "Readout":
+        """The readout of the running average that it is read from; many may share one.
+
+        >>> Readout.parse("ema-start-10/copied").accumulator.text
+        'ema-10'
+        """
+        return Readout(READOUTS[self.kind].starts_at or self.kind, self.number)
+
+    def weights(self, total: int) -> Weights | None:
+        """Its mixing weights `[T]` in a run of `total` updates, or None for the last weights.
+
+        Raises:
+            ValueError: for a run that it does not fit, such as a tail of less than one update.
+        """
+        try:
+            return _weights(self.accumulator, total)
+        except ValueError as error:
+            raise ValueError(
+                f"readout {self.text!r} does not fit a run of {total} steps ({error}); "
+                f"allowed: {KINDS}"
+            ) from None
+
+    def start_share(self, total: int) -> float:
+        """The share β^T of the first weights θ₀ after `total` updates of an EMA that was started at
+        them: a_start = (1 − β^T)·a_debiased + β^T·θ₀; 0 for all others.
+        """
+        if not READOUTS[self.kind].starts_at or self.number is None:
+            return 0.0
+        return decay_of(self.number, total) ** total
+
+
+def _shortest(number: float) -> str:
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+@cache
+def _weights(readout: Readout, total: int) -> Weights | None:
+    """One array for all runs of a length, so that nobody may write to it."""
+    weights = READOUTS[readout.kind].weights
+    if weights is None:
+        return None
+    array = weights(total, readout.number or 0.0)
+    array.flags.writeable = False
+    return array
+
+
 def parse(name: str, total: int) -> tuple[Readout, Weights | None]:
     """A readout's name, such as `ema-10` in a run of `total` steps → the readout and its mixing
-    weights.
-
-    The weights are None for `last`, which needs no accumulator. `ema-10/copied` names the same
-    weights with the last batch-norm statistics.
+    weights, which are None for `last`.
 
     >>> readout, weights = parse("tail-50/copied", total=4)
-    >>> readout.source, readout.statistics, weights.tolist()
-    ('tail-50', 'copied', [0.0, 0.0, 1.0, 0.5])
+    >>> readout.kind, readout.statistics, weights.tolist()
+    ('tail', 'copied', [0.0, 0.0, 1.0, 0.5])
     """
-    whole, (name, _, statistics) = name, name.partition("/")
-    readout, weights = _parse(name, total)
-    if _ and statistics not in STATISTICS[1:]:
-        raise ValueError(f"unknown readout {whole!r}; allowed: {KINDS}")
-    if weights is not None:
-        weights.flags.writeable = False  # shared by all that ask
-    return replace(readout, name=whole, statistics=statistics or "averaged"), weights
-
-
-def _parse(name: str, total: int) -> tuple[Readout, Weights | None]:
-    kind, _, number = name.rpartition("-")
-    try:
-        if name == "last":
-            return Readout(name, name), None
-        if name == "ema-ramp":
-            return Readout(name, name), ramped_weights(total)
-        value = float(number)
-        if kind in ("ema", "ema-start"):
-            beta = decay_for_window(total * value / 100)
-            share = beta**total if kind == "ema-start" else 0.0
-            return Readout(name, f"ema-{number}", share), ema_weights(total, beta)
-        if kind == "tail":
-            return Readout(name, name), tail_weights(total, round(total * value / 100))
-        if kind == "at":
-            return Readout(name, name), snapshot_weights(total, round(total * value / 100))
-        if kind == "checkpoints" and value == int(value):
-            return Readout(name, name), checkpoint_weights(
-                total, int(value), max(1, total // CHECKPOINTS_PER_RUN)
-            )
-    except ValueError as error:
-        raise ValueError(
-            f"readout {name!r} does not fit a run of {total} steps ({error}); allowed: {KINDS}"
-        ) from None
-    raise ValueError(f"unknown readout {name!r}; allowed: {KINDS}")
+    readout = Readout.parse(name)
+    return readout, readout.weights(total)

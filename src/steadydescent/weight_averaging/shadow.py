@@ -1,6 +1,4 @@
-"""A running average of weights as a dictionary beside the model: `register`, `update`,
-`apply_shadow`, `restore`.
-"""
+"""A running average of weights as tensors beside the model, put into it for evaluation."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,19 +24,21 @@ from steadydescent.weight_averaging.snapshots import Snapshot, put
 
 
 class Shadow:
-    """The average in zh-ema's form: shadow weights by name, put into the model for evaluation, then
-    taken out again.
+    """The average in zh-ema's form: shadow weights by name, beside the model.
 
-    Against zh-ema's class: buffers are covered (batch-norm statistics there stay those of the last
-    weights), and frozen parameters, whose average is their value; nothing is aliased, so training
-    while the shadow is applied corrupts neither shadow nor kept weights; a verb out of its order is
-    refused instead of losing the trained weights. It holds no second module, only tensors; for one
-    that can be called, see `EMA`.
+    They are put into the model for evaluation, then taken out again. Against zh-ema's class:
+    buffers are covered (batch-norm statistics there stay those of the last weights), and frozen
+    parameters, whose average is their value; nothing is aliased, so training while the shadow is
+    applied corrupts neither shadow nor kept weights; a verb out of its order is refused instead of
+    losing the trained weights. It holds no second module, only tensors; for one that can be called,
+    see `EMA`.
 
-    Args: model: the module whose weights are averaged; it must keep its names and shapes. decay: β,
-        short for `Started(β)`, or any other mixing weights. average_buffers: which buffers are
-        averaged, as for `EMA`: True for the statistics of batch norms, False for
-            none, names or patterns for these beside them. All others are those of the last update.
+    Args:
+        model: the module whose weights are averaged; it must keep its names and shapes.
+        decay: β, short for `Started(β)`, or any other mixing weights.
+        average_buffers: which buffers are averaged, as for `EMA`: True for the statistics of batch
+            norms, False for none, names or patterns for these beside them. All others are those of
+            the last update.
 
     `shadow` is empty until `register`; half-precision weights are averaged in float32. Sharded
     models (`fully_shard`, `DTensor`) are averaged shard by shard, each process its own. Buffers
@@ -79,30 +79,33 @@ class Shadow:
     def register(self) -> None:
         """Start the average at the model's weights; registering again starts afresh.
 
-        Raises: RuntimeError: while the shadow is applied. ValueError: for a tensor on the meta
-            device or of a lazy module before its first batch, by name.
+        Raises:
+            RuntimeError: while the shadow is applied.
+            ValueError: for a tensor on the meta device or of a lazy module before its first batch,
+                by name.
         """
         self._refuse_if_applied("register")
-        found = held(self.model)
-        refuse_unready(found.state, "the model")
-        self._averaged = averaged_names(found, self._average_buffers)
+        contents = held(self.model)
+        refuse_unready(contents.state, "the model")
+        self._averaged = averaged_names(contents, self._average_buffers)
         self.shadow = {
             name: copy_as(tensor, self._dtype_of(name, tensor))
-            for name, tensor in found.state.items()
+            for name, tensor in contents.state.items()
         }
         self.updates = 0
 
     def update(self) -> None:
         """Mix the model's weights into the shadow; call it after each optimiser step.
 
-        Raises: RuntimeError: before `register` or while the shadow is applied. ValueError: if the
-            model's names or shapes have changed, or for a mixing weight outside [0, 1].
+        Raises:
+            RuntimeError: before `register` or while the shadow is applied.
+            ValueError: if the model's names or shapes have changed, or for a mixing weight outside
+                [0, 1].
         """
         self._refuse_if_applied("update")
         self._refuse_if_unregistered()
-        mix_in(
-            self.shadow, self._fitting(), weight_at(self.mixing, self.updates + 1), self._averaged
-        )
+        weights, share = self._fitting(), weight_at(self.mixing, self.updates + 1)
+        mix_in(self.shadow, weights, share, self._averaged)
         self.updates += 1
 
     def apply_shadow(self) -> None:
@@ -115,23 +118,22 @@ class Shadow:
         self._refuse_if_applied("apply_shadow")
         self._refuse_if_unregistered()
         self._fitting()
-        kept = Snapshot(self.model)
+        trained = Snapshot(self.model)
         try:
             put(self.model, self.shadow, self._averaged)
         except BaseException:
-            kept.restore()
+            trained.restore()
             raise
-        self._trained = kept
+        self._trained = trained
 
     def restore(self) -> None:
-        """Put the trained weights and all buffers back, bitwise, whatever happened to the model
-        meanwhile.
+        """Put the trained weights and all buffers back, bitwise, whatever the model went through.
 
         Each tensor is put back for itself, so that one that fails leaves no other averaged.
 
-        Raises: RuntimeError: when no shadow is applied; for tensors that could not be put back, by
-            name: `restore` may then
-                be called again.
+        Raises:
+            RuntimeError: when no shadow is applied; for tensors that could not be put back, by
+                name: `restore` may then be called again.
         """
         if self._trained is None:
             raise RuntimeError(
@@ -142,11 +144,10 @@ class Shadow:
 
     @contextmanager
     def applied(self) -> Iterator[nn.Module]:
-        """`apply_shadow` for the length of a `with` block, and `restore` after it, after an
-        exception too.
+        """`apply_shadow` for the length of a `with` block, and `restore` at its end.
 
-        A checkpoint saved in the block holds the averaged weights, while training goes on with its
-        own (opennmt-tf).
+        Also after an exception. A checkpoint saved in the block holds the averaged weights, while
+        training goes on with its own (opennmt-tf).
         """
         self.apply_shadow()
         try:
@@ -155,29 +156,29 @@ class Shadow:
             self.restore()
 
     def state_dict(self) -> dict[str, Any]:
-        """The shadow weights, in memory of their own, and the number of updates; not the model, nor
-        the decay.
-        """
+        """Copies of the shadow weights, and the number of updates; not the model, nor the decay."""
         return {"updates": self.updates, "shadow": copied(self.shadow)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict`; needs no `register`.
 
-        Raises: RuntimeError: while the shadow is applied. ValueError: for what is no shadow's
-            state, and for shadow weights that do not fit the model, by name.
+        Raises:
+            RuntimeError: while the shadow is applied.
+            ValueError: for what is no shadow's state, and for shadow weights that do not fit the
+                model, by name.
         """
         self._refuse_if_applied("load_state_dict")
         if not isinstance(state, Mapping) or not {"shadow", "updates"} <= state.keys():
             keys = sorted(state) if isinstance(state, Mapping) else state
             raise ValueError(f"the state of a Shadow must hold 'shadow' and 'updates', got {keys}")
         updates = check_count(state["updates"], "updates", least=0)
-        found = held(self.model)
-        weights = found.state
+        contents = held(self.model)
+        weights = contents.state
         saved = {
             name: placed_like(tensor, weights.get(name)) for name, tensor in state["shadow"].items()
         }
         if saved:  # empty before `register`
-            check_alike(saved, weights, ("the saved shadow", "the model"), ties=({}, found.ties))
+            check_alike(saved, weights, ("the saved shadow", "the model"), ties=({}, contents.ties))
         self.shadow = {
             name: copy_as(tensor, self._dtype_of(name, weights[name]), weights[name].device)
             for name, tensor in saved.items()
@@ -186,14 +187,14 @@ class Shadow:
 
     def _fitting(self) -> Tensors:
         """The model's tensors, if they are those of the shadow."""
-        found = held(self.model)
-        check_alike(self.shadow, found.state, ("the shadow", "the model"), ties=({}, found.ties))
-        return found.state
+        contents = held(self.model)
+        check_alike(
+            self.shadow, contents.state, ("the shadow", "the model"), ties=({}, contents.ties)
+        )
+        return contents.state
 
     def _dtype_of(self, name: str, tensor: Tensor) -> torch.dtype:
-        """That of the average; what is copied as it is, such as the scales of a quantised layer,
-        keeps its own.
-        """
+        """That of the average; what is copied, as a quantised layer's scales, keeps its own."""
         return kept_dtype(tensor) if name in self._averaged else tensor.dtype
 
     def _refuse_if_applied(self, verb: str) -> None:

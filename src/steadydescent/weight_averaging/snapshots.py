@@ -12,15 +12,14 @@ from steadydescent.weight_averaging.named_tensors import Tensors, copy_as, held,
 
 
 class Snapshot:
-    """Copies of all parameters and buffers of a module, with the tensors themselves and the modules
-    that hold them.
+    """Copies of a module's parameters and buffers, with the tensors themselves and their holders.
 
     With `extra`, the state that modules give through `get_extra_state` is kept, too.
     """
 
     def __init__(self, module: nn.Module, extra: bool = False) -> None:
         self._module = module
-        found = held(module)  # also puts shards in the place of gathered weights
+        contents = held(module)  # also puts shards in the place of gathered weights
         self._places: list[tuple[str, Any, str, Tensor | None]] = [
             (f"{prefix}.{name}".lstrip("."), entries, name, tensor)
             for prefix, part in module.named_modules()
@@ -30,27 +29,23 @@ class Snapshot:
         copies = {id(tensor): _copy(tensor) for *_, tensor in self._places if tensor is not None}
         # by place: in a copy of this, tensors have other ids
         self._copies = [copies.get(id(tensor)) for *_, tensor in self._places]
-        self._extra = (
-            [(part, deepcopy(part.get_extra_state())) for part in found.extra.values()]
-            if extra
-            else []
-        )
+        parts = contents.extra.values() if extra else ()
+        self._extra = [(part, deepcopy(part.get_extra_state())) for part in parts]
 
     def restore(self) -> None:
-        """Put all back, bitwise, each tensor for itself: one that cannot be keeps none of the
-        others from it.
+        """Put all back, bitwise, each tensor for itself, whatever becomes of the others.
 
         Raises:
             RuntimeError: naming what could not be put back.
         """
         held(self._module)
         failures = []
-        for (name, entries, own_name, tensor), kept in zip(self._places, self._copies, strict=True):
+        for (name, entries, own_name, tensor), copy in zip(self._places, self._copies, strict=True):
             try:
                 if own_name not in entries or entries[own_name] is not tensor:
                     entries[own_name] = tensor  # the module has put another in its place
                 if tensor is not None:
-                    _put_back(tensor, kept)
+                    _put_back(tensor, copy)
             except Exception as error:
                 failures.append(f"{name!r} ({error})")
         for part, state in self._extra:
@@ -65,12 +60,12 @@ class Snapshot:
 @contextmanager
 def replaced(module: nn.Module, values: Tensors, last: Collection[str] = ()) -> Iterator[None]:
     """Other values in a module, as by `put`, for the length of a `with` block."""
-    kept = Snapshot(module)
+    before = Snapshot(module)
     try:
         put(module, values, last)
         yield
     finally:
-        kept.restore()
+        before.restore()
 
 
 def put(module: nn.Module, values: Tensors, last: Collection[str] = ()) -> None:

@@ -6,6 +6,8 @@ import functools
 import http.server
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -24,33 +26,28 @@ PATIENCE = 300  # seconds, on a machine that has other things to do
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A folder in which a build is quick: Sphinx writes one page that says which build it was."""
+    """A folder in which a build is quick: one page, which says which build it was."""
     (tmp_path / "results/published").mkdir(parents=True)
     monkeypatch.setattr(book_build, "ROOT", tmp_path)
     monkeypatch.setattr(book_build, "HTML", tmp_path / "_build/html")
     monkeypatch.setattr(book_build, "GENERATED", tmp_path / "generated")
     monkeypatch.setattr(book_build, "folder", lambda source, profile: tmp_path / "results" / source)
     monkeypatch.setattr(book_build, "findings", lambda source, profile: {"source": source})
-    monkeypatch.setattr(book_build, "_quietly", functools.partial(sphinx, tmp_path))
+    monkeypatch.setattr(book_build, "_quietly", functools.partial(jupyter_book, tmp_path))
     edition(tmp_path, "first")
     build_book("published")
     return tmp_path
 
 
-def sphinx(home: Path, *words: str) -> int:
-    """What Sphinx would do, in two steps; a page that says `bad` has warnings."""
-    if "sphinx" in words and "config" not in words:
-        text, html, doctrees = (
-            (home / "page.md").read_text(),
-            Path(words[-1]),
-            Path(words[words.index("-d") + 1]),
-        )
-        doctrees.mkdir(parents=True)
-        html.mkdir(parents=True)
-        (html / "start.html").write_text(text)
-        (html / "index.html").write_text(text)
-        return int("bad" in text)
-    return 0
+def jupyter_book(home: Path, *words: str) -> int:
+    """What Jupyter Book would do, in two steps; a page that says `bad` has warnings."""
+    text = (home / "page.md").read_text()
+    built = Path(words[words.index("--path-output") + 1]) / "_build"
+    (built / ".doctrees").mkdir(parents=True)
+    (built / "html").mkdir()
+    (built / "html/start.html").write_text(text)
+    (built / "html/index.html").write_text(text)
+    return int("bad" in text)
 
 
 def edition(home: Path, text: str) -> None:
@@ -81,14 +78,13 @@ def test_a_new_book_takes_the_place_of_the_old_one_and_nothing_else_is_left(home
 
 def test_a_book_is_built_again_only_when_something_it_shows_has_changed(home, monkeypatch):
     built = []
-    monkeypatch.setattr(
-        book_build, "_quietly", lambda *words: built.append(words) or sphinx(home, *words)
-    )
+    counted = lambda *words: built.append(words) or jupyter_book(home, *words)
+    monkeypatch.setattr(book_build, "_quietly", counted)
 
     def again(source: str = "published") -> int:
         built.clear()
         build_book(source)
-        return len(built) // 2
+        return len(built)
 
     assert again() == 0
     edition(home, "second")
@@ -230,7 +226,7 @@ def test_of_two_builds_at_once_the_second_waits_and_says_so(home, monkeypatch, c
         built.append(threading.current_thread().name)
         started.set()
         go.wait(10)
-        return sphinx(home, *words)
+        return jupyter_book(home, *words)
 
     monkeypatch.setattr(book_build, "_quietly", slow)
     edition(home, "second")
@@ -264,6 +260,36 @@ def finished(process) -> str:
     return said
 
 
+def runs_jupyter_book(process: psutil.Process) -> bool:
+    return set(book_build.COMMAND) < set(process.cmdline())
+
+
+@pytest.mark.slow
+def test_jupyter_book_alone_builds_what_the_command_builds(tmp_path):
+    """In a clean checkout; and over a book at hand, which then no longer counts as whole."""
+    home, other = checkout(tmp_path / "one"), checkout(tmp_path / "other")
+    finished(build(home))
+    marked = (home / "_build/html").resolve().parent / "made-from"
+    assert marked.exists()
+    for place in (other, home):
+        finished(jupyter_book_alone(place))
+        assert content(place / "_build/html") == content(home / "_build/html")
+    assert not marked.exists()
+
+
+def jupyter_book_alone(home: Path) -> subprocess.Popen:
+    """The tool's own command in a checkout, started; a warning fails it."""
+    command = str(Path(sys.executable).with_name("jupyter-book"))
+    return subprocess.Popen(
+        [command, "build", ".", "-W", "-n", "--keep-going"],
+        cwd=home,
+        env=os.environ | {"STEADY_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 @pytest.mark.slow
 def test_a_real_book_has_the_same_bytes_again_and_outlives_a_kill(tmp_path):
     home = checkout(tmp_path)
@@ -278,10 +304,7 @@ def test_a_real_book_has_the_same_bytes_again_and_outlives_a_kill(tmp_path):
     write(home, "published", {"constant": 0.0, "linear": 0.0})
     killed = build(home)
     limit = time.monotonic() + PATIENCE
-    while not any(
-        "sphinx" in member.cmdline()
-        for member in psutil.Process(killed.pid).children(recursive=True)
-    ):
+    while not any(map(runs_jupyter_book, psutil.Process(killed.pid).children(recursive=True))):
         assert time.monotonic() < limit and killed.poll() is None
         time.sleep(0.05)
     time.sleep(1)

@@ -10,6 +10,7 @@ from steadydescent.study.book.words import (
     NO_BREAK,
     counted,
     estimate_and_interval,
+    for_terminal,
     four_digits,
     interval_text,
     margin_text,
@@ -45,6 +46,12 @@ def test_an_interval_alone_has_the_digits_and_signs_that_it_has_beside_its_estim
         assert f"({interval_text(row | {'margin': 1.0})})" in estimate_and_interval(
             row | {"margin": 1.0}
         )
+
+
+def test_a_terminal_may_break_lines_at_any_space_and_shows_nothing_where_nothing_was_made():
+    row = DIFFERENCE | {"margin": 1.0}
+    assert for_terminal(row) == f"+0.12 pp ({MINUS}1.20 to +2.00)"
+    assert for_terminal(row | {"estimate": None}) == ""
 
 
 def test_a_zero_has_no_sign():

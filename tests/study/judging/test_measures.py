@@ -340,7 +340,7 @@ def test_curve_has_the_early_measures_that_a_plan_says_it_has(points):
 
 
 def test_every_probed_measure_says_which_probe_it_needs():
-    """Without any probe or shift, what is left needs nothing but final scores, curves and losses."""
+    """Without any probe or shift, the rest needs nothing but final scores, curves and losses."""
     plain = {name for name in MEASURES if measured(name, (), (), 10)}
     assert plain == set(measures._FINALS) | {
         "steps to target",

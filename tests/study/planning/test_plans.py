@@ -26,7 +26,7 @@ from steadydescent.study.planning import (
     load_study,
     plans,
 )
-from steadydescent.study.planning.stacks import stack_plans, stacks
+from steadydescent.study.planning.stacks import stacking, stacks
 
 
 @pytest.fixture(params=range(len(EVERY_PLAN)), ids=[label(plan) for plan in EVERY_PLAN])
@@ -307,7 +307,7 @@ def test_cost_counts_networks_steps_and_stacks_as_planned(plan, expected):
     assert cost["stacks"] == len(stacks(expected, "cpu"))
     least = (
         sum(run.steps * (0.4 + 0.6 * run.batch_size / 100) for run in expected)
-        / stack_plans()["cpu"][plan.task].rate
+        / stacking(plan.task, "cpu").rate
     )
     assert cost["minutes"] >= round(least / 60, 1)
     assert cost["memory_gib"] > 0 and cost["disk_mb"] > 0

@@ -10,8 +10,8 @@ from fabricated import a_run, stack_receipt, tables
 from planned import EVERY_PLAN, label, planned
 from steadydescent.engine.tasks import TASKS
 from steadydescent.study.planning import Plan
-from steadydescent.study.planning import stacks as planned_stacks
-from steadydescent.study.planning.stacks import stack_plans, stacks, worth_compiling
+from steadydescent.study.planning import stacks as planning_stacks
+from steadydescent.study.planning.stacks import stacking, stackings, stacks, worth_compiling
 from steadydescent.study.results.store import Store
 from steadydescent.study.training import sweep
 from steadydescent.study.training.sweep import pick_device, train
@@ -32,7 +32,7 @@ def expected(plan) -> list:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_stacks_hold_every_run_once_and_are_never_too_wide(plan, expected, device):
-    cut, width = stacks(expected, device), stack_plans()[device][plan.task].width
+    cut, width = stacks(expected, device), stacking(plan.task, device).width
     assert sorted(run.key for stack in cut for run in stack) == sorted(run.key for run in expected)
     assert all(1 <= len(stack) <= width and len({run.shape for run in stack}) == 1 for stack in cut)
     counts = Counter(run.shape for run in expected)
@@ -48,11 +48,8 @@ def test_stacks_are_cut_the_same_way_every_time_whatever_shapes_are_mixed():
     assert all(len({run.steps for run in stack}) == 1 for stack in stacks(runs, "cpu"))
 
 
-def test_every_task_has_a_stack_plan_on_every_kind_of_device():
-    assert {kind: set(table) for kind, table in stack_plans().items()} == {
-        "cpu": set(TASKS),
-        "cuda": set(TASKS),
-    }
+def test_every_task_has_a_stacking_on_every_kind_of_device():
+    assert set(stackings("cpu")) == set(stackings("cuda")) == set(TASKS)
 
 
 # ---- training what is missing --------------------------------------------------------------------
@@ -63,13 +60,13 @@ def bench(tmp_path, monkeypatch):
     """A store, a journal's events, and the stacks that were trained: nothing real."""
     found = SimpleNamespace(store=Store(tmp_path / "store"), events=[], trained=[])
 
-    def pretend(runs, store, device, journal, compiled):
+    def pretend(runs, device, tell, compiled):
         found.trained.append([run.seed for run in runs])
-        journal.tell(done=sum(run.steps for run in runs))
-        store.save(tables(runs), stack_receipt(runs))
+        tell(done=sum(run.steps for run in runs))
+        return tables(runs), stack_receipt(runs)
 
     found.journal = SimpleNamespace(tell=lambda **event: found.events.append(event))
-    monkeypatch.setattr(sweep, "_train_stack", pretend)
+    monkeypatch.setattr(sweep, "train_stack", pretend)
     return found
 
 
@@ -78,7 +75,7 @@ def seeds(numbers: range) -> list:
 
 
 def test_what_is_finished_is_not_trained_again(bench):
-    width = stack_plans()["cpu"]["mnist1d-mlp"].width
+    width = stacking("mnist1d-mlp", "cpu").width
     train(seeds(range(2 * width + 3)), bench.store, "cpu", bench.journal)
     assert [len(stack) for stack in bench.trained] == [width, width, 3]
     bench.trained.clear()
@@ -93,14 +90,11 @@ def test_added_seeds_alone_are_trained(bench):
 
 
 def test_steps_are_compiled_where_all_stacks_of_a_shape_make_enough_updates(monkeypatch):
-    plans = {"mnist1d-mlp": replace(stack_plans()["cpu"]["mnist1d-mlp"], width=2, compile_from=30)}
-    monkeypatch.setattr(planned_stacks, "stack_plans", lambda: {"cpu": plans})
-    few = [
-        a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)
-    ]  # two stacks, 22 updates
-    many = [
-        a_run(seed=seed, steps=10, curve_points=2) for seed in range(5)
-    ]  # three stacks, 30 updates
+    other = replace(stacking("mnist1d-mlp", "cpu"), width=2, compile_from=30)
+    monkeypatch.setattr(planning_stacks, "stackings", lambda device: {"mnist1d-mlp": other})
+    # two stacks, 22 updates; three stacks, 30 updates
+    few = [a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)]
+    many = [a_run(seed=seed, steps=10, curve_points=2) for seed in range(5)]
     assert worth_compiling(stacks(few + many, "cpu"), "cpu") == {many[0].shape} != {few[0].shape}
 
 
@@ -117,7 +111,7 @@ def test_what_another_runner_trained_meanwhile_is_not_trained_again(bench, monke
 
 
 def test_progress_adds_up_to_the_total_whatever_was_there(bench):
-    width = stack_plans()["cpu"]["mnist1d-mlp"].width
+    width = stacking("mnist1d-mlp", "cpu").width
     train(
         seeds(range(width + 2)), bench.store, "cpu", bench.journal
     )  # one whole stack and part of the next

@@ -18,7 +18,7 @@ from steadydescent.study.planning import (
     Arm,
     Condition,
     Experiment,
-    Settings,
+    Recipe,
     load_study,
 )
 
@@ -158,10 +158,10 @@ def test_file_with_a_bad_value_is_refused_when_it_is_loaded(tmp_path):
 
 
 def test_settings_under_others_keep_what_these_do_not_say_and_multiply_factors():
-    low = Settings(
+    low = Recipe(
         optimizer="sgd", batch_size=8, task={"norm": "none", "examples": 200}, steps=2, unit=0.5
     )
-    high = Settings(schedule="linear", batch_size=16, task={"norm": "batch"}, steps=0.25, unit=4)
+    high = Recipe(schedule="linear", batch_size=16, task={"norm": "batch"}, steps=0.25, unit=4)
     found = low.under(high)
     assert (found.optimizer, found.schedule, found.batch_size) == ("sgd", "linear", 16)
     assert (found.steps, found.unit) == (0.5, 2.0)
@@ -169,17 +169,17 @@ def test_settings_under_others_keep_what_these_do_not_say_and_multiply_factors()
 
 
 def test_settings_under_nothing_are_themselves():
-    told = Settings(
+    told = Recipe(
         optimizer="adam", schedule="linear", batch_size=3, task={"norm": "batch"}, steps=3, unit=2
     )
-    assert told.under(Settings()) == told == Settings().under(told)
+    assert told.under(Recipe()) == told == Recipe().under(told)
 
 
 @given(
     st.lists(
         st.sampled_from(
             [
-                Settings(steps=2),
+                Recipe(steps=2),
                 Condition(unit=3, optimizer="adam"),
                 Arm(task={"norm": "group"}),
                 Arm(optimizer="sgd", steps=0.5),
@@ -190,7 +190,7 @@ def test_settings_under_nothing_are_themselves():
     )
 )
 def test_settings_under_one_another_do_not_depend_on_where_brackets_stand(three):
-    a, b, c = (Settings().under(part) for part in three)
+    a, b, c = (Recipe().under(part) for part in three)
     assert a.under(b).under(c) == a.under(b.under(c))
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import suite
 from damage import cut, flip, places
 from fabricated import a_run, experiments_from, result, tables, write_experiments, write_result
 from judged import TASK, score, toy_plan
@@ -39,10 +40,6 @@ from steadydescent.study.results.provenance import TOKEN
 from steadydescent.study.results.store import Result, Store, read_folder
 from steadydescent.study.results.up_to_date import remember
 from steadydescent.study.training import kernels, notebooks
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import suite
 
 # ---- which files are read ------------------------------------------------------------------------
 
@@ -78,7 +75,7 @@ RUNS = [a_run(seed=seed) for seed in (0, 1)]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Results, data and a book's findings of the toy experiment, where all commands look for them."""
+    """Results, data and a book's findings of the toy experiment, where commands look for them."""
     home = tmp_path_factory.mktemp("study")
     write_experiments(home / "experiments")
     (home / "experiments" / "toy.ipynb").write_text("{}")
@@ -91,8 +88,8 @@ def home(tmp_path_factory):
     where |= {"GENERATED": home / "generated", "PUBLISHED": home / "results/published"}
     where |= {"REPRODUCED": home / "results/reproduced", "STORE": home / "results/store"}
     with experiments_from(home / "experiments"), pytest.MonkeyPatch.context() as patch:
-        book = (findings, edition, saved_results, verdict_rows, curves, figures)
-        for module in (*book, reproduce, notebooks):
+        book = (findings, edition, saved_results, verdict_rows, figures)
+        for module in (*book, reproduce, notebooks, curves):
             for name in where.keys() & vars(module).keys():
                 patch.setattr(module, name, where[name])
         patch.setattr(reproduce.data, "fetch", lambda *_: None)
@@ -104,7 +101,7 @@ def home(tmp_path_factory):
             fashion_mnist, "DIGESTS", {name: sha256(content) for name, content in tiny.items()}
         )
         patch.setattr(
-            fashion_mnist, "SOURCES", {"a copy already in place": fashion_mnist._existing}
+            fashion_mnist, "SUPPLIERS", {"a copy already in place": fashion_mnist._existing}
         )
         fill(home, tiny)
         yield home
@@ -418,16 +415,17 @@ ALLOWED = {
     "src/steadydescent/engine/data/fashion_mnist.py": "unzips bytes that were read there",
     "src/steadydescent/study/yaml_files.py": "the study's own YAML, sources",
     "src/steadydescent/study/judging/exact.py": "tests, sources",
-    "src/steadydescent/study/reproduce.py": "README, a source",
     "src/steadydescent/study/book/sphinx/pages.py": "pages just built",
     "src/steadydescent/study/results/provenance.py": "/proc",
     "src/steadydescent/study/paths.py": "pyproject.toml, a source",
     "src/steadydescent/engine/source_code.py": "sources",
     "src/steadydescent/study/training/progress.py": "the journal of a run under way",
     "src/steadydescent/study/training/processes.py": "/dev/null",
-    "src/steadydescent/cli.py": "/dev/null",
+    "src/steadydescent/study/terminal.py": "/dev/null",
     "src/steadydescent/files.py": "flushes and locks",
-    "src/steadydescent/weight_averaging/checkpoint_files.py": "checkpoints of people's own, with checks of its own",
+    "src/steadydescent/weight_averaging/checkpoint_files.py": (
+        "checkpoints of people's own, with checks of its own"
+    ),
     "benchmarks/growth.py": "/sys",
 }
 """File → what it reads without `verified`, or how it takes part in it."""

@@ -185,7 +185,7 @@ def commands(tmp_path, monkeypatch):
         monkeypatch.setattr(verdict_rows, "rows", rows)
         (place / "html").mkdir()
         (place / "html" / "index.html").write_text("the book")
-        (place / "conf.py").write_text("")
+        (place / "screenshots").mkdir()
         (place / "pyproject.toml").write_text('[project]\nname = "steadydescent"\n')
         for module in (reproduce, book_build):
             monkeypatch.setattr(module, "HTML", place / "html")
@@ -220,7 +220,7 @@ def test_command_that_must_write_ends_with_one_sentence_before_it_works(words, d
 
 
 def test_clean_says_what_it_cannot_remove(commands):
-    assert "conf.py cannot be written: Read-only" in refused(commands, "clean", by=READ_ONLY)
+    assert "screenshots cannot be written: Read-only" in refused(commands, "clean", by=READ_ONLY)
 
 
 @pytest.mark.parametrize("words", READ, ids=" ".join)

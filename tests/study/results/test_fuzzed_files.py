@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import hypothesis.strategies as st
 import pandas as pd
 import pytest
@@ -17,12 +18,21 @@ from hypothesis import assume, given
 
 from damage import forge
 from fabricated import a_run, tables
-from fuzzing import fuzzed
 from steadydescent import verified
 from steadydescent.files import DamagedFile
 from steadydescent.study.results import published
 from steadydescent.study.results import tables as parquet
 from steadydescent.study.results.store import Tables, read_folder, write_folder
+
+CASES = 500
+
+
+def fuzzed(law):
+    """A law under `hypothesis.given`, tried on 500 cases, or on 10 000 with STEADY_FUZZ=nightly."""
+    profile = hypothesis.settings.default
+    cases = max(CASES, profile.max_examples)
+    return hypothesis.settings(profile, max_examples=cases)(law)
+
 
 TEXT = st.text(st.characters(codec=None), max_size=8)
 VALUES = st.recursive(

@@ -91,7 +91,7 @@ def test_rows_are_counted_before_they_are_unpacked(tmp_path):
 
 @pytest.mark.parametrize("says_so", [True, False])
 def test_text_that_is_long_only_once_written_out_is_refused(tmp_path, says_so):
-    """One text of a million letters in four thousand rows: 4 GB, kept as a dictionary of one entry."""
+    """One text of a million letters in four thousand rows: 4 GB, as a dictionary of one entry."""
     long = pa.DictionaryArray.from_arrays(
         pa.array([0] * 4_000, pa.int32()), pa.array(["x" * 1_000_000])
     )
@@ -304,10 +304,14 @@ def row_with(table: pd.DataFrame, **changes) -> pd.DataFrame:
 
 ROSTERS = {
     "1 runs serve no condition and arm": lambda made: {"roster": made.roster[1:]},
-    "roster are of 1 runs that are not there": lambda made: {"roster": row_with(made.roster, run="x")},
+    "roster are of 1 runs that are not there": lambda made: {
+        "roster": row_with(made.roster, run="x")
+    },
     "not the runs with test data": lambda made: {"roster": row_with(made.roster, purpose="report")},
     "have other settings": lambda made: {"runs": row_with(made.runs, steps=41)},
-    "a rate was chosen that no tuning run had": lambda made: {"choices": made.choices.assign(lr=0.3)},
+    "a rate was chosen that no tuning run had": lambda made: {
+        "choices": made.choices.assign(lr=0.3)
+    },
     "runs that are no range tests suggest rates": lambda made: {
         "suggestions": pd.DataFrame({"run": made.runs.run[:1], "rule": "middle", "rate": 0.1})
     },

@@ -116,7 +116,7 @@ def test_files_and_folders_of_other_people_with_such_names_are_left_alone(tmp_pa
 
 
 def patiently(path: Path) -> str:
-    """What a reader finds who looks again when the folder was moved between finding and opening it."""
+    """What a reader finds who looks again when the folder moved between finding and opening it."""
     for _ in range(20):
         with suppress(FileNotFoundError):
             return (completed(path) / "whole").read_text()

@@ -25,6 +25,7 @@ from golden_runs import tables as train_golden
 from steadydescent.engine.data import mnist1d
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
+from steadydescent.engine.shifted_tests import Shift
 from steadydescent.engine.source_code import PACKAGE, STATEMENTS, Unit
 from steadydescent.engine.stepping import prepared
 from steadydescent.optimizers import RULES
@@ -42,6 +43,7 @@ from steadydescent.study.results.store import Result, Store, read_folder
 from steadydescent.study.training import sweep
 from steadydescent.study.training.sweep import summary, train
 from steadydescent.study.training.trial import Trial
+from steadydescent.weight_averaging import Readout
 from trials import peak_at
 
 QUICK = (
@@ -119,12 +121,11 @@ def covered(name: str) -> set[Unit]:
     """The units that the ingredients of a golden stack's runs consist of."""
     units = set()
     for run in GOLDEN[name]:
-        readouts = tuple(numerics._kind(readout) for readout in run.readouts)
         chosen = (
             read(run.optimizer).name,
             read(run.schedule).name,
-            readouts,
-            run.shifts,
+            tuple(Readout.parse(text).kind for text in run.readouts),
+            tuple(Shift.parse(text).kind for text in run.shifts),
             run.probes,
         )
         for asked in [list(ROOTS), *numerics._names(run.task, *chosen, "cpu").values()]:
@@ -302,8 +303,16 @@ CHANGES = [
         "CALIBRATION_BINS = 16",
         {"measures of networks"},
     ),
-    ("engine.stack", "TRAIN_EXAMPLES = 4_000", "TRAIN_EXAMPLES = 4_001", {"engine"}),
-    ("engine.stack", "len(losses) // 4", "len(losses) // 5", {"engine"}),
+    (
+        "engine.examples",
+        "TRAIN_EXAMPLES = 4_000",
+        "TRAIN_EXAMPLES = 4_001",
+        {"engine", "probe training-loss"},
+    ),
+    ("engine.probes.losses", "TAIL = 4", "TAIL = 5", {"engine"}),
+    ("engine.probes.orbit", "theta - centre", "theta + centre", {"probe orbit"}),
+    ("engine.probes.predictions", "int = 1_000", "int = 1_001", {"probe predictions"}),
+    ("engine.rates", "(every, steps, every)", "(every, steps + 1, every)", {"schedule plateau"}),
     (
         "weight_averaging.readouts",
         "np.zeros(total - length)",
@@ -326,7 +335,7 @@ CHANGES = [
     ),
     ("engine.probes.noise", "MINIBATCHES = 16", "MINIBATCHES = 8", {"probe gradient-noise"}),
     ("dataset_shift.covariate", "(0.75, 1.5, 2.0", "(0.75, 1.5, 2.1", {"shift of signals shear"}),
-    ("engine.tasks.shifted_tests", '"mnist1d": 4_000', '"mnist1d": 4_010', {"shifted test sets"}),
+    ("engine.shifted_tests", '"mnist1d": 4_000', '"mnist1d": 4_010', {"shifted test sets"}),
     # what changes no number
     ("optimizers.rules", "(velocity,) = state\n", "(velocity,) = state  # unpacked\n", set()),
     ("optimizers.rules", '"""Heavy-ball momentum as torch has it', '"""Heavy-ball momentum', set()),
@@ -397,7 +406,7 @@ def test_every_definition_that_is_named_here_is_there():
         assert unit.name in code.modules[unit.module].definitions, str(unit)
     assert all(
         "**" not in code.entries(TABLES[name])[1:]
-        for name in ("rule", "schedule", "norm", "features")
+        for name in ("rule", "schedule", "norm", "features", "readout", "probe")
     )
     assert {unit.part for unit in code.choices if unit.name == "RULES"} >= set(RULES)
     assert STATEMENTS in code.modules["engine.stack"].definitions
@@ -422,13 +431,13 @@ class Told:
 def bench(tmp_path, monkeypatch):
     """A store, and what is trained into it: the real engine, a few updates on a surface."""
     found = Told()
-    found.store, found.trained, real = Store(tmp_path / "store"), [], sweep.trained
+    found.store, found.trained, real = Store(tmp_path / "store"), [], sweep.train_stack
 
     def counted(runs, *rest, **named):
         found.trained += [read(run.optimizer).name for run in runs]
         return real(runs, *rest, **named)
 
-    monkeypatch.setattr(sweep, "trained", counted)
+    monkeypatch.setattr(sweep, "train_stack", counted)
     return found
 
 

@@ -1,19 +1,20 @@
-"""What is published is whole, was asked for by the study, and has its receipt."""
+"""What is published is whole, was asked for, has its receipt, and is what is summed up."""
 
 import json
-import subprocess
 from functools import cache
 
 import pytest
 
+from steadydescent.study.book import summary
+from steadydescent.study.book.figures import INK
+from steadydescent.study.book.findings import findings
 from steadydescent.study.book.saved_results import results
 from steadydescent.study.book.verdict_rows import rows
 from steadydescent.study.judging.choosing import by_candidate, choose, tuning_scores
 from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.paths import PUBLISHED, ROOT
+from steadydescent.study.paths import PUBLISHED, RESULTS
 from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, load_study
-from steadydescent.study.reproduce import with_verdicts
 from steadydescent.study.results.roster import SETTINGS
 from steadydescent.study.training.trial import result_id
 
@@ -193,21 +194,12 @@ def test_every_claim_has_a_row():
     assert {row["id"] for row in judged()} == set(load_claims())
 
 
-def test_readme_shows_the_published_verdicts():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == with_verdicts(readme), "run `make publish`, which writes README's table"
-    assert all(f"| {claim.title} |" in readme for claim in load_claims().values())
-
-
-def test_repository_stays_under_twenty_megabytes():
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True
-    )
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    sizes = [
-        path.stat().st_size
-        for name in listed.stdout.split("\0")
-        if name and (path := ROOT / name).is_file()
-    ]
-    assert sum(sizes) < 20e6
+def test_the_summary_is_of_what_is_published():
+    """The table and the data as they would be written now; the pictures say what they show."""
+    current = summary.texts(findings("published")["claims"])
+    for name, text in current.items():
+        assert (RESULTS / name).read_text(encoding="utf-8") == text, "run `make publish`"
+    assert all(f"| {claim.title} |" in current[summary.TABLE] for claim in load_claims().values())
+    for mode in INK:
+        drawn = (RESULTS / f"verdicts-{mode}.svg").read_text(encoding="utf-8")
+        assert summary.digest(current[summary.DATA]) in drawn

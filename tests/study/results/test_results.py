@@ -134,9 +134,8 @@ def test_second_runner_that_saves_the_same_stack_is_harmless(store):
     before = {path.name: file_digest(path) for path in folder_of(store).iterdir()}
     afresh(store).save(tables(stack[::-1], by_seed), {"runner": 2})
     assert {path.name: file_digest(path) for path in folder_of(store).iterdir()} == before
-    assert list(folder_of(store).parent.iterdir()) == [
-        folder_of(store)
-    ]  # nothing of the second is left about
+    # nothing of the second is left about
+    assert list(folder_of(store).parent.iterdir()) == [folder_of(store)]
     assert_same(afresh(store).load([run.key for run in stack])[0], tables(stack, by_seed))
 
 

@@ -34,7 +34,7 @@ from steadydescent import cli
 from steadydescent.engine.runs import Run
 from steadydescent.study import reproduce
 from steadydescent.study.planning import stacks as planned_stacks
-from steadydescent.study.planning.stacks import OWN_GIB, stack_plans, stacks
+from steadydescent.study.planning.stacks import OWN_GIB, stackings, stacks
 from steadydescent.study.results.store import Store, Tables
 from steadydescent.study.training import cluster, sweep
 
@@ -63,7 +63,7 @@ class Handed(SchedulerPlugin):
         self.out = Counter[str]()
 
     def transition(self, key, start, finish, *args, **kwargs) -> None:
-        if finish == "processing" and "train_stack" in str(key):
+        if finish == "processing" and "train_plain" in str(key):
             self.out[key] += 1
 
 
@@ -74,10 +74,10 @@ def there(machine, monkeypatch):
     """
     plans = {
         task: replace(plan, width=3, threads=machine.threads)
-        for task, plan in stack_plans()["cpu"].items()
+        for task, plan in stackings("cpu").items()
     }
     for module in (sweep, planned_stacks):
-        monkeypatch.setattr(module, "stack_plans", lambda: {"cpu": plans})
+        monkeypatch.setattr(module, "stackings", lambda device: plans)
     monkeypatch.delenv("WORKERS", raising=False)
     monkeypatch.setenv(cluster.ADDRESS, machine.scheduler.address)
     machine.handed.clear()
@@ -219,7 +219,7 @@ def failing(error: BaseException | None, result=None) -> Future:
 
 
 def test_stack_that_kills_every_worker_is_named(there, tmp_path):
-    killed = KilledWorker("train_stack-1", None, 3)
+    killed = KilledWorker("train_plain-1", None, 3)
     with pytest.raises(
         RuntimeError,
         match=r"a stack of 1 × saddle went down with 4 workers.*what is finished is kept",
@@ -382,7 +382,7 @@ def test_number_too_large_however_it_is_written(monkeypatch, number):
 def test_memory_limits_workers_as_cores_do(monkeypatch):
     asked(monkeypatch)
     monkeypatch.setattr(cluster, "CPU_COUNT", 64)
-    widest = max(plan.memory for plan in stack_plans()["cpu"].values())
+    widest = max(plan.memory for plan in stackings("cpu").values())
     monkeypatch.setattr(cluster, "MEMORY_LIMIT", (OWN_GIB + 3 * widest + 0.01) * 2**30)
     assert sweep.processes("cpu", "3") == 3
     with pytest.raises(ValueError, match=r"at most 3 on this machine, .* got 4"):
@@ -412,7 +412,7 @@ def test_nobody_who_asks_for_no_workers_needs_dask(monkeypatch, wanted):
 def test_auto_is_as_many_processes_as_there_is_room_for(monkeypatch):
     asked(monkeypatch)
     monkeypatch.setattr(cluster, "CPU_COUNT", 8)
-    widest = max(plan.memory for plan in stack_plans()["cpu"].values())
+    widest = max(plan.memory for plan in stackings("cpu").values())
     for fit in (1, 3, 100):
         monkeypatch.setattr(cluster, "MEMORY_LIMIT", (OWN_GIB + fit * widest + 0.01) * 2**30)
         assert sweep.processes("cpu", "auto") == min(8, fit)

@@ -33,7 +33,7 @@ STACKS = 4
 
 
 def tree(home: Path, **size: int) -> Path:
-    """A home with a study of four small stacks, run by the real notebook on this repository's data."""
+    """A home with a study of four small stacks, run by the real notebook on the data here."""
     study_in(home)
     profiles = {"smoke": {TASK: SHORT | size}}
     write_experiments(

@@ -164,9 +164,8 @@ def test_notebook_is_run_again_only_when_its_result_code_or_parameters_have_chan
         return len(executed)
 
     (code := home / "package" / "some.py").parent.mkdir()
-    monkeypatch.setattr(
-        notebooks, "PACKAGE", code.parent
-    )  # the code that runs, wherever the study is
+    # the code that runs, wherever the study is
+    monkeypatch.setattr(notebooks, "PACKAGE", code.parent)
     assert [again(), again(), again("smoke"), again()] == [1, 0, 1, 0]
     code.write_text("new = True")
     assert [again(), again()] == [1, 0]

@@ -1,4 +1,4 @@
-"""What a kernel tells its journal reaches whoever drives it, all of it; log files get plain lines."""
+"""What a kernel tells its journal reaches whoever drives it; log files get plain lines."""
 
 import io
 import json

@@ -124,7 +124,11 @@ FOLLOWER = textwrap.dedent("""
     print(os.getpid(), child.pid, flush=True)
     time.sleep(600)
 """)
-LEADER = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1], '0']); time.sleep(600)"
+LEADER = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1], "0"])
+time.sleep(600)
+"""
 
 
 def test_follower_and_its_children_end_with_the_process_that_it_follows():
@@ -152,7 +156,8 @@ def test_ignored_signal_stays_ignored():
     code = (
         "import signal; from steadydescent.study.training.processes import leave_on_signals\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN); leave_on_signals()\n"
-        "signal.raise_signal(signal.SIGHUP); print('went on', flush=True); signal.raise_signal(signal.SIGTERM)"
+        "signal.raise_signal(signal.SIGHUP); print('went on', flush=True)\n"
+        "signal.raise_signal(signal.SIGTERM)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (143, "went on\n")

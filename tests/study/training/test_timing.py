@@ -11,7 +11,7 @@ from torch import nn
 
 from steadydescent.study.training import timing
 from steadydescent.study.training.timing import (
-    FEATURES,
+    INPUTS,
     power_of_two_gain,
     time_per_example,
     training,
@@ -21,7 +21,7 @@ SIZES = [31, 32, 33]
 
 
 class Clock:
-    """Each update takes `cost(size, updates so far)` seconds; `order` is the size of every update."""
+    """Each update takes `cost(size, updates so far)` seconds; `order` is every update's size."""
 
     def __init__(self, cost):
         self.now, self.order, self.cost, self.threads = 0.0, [], cost, set()
@@ -95,7 +95,7 @@ def test_torch_has_the_stated_threads_meanwhile_and_its_own_afterwards(clock):
     assert fake.threads == {before + 1} and torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("task", sorted(FEATURES))
+@pytest.mark.parametrize("task", sorted(INPUTS))
 def test_real_loops_give_a_positive_time_for_every_size_and_round(task):
     table = time_per_example(task, [31, 32], rounds=2, seconds=1e-4)
     assert len(table) == 4 and (table.seconds_per_example > 0).all()
@@ -114,7 +114,7 @@ class Recorder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.linear, self.seen = nn.Linear(FEATURES["mnist1d-mlp"], 10), []
+        self.linear, self.seen = nn.Linear(INPUTS["mnist1d-mlp"], 10), []
 
     def forward(self, x):
         self.seen += [x[:, 0].tolist()]

@@ -1,5 +1,8 @@
-"""Where data comes from, verified: ``load`` for a run, ``identity`` for its key, ``fetch`` for
-`steady data`.
+"""Data sets, verified: ``load`` for a run, ``identity`` for its key, ``fetch`` for `steady data`.
+
+One module a source: `mnist1d`, `fashion_mnist`, `gaussian`, and `names` with `name_pairs`,
+`name_groups` and `spelling`; `task_data` is the shape in which all arrive. Imports the techniques
+and `engine.source_code`.
 """
 
 import logging
@@ -54,8 +57,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def load(source: str, seeds: Sequence[int], root: Path, report: Report = _LOG.warning) -> TaskData:
-    """The data of ``source`` for these seeds, from files under ``root``; made or fetched first if
-    they are missing.
+    """The data of ``source`` for these seeds, made or fetched into ``root`` if they are missing.
 
     ``report`` takes a sentence whenever something had to be drawn, fetched or refused (else nothing
     is said). The rows and bytes of a seed do not depend on the other seeds. Raises ValueError or
@@ -65,16 +67,12 @@ def load(source: str, seeds: Sequence[int], root: Path, report: Report = _LOG.wa
 
 
 def identity(source: str) -> str:
-    """A stable id of the data for the keys of runs: a SHA-256 known without reading or making
-    anything.
-    """
+    """A stable id of the data for the keys of runs: a SHA-256 known without making anything."""
     return _named(source).identity()
 
 
 def fetch(source: str, root: Path, report: Report) -> Path:
-    """Make or find the data under ``root``, tell ``report`` which source served, and return the
-    folder it is in.
-    """
+    """Make or find the data under ``root``; tell ``report`` what served, return the folder."""
     return _named(source).fetch(Path(root), report)
 
 

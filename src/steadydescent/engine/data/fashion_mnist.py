@@ -1,10 +1,10 @@
-"""Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017, arXiv:1708.07747): 70 000 grey images of 28 x 28,
-10 classes.
+"""Fashion-MNIST: 70 000 grey images of 28 x 28 in 10 classes.
 
-Wherever the four files come from, only the pinned content is accepted. The digests are of the
-unzipped files; zipped with the original names and times they give the MD5 sums that the data's
-authors and torchvision publish. Each seed draws its own 50 000 training and 10 000 validation
-images from the 60 000; the 10 000 test images are the authors'.
+By Xiao, Rasul and Vollgraf, 2017, arXiv:1708.07747. Wherever the four files come from, only the
+pinned content is accepted. The digests are of the unzipped files; zipped with the original names
+and times they give the MD5 sums that the data's authors and torchvision publish. Each seed draws
+its own 50 000 training and 10 000 validation images from the 60 000; the 10 000 test images are the
+authors'.
 """
 
 import gzip
@@ -39,9 +39,8 @@ FOLDER = Path("FashionMNIST") / "raw"  # torchvision looks here too
 PACKAGE = "dataset-fashion-mnist"  # in Debian and Ubuntu
 PACKAGE_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 TRAIN_COUNT = 50_000
-SPLIT_SEED = (
-    0x46617368  # "Fash": keeps the split apart from other uses of the seed; XOR keeps seeds apart
-)
+# "Fash": keeps the split apart from other uses of the seed; XOR keeps seeds apart
+SPLIT_SEED = 0x46617368
 SPLIT_RULE = (
     f"torch.randperm, CPU generator seed XOR {SPLIT_SEED}; first {TRAIN_COUNT} train, rest validate"
 )
@@ -50,9 +49,7 @@ DOWNLOAD_LIMIT = 600  # seconds for the whole package, 31 MB
 
 
 class DataUnavailable(RuntimeError):
-    """No source could serve the data; the message lists what was tried, why each failed, and what
-    to do.
-    """
+    """No source could serve the data; the message says what was tried, what failed, what to do."""
 
 
 def identity() -> str:
@@ -62,22 +59,20 @@ def identity() -> str:
 
 
 def load(seeds: Sequence[int], root: Path, report: Report) -> TaskData:
-    """Pool [70000, 784] uint8 (60 000, then the 10 000 test images) and each seed's split; fetched
-    if need be.
+    """Pool [70000, 784] uint8 and each seed's split; fetched if need be.
 
-    mean and std are one scalar a seed over all training pixels, shape [S, 1], because many pixels
-    never change. ``seeds`` must have been checked.
+    The pool is the 60 000 images, then the 10 000 test images. mean and std are one scalar a seed
+    over all training pixels, shape [S, 1], because many pixels never change. ``seeds`` must have
+    been checked.
     """
     try:
         files = read_folder(root / FOLDER)
     except (FileNotFoundError, DamagedFile):
         files = read_folder(fetch(root, report))
-    train_images, train_labels, test_images, test_labels = (
-        parse_idx(files[name]) for name in DIGESTS
-    )
-    pool = np.concatenate([train_images, test_images]).reshape(
-        len(train_images) + len(test_images), -1
-    )
+    arrays = (parse_idx(files[name]) for name in DIGESTS)
+    train_images, train_labels, test_images, test_labels = arrays
+    images = np.concatenate([train_images, test_images])
+    pool = images.reshape(len(images), -1)
     train, validation = split(seeds, len(train_images))
     mean, std = pixel_moments(pool[: len(train_images)], train)
     fields = {
@@ -91,23 +86,18 @@ def load(seeds: Sequence[int], root: Path, report: Report) -> TaskData:
 
 
 def split(seeds: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
-    """Rows [S, 50000] to train on and the rest [S, count - 50000] to validate on; each seed has its
-    own generator.
-    """
-    orders = [
-        torch.randperm(count, generator=torch.Generator().manual_seed(seed ^ SPLIT_SEED))
-        for seed in seeds
-    ]
-    rows = torch.stack(orders)
+    """Rows [S, 50000] to train on and [S, count - 50000] to validate on, from the seed alone."""
+    generators = [torch.Generator().manual_seed(seed ^ SPLIT_SEED) for seed in seeds]
+    rows = torch.stack([torch.randperm(count, generator=generator) for generator in generators])
     return rows[:, :TRAIN_COUNT].contiguous(), rows[:, TRAIN_COUNT:].contiguous()
 
 
 def pixel_moments(images: NDArray[np.uint8], train: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [S, 1] of all pixels of the images [n, pixels] in each row of
-    ``train`` [S, M].
+    """Mean and standard deviation [S, 1] of all pixels of each seed's images.
 
-    Sums are whole numbers, so exact, and made once an image: mean = a / n, std = sqrt(n b - a^2) /
-    n with n pixels, a the sum and b the sum of squares.
+    The images are [n, pixels], ``train`` [S, M] has the rows of each seed.     Sums are whole
+    numbers, so exact, and made once an image: mean = a / n, std = sqrt(n b - a^2) / n with n
+    pixels, a the sum and b the sum of squares.
     """
     sums = images.sum(1, dtype=np.int64)
     squares = np.einsum("np,np->n", images, images, dtype=np.int64)
@@ -120,8 +110,9 @@ def pixel_moments(images: NDArray[np.uint8], train: Tensor) -> tuple[Tensor, Ten
 
 
 def parse_idx(content: bytes) -> NDArray[np.uint8]:
-    """The array in an idx file: 0, 0, type 8 (bytes), number of axes, each axis as big-endian
-    uint32, then the data.
+    """The array in an idx file of bytes.
+
+    The file is 0, 0, type 8 (bytes), number of axes, each axis as big-endian uint32, then the data.
     """
     if content[:3] != b"\0\0\x08":
         raise ValueError(f"an idx file of bytes starts with 00 00 08, got {content[:3].hex(' ')}")
@@ -131,23 +122,19 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
 
 
 def fetch(root: Path, report: Report) -> Path:
-    """Find the four files, put them unzipped and verified under ``root``, say which source served;
-    return the folder.
+    """Put the four files, unzipped and verified, under ``root``; report what served, return where.
 
     Raises DataUnavailable when none did.
     """
     folder = root / FOLDER
     failures = []
-    for number, (name, find) in enumerate(SOURCES.items(), start=1):
+    for number, (name, find) in enumerate(SUPPLIERS.items(), start=1):
         with tempfile.TemporaryDirectory(prefix="fashion-mnist-") as scratch:
             try:
                 files = read_folder(find(folder, Path(scratch)))
-            except (
-                Exception
-            ) as error:  # whatever a source does, the next one is tried and the reason is told
-                failures.append(
-                    f"  {number}. {name}: {' '.join(str(error).split()) or type(error).__name__}"
-                )
+            except Exception as error:  # whatever a source does, the next one is tried
+                reason = " ".join(str(error).split()) or type(error).__name__
+                failures.append(f"  {number}. {name}: {reason}")
                 if isinstance(error, DamagedFile):
                     report(f"Fashion-MNIST: {error}")
                 continue
@@ -157,10 +144,10 @@ def fetch(root: Path, report: Report) -> Path:
         report(f"Fashion-MNIST: served by {name}; four verified files in {folder}.")
         return folder
     raise DataUnavailable(
-        "Fashion-MNIST is not available. Tried in this order:\n"
-        + "\n".join(failures)
-        + "\nDo one of these and try again: connect to the network; on Debian or Ubuntu run `sudo apt-get install "
-        + f"{PACKAGE}`; or put the files {', '.join(DIGESTS)} (unzipped, or with .gz) into {folder}."
+        "\n".join(["Fashion-MNIST is not available. Tried in this order:", *failures])
+        + "\nDo one of these and try again: connect to the network; "
+        + f"on Debian or Ubuntu run `sudo apt-get install {PACKAGE}`; "
+        + f"or put the files {', '.join(DIGESTS)} (unzipped, or with .gz) into {folder}."
     )
 
 
@@ -185,14 +172,15 @@ def _read_verified(path: Path, expected: str) -> bytes:
         except (EOFError, OSError, zlib.error) as error:
             raise DamagedFile(
                 f"{path} is refused: truncated or altered, cannot be unzipped ({error}); "
-                f"SHA-256 of the zipped file {sha256(packed)}, expected of the unzipped one {expected}."
+                f"SHA-256 of the zipped file {sha256(packed)}, "
+                f"expected of the unzipped one {expected}."
             ) from error
     else:
         raise FileNotFoundError(f"neither {path} nor {zipped.name} exists")
-    found = sha256(content)
-    if found != expected:
+    digest = sha256(content)
+    if digest != expected:
         raise DamagedFile(
-            f"{path} is refused: truncated or altered, SHA-256 found {found}, expected {expected}."
+            f"{path} is refused: truncated or altered, SHA-256 found {digest}, expected {expected}."
         )
     return content
 
@@ -244,13 +232,13 @@ def _run(command: list[str], folder: Path) -> None:
         command, cwd=folder, capture_output=True, text=True, timeout=DOWNLOAD_LIMIT, check=False
     )
     if result.returncode:
-        said = result.stderr.strip() or result.stdout.strip()
+        output = result.stderr.strip() or result.stdout.strip()
         raise RuntimeError(
-            f"`{' '.join(command)}` ended with status {result.returncode}: {said[-500:]}"
+            f"`{' '.join(command)}` ended with status {result.returncode}: {output[-500:]}"
         )
 
 
-SOURCES: Mapping[str, Callable[[Path, Path], Path]] = {
+SUPPLIERS: Mapping[str, Callable[[Path, Path], Path]] = {
     "a copy already in place": _existing,
     f"the system package {PACKAGE}": _system_package,
     "torchvision's download": _torchvision_download,

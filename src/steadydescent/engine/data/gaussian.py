@@ -1,5 +1,4 @@
-"""Standard normal draws for tasks with a formula: their minibatches carry gradient noise of known
-covariance.
+"""Standard normal draws for tasks with a formula: gradient noise of known covariance.
 
 A finite pool of draws is centred and whitened, so that a draw from it with replacement has mean 0
 and covariance 1 exactly, not merely nearly; closed forms that use no more than two moments of the
@@ -22,8 +21,7 @@ POOL_SEED = 0x6E6F6973  # "nois"
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A source of `DRAWS` standard normal draws of some dimension D; every seed trains on all of
-    them.
+    """A source of `DRAWS` standard normal draws of dimension D; every seed trains on all of them.
 
     Validation and test set are one row: the surface itself is looked at, not its noise.
     """
@@ -47,11 +45,10 @@ class Gaussian:
         half = torch.randn(DRAWS // 2, self.dimension, generator=generator, dtype=torch.float64)
         draws = torch.cat([half, -half])
         whitener = torch.linalg.cholesky(draws.T @ draws / DRAWS)
+        white = torch.linalg.solve_triangular(whitener, draws.T, upper=False).T
         rows, first = torch.arange(DRAWS).expand(len(seeds), -1), torch.zeros(1, dtype=torch.int64)
         fields = {
-            "pool": torch.linalg.solve_triangular(whitener, draws.T, upper=False)
-            .T.float()
-            .contiguous(),
+            "pool": white.float().contiguous(),
             "labels": torch.zeros(DRAWS, dtype=torch.int64),
             "train": rows.contiguous(),
             "validation": first.repeat(len(seeds), 1),
@@ -63,6 +60,7 @@ class Gaussian:
     def fetch(self, root: Path, report: Report) -> Path:
         """Say that there is nothing to fetch."""
         report(
-            f"Normal draws of dimension {self.dimension}: made in memory whenever they are needed; no download."
+            f"Normal draws of dimension {self.dimension}: "
+            "made in memory whenever they are needed; no download."
         )
         return root

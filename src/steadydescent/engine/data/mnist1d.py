@@ -1,11 +1,11 @@
-"""MNIST-1D (Greydanus and Kobak, ICML 2024, arXiv:2011.14439): signals of 40 points in 10 classes,
-made on the spot.
+"""MNIST-1D: signals of 40 points in 10 classes, made on the spot.
 
-A seed's training set is 4 000 examples drawn afresh; one validation set of 4 000 and one test set
-of 20 000 serve all seeds (on the usual 1 000 test examples half of the spread over seeds would be
-test sampling). Examples are drawn as the package's ``make_dataset`` draws them, but kept raw: that
-function centres and scales training and test set together, and we standardise with training data
-alone. What was drawn is kept on disk and verified whenever it is read.
+By Greydanus and Kobak, ICML 2024, arXiv:2011.14439. A seed's training set is 4 000 examples drawn
+afresh; one validation set of 4 000 and one test set of 20 000 serve all seeds (on the usual 1 000
+test examples half of the spread over seeds would be test sampling). Examples are drawn as the
+package's ``make_dataset`` draws them, but kept raw: that function centres and scales training and
+test set together, and we standardise with training data alone. What was drawn is kept on disk and
+verified whenever it is read.
 """
 
 import json
@@ -42,9 +42,7 @@ DRAW = Unit("dataset_shift.mnist1d_signals", "draw")
 
 @dataclass(frozen=True)
 class Part:
-    """One set on disk: its name (``train-7``), the seed it is drawn with, how many examples, and
-    its file.
-    """
+    """One set on disk: its name (``train-7``), its seed, how many examples, and its file."""
 
     name: str
     seed: int
@@ -77,24 +75,20 @@ def _code() -> str:
 
 
 def load(seeds: Sequence[int], root: Path, report: Report) -> TaskData:
-    """The sets of these seeds, those that are missing drawn first; ``seeds`` must have been
-    checked.
+    """The sets of these seeds, those that are missing drawn first.
 
-    The pool holds validation set, test set, then one training set a seed; a seed's examples are the
-    same bytes whichever seeds it is loaded with. mean and std have shape [S, 40].
+    ``seeds`` must have been checked. The pool holds validation set, test set, then one training set
+    a seed; a seed's examples are the same bytes whichever seeds it is loaded with. mean and std
+    have shape [S, 40].
     """
     parts = list_parts(seeds, root)
     draw_missing(parts, report)
     signals, labels = zip(*(read(part) for part in parts), strict=True)
     rows = torch.arange(sum(part.count for part in parts)).split([part.count for part in parts])
     train = torch.stack(rows[2:])
-    moments = [
-        (set_.mean(0, dtype=np.float64), set_.std(0, dtype=np.float64)) for set_ in signals[2:]
-    ]
-    mean, std = (
-        torch.from_numpy(np.stack(moment).astype(np.float32))
-        for moment in zip(*moments, strict=True)
-    )
+    means = [x.mean(0, dtype=np.float64) for x in signals[2:]]
+    stds = [x.std(0, dtype=np.float64) for x in signals[2:]]
+    mean, std = (torch.from_numpy(np.stack(m).astype(np.float32)) for m in (means, stds))
     fields = {
         "pool": torch.from_numpy(np.concatenate(signals)),
         "labels": torch.from_numpy(np.concatenate(labels)),
@@ -106,56 +100,47 @@ def load(seeds: Sequence[int], root: Path, report: Report) -> TaskData:
 
 
 def fetch(root: Path, report: Report) -> Path:
-    """Draw the validation and the test set unless they are there; training sets are drawn when a
-    seed asks.
-    """
+    """Draw validation and test set unless they are there; training sets come when a seed asks."""
     validation, test = parts = list_parts([], root)
-    missing = draw_missing(parts, report)
-    origin = (
-        f"drawn with the package mnist1d {version('mnist1d')}; no download"
-        if missing
-        else "found and verified"
-    )
+    origin = "found and verified"
+    if draw_missing(parts, report):
+        origin = f"drawn with the package mnist1d {version('mnist1d')}; no download"
     report(
-        f"MNIST-1D: {validation.count} validation and {test.count} test examples in {test.path.parent}, {origin}."
+        f"MNIST-1D: {validation.count} validation and {test.count} test examples "
+        f"in {test.path.parent}, {origin}."
     )
     return test.path.parent
 
 
 def list_parts(seeds: Sequence[int], root: Path) -> list[Part]:
-    """The validation set, the test set, and the training set of each seed, whether or not they are
-    on disk.
-    """
+    """The validation, the test, and each seed's training set, on disk or not."""
     # another generator, rule or code never meets files of this one
     folder = root / "mnist1d" / f"{identity()[:16]}-{_code()[:8]}"
-    named = [
-        ("validation", VALIDATION_SEED),
-        ("test", TEST_SEED),
-        *((f"train-{seed}", seed) for seed in seeds),
-    ]
+
+    def part(kind: str, name: str, seed: int) -> Part:
+        return Part(name, seed, COUNTS[kind], folder / f"{name}.safetensors")
+
     return [
-        Part(name, seed, COUNTS[name.partition("-")[0]], folder / f"{name}.safetensors")
-        for name, seed in named
+        part("validation", "validation", VALIDATION_SEED),
+        part("test", "test", TEST_SEED),
+        *(part("train", f"train-{seed}", seed) for seed in seeds),
     ]
 
 
 def draw_missing(parts: Sequence[Part], report: Report) -> list[Part]:
-    """Draw every part that has no sound file, several processes at once if many; return those that
-    were drawn.
+    """Draw every part that has no sound file, in several processes if many; return those drawn.
 
     A damaged file is named in a report, then replaced. Order and number of processes do not change
     the bytes.
     """
     missing = [part for part in parts if not _is_sound(part, report)]
     processes = min(os.cpu_count() or 1, len(missing))
-    alone = (
-        processes < 2 or len(missing) < PROCESSES_FROM or multiprocessing.current_process().daemon
-    )
+    alone = processes < 2 or len(missing) < PROCESSES_FROM
+    alone = alone or multiprocessing.current_process().daemon
     if missing:
         how = "one by one" if alone else f"in {processes} processes"
-        report(
-            f"MNIST-1D: drawing {len(missing)} missing sets, {sum(part.count for part in missing)} examples, {how}."
-        )
+        examples = sum(part.count for part in missing)
+        report(f"MNIST-1D: drawing {len(missing)} missing sets, {examples} examples, {how}.")
     if not alone:
         _draw_in_processes(sorted(missing, key=lambda part: -part.count), processes, report)
     else:
@@ -165,9 +150,7 @@ def draw_missing(parts: Sequence[Part], report: Report) -> list[Part]:
 
 
 def draw_to_file(part: Part) -> None:
-    """Draw one set and write it: ``x`` float32 [count, 40], ``y`` int64 [count], and their digest
-    as metadata.
-    """
+    """Draw one set and write it: ``x`` float32 [count, 40], ``y`` int64 [count], their digest."""
     signals, labels = draw(part.seed, part.count)
     arrays: dict[str, NDArray[Any]] = {
         "x": signals.astype(np.float32),
@@ -177,14 +160,15 @@ def draw_to_file(part: Part) -> None:
 
 
 def read(part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Signals and labels of one set; raises FileNotFoundError, or DamagedFile if the content is not
-    what was drawn.
+    """Signals and labels of one set.
+
+    Raises FileNotFoundError, or DamagedFile if the content is not what was drawn.
     """
     content = verified.read(part.path)
     length = 8 + int.from_bytes(content[:8], "little")  # of the header: JSON behind its size
     try:
-        told = verified.parsed(content[8:length], part.path)
-        expected = told["__metadata__"]["sha256"]
+        header = verified.parsed(content[8:length], part.path)
+        expected = header["__metadata__"]["sha256"]
         arrays = {name: array for name, array in load_arrays(content).items() if name in ("x", "y")}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedFile(
@@ -195,10 +179,12 @@ def read(part: Part) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         raise DamagedFile(
             f"{part.path} is refused: it holds {shapes}, not {part.count} signals and their labels."
         )
-    found = _digest(part, arrays)
-    if found != expected:
-        message = f"{part.path} is refused: truncated or altered, SHA-256 found {found}, expected {expected}."
-        raise DamagedFile(message)
+    digest = _digest(part, arrays)
+    if digest != expected:
+        raise DamagedFile(
+            f"{part.path} is refused: truncated or altered, "
+            f"SHA-256 found {digest}, expected {expected}."
+        )
     return arrays["x"], arrays["y"]
 
 
@@ -214,9 +200,7 @@ def _is_sound(part: Part, report: Report) -> bool:
 
 
 def _digest(part: Part, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 of arrays, name, seed, count and generator, so that a file moved to another's place
-    is refused.
-    """
+    """SHA-256 of arrays, name, seed, count and generator: a file in another's place is refused."""
     contents = [arrays[name].tobytes() for name in ("x", "y")]
     shapes = [(str(arrays[name].dtype), arrays[name].shape) for name in ("x", "y")]
     origin = f"{part.path.parent.name} {part.name} {part.seed} {part.count}"
@@ -224,17 +208,16 @@ def _digest(part: Part, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _draw_in_processes(parts: Sequence[Part], processes: int, report: Report) -> None:
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a forked child could inherit locks held by torch's threads
+    # a forked child could inherit locks held by torch's threads
+    context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(processes, mp_context=context) as executor:
             for _ in executor.map(draw_to_file, parts):
                 pass
     except BrokenProcessPool:
         report(
-            "MNIST-1D: the helper processes stopped (a script that loads data needs `if __name__ == '__main__':`); "
-            "drawing one by one."
+            "MNIST-1D: the helper processes stopped "
+            "(a script that loads data needs `if __name__ == '__main__':`); drawing one by one."
         )
         for part in parts:
             if not _is_sound(part, report):

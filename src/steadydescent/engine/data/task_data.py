@@ -16,17 +16,19 @@ Report = Callable[[str], None]  # takes one plain sentence
 class TaskData:
     """Examples and, for each of S seeds, which of them train and which validate.
 
-    pool        [N, *shape]  every example as stored: uint8 for images (0 to 255), float32 for
-    MNIST-1D, int64 tokens labels      [N] or       int64 class numbers, one an example, or one at
-    each of L places of a sequence: then -100,
-                [N, L]       which torch's cross_entropy passes over, marks the padding
-    train       [S, M]       int64 rows of the pool: the training set of each seed validation  [S,
-    V]       int64 rows test        [T]          int64 rows, the same for all seeds mean, std   [S,
-    F]       float32, of the training rows alone, in stored units; F features standardised
-    separately
-                             (1: one scalar for all pixels). std is the population's: divided by M,
-                             not M - 1. Tokens are not standardised: mean 0, std 1
-    checksum                 SHA-256 of everything above but mean and std, which follow from it
+    pool        [N, *shape]  every example as stored: uint8 for images (0 to 255),
+                             float32 for MNIST-1D, int64 tokens
+    labels      [N] or       int64 class numbers, one an example, or one at each of
+                [N, L]       L places of a sequence: then -100, which torch's
+                             cross_entropy passes over, marks the padding
+    train       [S, M]       int64 rows of the pool: the training set of each seed
+    validation  [S, V]       int64 rows
+    test        [T]          int64 rows, the same for all seeds
+    mean, std   [S, F]       float32, of the training rows alone, in stored units;
+                             F features standardised separately (1: one scalar for
+                             all pixels). std is the population's: divided by M, not
+                             M - 1. Tokens are not standardised: mean 0, std 1
+    checksum                 SHA-256 of all above but mean and std, which follow
     """
 
     pool: Tensor
@@ -49,9 +51,7 @@ def checksum(**tensors: Tensor) -> str:
 
 
 def checked_seeds(seeds: Sequence[int]) -> list[int]:
-    """The seeds as a list of ints; raises ValueError or TypeError with a sentence when they cannot
-    be used.
-    """
+    """The seeds as a list of ints; a ValueError or TypeError says why they cannot be used."""
     if len(seeds) == 0:
         raise ValueError("seeds must hold at least one seed, got none")
     for seed in seeds:
@@ -68,10 +68,10 @@ def checked_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def first_examples(data: TaskData, examples: int) -> TaskData:
-    """The same data with the first M examples of each training set alone, standardised by these; 0
-    means all.
+    """The same data with the first M examples of each training set alone; 0 means all.
 
-    Every training set is in random order, so the first are a draw like any other.
+    They are standardised by these alone. Every training set is in random order, so the first are a
+    draw like any other.
     """
     if not 0 < examples < data.train.shape[1]:
         return data
@@ -82,23 +82,19 @@ def first_examples(data: TaskData, examples: int) -> TaskData:
 
 
 def _moments(x: Tensor, features: int) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation of each feature, `[F]`, or of all together where F is
-    1.
-    """
+    """Mean and population standard deviation of each feature, `[F]`, or of all where F is 1."""
     flat = x.reshape(-1, features)
     return flat.mean(0), flat.std(0, correction=0)
 
 
 def wrong_labels(labels: Tensor, share: float, seed: int, classes: int = 10) -> Tensor:
-    """Labels `[M]` of which each is, with probability `share`, another class, each other one
-    equally likely.
+    """Labels `[M]` of which each is, with probability `share`, another class, any alike.
 
     >>> (wrong_labels(torch.zeros(1000, dtype=torch.int64), 0.2, seed=0) > 0).float().mean().item()
     0.2...
     """
     generator = torch.Generator().manual_seed(seed)
     changed = torch.rand(len(labels), generator=generator) < share
-    moved = torch.randint(1, classes, labels.shape, generator=generator)
-    return torch.where(
-        changed.to(labels.device), (labels + moved.to(labels.device)) % classes, labels
-    )
+    offsets = torch.randint(1, classes, labels.shape, generator=generator)
+    others = (labels + offsets.to(labels.device)) % classes
+    return torch.where(changed.to(labels.device), others, labels)

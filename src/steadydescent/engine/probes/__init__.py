@@ -1,10 +1,7 @@
-"""Measurements on a stack of networks while it trains: gradient noise, internal covariate shift,
-predicted classes.
+"""Probes: measurements on the networks of a stack while it trains, a class each.
 
-A probe reads a stack between two chunks and writes nothing to it. It goes replica by replica, on
-any device, and its draws come from a generator for each (probe, run seed, step), so that neighbours
-leave no trace. A measure is `[R]` in float64; it is nan for a replica that diverged, for those that
-merely fill a stack up, and where it has no meaning.
+A probe is a file here and a line in `PROBES`; nothing else knows it by name. It gets a
+`steadydescent.engine.view.View` and may use techniques, tasks and the view, no stack and no run.
 
 Networks are looked at in training mode, as their updates see them: batch norm takes the statistics
 of the batch, and layers that make noise make it, drawn as in training. Stilled, noisy batch norm
@@ -14,30 +11,85 @@ Axes: R replicas, P parameters, Q buffer entries, D inputs, M minibatches, n exa
 units of a layer.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from steadydescent.engine.probes.internal_shift import InternalShift
+from steadydescent.engine.probes.losses import Losses, TailLosses, TrainingLoss
+from steadydescent.engine.probes.noise import GradientNoise
+from steadydescent.engine.probes.orbit import Orbit
+from steadydescent.engine.probes.predictions import LOST, Predictions, churn, predicted_classes
+from steadydescent.engine.probes.probe import Asked, Classes, Probe, Quantity, Reading
 
-from torch import Tensor
-
-from steadydescent.engine.probes.noise import SIZES, gradient_noise
-from steadydescent.engine.probes.predictions import LOST, churn, predicted_classes
-from steadydescent.engine.probes.shift import internal_shift
-
-if TYPE_CHECKING:
-    from steadydescent.engine.stack import Stack
-
-PROBES: dict[str, Callable[["Stack"], dict[str, Tensor]]] = {
-    "gradient-noise": gradient_noise,
-    "internal-shift": internal_shift,
+PROBES: dict[str, type[Probe]] = {
+    "gradient-noise": GradientNoise,
+    "internal-shift": InternalShift,
+    "training-loss": TrainingLoss,
+    "losses": Losses,
+    "orbit": Orbit,
+    "predictions": Predictions,
 }
-"""Probe → its measures of a stack, by name."""
+"""Every probe that a run may ask for, by its name."""
+ALWAYS: tuple[type[Probe], ...] = (TailLosses,)
+"""Those that look at every run."""
 
 __all__ = [
+    "ALWAYS",
     "LOST",
     "PROBES",
-    "SIZES",
+    "Asked",
+    "Classes",
+    "GradientNoise",
+    "InternalShift",
+    "Losses",
+    "Orbit",
+    "Predictions",
+    "Probe",
+    "Quantity",
+    "Reading",
+    "TailLosses",
+    "TrainingLoss",
+    "check_probes",
     "churn",
-    "gradient_noise",
-    "internal_shift",
+    "made_for",
     "predicted_classes",
+    "probe_of",
+    "quantities",
 ]
+
+
+def check_probes(names: tuple[str, ...], run: Asked) -> None:
+    """See that a run can be asked for these probes.
+
+    Raises:
+        ValueError: for a probe that there is not, or one that does not fit the run.
+    """
+    if unknown := sorted(set(names) - set(PROBES)):
+        raise ValueError(f"probes must be among {tuple(PROBES)}, got {unknown}")
+    for name in names:
+        PROBES[name].check(run)
+
+
+def made_for(names: tuple[str, ...]) -> list[Probe]:
+    """A stack's own probes: those that look at every run, and these."""
+    return [probe() for probe in (*ALWAYS, *(PROBES[name] for name in names))]
+
+
+def quantities() -> list[Quantity]:
+    """All quantities that probes leave."""
+    return [quantity for probe in (*ALWAYS, *PROBES.values()) for quantity in probe.quantities]
+
+
+def probe_of(quantity: str) -> str | None:
+    """The probe that a run must ask for to have a quantity; none where every run has it.
+
+    >>> probe_of("noise-scale"), probe_of("tail-loss-sd")
+    ('gradient-noise', None)
+
+    Raises:
+        ValueError: for a quantity that no probe leaves.
+    """
+    for probe in (*ALWAYS, *PROBES.values()):
+        if quantity in (known.name for known in probe.quantities):
+            return None if probe in ALWAYS else probe.name
+    raise ValueError(
+        f"a quantity must be one that a probe leaves, got {quantity!r}; "
+        f"there are {sorted(known.name for known in quantities())}"
+    )

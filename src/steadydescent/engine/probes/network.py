@@ -1,72 +1,67 @@
-"""One replica of a stack as a probe looks at it, and measurements of every replica that is still
-alive.
-"""
+"""One network as a probe looks at it, and measurements of every one that is still alive."""
 
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from steadydescent.engine.runs import stream_seed
 from steadydescent.engine.stepping import Flat
-
-if TYPE_CHECKING:
-    from steadydescent.engine.stack import Stack
+from steadydescent.engine.streams import stream_seed
+from steadydescent.engine.view import View
 
 AT_A_TIME = 4_096
 """Examples whose gradients are taken in one product: measured to be fastest on one core."""
 
 
 class Network:
-    """One replica of a stack: its weights `[P]` and buffers `[Q]`, its training data, draws of its
-    own.
-    """
+    """One replica: its weights `[P]` and buffers `[Q]`, its training data, draws of its own."""
 
-    def __init__(self, stack: "Stack", place: int, module: nn.Module, probe: str) -> None:
-        self.stack, self.place, self.module = stack, place, module
-        self.theta, self.buffers = stack.carry.theta[place], stack.carry.buffers[place]
-        self.seat = int(stack.lane[place])
-        self.train = stack.data.train[self.seat]
-        seed = stream_seed(stack.task.source, stack.runs[place].seed, f"probe/{probe}/{stack.done}")
+    def __init__(self, view: View, place: int, module: nn.Module, probe: str) -> None:
+        self.view, self.place, self.module = view, place, module
+        self.theta, self.buffers = view.theta[place], view.buffers[place]
+        self.seat = int(view.examples.lane[place])
+        self.train = view.examples.data.train[self.seat]
+        seed = stream_seed(view.task.source, view.seeds[place], f"probe/{probe}/{view.done}")
         self.generator = torch.Generator().manual_seed(seed)
 
     def examples(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and labels at positions of any shape in the training set, labelled as in training."""
-        stack, rows = self.stack, self.train[positions].to(self.stack.device)
-        x = stack.task.inputs(stack.pool[rows], stack.mean[self.place], stack.std[self.place])
-        return x, stack.train_labels[self.seat][positions.to(stack.device)]
+        """Inputs, and labels as trained on, at positions of any shape in the training set."""
+        held, place, device = self.view.examples, self.place, self.view.device
+        rows = self.train[positions].to(device)
+        x = self.view.task.inputs(held.pool[rows], held.mean[place], held.std[place])
+        return x, held.train_labels[self.seat][positions.to(device)]
 
     def noise(self, flat: Flat, *count: int) -> Tensor:
         """Uniform draws on (−1, 1) for the layers that take noise, `[*count, N]`."""
-        return (2 * torch.rand(*count, flat.draws, generator=self.generator) - 1).to(
-            self.stack.device
-        )
+        uniform = torch.rand(*count, flat.draws, generator=self.generator)
+        return (2 * uniform - 1).to(self.view.device)
 
     def loss(self, flat: Flat) -> Callable[..., Tensor]:
         """The task's loss of (weights, buffers, noise, inputs, labels)."""
-        return lambda theta, buffers, noise, x, y: self.stack.task.loss(
-            flat.forward(theta, buffers, noise, x)[0], y
-        )
+
+        def loss(theta: Tensor, buffers: Tensor, noise: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            return self.view.task.loss(flat.forward(theta, buffers, noise, x)[0], y)
+
+        return loss
 
 
 def of_each(
-    stack: "Stack", probe: str, names: Sequence[str], measure: Callable[[Network], Sequence[float]]
-) -> dict[str, Tensor]:
-    """A measurement of every replica that is still alive, by the names of its values, each `[R]`."""
-    found = torch.full((len(stack.runs), len(names)), math.nan, dtype=torch.float64)
-    module = deepcopy(
-        stack.flat.module
-    )  # hooks and modes are this copy's; the compiled step keeps its own
-    for place in range(len(stack.wanted)):
-        if stack.carry.survived[place] >= stack.done:
-            found[place] = torch.tensor(
-                measure(Network(stack, place, module, probe)), dtype=torch.float64
-            )
-    return dict(zip(names, found.T, strict=True))
+    view: View, probe: str, count: int, measure: Callable[[Network], Sequence[float]]
+) -> Tensor:
+    """`count` numbers of every replica, `[count, R]` in float64; nan for those that have diverged
+    and those that nobody asked for.
+    """
+    numbers = torch.full((len(view.seeds), count), math.nan, dtype=torch.float64)
+    # hooks and modes are this copy's; the compiled step keeps its own
+    module = deepcopy(view.flat.module)
+    for place in range(view.wanted):
+        if view.alive[place]:
+            network = Network(view, place, module, probe)
+            numbers[place] = torch.tensor(measure(network), dtype=torch.float64)
+    return numbers.T
 
 
 def gradients_at(network: Network, positions: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
 """How minibatch gradients scatter."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from steadydescent.engine.probes.network import AT_A_TIME, Network, gradients_at, of_each
+from steadydescent.engine.probes.probe import Probe, Quantity, Reading
+from steadydescent.engine.view import View
 from steadydescent.normalization import BatchNorm, GhostBatchNorm
-
-if TYPE_CHECKING:
-    from steadydescent.engine.stack import Stack
 
 SIZES = (1, 8, 32, 64, 128, 256, 512, 1024)
 """Minibatch sizes at which gradient noise is measured."""
@@ -22,13 +21,13 @@ SCALE_SIZES = (32, 1024)
 """The two sizes that the noise scale is estimated from."""
 
 
-def gradient_noise(stack: "Stack") -> dict[str, Tensor]:
+class GradientNoise(Probe):
     """How minibatch gradients scatter at the current weights: by size n, and on the whole.
 
-    - `gradient-noise/<n>`: √tr cov(g_n), the root of the total variance of the gradient of n
-      examples drawn with replacement, estimated from 16 minibatches (8 of 512, 4 of 1 024 examples,
-      which would cost more than all others together). Without batch norm it is √(tr Σ/n), Σ that of
-      a single example.
+    - `gradient-noise` of a size n: √tr cov(g_n), the root of the total variance of the gradient of
+      n examples drawn with replacement, estimated from 16 minibatches (8 of 512, 4 of 1 024
+      examples, which would cost more than all others together). Without batch norm it is √(tr Σ/n),
+      Σ that of a single example.
     - `noise-trace`, `gradient-square`: tr Σ and ‖G‖² by the unbiased estimators from two batch
       sizes b < B (mccandlish2018empirical, appendix A.1), here 32 and 1 024, each ‖g‖² a mean over
       the minibatches: ‖G‖² = (B·‖g_B‖² − b·‖g_b‖²)/(B − b), tr Σ = (‖g_b‖² − ‖g_B‖²)/(1/b − 1/B).
@@ -40,35 +39,40 @@ def gradient_noise(stack: "Stack") -> dict[str, Tensor]:
     divide. With batch norm a gradient's expectation depends on n, so there the last three describe
     the two sizes, not one Σ.
     """
-    names = [
-        *(f"gradient-noise/{n}" for n in SIZES),
-        "noise-trace",
-        "gradient-square",
-        "noise-scale",
-    ]
+
+    name = "gradient-noise"
+    quantities = (
+        Quantity("gradient-noise"),
+        Quantity("noise-trace"),
+        Quantity("gradient-square"),
+        Quantity("noise-scale"),
+    )
+    when = "few points"
+
+    def look(self, view: View) -> Iterator[Reading]:
+        by_size, *rest = self.quantities
+        numbers = of_each(view, self.name, len(SIZES) + len(rest), _scatter)
+        for n, values in zip(SIZES, numbers, strict=False):
+            yield Reading(by_size.name, values, batch_size=n, step=view.done)
+        for quantity, values in zip(rest, numbers[len(SIZES) :], strict=True):
+            yield Reading(quantity.name, values, step=view.done)
+
+
+def _scatter(network: Network) -> list[float]:
+    """The gradient noise of every size, then tr Σ, ‖G‖² and their ratio."""
+    spread, square = dict.fromkeys(SIZES, math.nan), dict.fromkeys(SIZES, math.nan)
+    count = len(network.train)
+    draw = lambda n: torch.randint(count, (_minibatches(n), n), generator=network.generator)
+    batches = {n: draw(n) for n in SIZES}  # all drawn at first: the same for every kind of network
+    for n in (n for n in SIZES if _takes(network.module, n)):
+        gradients = gradients_at(network, batches[n])
+        variance = (gradients - gradients.mean(0)).square().sum() / (len(gradients) - 1)
+        spread[n] = variance.sqrt().item()
+        square[n] = gradients.square().sum(1).mean().item()
     small, large = SCALE_SIZES
-
-    def measure(network: Network) -> list[float]:
-        spread, square = dict.fromkeys(SIZES, math.nan), dict.fromkeys(SIZES, math.nan)
-        draw = lambda n: torch.randint(
-            len(network.train), (_minibatches(n), n), generator=network.generator
-        )
-        batches = {
-            n: draw(n) for n in SIZES
-        }  # all drawn at first: the same for every kind of network
-        for n in (n for n in SIZES if _takes(network.module, n)):
-            gradients = gradients_at(network, batches[n])
-            spread[n] = (
-                ((gradients - gradients.mean(0)).square().sum() / (len(gradients) - 1))
-                .sqrt()
-                .item()
-            )
-            square[n] = gradients.square().sum(1).mean().item()
-        signal = (large * square[large] - small * square[small]) / (large - small)
-        trace = (square[small] - square[large]) / (1 / small - 1 / large)
-        return [*spread.values(), trace, signal, trace / signal if signal else math.nan]
-
-    return of_each(stack, "gradient-noise", names, measure)
+    signal = (large * square[large] - small * square[small]) / (large - small)
+    trace = (square[small] - square[large]) / (1 / small - 1 / large)
+    return [*spread.values(), trace, signal, trace / signal if signal else math.nan]
 
 
 def _minibatches(n: int) -> int:

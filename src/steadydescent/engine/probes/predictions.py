@@ -1,48 +1,68 @@
 """Predicted classes, and how far two networks disagree."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from steadydescent.checks import check_count
 from steadydescent.engine.evaluation import IGNORED
+from steadydescent.engine.probes.probe import Asked, Classes, Probe
+from steadydescent.engine.tasks import find
+from steadydescent.engine.view import View
 from steadydescent.weight_averaging import Readout
-
-if TYPE_CHECKING:
-    from steadydescent.engine.stack import Stack
 
 LOST = 255
 """The class that a diverged network predicts."""
 
 
-def predicted_classes(stack: "Stack", readout: Readout, examples: int = 1_000) -> list[bytes]:
+class Predictions(Probe):
+    """The classes that every readout predicts for the first test examples."""
+
+    name = "predictions"
+    when = "end"
+
+    @classmethod
+    def check(cls, run: Asked) -> None:
+        """Raises ValueError for a run that never looks at test data, and for a surface."""
+        if not run.test:
+            raise ValueError(
+                "the probe 'predictions' looks at test data, which a run with test=False never does"
+            )
+        if find(run.task).surface:
+            raise ValueError(
+                f"the probe 'predictions' needs classes, which the surface {run.task} has not"
+            )
+
+    def look(self, view: View) -> Iterator[Classes]:
+        for readout in view.readouts:
+            yield Classes(readout.text, predicted_classes(view, readout))
+
+
+def predicted_classes(view: View, readout: Readout, examples: int = 1_000) -> list[bytes]:
     """Arg-max classes of the first test examples, a byte each, for every replica; 255 where one has
     diverged.
 
     A sequence gives a class at each of its labels; padding is left out.
 
-    Raises: ValueError: for a surface, which has no classes; more examples than the test set has;
-        more than 255 classes.
+    Raises:
+        ValueError: for a surface, which has no classes; more examples than the test set has; more
+            than 255 classes.
     """
-    if stack.task.surface:
-        raise ValueError(f"task {stack.first.task} is a surface, it predicts no classes")
-    if check_count(examples, "examples") > len(stack.data.test):
-        raise ValueError(
-            f"examples must be at most the {len(stack.data.test)} of the test set, got {examples}"
-        )
-    look = stack.look(stack.data.test[:examples].expand(len(stack.runs), -1))
-    logits = stack._each(
-        stack.flat.outputs, *stack.weights(readout), look.pool, look.rows
-    )  # [R, examples, …, K]
+    if view.task.surface:
+        raise ValueError("a surface predicts no classes")
+    most = len(view.examples.data.test)
+    if check_count(examples, "examples") > most:
+        raise ValueError(f"examples must be at most the {most} of the test set, got {examples}")
+    look = view.examples.look(view.examples.test[:, :examples])
+    logits = view.outputs(readout, look)  # [R, examples, …, K]
     if logits.shape[-1] > LOST:
         raise ValueError(
             f"classes must be at most {LOST} to fit a byte each, got {logits.shape[-1]}"
         )
-    lost = (stack.carry.survived < stack.done) | ~logits.isfinite().flatten(1).all(1)
-    classes = torch.where(lost.view(-1, *[1] * (logits.dim() - 2)), LOST, logits.argmax(-1)).to(
-        torch.uint8
-    )
+    lost = ~view.alive | ~logits.isfinite().flatten(1).all(1)
+    lost = lost.view(-1, *[1] * (logits.dim() - 2))
+    classes = torch.where(lost, LOST, logits.argmax(-1)).to(torch.uint8)
     counted = look.targets[0] != IGNORED
     return [row[counted].cpu().numpy().tobytes() for row in classes]
 

@@ -1,5 +1,7 @@
-"""Tasks: a data set, a model and a loss under one name; closed-form surfaces; test sets after a
-shift.
+"""Tasks: a data set, a model and a loss under one name.
+
+Networks, the Transformer, surfaces with a formula, the noisy quadratic in closed form, and test
+sets after a shift. It may use the techniques and `engine.data`; nothing here trains.
 """
 
 from steadydescent.engine.tasks.task import (

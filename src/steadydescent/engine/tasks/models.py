@@ -27,9 +27,8 @@ def mlp(*widths: int, norm: str = "none") -> nn.Sequential:
     for inputs, outputs in pairwise(widths[:-1]):
         linear = nn.Linear(inputs, outputs)
         if norm in ABSORBS_BIAS:
-            linear.register_parameter(
-                "bias", None
-            )  # drawn and let go, so that the next layer's weights do not depend on it
+            # drawn and let go, so that the next layer's weights do not depend on it
+            linear.register_parameter("bias", None)
         layers += [linear, *_normalized(norm, outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 

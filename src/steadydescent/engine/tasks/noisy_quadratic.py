@@ -1,5 +1,4 @@
-"""The noisy quadratic model in closed form: the expected loss of every linear rule, readout and
-schedule.
+"""The noisy quadratic in closed form: the expected loss of linear rules, readouts, schedules.
 
 On f = ½·Σ h·θ² with gradients h·θ + ξ, ξ of variance v/n and independent from step to step, SGD and
 every kind of momentum move (θ, u) linearly, and a readout a ← a + w·(θ − a) is linear too. So the
@@ -80,8 +79,9 @@ def expected_loss(
     >>> expected_loss("sgd", [0.5, 0.5], None, curvature=1.0, variance=0.0, start=1.0).tolist()
     [0.125, 0.03125]
 
-    Raises: ValueError: for a rule that is not linear in the gradient, or weights that are not as
-        many as rates.
+    Raises:
+        ValueError: for a rule that is not linear in the gradient, or weights that are not as many
+            as rates.
     """
     if optimizer not in RULES:
         raise ValueError(
@@ -94,9 +94,8 @@ def expected_loss(
     h, v, theta = np.broadcast_arrays(
         *(np.atleast_1d(np.asarray(x, float)) for x in (curvature, variance, start))
     )
-    moments = np.zeros(
-        (h.size, 3, 3)
-    )  # E[ss'] of s = (θ, u, a) for each axis; the readout starts from zero
+    # E[ss'] of s = (θ, u, a) for each axis; the readout starts from zero
+    moments = np.zeros((h.size, 3, 3))
     moments[:, 0, 0] = theta**2
     losses = np.empty_like(alpha)
     for i, (lr, w) in enumerate(zip(alpha, mixing, strict=True)):

@@ -36,7 +36,8 @@ class Surface(nn.Module):
         super().__init__()
         if len(start) != len(noise) or not all(map(math.isfinite, start)) or min(noise) < 0:
             raise ValueError(
-                f"start and noise must be as long, finite, and noise at least 0; got {start} and {noise}"
+                "start and noise must be as long, finite, and noise at least 0; "
+                f"got {start} and {noise}"
             )
         self.function = function
         self.point = nn.Parameter(torch.tensor(start))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ from steadydescent.normalization import KINDS
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over all labels but −100, which pad; logits `[B, …, K]`, labels `[B, …]`, nats.
 
-    >>> mean_cross_entropy(torch.zeros(2, 3, 10), torch.tensor([[1, 2, -100], [3, -100, -100]])).item()  # ln 10
+    >>> labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
+    >>> mean_cross_entropy(torch.zeros(2, 3, 10), labels).item()  # ln 10
     2.302...
     """
     return cross_entropy(logits.flatten(0, -2), labels.flatten())
@@ -56,6 +58,11 @@ class Task:
     examples: int = 0
     wrong_labels: float = 0.0
 
+    @property
+    def score(self) -> Literal["accuracy", "loss"]:
+        """What networks on it are compared by: the accuracy, or a surface's height, its loss."""
+        return "loss" if self.surface else "accuracy"
+
     def inputs(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Rows of the data's pool as the model takes them."""
         if self.tokens:
@@ -87,10 +94,10 @@ FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _transformer() -> nn.Module:
-    from steadydescent.engine.data import names
+    from steadydescent.engine.data.spelling import vocabulary_sizes
     from steadydescent.engine.tasks.transformer import Transformer
 
-    return Transformer(*names.vocabulary_sizes())
+    return Transformer(*vocabulary_sizes())
 
 
 TASKS = {
@@ -121,7 +128,8 @@ def canonical(text: str) -> str:
     usual = _options(TASKS[setting.name])
     if unknown := set(setting.options) - set(usual):
         raise ValueError(
-            f"task {setting.name} has no option {sorted(unknown)}, got {text!r}; it has {sorted(usual)}"
+            f"task {setting.name} has no option {sorted(unknown)}, got {text!r}; "
+            f"it has {sorted(usual)}"
         )
     _check({**usual, **setting.options}, SPLIT_SIZES[TASKS[setting.name].source]["train"])
     return setting.text(usual)

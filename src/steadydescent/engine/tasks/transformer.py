@@ -38,9 +38,8 @@ def positions(length: int, d: int, like: Tensor) -> Tensor:
     tensor([[0.0000, 1.0000, 0.0000, 1.0000],
             [0.8415, 0.5403, 0.0100, 0.9999]])
     """
-    dtype = torch.promote_types(
-        like.dtype, torch.float32
-    )  # the angles need more digits than bfloat16 has
+    # the angles need more digits than bfloat16 has
+    dtype = torch.promote_types(like.dtype, torch.float32)
     rates = 10_000 ** (-torch.arange(0, d, 2, dtype=dtype, device=like.device) / d)
     angles = torch.arange(length, dtype=dtype, device=like.device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).to(like.dtype)
@@ -54,7 +53,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor
     least finite number, not −∞, whose softmax would be NaN.
 
     >>> key = torch.tensor([[9.0], [9.0], [1.0]])
-    >>> attend(torch.ones(1, 1), key, torch.tensor([[3.0], [5.0], [70.0]]), torch.tensor([True, True, False]))
+    >>> value, visible = torch.tensor([[3.0], [5.0], [70.0]]), torch.tensor([True, True, False])
+    >>> attend(torch.ones(1, 1), key, value, visible)
     tensor([[4.]])
     """
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
@@ -75,9 +75,8 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(d, d) for _ in range(4))
 
     def forward(self, x: Tensor, context: Tensor, visible: Tensor) -> Tensor:
-        split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(
-            -3, -2
-        )  # [B, T, d] → [B, H, T, d/H]
+        # [B, T, d] → [B, H, T, d/H]
+        split = lambda z: z.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
         heads = attend(
             split(self.query(x)), split(self.key(context)), split(self.value(context)), visible
         )
@@ -134,13 +133,14 @@ class Transformer(nn.Module):
     the source is hidden from every attention; padding that is fed comes after all that count, where
     the causal mask hides it already.
 
-    >>> model = Transformer(11, 7, d=8, heads=2, layers=1, feedforward=16, source_length=5, target_length=3)
+    >>> size = {"d": 8, "heads": 2, "layers": 1, "feedforward": 16}
+    >>> model = Transformer(11, 7, **size, source_length=5, target_length=3)
     >>> model(torch.ones(2, 5 + 3, dtype=torch.int64)).shape
     torch.Size([2, 3, 7])
 
-    Raises: ValueError: if d is odd or no multiple of the heads, a size is below 1, `pad` is no
-        source token, or tokens do
-            not have S + T columns.
+    Raises:
+        ValueError: if d is odd or no multiple of the heads, a size is below 1, `pad` is no source
+            token, or tokens do not have S + T columns.
     """
 
     def __init__(
@@ -155,13 +155,8 @@ class Transformer(nn.Module):
         target_length: int = 21,
         pad: int = 0,
     ) -> None:
-        sizes = {
-            "source_vocabulary": source_vocabulary,
-            "target_vocabulary": target_vocabulary,
-            "d": d,
-            "heads": heads,
-        }
-        sizes |= {"layers": layers, "feedforward": feedforward}
+        sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
+        sizes |= {"d": d, "heads": heads, "layers": layers, "feedforward": feedforward}
         sizes |= {"source_length": source_length, "target_length": target_length}
         for name, value in sizes.items():
             if value < 1:

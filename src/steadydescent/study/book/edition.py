@@ -1,5 +1,6 @@
 """What the cells of the book's pages read: rows, numbers and results of the book being built."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from steadydescent import verified
@@ -23,6 +24,10 @@ def rows_shown(experiment: str = "") -> list[dict[str, Any]]:
         for row in c["rows"]
     ]
     return [row for row in rows if row["estimate"] is not None]
+
+
+Numbers = Mapping[str, Mapping[str, Any]]
+"""The book's numbers by key."""
 
 
 def numbers_shown() -> dict[str, dict[str, Any]]:

@@ -91,6 +91,13 @@ def estimate_and_interval(row: dict[str, Any], *, unit: bool = True) -> str:
     return text if exact else f"{text} ({interval_text(row)})"
 
 
+def for_terminal(row: dict[str, Any]) -> str:
+    """`estimate_and_interval` where lines may break at any space; nothing where none was made."""
+    if row.get("estimate") is None:
+        return ""
+    return estimate_and_interval(row).replace(NO_BREAK, " ")
+
+
 def difference(value: float, low: float, high: float) -> str:
     """A difference in a table's cell, in plain ASCII as other numbers there.
 
@@ -140,7 +147,7 @@ def most_first(words: Iterable[str]) -> str:
 
 
 def verdict_table(claims: dict[str, Any]) -> str:
-    """Every claim's verdict as a Markdown table, for README."""
+    """Every claim's verdict as a Markdown table."""
     lines = ["| claim | said by | verdict | rows |", "|---" * 4 + "|"]
     for claim in claims.values():
         rows = counted(row["verdict"] for row in claim["rows"])

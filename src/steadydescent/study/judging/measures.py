@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.checks import check_choice
-from steadydescent.engine.probes import churn
-from steadydescent.engine.settings import read
+from steadydescent.engine.probes import churn, probe_of, quantities
+from steadydescent.engine.shifted_tests import Shift, family
 from steadydescent.study.judging.statistics import Statistic
 from steadydescent.study.results.store import Result, Tables
+from steadydescent.weight_averaging import Readout
 
 SEVERITY = 3
 """Claims about shifted test data are about this one."""
@@ -64,10 +65,11 @@ MEASURES = {
             statistic="log mean",
             tuned_by="steps to target",
         ),
-        Measure("distance to the tail mean", "×", higher=False, statistic="log mean"),
-        Measure("spread of the loss", "×", higher=False, statistic="log mean"),
-        Measure("shift of layer inputs", "×", higher=False, statistic="log mean"),
-        Measure("shift of gradients", "×", higher=False, statistic="log mean"),
+        *(
+            Measure(quantity.claim, quantity.unit, quantity.higher, quantity.statistic)
+            for quantity in quantities()
+            if quantity.claim
+        ),
     )
 }
 _FINALS = {
@@ -79,18 +81,12 @@ _FINALS = {
     "height": ("test", "loss"),
     "training loss": ("train", "loss"),
 }
-_PROBED = {
-    "spread of the loss": "tail-loss-sd",
-    "shift of layer inputs": "input-shift",
-    "shift of gradients": "gradient-shift",
-}
-_NEEDS = {
-    "shift of layer inputs": "internal-shift",
-    "shift of gradients": "internal-shift",
+_PROBED = {quantity.claim: quantity.name for quantity in quantities() if quantity.claim}
+_NEEDS = {claim: probe for claim, name in _PROBED.items() if (probe := probe_of(name))} | {
     "accuracy at equal training loss": "training-loss",
-    "distance to the tail mean": "orbit",
     "churn": "predictions",
 }
+"""The probe that a measure follows from, where it follows from one."""
 _SHIFTED = re.compile(
     r"(?P<what>accuracy|drop) under (?P<kind>covariate|prior|concept) shift"
     r"(?P<anew>, re-estimated)?"
@@ -158,7 +154,7 @@ def _shifted(finals: pd.DataFrame, kind: str, anew: bool, drop: bool) -> pd.Data
     Other severities, and statistics of a few inputs at a time, are shown and bear no verdict.
     """
     asked = (finals["shift"] != "") & (finals.severity == SEVERITY) & finals.batch.isna()
-    asked &= finals["shift"].map(_kind) == kind
+    asked &= finals["shift"].map(family) == kind
     asked &= (finals.statistics == "reestimated") == anew
     mean = finals[asked.fillna(False)].groupby(["run", "readout"]).accuracy.mean()
     if drop:
@@ -167,19 +163,14 @@ def _shifted(finals: pd.DataFrame, kind: str, anew: bool, drop: bool) -> pd.Data
     return mean.dropna().rename("value").reset_index()
 
 
-def _kind(shift: str) -> str:
-    """The kind of a shift that claims are about: covariate shifts go by their knobs."""
-    return shift if shift in ("prior", "concept") else "covariate"
-
-
-def _asked(shift: str) -> tuple[str, bool] | None:
+def _asked(text: str) -> tuple[str, bool] | None:
     """Kind of a shift that claims are about, and whether statistics are re-estimated; None for any
     other.
     """
-    name, options = read(shift)
-    if options["severity"] != SEVERITY or "batch" in options:
+    shift = Shift.parse(text)
+    if shift.severity != SEVERITY or shift.batch is not None:
         return None
-    return _kind(name), options.get("statistics") == "reestimated"
+    return family(shift.kind), shift.reestimated
 
 
 def kept(tables: Tables, roster: pd.DataFrame, target: float | None, by_loss: bool) -> pd.DataFrame:
@@ -218,7 +209,7 @@ def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame
                 (run, readout, "steps to target", needed),
                 (run, readout, "examples to target", needed * batch_size),
             ]
-        if str(readout).startswith("ema") and not by_loss:
+        if Readout.parse(readout).average_along and not by_loss:
             near = curve[(100 * curve.step / steps).round().isin(EARLY)]
             rows += [
                 (run, readout, f"validation accuracy at {round(100 * step / steps)} %", accuracy)

@@ -1,4 +1,8 @@
-"""The study: what `experiments/study.yml` says, as checked data, and the runs it asks for."""
+"""The study: what `experiments/study.yml` says, as checked data, and the runs it asks for.
+
+Experiments and plans, one's own variations of them, how runs are cut into stacks, and what all of
+it costs. It may use the techniques, the engine, results and judging; it trains nothing.
+"""
 
 from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
@@ -8,11 +12,13 @@ from steadydescent.study.planning.experiment import (
     Experiment,
     Grid,
     Parameters,
-    Settings,
+    Recipe,
     Size,
     load_study,
 )
-from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan, left_out, plans
+from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan
+from steadydescent.study.planning.profiles import left_out, plans
+from steadydescent.study.planning.variations import plan_of, varied
 
 __all__ = [
     "EXTENSIONS",
@@ -25,9 +31,11 @@ __all__ = [
     "Grid",
     "Parameters",
     "Plan",
-    "Settings",
+    "Recipe",
     "Size",
     "left_out",
     "load_study",
+    "plan_of",
     "plans",
+    "varied",
 ]

@@ -15,6 +15,9 @@ from steadydescent.study.yaml_files import Checked, Names
 FIRST_TUNING_SEED = 10_000
 MOST_POINTS = 201
 PROFILES = ("smoke", "laptop", "desk", "full")
+AxisName = Literal[
+    "batch_sizes", "optimizers", "schedules", "readouts", "arms", "shifts", "rates", "ramps"
+]
 Count = Annotated[int, Field(ge=1, le=10**7)]
 CurvePoints = Annotated[int, Field(ge=2, le=100_000)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]
@@ -41,9 +44,7 @@ class Grid(Checked):
     points: Points = 9
 
     def rate(self, index: int) -> float:
-        """The rate `index` steps above the centre; four significant digits, so that it prints as it
-        is.
-        """
+        """The rate `index` steps above the centre, to four digits, so that it prints as it is."""
         return float(f"{self.center * self.ratio**index:.4g}")
 
     @property
@@ -51,9 +52,8 @@ class Grid(Checked):
         return self.points // 2
 
 
-class Settings(Checked):
-    """What runs are made with; each level of an experiment (all runs, a condition, an arm) may say
-    some of it.
+class Recipe(Checked):
+    """What runs are made with; all runs, a condition and an arm may each say some of it.
 
     `task` holds options of the task (`{norm: batch}`); `steps` multiplies the updates of the
     profile and `unit` the rates of the grid, which so have the natural unit of each rule.
@@ -66,23 +66,17 @@ class Settings(Checked):
     steps: Factor = 1.0
     unit: Factor = 1.0
 
-    def under(self, other: "Settings") -> "Settings":
-        """These settings where `other` says nothing else; factors multiply, task options add up."""
-        told = {
-            name: value
-            for name in ("optimizer", "schedule", "batch_size")
-            if (value := getattr(other, name))
-        }
+    def under(self, other: "Recipe") -> "Recipe":
+        """This recipe where `other` says nothing else; factors multiply, task options add up."""
+        parts = ("optimizer", "schedule", "batch_size")
+        given = {part: value for part in parts if (value := getattr(other, part))}
         factors = {"steps": self.steps * other.steps, "unit": self.unit * other.unit}
-        return Settings(
-            **(self.model_dump(include=set(Settings.model_fields)) | told | factors)
-            | {"task": self.task | other.task}
-        )
+        own = self.model_dump(include=set(Recipe.model_fields))
+        return Recipe(**own | given | factors | {"task": self.task | other.task})
 
 
-class Arm(Settings):
-    """One of the things compared: settings of its own runs, and the readouts among which tuning
-    chooses.
+class Arm(Recipe):
+    """One of the things compared: a recipe, and the readouts among which tuning chooses.
 
     Report seeds also run the grid point nearest to `default`, the rate that people use untuned, and
     those nearest to the rate that was chosen for the arm `at_rate_of` and to its neighbours, which
@@ -94,7 +88,7 @@ class Arm(Settings):
     readouts: Annotated[Names, Field(min_length=1)] = ("last",)
 
 
-class Condition(Settings):
+class Condition(Recipe):
     """What arms are compared under; some arms alone, or on a smaller grid, where it says so."""
 
     arms: Names | None = None
@@ -102,8 +96,7 @@ class Condition(Settings):
 
 
 class Size(Checked):
-    """How large a task's grid is in a profile: updates a run, tuning and report seeds, and what is
-    left out of it.
+    """How large a task's grid is in a profile: updates, seeds, and what is left out of it.
 
     `batch_size` stands in for the experiment's, as for surfaces, whose batches are noise.
     `examples` caps what a run may see, so that small minibatches make more updates than large ones.
@@ -133,14 +126,16 @@ class Experiment(Checked):
     the report seeds: those of an arm's `choices` and their neighbours, the choices of `all-arms`,
     or `everything`. Where the steps to a target count, `targets` states it for each task: an
     accuracy on validation data, or a surface's height. `readouts` are shown besides those of the
-    arms; `secondary` names pairs of arms whose difference is shown and bears no verdict.
+    arms; `secondary` names pairs of arms whose difference is shown and bears no verdict. `axes` are
+    what its notebook may be run with otherwise (`steadydescent.study.planning.variations`).
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
     title: str
     question: str
     notebook: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.ipynb$", max_length=60)]
-    runs: Settings
+    axes: tuple[AxisName, ...] = ()
+    runs: Recipe
     readouts: Names = ()
     conditions: dict[str, Condition]
     arms: dict[str, Arm]
@@ -170,15 +165,15 @@ class Experiment(Checked):
             check_choice(profile, PROFILES, "profile")
             for task, size in tasks.items():
                 self._check_size(size, f"{profile}/{task}")
-            if unknown := {task for task in tasks if task not in self.rates}:
+            if unknown := sorted(set(tasks) - set(self.rates)):
                 raise ValueError(
-                    f"profile {profile!r} names {sorted(unknown)}, which have no rates or are no tasks"
+                    f"profile {profile!r} names {unknown}, which have no rates or are no tasks"
                 )
-            if "steps to target" in self.tune_by and (
-                without := sorted(set(tasks) - set(self.targets))
-            ):
+            without = sorted(set(tasks) - set(self.targets))
+            if without and "steps to target" in self.tune_by:
                 raise ValueError(
-                    f"targets must state one for each task tuned by steps to target, not for {without}"
+                    "targets must state one for each task tuned by steps to target, "
+                    f"not for {without}"
                 )
         return self
 
@@ -190,13 +185,12 @@ class Experiment(Checked):
         for name in size.conditions or self.conditions:
             condition, arms = self.conditions[name], size.arms or tuple(self.arms)
             for arm in (arm for arm in arms if arm in (condition.arms or self.arms)):
-                told = self.runs.under(condition).under(self.arms[arm])
-                told = told.under(Settings(batch_size=size.batch_size))
-                for field in ("optimizer", "schedule", "batch_size"):
-                    if getattr(told, field) is None:
-                        raise ValueError(
-                            f"{field} of {arm!r} under {name!r} in {where} is stated nowhere"
-                        )
+                recipe = self.runs.under(condition).under(self.arms[arm])
+                recipe = recipe.under(Recipe(batch_size=size.batch_size))
+                for part in ("optimizer", "schedule", "batch_size"):
+                    if getattr(recipe, part) is None:
+                        place = f"{arm!r} under {name!r} in {where}"
+                        raise ValueError(f"{part} of {place} is stated nowhere")
 
 
 class Parameters(Checked):

@@ -16,7 +16,7 @@ OWN_GIB = 3.0
 
 
 @dataclass(frozen=True)
-class StackPlan:
+class Stacking:
     """How a task's runs are stacked on a kind of device, and what that was measured to reach.
 
     The step is compiled where a sweep's stacks of one shape make at least `compile_from` updates
@@ -35,41 +35,40 @@ class StackPlan:
 
 
 @cache
-def stack_plans() -> dict[str, dict[str, StackPlan]]:
-    """Device kind → task → plan, from the measured table `stack_plans.yml`."""
-    file = yaml_files.read(Path(__file__).parent / "stack_plans.yml")
-    return {
-        kind: {task: StackPlan(**row) for task, row in rows.items()}
-        for kind, rows in file.content.items()
-    }
+def stackings(device: str) -> dict[str, Stacking]:
+    """Task → how it is stacked on a kind of device, from the measured table `stackings.yml`."""
+    table = yaml_files.read(Path(__file__).parent / "stackings.yml").content
+    return {task: Stacking(**row) for task, row in table[device].items()}
+
+
+def stacking(task: str, device: str) -> Stacking:
+    """How a task is stacked on a kind of device, whatever its options."""
+    return stackings(device)[base(task)]
 
 
 def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:
-    """Runs grouped by shape and cut into stacks of the planned width.
+    """Runs grouped by shape and cut into stacks of the measured width.
 
     The cut depends on the list of runs and the device kind alone, so a sweep that was interrupted
     is cut the same way when it goes on.
     """
+    shape = lambda run: run.shape
     cut = []
-    for shape, group in groupby(
-        sorted(runs, key=lambda run: repr(run.shape)), key=lambda run: run.shape
-    ):
-        members, size = list(group), stack_plans()[device][base(shape[0])].width
-        cut += [members[i : i + size] for i in range(0, len(members), size)]
+    for _, group in groupby(sorted(runs, key=lambda run: repr(run.shape)), key=shape):
+        alike = list(group)
+        width = stacking(alike[0].task, device).width
+        cut += [alike[i : i + width] for i in range(0, len(alike), width)]
     return cut
 
 
 def worth_compiling(todo: list[list[Run]], device: str) -> set[tuple]:
-    """Shapes of which these stacks make so many updates that compiling the step pays.
+    """The shapes whose stacks together make enough updates for compiling the step to pay.
 
-    It depends on the list alone, as the cut does: not on what is done already, nor on the number of
-    workers.
+    That depends on the list alone, as the cut does: not on what is done already, nor on the number
+    of workers.
     """
     updates = Counter[tuple]()
     for stack in todo:
         updates[stack[0].shape] += stack[0].steps
-    return {
-        shape
-        for shape, made in updates.items()
-        if made >= stack_plans()[device][base(shape[0])].compile_from
-    }
+    least = {stack[0].shape: stacking(stack[0].task, device).compile_from for stack in todo}
+    return {shape for shape, count in updates.items() if count >= least[shape]}

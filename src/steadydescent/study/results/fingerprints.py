@@ -20,9 +20,11 @@ from urllib.parse import urlsplit
 
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
+from steadydescent.engine.shifted_tests import Shift
 from steadydescent.engine.source_code import Code, Unit, sources
 from steadydescent.engine.tasks import base, find
 from steadydescent.study.results.provenance import device_name, packages
+from steadydescent.weight_averaging import Readout
 
 ROOTS = (
     Unit("engine.stack", "Stack"),
@@ -40,12 +42,13 @@ TABLES = {
     "norm": Unit("normalization", "KINDS"),
     "data": Unit("engine.data", "SOURCES"),
     "size of data": Unit("engine.data", "SPLIT_SIZES"),
+    "readout": Unit("weight_averaging.readouts", "READOUTS"),
     "probe": Unit("engine.probes", "PROBES"),
     "shift of signals": Unit("dataset_shift.covariate", "SIGNAL_KNOBS"),
     "shift of images": Unit("dataset_shift.covariate", "IMAGE_KNOBS"),
 }
 """Tables of which a run uses some entries."""
-_WEIGHTS, _SHIFTS = "weight_averaging.readouts", "dataset_shift.covariate"
+_TESTS, _COVARIATE = "engine.shifted_tests", "dataset_shift.covariate"
 _BATCH, _GHOST, _NOISY = (
     Unit("normalization.batch", f"{kind}BatchNorm") for kind in ("", "Ghost", "Noisy")
 )
@@ -54,28 +57,18 @@ CHOICES = {
     "norm ghost": [_BATCH, _GHOST],
     "norm noisy-batch": [_BATCH, _NOISY],
     "norm mildly-noisy-batch": [_BATCH, _NOISY],
-    "readout ema": [Unit(_WEIGHTS, "ema_weights")],
-    "readout ema-start": [Unit(_WEIGHTS, "ema_weights")],
-    "readout ema-ramp": [Unit(_WEIGHTS, "ramped_weights")],
-    "readout tail": [Unit(_WEIGHTS, "tail_weights")],
-    "readout at": [Unit(_WEIGHTS, "snapshot_weights")],
-    "readout checkpoints": [Unit(_WEIGHTS, "checkpoint_weights")],
-    "schedule plateau": [Unit("schedules.plateau", "Plateau")],
+    "schedule plateau": [
+        Unit("schedules.plateau", "Plateau"),
+        Unit("engine.rates", "PlateauRates"),
+    ],
     "measures of networks": [Unit("engine.evaluation", "measure")],
     "measures of surfaces": [Unit("engine.evaluation", "measure_surface")],
     "wrong labels": [Unit("engine.data.task_data", "wrong_labels")],
-    "shifted test sets": [
-        Unit("engine.tasks.shifted_tests", name)
-        for name in ("canonical", "frozen", "reestimates", "shifted_test")
-    ],
+    "shifted test sets": [Unit(_TESTS, "Shift"), Unit(_TESTS, "shifted_test")],
     "shift prior": [Unit("dataset_shift.labels", "shifted_prior")],
     "shift concept": [Unit("dataset_shift.labels", "shifted_concept")],
-    "shifted signals": [
-        Unit(_SHIFTS, "shifted_signals"),
-        Unit("engine.tasks.shifted_tests", "_signals"),
-    ],
-    "shifted images": [Unit(_SHIFTS, "shifted_images")],
-    "probe predictions": [Unit("engine.probes.predictions", "predicted_classes")],
+    "shifted signals": [Unit(_COVARIATE, "shifted_signals"), Unit(_TESTS, "_signals")],
+    "shifted images": [Unit(_COVARIATE, "shifted_images")],
     "CUDA graph": [Unit("engine.blocks", "recorded")],
 }
 """Definitions that some runs use and others do not."""
@@ -97,10 +90,9 @@ PACKAGES = ("torch", "numpy")
 """Packages whose version is an ingredient; those that make data have theirs in the data's identity.
 """
 SHOWN = 3
-"""So many names and reasons are told, the rest counted."""
-TEXTS = (
-    sources()
-)  # read as the process starts: the code that it runs, whatever becomes of the files
+"""So many names and reasons are given, the rest counted."""
+TEXTS = sources()
+"""Read as the process starts: the code that it runs, whatever becomes of the files."""
 
 
 @cache
@@ -117,29 +109,22 @@ def code() -> Code:
 def ingredients(run: Run, device: str) -> dict[str, str]:
     """Ingredient → digest of the code that a run's numbers depend on through it.
 
-    >>> run = Run(task="saddle", optimizer="sgd", schedule="linear", lr=0.1, batch_size=1, steps=9, seed=0,
-    ...           readouts=("last", "tail-50"))
+    >>> run = Run(task="saddle", optimizer="sgd", schedule="linear", lr=0.1, batch_size=1,
+    ...           steps=9, seed=0, readouts=("last", "tail-50"))
     >>> list(ingredients(run, "cpu"))  # doctest: +NORMALIZE_WHITESPACE
-    ['engine', 'rule sgd', 'schedule linear', 'task saddle', 'surface saddle', 'features
-    standardised',
-     'data gaussian-2', 'size of data gaussian-2', 'measures of surfaces', 'readout tail']
+    ['engine', 'rule sgd', 'schedule linear', 'task saddle', 'surface saddle',
+     'features standardised', 'data gaussian-2', 'size of data gaussian-2',
+     'measures of surfaces', 'readout last', 'readout tail']
     """
-    readouts = tuple(dict.fromkeys(_kind(name) for name in run.readouts))
     return _digests(
         run.task,
         read(run.optimizer).name,
         read(run.schedule).name,
-        readouts,
-        run.shifts,
+        tuple(dict.fromkeys(Readout.parse(text).kind for text in run.readouts)),
+        tuple(dict.fromkeys(Shift.parse(text).kind for text in run.shifts)),
         run.probes,
         device,
     )
-
-
-def _kind(readout: str) -> str:
-    """The kind of a readout: `ema-start` of `ema-start-10/copied`."""
-    plain = readout.partition("/")[0]
-    return plain if plain in ("last", "ema-ramp") else plain.rpartition("-")[0]
 
 
 @cache
@@ -154,45 +139,43 @@ def _names(
     task: str, rule: str, schedule: str, readouts: tuple, shifts: tuple, probes: tuple, device: str
 ) -> dict[str, list[Unit]]:
     """Ingredient → what it consists of, the engine left out."""
-    told, found = find(task), dict[str, list[Unit]]()
+    settings, names = find(task), dict[str, list[Unit]]()
 
     def add(name: str, key: str | None = None) -> None:
         whole = name if key is None else f"{name} {key}"
         entry = [code().entry(TABLES[name], key)] if key is not None and name in TABLES else []
-        found[whole] = CHOICES.get(whole, []) + entry
+        names[whole] = CHOICES.get(whole, []) + entry
 
     add("rule", rule)
     add("schedule", schedule)
     add("task", base(task))
-    if told.surface:
+    if settings.surface:
         add("surface", base(task))
-    if told.norm:
-        add("norm", told.norm)
-    if not told.tokens:
-        add("features", told.features)
-    if told.wrong_labels:
+    if settings.norm:
+        add("norm", settings.norm)
+    if not settings.tokens:
+        add("features", settings.features)
+    if settings.wrong_labels:
         add("wrong labels")
-    add("data", told.source)
-    add("size of data", told.source)
-    add("measures of surfaces" if told.surface else "measures of networks")
+    add("data", settings.source)
+    add("size of data", settings.source)
+    add("measures of surfaces" if settings.surface else "measures of networks")
     for kind in readouts:
-        if kind != "last":
-            add("readout", kind)
+        add("readout", kind)
     for probe in probes:
-        if f"probe {probe}" in CHOICES or code().has(TABLES["probe"], probe):
-            add("probe", probe)  # others are the engine's own
+        add("probe", probe)
     if shifts:
         add("shifted test sets")
-    for name in (read(shift).name for shift in shifts):
-        if f"shift {name}" in CHOICES:
-            add("shift", name)
+    for kind in shifts:
+        if f"shift {kind}" in CHOICES:
+            add("shift", kind)
         else:
-            kind = "signals" if told.source == "mnist1d" else "images"
-            add(f"shifted {kind}")
-            add(f"shift of {kind}", name)
+            inputs = "signals" if settings.source == "mnist1d" else "images"
+            add(f"shifted {inputs}")
+            add(f"shift of {inputs}", kind)
     if device == "cuda":
         add("CUDA graph")
-    return found
+    return names
 
 
 def made_with(runs: Iterable[Run], device: str) -> dict[str, str]:
@@ -210,20 +193,20 @@ def differences(run: Run, receipt: Mapping[str, Any], device: str, threads: int)
     if not then:
         return ["code that their receipt does not name"]
     changed = [name for name, digest in now.items() if then.get(name) != digest]
-    found = [f"other code ({_some(changed)})"] if changed else []
+    reasons = [f"other code ({_some(changed)})"] if changed else []
     versions, today = receipt.get("packages", {}), _versions()
-    found += [
+    reasons += [
         f"{name} {versions.get(name)}" for name in PACKAGES if versions.get(name) != today[name]
     ]
     if receipt.get("device_kind") != device or (
         _here() and _model(receipt.get("device")) != _model(_device(device))
     ):
-        found.append(f"another device ({receipt.get('device')})")
+        reasons.append(f"another device ({receipt.get('device')})")
     if not any(receipt.get("threads") == count for count in _threads(threads)):
-        found.append(f"{receipt.get('threads')} threads")
+        reasons.append(f"{receipt.get('threads')} threads")
     if receipt.get("optimized", False) == __debug__:
-        found.append("python -O" if __debug__ else "python without -O")
-    return found
+        reasons.append("python -O" if __debug__ else "python without -O")
+    return reasons
 
 
 def _some(names: Sequence[str]) -> str:
@@ -232,19 +215,17 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def stale(found: Iterable[Sequence[str]]) -> str:
-    """How many runs are trained again and why, in a sentence; `found` holds the differences of
-    each.
+def stale(differing: Iterable[Sequence[str]]) -> str:
+    """How many runs are trained again and why, in a sentence; of each its differences are given.
 
     >>> stale([["other code (rule adam)"], ["other code (rule adam)"]])
     '2 stored runs were trained by other code (rule adam): trained again'
     """
-    reasons = Counter(", ".join(why) for why in found)
-    told = [
-        f"{count} stored runs were trained by {why}" for why, count in reasons.most_common(SHOWN)
-    ]
-    rest = sum(reasons.values()) - sum(count for _, count in reasons.most_common(SHOWN))
-    return "; ".join([*told, *([f"{rest} more by others"] if rest else [])]) + ": trained again"
+    reasons = Counter(", ".join(why) for why in differing)
+    shown = reasons.most_common(SHOWN)
+    parts = [f"{count} stored runs were trained by {why}" for why, count in shown]
+    rest = sum(reasons.values()) - sum(count for _, count in shown)
+    return "; ".join([*parts, *([f"{rest} more by others"] if rest else [])]) + ": trained again"
 
 
 def accepted() -> bool:
@@ -253,11 +234,12 @@ def accepted() -> bool:
     Raises:
         ValueError: for a variable that says neither 1 nor nothing.
     """
-    if (said := os.environ.get(ACCEPT, "")) not in ("", "1"):
+    if (value := os.environ.get(ACCEPT, "")) not in ("", "1"):
         raise ValueError(
-            f"{ACCEPT} must be 1, which takes stored runs whatever made them, or unset, got {said!r}"
+            f"{ACCEPT} must be 1, which takes stored runs whatever made them, or unset, "
+            f"got {value!r}"
         )
-    return said == "1"
+    return value == "1"
 
 
 def trained_by(receipts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -266,15 +248,15 @@ def trained_by(receipts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     `stacks` counts those of each, `compiled` those whose step was compiled.
     """
-    found: dict[tuple, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for receipt in receipts:
         torch = receipt.get("packages", {}).get("torch", "unknown")
         named = [receipt.get(name, "unknown") for name in ("commit", "device", "threads")]
-        found.setdefault((named[0], torch, *named[1:]), []).append(receipt)
+        groups.setdefault((named[0], torch, *named[1:]), []).append(receipt)
     return [
         dict(zip(("commit", "torch", "device", "threads"), key, strict=True))
         | {"stacks": len(stacks), "compiled": sum(bool(stack.get("compiled")) for stack in stacks)}
-        for key, stacks in sorted(found.items(), key=lambda item: str(item[0]))
+        for key, stacks in sorted(groups.items(), key=lambda item: str(item[0]))
     ]
 
 

@@ -61,6 +61,7 @@ def _facts(
     """What the receipt says, and what tables and place say."""
     design, purpose = receipt["design"], result.roster.set_index("run").purpose
     yield "result", receipt["result"].partition("@")[0], f"{name.replace('_', '-')}/{task}"
+    yield "changes of one's own", receipt.get("own", {}), {}
     yield "experiment", design["experiment"], name
     yield "task", design["task"], task
     yield "arms", sorted(design["arms"]), sorted(set(result.roster.arm))

@@ -1,1 +1,5 @@
-"""Training: from planned runs to stored results, here or on workers, notebook by notebook."""
+"""Training the study: from planned runs to stored results.
+
+Tuning and reporting of one experiment, sweeps over what is missing, workers and clusters, and
+notebooks in kernels of their own. It may use planning, judging, results and the engine.
+"""

@@ -1,5 +1,4 @@
-"""Stacks on the workers of a Dask cluster: processes of this machine, its GPUs, or the nodes of a
-whole cluster.
+"""Stacks on the workers of a Dask cluster: processes here, GPUs, or the nodes of a whole cluster.
 
 `WORKERS=4` starts that many processes here, on GPUs one a worker.
 `DASK_SCHEDULER_ADDRESS=tcp://host:8786` takes any scheduler's workers, such as those that dask-cuda
@@ -39,7 +38,7 @@ from steadydescent.study.planning.stacks import OWN_GIB
 from steadydescent.study.results.store import Store, Tables
 from steadydescent.study.training.processes import deaf, heard
 from steadydescent.study.training.progress import Journal
-from steadydescent.study.training.sweep import differences, pick_device, still_missing, trained
+from steadydescent.study.training.sweep import differences, pick_device, still_missing, train_stack
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 LOOPBACK = "127.0.0.1"
@@ -51,9 +50,7 @@ RETRIES = 2
 
 
 class OneStack(WorkerPlugin):
-    """A worker trains one stack at a time, with as many of its threads as the stack's plan has use
-    for.
-    """
+    """A worker trains one stack at a time, with as many of its threads as a stack has use for."""
 
     name = "steadydescent-stack"
 
@@ -63,9 +60,9 @@ class OneStack(WorkerPlugin):
 
 @contextmanager
 def crew(device: str, count: int) -> Iterator[str]:
-    """The address of a scheduler that answers: the one that the environment names, or one here with
-    `count` workers.
+    """The address of a scheduler that answers: one that is named, or one here with its workers.
 
+    The environment names one, or `count` workers are started here.
     Workers started here live as long as the block. Inside, `DASK_SCHEDULER_ADDRESS` names the
     scheduler and `WORKERS` is gone, so that notebooks started inside share the workers.
     """
@@ -84,8 +81,9 @@ def crew(device: str, count: int) -> Iterator[str]:
 
 
 def room(device: str, memory: float) -> int:
-    """Workers that this machine has room for: a core and so many GiB each beside the command's own,
-    or a GPU each.
+    """Workers that this machine has room for.
+
+    Each takes a GPU, or a core and so many GiB beside the command's own.
     """
     if device == "cuda":
         return torch.cuda.device_count()
@@ -103,15 +101,14 @@ def room_of(device: str, memory: float) -> str:
 
 
 def local_cluster(workers: int, device: str, threads: int = 0) -> SpecCluster:
-    """Worker processes on this machine: each sees a GPU of its own, or has `threads` (0: its share
-    of the cores).
+    """Worker processes on this machine.
 
+    Each sees a GPU of its own, or has `threads` (0: its share of the cores).
     All listen on the loopback address alone, without a dashboard, and hear no Ctrl-C: this process
     ends them.
     """
-    options: list[dict[str, Any]] = [
-        {"nthreads": threads or max(1, CPU_COUNT // workers)}
-    ] * workers
+    share = {"nthreads": threads or max(1, CPU_COUNT // workers)}
+    options: list[dict[str, Any]] = [share] * workers
     if device == "cuda":
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]
@@ -123,31 +120,29 @@ def local_cluster(workers: int, device: str, threads: int = 0) -> SpecCluster:
     usual = local | {"memory_limit": 0, "silence_logs": logging.WARNING}
     spec = {i: {"cls": Nanny, "options": usual | option} for i, option in enumerate(options)}
     scheduler = {"cls": Scheduler, "options": local | {"port": 0}}
-    with ThreadPoolExecutor(
-        1, initializer=deaf
-    ) as starting:  # this thread goes on listening to Ctrl-C meanwhile
-        start = partial(
-            SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.WARNING
-        )
+    start = partial(SpecCluster, workers=spec, scheduler=scheduler, silence_logs=logging.WARNING)
+    # in a thread of its own: this one goes on listening to Ctrl-C meanwhile
+    with ThreadPoolExecutor(1, initializer=deaf) as starting:
         return heard([starting.submit(start)])[0]
 
 
 def _client(address: str) -> Client:
-    """A client of the scheduler at an address, which is asked for its name first: a client that
-    fails leaves a mess.
+    """A client of the scheduler at an address.
+
+    The scheduler is asked for its name first: a client that fails leaves a mess.
     """
     try:
-        with ThreadPoolExecutor(
-            1, initializer=deaf
-        ) as asking:  # a notebook's kernel has a loop in its own thread
-            asked = asyncio.wait_for(_kind(address), CONNECT_SECONDS + 1)
-            (kind,) = heard([asking.submit(asyncio.run, asked)])
+        # in a thread of its own: a notebook's kernel has a loop in this one
+        with ThreadPoolExecutor(1, initializer=deaf) as asking:
+            answer = asyncio.wait_for(_kind(address), CONNECT_SECONDS + 1)
+            (kind,) = heard([asking.submit(asyncio.run, answer)])
         if kind != "Scheduler":
             raise ValueError(f"it is the address of a {kind}")
     except Exception as error:  # whatever a wrong address, a wrong port or a wrong server gives
         reason = (str(error).strip() or "no answer in time").splitlines()[0]
         raise RuntimeError(
-            f"no Dask scheduler answers at {ADDRESS}={address} ({reason}); it must be like tcp://host:8786: "
+            f"no Dask scheduler answers at {ADDRESS}={address} ({reason}); "
+            "it must be like tcp://host:8786: "
             "start one with `dask scheduler`, or unset it to train in this process"
         ) from None
     return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -159,26 +154,25 @@ async def _kind(address: str) -> str:
         return (await server.identity())["type"]
 
 
-def train_stacks(
+def hand_out(
     todo: list[list[Run]],
     store: Store,
     device: str,
     journal: Journal,
     compiled: Collection[tuple] = (),
 ) -> None:
-    """Train stacks on the workers of the scheduler that the environment names; each is stored as
-    soon as it is back.
+    """Train stacks on workers of the scheduler that the environment names; each is stored at once.
 
     Steps of the shapes in `compiled` are compiled. As many stacks are out as there are workers.
     Those that another runner holds are left for last. Whatever ends this early, Ctrl-C too, costs
     the stacks that are out and no other.
     """
-    left, out, told = deque(todo), dict[Future, tuple[list[Run], FileLock]](), set[str]()
+    left, out, notes = deque(todo), dict[Future, tuple[list[Run], FileLock]](), set[str]()
 
     def tell(note: str) -> None:
-        if note not in told:
+        if note not in notes:
             journal.tell(note=note)
-        told.add(note)
+        notes.add(note)
 
     with _client(os.environ[ADDRESS]) as client:
         client.register_plugin(OneStack())
@@ -188,11 +182,9 @@ def train_stacks(
                 if not (workers := len(client.nthreads())):
                     tell(f"there is no worker at {os.environ[ADDRESS]} yet; waiting for one")
                 while len(out) < max(1, workers) and (taken := _take(left, store, device, journal)):
-                    plain, wanted = (
-                        [run.model_dump(mode="json") for run in taken[0]],
-                        taken[0][0].shape in compiled,
-                    )
-                    out[executor.submit(train_stack, plain, device, wanted)] = taken
+                    plain = [run.model_dump(mode="json") for run in taken[0]]
+                    worth_it = taken[0][0].shape in compiled
+                    out[executor.submit(train_plain, plain, device, worth_it)] = taken
                 for future in _back(out):
                     missing, lock = out[future]
                     for note in _store(future, missing, store):
@@ -209,9 +201,7 @@ def train_stacks(
 def _take(
     left: deque[list[Run]], store: Store, device: str, journal: Journal
 ) -> tuple[list[Run], FileLock] | None:
-    """The next stack that nobody else is training, less what is stored, and its lock; None when
-    there is none now.
-    """
+    """The next stack that nobody else is training, less what is stored, and its lock, or None."""
     for _ in range(len(left)):
         stack = left.popleft()
         lock = store.lock([run.key for run in stack])
@@ -227,8 +217,9 @@ def _take(
 
 
 def _back(out: Collection[Future]) -> list[Future]:
-    """Stacks that are back, failures last; waits a moment for the first, and for other runners when
-    nothing is out.
+    """Stacks that are back, failures last.
+
+    It waits a moment for the first, or for other runners when nothing is out.
     """
     if not out:
         time.sleep(POLL_SECONDS)
@@ -242,38 +233,41 @@ def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
         tables, receipt, notes = future.result()
     except KilledWorker as error:
         raise RuntimeError(
-            f"a stack of {len(runs)} × {runs[0].task} went down with {error.allowed_failures + 1} workers, one after "
-            "another, perhaps for want of memory; what is finished is kept"
+            f"a stack of {len(runs)} × {runs[0].task} went down with "
+            f"{error.allowed_failures + 1} workers, one after another, perhaps for want of memory; "
+            "what is finished is kept"
         ) from error
     except futures.CancelledError as error:
         raise RuntimeError(
-            f"the scheduler at {os.environ[ADDRESS]} is lost; what is finished is kept, run it again"
+            f"the scheduler at {os.environ[ADDRESS]} is lost; "
+            "what is finished is kept, run it again"
         ) from error
     if set(tables.runs.run) != {run.key for run in runs}:
         raise RuntimeError(
-            f"a worker has another version of steadydescent, {receipt['commit']}; install this one on every worker"
+            f"a worker has another version of steadydescent, {receipt['commit']}; "
+            "install this one on every worker"
         )
-    if found := differences(runs[0], receipt, receipt["device_kind"]):
+    if other := differences(runs[0], receipt, receipt["device_kind"]):
         raise RuntimeError(
-            f"a worker trained with {', '.join(found)}, which is not what this process would train with; install the "
-            "same steadydescent, torch and numpy on every worker"
+            f"a worker trained with {', '.join(other)}, which is not what this process would train "
+            "with; install the same steadydescent, torch and numpy on every worker"
         )
-    store.save(tables, receipt | {"command": os.environ.get("STEADY_COMMAND", receipt["command"])})
+    command = os.environ.get("STEADY_COMMAND", receipt["command"])
+    store.save(tables, receipt | {"command": command})
     return notes
 
 
-def train_stack(
+def train_plain(
     runs: list[dict[str, Any]], device: str, compiled: bool
 ) -> tuple[Tables, dict[str, Any], list[str]]:
-    """On a worker: tables, receipt and notes of a stack given as plain data, so that keys are this
-    installation's.
+    """On a worker: tables, receipt and notes of a stack given as plain data.
+
+    Keys are so this installation's.
     """
     notes: list[str] = []
 
     def tell(note: str = "", **_: object) -> None:
         notes.extend([note] if note else [])
 
-    threads = get_worker().state.nthreads
-    return *trained(
-        [Run(**run) for run in runs], pick_device(device), tell, compiled, threads
-    ), notes
+    threads, stack = get_worker().state.nthreads, [Run(**run) for run in runs]
+    return *train_stack(stack, pick_device(device), tell, compiled, threads), notes

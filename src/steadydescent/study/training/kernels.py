@@ -19,9 +19,7 @@ _running: set[PapermillNotebookClient] = set()
 
 
 class OwnKernel(NBClientEngine):
-    """Starts the kernel in a given folder and environment; papermill's own takes the process's,
-    which threads share.
-    """
+    """Starts the kernel in a given folder and environment, not those that all threads share."""
 
     @classmethod
     def execute_managed_notebook(
@@ -48,23 +46,30 @@ def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
     """Refuse a notebook that would run with values of its own.
 
     Raises:
-        ValueError: when no cell tagged `parameters` sets all of them, or the file is no notebook.
+        ValueError: when no cell tagged `parameters` sets all of them, when that cell sets another
+            one to anything but None, or when the file is no notebook.
     """
     try:
-        found = papermill.inspect_notebook(str(notebook))
+        cell = papermill.inspect_notebook(str(notebook))
     except FileNotFoundError:
         raise
-    except (
-        Exception
-    ) as error:  # nbformat raises what it meets: KeyError, AttributeError, its own and JSON's
+    # nbformat raises what it meets: KeyError, AttributeError, its own and JSON's
+    except Exception as error:
         raise ValueError(
             f"{notebook} is no Jupyter notebook that can be read ({error!r:.200})"
         ) from error
-    if missing := sorted(set(parameters) - set(found)):
+    if missing := sorted(set(parameters) - set(cell)):
         raise ValueError(
-            f"{notebook} has no cell tagged `parameters` that sets {', '.join(missing)}, so it would run with "
-            "values of its own; put all of them in one cell and give that the tag"
+            f"{notebook} has no cell tagged `parameters` that sets {', '.join(missing)}, "
+            "so it would run with values of its own; "
+            "put all of them in one cell and give that the tag"
         )
+    for name in sorted(set(cell) - set(parameters)):
+        if (value := cell[name]["default"]) != "None":
+            raise ValueError(
+                f"{notebook} sets {name} = {value:.200}, and the study's runs have none of their "
+                "own; set it to None, and vary it in Jupyter or with papermill -p"
+            )
 
 
 def execute(
@@ -75,8 +80,9 @@ def execute(
     `start` says where its kernel starts, `cwd` and `env`; the kernel ends with this process. A cell
     may take so many seconds.
 
-    Raises: RuntimeError: when a cell fails or takes longer, or the kernel dies; a cell that exits
-        fails, whatever its code.
+    Raises:
+        RuntimeError: when a cell fails or takes longer, or the kernel dies; a cell that exits
+            fails, whatever its code.
     """
     follow = f"from steadydescent.study.training.processes import follow; follow({os.getpid()})"
     options = {

@@ -1,11 +1,10 @@
-"""One experiment on one task by its notebook: by one process at a time, and only for a verified
-result.
+"""One experiment on one task by its notebook, for a verified result, by one process at a time.
 
 notebooks/  toy-saddle.ipynb                what was run to its end
             toy-saddle.unfinished.ipynb     what runs now, failed or was stopped
             toy-saddle.made-from            digest of all that the result depends on
-            toy-saddle.1234.jsonl           what the kernel of process 1234 tells; gone when that
-            ends .toy-saddle.lock                held by the process that runs it
+            toy-saddle.1234.jsonl           what the kernel of process 1234 tells, until it ends
+            .toy-saddle.lock                held by the process that runs it
 """
 
 import os
@@ -43,10 +42,10 @@ class Busy(RuntimeError):
 def run_notebooks(
     plans: list[Plan], device: str, at_a_time: int = 1, cell_hours: float = CELL_HOURS
 ) -> None:
-    """Run notebooks, so many at a time; those that another process runs come last, and are then up
-    to date.
+    """Run notebooks, so many at a time.
 
-    When one fails, those beside it are ended too, so that the error is told at once.
+    Those that another process runs come last, and are then up to date. When one fails, those
+    beside it are ended too, so that the error shows at once.
     """
     left, busy, stopped = deque(plans), deque[Plan](), threading.Event()
 
@@ -86,11 +85,14 @@ def _end_kernels() -> None:
 def run_notebook(
     plan: Plan, device: str, cell_hours: float = CELL_HOURS, patient: threading.Event | None = None
 ) -> Path:
-    """Run one experiment's notebook on one task, unless that is up to date; only a verified result
-    counts as success.
+    """Run one experiment's notebook on one task, unless that is up to date.
 
-    Raises: Busy: when another process runs it; with `patient` it is waited for, until that event is
-        set. RuntimeError: when the notebook fails, or leaves no result of these parameters.
+    Only a verified result counts as success.
+
+    Raises:
+        Busy: when another process runs it; with `patient` it is waited for, until that event is
+            set.
+        RuntimeError: when the notebook fails, or leaves no result of these parameters.
         ValueError: when it would run with other parameters, or leaves a damaged result.
     """
     from steadydescent.study.training.kernels import execute
@@ -124,13 +126,13 @@ def _alone(plan: Plan, patient: threading.Event | None) -> Iterator[None]:
     """Hold the lock of a plan's notebook, which goes with this process."""
     output = output_of(plan)
     output.parent.mkdir(parents=True, exist_ok=True)
-    lock, told = FileLock(output.with_name(f".{output.stem}.lock")), False
+    lock, waiting = FileLock(output.with_name(f".{output.stem}.lock")), False
     while True:
         try:
-            lock.acquire(timeout=POLL_SECONDS if told else 0)
+            lock.acquire(timeout=POLL_SECONDS if waiting else 0)
             break
         except Timeout:
-            if not told:
+            if not waiting:
                 who = ", ".join(_runners(output)) or "another process"
                 later = "waiting for it" if patient else "left for last"
                 click.echo(
@@ -140,9 +142,9 @@ def _alone(plan: Plan, patient: threading.Event | None) -> Iterator[None]:
                 raise Busy(
                     f"{plan.experiment.title}, {plan.task} is run by another process"
                 ) from None
-            told = True
+            waiting = True
     try:
-        for journal in _journals(output):  # of processes that were killed
+        for journal in _journals(output):  # left by processes that were killed
             journal.unlink(missing_ok=True)
         yield
     finally:
@@ -163,29 +165,23 @@ def _runners(output: Path) -> list[str]:
 
 
 def _verify(plan: Plan, device: str, token: str, output: Path) -> None:
-    """Refuse a result that is damaged, was there before, or is of something else than was asked
-    for.
-    """
+    """Refuse a result that is damaged, was there before, or is not what was asked for."""
     place = place_of(plan)
+    nothing = f"{output} ended without writing a result to {place}"
     if not place.exists():
-        raise RuntimeError(
-            f"{output} ended without writing a result to {place}; open it and look at its last cells"
-        )
+        raise RuntimeError(f"{nothing}; open it and look at its last cells")
     _, receipt = read_folder(place, Result)
     if receipt.get("token") != token:
-        raise RuntimeError(
-            f"{output} ended without writing a result to {place}, where an older one is; "
-            "open it and look at its last cells"
-        )
+        raise RuntimeError(f"{nothing}, where an older one is; open it and look at its last cells")
     asked = {
         "result": f"{plan.experiment.name.replace('_', '-')}/{plan.task}",
         "profile": plan.profile,
         "device_kind": device,
     }
-    found = {name: str(receipt.get(name)).split("@")[0] for name in asked}
-    if found != asked:
+    made = {name: str(receipt.get(name)).split("@")[0] for name in asked}
+    if made != asked:
         raise RuntimeError(
-            f"{output} was to write a result of {asked} to {place}, and it wrote one of {found}"
+            f"{output} was to write a result of {asked} to {place}, and it wrote one of {made}"
         )
 
 
@@ -210,7 +206,7 @@ def up_to_date(plan: Plan, device: str) -> bool:
 
 def place_of(plan: Plan) -> Path:
     """Where a plan's result goes."""
-    return REPRODUCED / plan.profile / plan.experiment.name / plan.task
+    return REPRODUCED / plan.place
 
 
 def output_of(plan: Plan) -> Path:
@@ -223,9 +219,7 @@ def _note(plan: Plan) -> Path:
 
 
 def _inputs(plan: Plan, device: str) -> str:
-    """Digest of what a result depends on: code, notebooks, packages, parameters, machine, and
-    whether Python checks.
-    """
+    """Digest of what a result depends on: code, notebooks, packages, parameters, machine."""
     made_with = packages(), device_name(device), __debug__, numerics.accepted()
     return digest([PACKAGE, EXPERIMENTS], _parameters(plan, device), *made_with)
 

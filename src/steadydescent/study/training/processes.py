@@ -32,8 +32,7 @@ def _stopping_signals() -> list[signal.Signals]:
 
 
 def follow(parent: int) -> None:
-    """End this process, and all that it has started, once process `parent`, which started it, is
-    gone.
+    """End this process, and all that it has started, once its `parent` is gone.
 
     At once if it is gone already. This is for the processes that a command starts: a command that
     is killed cannot tell them that it ends.
@@ -75,33 +74,29 @@ def _kill(family: Iterable[psutil.Process]) -> None:
 
 
 def leave(code: int, sentence: str = "") -> NoReturn:
-    """End this process with an exit code and a sentence on standard error, and everything that it
-    has started.
-    """
+    """End this process and everything it has started, with a sentence on standard error."""
     with suppress(OSError):
-        told = os.dup(2)  # not sys.stderr, which a signal may have found in the middle of a line
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 2
-        )  # what libraries here have to say about the processes that now end
+        copy = os.dup(2)  # not sys.stderr, which a signal may have met in the middle of a line
+        # what libraries here have to say about the processes that now end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         end_children()
-        os.write(told, f"{sentence}\n".encode() if sentence else b"")
+        os.write(copy, f"{sentence}\n".encode() if sentence else b"")
     os._exit(code)
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:
     for stopping in _stopping_signals():
         signal.signal(stopping, signal.SIG_IGN)
-    name = {"SIGINT": "Ctrl-C", "SIGHUP": "the end of its terminal"}.get(
-        signal.Signals(number).name, "SIGTERM"
-    )
+    names = {"SIGINT": "Ctrl-C", "SIGHUP": "the end of its terminal"}
+    name = names.get(signal.Signals(number).name, "SIGTERM")
     leave(128 + number, f"{os.linesep if sys.stderr.isatty() else ''}Stopped by {name}: {KEPT}.")
 
 
 def leave_on_signals() -> None:
-    """End this command by Ctrl-C with exit code 130, by SIGTERM with 143, by SIGHUP with 129, with
-    one sentence.
+    """End this command with one sentence when it is signalled.
 
-    A signal that is ignored, as under `nohup`, stays ignored.
+    Ctrl-C gives exit code 130, SIGTERM 143, SIGHUP 129. A signal that is ignored, as under
+    `nohup`, stays ignored.
     """
     for stopping in _stopping_signals():
         if signal.getsignal(stopping) != signal.SIG_IGN:

@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 VARIABLE = "STEADY_JOURNAL"
 LOG_EVERY = 10.0
-BAR = "{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, {remaining} left"
+BAR = (
+    "{desc}: {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} replica-steps, {rate_fmt}, "
+    "{remaining} left"
+)
 
 
 class Journal:
-    """Where work in hand is told: to the journal file if a command asked for one, else to standard
-    error.
-    """
+    """Where progress goes: to the journal file that a command names, else to standard error."""
 
     def __init__(self) -> None:
         name = os.environ.get(VARIABLE)
@@ -33,9 +34,7 @@ class Journal:
         self._view = None if name else View(sys.stderr)
 
     def tell(self, **event: object) -> None:
-        """An event: `start` (what), `total`, `done` (replica-steps since the last), `note`, or
-        `end`.
-        """
+        """An event: `start`, `total`, `done` (replica-steps since the last), `note`, or `end`."""
         if self._view is not None:
             self._view.show(event)
         elif self._file is not None:
@@ -106,10 +105,10 @@ class View:
 
 @contextmanager
 def followed(journal: Path, prefix: str = "") -> Iterator[None]:
-    """Show what is written to `journal` until the block ends, with `prefix` before the name of what
-    is done.
+    """Show what is written to `journal` until the block ends.
 
-    The file is this block's alone, and gone after it.
+    `prefix` goes before the name of what is done. The file is this block's alone, and gone after
+    it.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     journal.write_text("", encoding="utf-8")
@@ -128,18 +127,15 @@ def _follow(journal: Path, prefix: str, stop: threading.Event) -> None:
     view, rest = View(sys.stderr), ""
     with journal.open(encoding="utf-8", errors="replace") as stream:
         while True:
-            ending = (
-                stop.is_set()
-            )  # looked at before reading, so that nothing written earlier is missed
+            # asked before reading, so that nothing written earlier is missed
+            ending = stop.is_set()
             *lines, rest = (rest + stream.read()).split("\n")
             for line in lines:
-                with suppress(
-                    ValueError, TypeError, KeyError, RecursionError
-                ):  # half a line of a killed kernel
+                # a killed kernel leaves half a line
+                with suppress(ValueError, TypeError, KeyError, RecursionError):
                     event = json.loads(line)
-                    view.show(
-                        event | {"start": prefix + event["start"]} if "start" in event else event
-                    )
+                    start = {"start": prefix + event["start"]} if "start" in event else {}
+                    view.show(event | start)
             if ending:
                 view.close()
                 return

@@ -1,5 +1,4 @@
-"""Time per example of a plain training loop at many batch sizes: are powers of two faster than
-their neighbours?
+"""Time per example of a plain training loop at many batch sizes: are powers of two faster?
 
 One network in the loop that people write: data in memory, an `nn.Module`, torch's own SGD with
 momentum. Repetitions are interleaved (A B C … A B C …), so that a noisy machine slows all sizes
@@ -18,16 +17,16 @@ from pandas import DataFrame
 from steadydescent.checks import check_count, check_positive
 from steadydescent.engine.tasks import TASKS, initial_model
 
-SIZES = (31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257)
+TIMED_SIZES = (31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257)
 """Powers of two, their neighbours, and the round number that people take."""
-FEATURES = {"mnist1d-mlp": 40, "fashion-mnist-mlp": 784}
+INPUTS = {"mnist1d-mlp": 40, "fashion-mnist-mlp": 784}
 """Task → features of an input."""
 EXAMPLES, CLASSES, WARM_UP = 10_000, 10, 20
 
 
 def time_per_example(
     task: str,
-    sizes: Sequence[int] = SIZES,
+    sizes: Sequence[int] = TIMED_SIZES,
     rounds: int = 50,
     seconds: float = 0.03,
     *,
@@ -35,8 +34,7 @@ def time_per_example(
     threads: int = 1,
     seed: int = 0,
 ) -> DataFrame:
-    """Time each batch size once a round: a row for each, with columns batch_size, round and
-    seconds_per_example.
+    """Time each batch size once a round: columns batch_size, round and seconds_per_example.
 
     Inputs and labels are random. Each size is warmed up by 20 updates, then 20 more are timed to
     find how many fill `seconds`, and that many are run in every round. `threads` is how many
@@ -47,12 +45,12 @@ def time_per_example(
     round cancels. Sizes keep their order in a round: listed as n − 1, n, n + 1, a machine that
     slows down steadily slows n as much as its neighbours on average.
 
-    Raises: ValueError: for a task without random inputs here, no sizes or the same one twice, sizes
-        beyond the 10 000
-            examples, or rounds, seconds or threads that are not positive.
+    Raises:
+        ValueError: for a task without random inputs here, no sizes or the same one twice, sizes
+            beyond the 10 000 examples, or rounds, seconds or threads that are not positive.
     """
-    if task not in FEATURES:
-        raise ValueError(f"task must be one of {sorted(FEATURES)}, got {task!r}")
+    if task not in INPUTS:
+        raise ValueError(f"task must be one of {sorted(INPUTS)}, got {task!r}")
     if not sizes or len(set(sizes)) < len(sizes):
         raise ValueError(f"sizes must be one or more, each once, got {tuple(sizes)}")
     if max(check_count(size, "sizes") for size in sizes) > EXAMPLES:
@@ -77,13 +75,14 @@ def power_of_two_gain(table: DataFrame) -> DataFrame:
     A cost of a/n + b per example, which knows nothing of powers, gains at most 50/n² percent, 0.05
     % at n = 32.
 
-    >>> table = DataFrame({"batch_size": [31, 32, 33], "round": 0, "seconds_per_example": [1.02, 1.0, 1.02]})
+    >>> table = DataFrame({"batch_size": [31, 32, 33], "round": 0})
+    >>> table["seconds_per_example"] = [1.02, 1.0, 1.02]
     >>> power_of_two_gain(table).gain.round(2).tolist()
     [1.98]
 
-    Raises: ValueError: if no power of two is there with both its neighbours, or a size is missing
-        in a round or there
-            twice.
+    Raises:
+        ValueError: if no power of two is there with both its neighbours, or a size is missing in a
+            round or there twice.
     """
     logs = np.log(table.pivot(index="round", columns="batch_size", values="seconds_per_example"))
     if logs.isna().to_numpy().any():
@@ -100,14 +99,13 @@ def power_of_two_gain(table: DataFrame) -> DataFrame:
 
 
 def training(task: str, batch_size: int, device: str, seed: int) -> Iterator[int]:
-    """Train for ever on random data in memory, in a new order each epoch; yields the examples of
-    each update.
+    """Train for ever on random data in memory; yields the examples of each update.
 
-    Examples that are left over at the end of an epoch are dropped, so that all batches have one
-    size.
+    Each epoch has a new order. Examples that are left over at its end are dropped, so that all
+    batches have one size.
     """
     generator = torch.Generator(device).manual_seed(seed)
-    x = torch.randn(EXAMPLES, FEATURES[task], generator=generator, device=device)
+    x = torch.randn(EXAMPLES, INPUTS[task], generator=generator, device=device)
     y = torch.randint(CLASSES, (EXAMPLES,), generator=generator, device=device)
     model, loss = initial_model(task, seed).to(device), TASKS[task].loss
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)

@@ -21,8 +21,7 @@ from steadydescent.study.judging.choosing import (
 )
 from steadydescent.study.judging.places import Place
 from steadydescent.study.paths import REPRODUCED, STORE
-from steadydescent.study.planning import EXTENSIONS, Parameters, Plan, load_study
-from steadydescent.study.planning.claims import check_claims
+from steadydescent.study.planning import EXTENSIONS, plan_of
 from steadydescent.study.results.provenance import TOKEN
 from steadydescent.study.results.roster import PURPOSES
 from steadydescent.study.results.store import Result, Store, Tables, write_folder
@@ -34,15 +33,23 @@ QUANTILES = [0.1, 0.5, 0.9]
 
 
 class Trial:
-    """Tune every arm, report around the choices, keep the result."""
+    """Tune every arm, report around the choices, keep the result.
+
+    `own` are parameters that vary the study, such as `batch_sizes=[16, 48]`, `seeds` or `updates`
+    (`steadydescent.study.planning.variations`); None is what the study says.
+    """
 
     def __init__(
-        self, experiment: str, task: str, profile: str, device: str = "auto", store: Path = STORE
+        self,
+        experiment: str,
+        task: str,
+        profile: str,
+        device: str = "auto",
+        store: Path = STORE,
+        **own: Any,
     ) -> None:
-        given = Parameters(experiment=experiment, task=task, profile=profile, device=device)
-        check_claims(load_study())
-        self.plan = Plan(experiment=load_study()[experiment], task=task, profile=profile)
-        self.device = pick_device(given.device)
+        self.plan = plan_of(experiment, task, profile, device, **own)
+        self.device = pick_device(device)
         self.journal = Journal()
         self.store = Store(store, warn=lambda text: self.journal.tell(note=text))
         self.runs: dict[str, Run] = {}
@@ -91,7 +98,7 @@ class Trial:
             runs = self.plan.tuning(condition, arms[0], indices)
             self._serve(condition, arms, "tuning", runs)
             asked += runs
-        tables = self._train(asked, f"{self.plan.task}, {condition}, tuning")
+        tables = self._results(asked, f"{self.plan.task}, {condition}, tuning")
         by_loss = "loss" in self.plan.tune_by
         reached = measures.derived(tables, self.plan.target, by_loss)
         scores = tuning_scores(tables.runs, tables.finals, reached)
@@ -108,7 +115,8 @@ class Trial:
     ) -> None:
         """Choose among an arm's tuning runs, by all that rates are tuned by."""
         readouts = self.plan.arms[arm].readouts
-        place, best = Place(condition, arm), {}
+        place = Place(condition, arm)
+        best: dict[str, Candidate] = {}
         for by in self.plan.tune_by:
             best[by] = choose(by_candidate(runs, scores, readouts, by), place)
         places = {self.plan.rate(condition, arm, i): i for i in indices}
@@ -139,7 +147,7 @@ class Trial:
                 reporting = self.plan.reporting(condition, arms[0], indices)
                 self._serve(condition, arms, "report", reporting)
                 runs += reporting
-            self._train(runs, f"{self.plan.task}, {condition}, reporting")
+            self._results(runs, f"{self.plan.task}, {condition}, reporting")
         return stored(self.runs.values(), self.store, self.device)[0]
 
     def range_tests(self) -> pd.DataFrame:
@@ -148,7 +156,7 @@ class Trial:
         for length in self.plan.size.ramps:
             runs = self.plan.range_tests(length)
             every += runs
-            tables = self._train(runs, f"{self.plan.task}, range tests of {length} updates")
+            tables = self._results(runs, f"{self.plan.task}, range tests of {length} updates")
             losses = tables.measures[tables.measures.measure == "loss"].sort_values("step")
             by_run = losses.groupby("run").value
             for run in runs:
@@ -169,7 +177,8 @@ class Trial:
         self.timings = times.merge(power_of_two_gain(times), "left", ["batch_size", "round"])
         return self.timings
 
-    def _train(self, runs: list[Run], title: str) -> Tables:
+    def _results(self, runs: list[Run], title: str) -> Tables:
+        """Tables of these runs; what the store lacks is trained."""
         distinct = {run.key: run for run in runs}  # two arms may have a rate of the same run
         train(list(distinct.values()), self.store, self.device, self.journal, title)
         self.runs |= distinct
@@ -178,7 +187,7 @@ class Trial:
     def save(self, root: Path = REPRODUCED) -> Path:
         """Write the result with its receipt and return its folder."""
         tables, receipts = stored(self.runs.values(), self.store, self.device)
-        folder = root / self.plan.profile / self.plan.experiment.name / self.plan.task
+        folder = root / self.plan.place
         roster, by_loss = self._roster(), "loss" in self.plan.tune_by
         result = Result(
             runs=tables.runs,
@@ -191,7 +200,7 @@ class Trial:
             timings=self.timings,
         )
         note = summary(receipts, self.device) | {
-            "result": result_id(self.plan.experiment.name, self.plan.task, result),
+            "result": result_id(self.plan.name, self.plan.task, result),
             "profile": self.plan.profile,
             "token": os.environ.get(TOKEN, ""),
             "networks": len(self.runs),
@@ -201,6 +210,7 @@ class Trial:
             "primary_contrasts": self.plan.primary_contrasts,
             "design": self.plan.design.model_dump(),
         }
+        note |= {"own": self.plan.own} if self.plan.own else {}
         write_folder(folder, result, note, replace=True)
         return folder
 

@@ -79,7 +79,7 @@ NUMBERS = {
 
 
 def test_networks_are_the_tasks_with_an_accuracy_and_the_usual_one_is_shown_first():
-    assert list(arms.networks(RESULTS)) == ["mnist1d-mlp"]
+    assert list(arms.of_networks(RESULTS)) == ["mnist1d-mlp"]
     assert arms.first_task({"other": result()} | RESULTS) == "mnist1d-mlp"
     assert arms.first_task({"other": result()}) == "other"
     assert arms.first_task({"noisy-quadratic": result("height")}) == arms.first_task({}) == ""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sweeps import DRAWS, RATES, RESAMPLES, certain, noisy, parabola
 
 from rate_searches import rng
 from steadydescent.lr_search import Search, coarse_to_fine
@@ -22,7 +23,6 @@ from steadydescent.study.judging.regret import (
 )
 from steadydescent.study.judging.regret.sweep import interval_of_parts
 from steadydescent.study.judging.statistics import paired
-from sweeps import DRAWS, RATES, RESAMPLES, certain, noisy, parabola
 
 # ---- the oracle ----------------------------------------------------------------------------------
 

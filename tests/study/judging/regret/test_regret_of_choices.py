@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from sweeps import RATES, RESAMPLES, certain, noisy, parabola
 
 from rate_searches import rng
 from steadydescent.study.judging.regret import (
@@ -17,7 +18,6 @@ from steadydescent.study.judging.regret import (
     searched,
 )
 from steadydescent.study.judging.statistics import paired
-from sweeps import RATES, RESAMPLES, certain, noisy, parabola
 
 # ---- best of k -----------------------------------------------------------------------------------
 

@@ -45,11 +45,11 @@ SURPRISES = (
     ),
 )
 Row = Mapping[str, Any]
-Shown = Mapping[str, Results]
+Experiments = Mapping[str, Results]
 """Experiment → its results in the book being built."""
 
 
-def table_of_levels(shown: Shown, rows: Callable[[str], Sequence[Row]]) -> pd.DataFrame:
+def table_of_levels(shown: Experiments, rows: Callable[[str], Sequence[Row]]) -> pd.DataFrame:
     """A row a chapter: rows judged, the level of each interval, seeds, networks.
 
     Args:
@@ -87,7 +87,7 @@ def _span(receipts: Sequence[Row], kind: str) -> str:
     return " to ".join(dict.fromkeys((str(min(counts)), str(max(counts)))))
 
 
-def table_of_attacks(shown: Shown) -> pd.DataFrame:
+def table_of_attacks(shown: Experiments) -> pd.DataFrame:
     """The surprises' estimates with all report seeds, the even and the odd ones, in points."""
     rows = []
     for surprise in SURPRISES:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from sphinx.errors import ExtensionError
 
-from steadydescent.study.book.build import BUILDER
+from steadydescent.study.book.build import prepare_in_place
+from steadydescent.study.book.jupyter_book_command import BUILDER
 from steadydescent.study.book.sphinx.cite import HowToCite
 from steadydescent.study.book.sphinx.claims import ClaimBox, HoldsWhile, VerdictTable
 from steadydescent.study.book.sphinx.elements import anchors_of, findings_of, warn
@@ -28,7 +29,7 @@ from steadydescent.study.book.sphinx.pages import (
 from steadydescent.study.book.sphinx.roles import ResultRole, VerdictRole
 from steadydescent.study.book.sphinx.slips import Slips
 from steadydescent.study.book.sphinx.sources import ResolveSources, source_reference
-from steadydescent.study.training.processes import follow
+from steadydescent.study.paths import ROOT
 
 DIRECTIVES = {
     "claim": ClaimBox,
@@ -42,27 +43,28 @@ DIRECTIVES = {
 }
 
 
-def _end_with_the_command(app) -> None:
-    """A killed command cannot end what it started: pages would go on running for minutes."""
-    if builder := os.environ.get(BUILDER):
-        follow(int(builder))
+def _prepared(app) -> None:
+    """See to it that what pages refer to is there.
 
-
-def _one_address(app, config) -> None:
-    """The site's address stands in one place, ``html: baseurl`` of _config.yml."""
-    if "ogp_site_url" in config and not config.ogp_site_url:
-        config.ogp_site_url = config.html_baseurl
-    # Works only on the finished environment, but does not say so; without this the build is not
-    # parallel.
-    numbering = app.extensions.get("sphinx_multitoc_numbering")
-    if numbering is not None:
-        numbering.parallel_read_safe = True
-
-
-def _need_findings(app) -> None:
+    `steady book` has prepared it; `jupyter-book build` alone, in the study's folder, does so here.
+    """
+    if BUILDER not in os.environ and Path(app.srcdir).resolve() == ROOT.resolve():
+        app.steady_lock = prepare_in_place()  # held until this process ends
     path = Path(app.srcdir) / app.config.steady_findings
     if not path.is_file():
         raise ExtensionError(f"{path} is missing; `make book` writes it and then builds the book")
+
+
+def _configure(app, config) -> None:
+    """Take the site's address from ``html: baseurl`` of _config.yml; let pages run side by side."""
+    if "ogp_site_url" in config and not config.ogp_site_url:
+        config.ogp_site_url = config.html_baseurl
+    app.parallel = max(app.parallel, config.steady_jobs)  # jupyter-book has no option for it
+    # It works only on the finished environment, but does not say so; without this the build is
+    # not parallel.
+    numbering = app.extensions.get("sphinx_multitoc_numbering")
+    if numbering is not None:
+        numbering.parallel_read_safe = True
 
 
 def _purge(app, env, docname) -> None:
@@ -97,6 +99,7 @@ def setup(app) -> dict:
     app.add_config_value("steady_findings", "generated/findings.json", "env")
     app.add_config_value("steady_generated", "generated", "env")
     app.add_config_value("steady_csp", True, "html")
+    app.add_config_value("steady_jobs", 1, "")
     app.add_role("result", ResultRole())
     app.add_role("verdict", VerdictRole())
     for name, directive in DIRECTIVES.items():
@@ -104,9 +107,8 @@ def setup(app) -> dict:
     app.add_node(source_reference)
     app.add_post_transform(ResolveSources)
     app.add_post_transform(CellOutputs)
-    app.connect("config-inited", _one_address)
-    app.connect("builder-inited", _end_with_the_command)
-    app.connect("builder-inited", _need_findings)
+    app.connect("config-inited", _configure)
+    app.connect("builder-inited", _prepared)
     app.connect("env-purge-doc", _purge)
     app.connect("env-merge-info", _merge)
     app.connect("env-check-consistency", _every_claim_on_a_page)

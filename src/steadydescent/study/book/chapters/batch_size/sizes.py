@@ -77,4 +77,4 @@ def draw_verdicts(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _label(row: Mapping[str, Any]) -> str:
     task = "" if row["task"] == TASK else f", {row['task']}"
-    return f"{SHORT[row['id']]}: {row['condition']}{task}"
+    return f"{SHORT.get(row['id'], row['title'])}: {row['condition']}{task}"

@@ -1,6 +1,5 @@
 """How runs end by schedule: accuracies, the rates they were tuned to, other numbers of updates."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,9 @@ from matplotlib.axes import Axes
 
 from steadydescent.study.book import chapter_figures, figures, page, plots
 from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.edition import Numbers
 from steadydescent.study.judging.evidence import Evidence
 
-Numbers = Mapping[str, Mapping[str, Any]]
-"""The book's numbers by key."""
 MAIN = "momentum"
 """The condition of the usual updates."""
 SHOWN = ("constant", "linear", "cosine", "inverse-time", "exponential", "steps")

@@ -10,7 +10,7 @@ from steadydescent.study.book.chapters.results import Results, ids
 from steadydescent.study.book.chapters.weight_averaging.arms import (
     SCHEDULES,
     first_task,
-    networks,
+    of_networks,
 )
 from steadydescent.study.judging.evidence import Evidence
 
@@ -71,7 +71,7 @@ def table_of_sweeps(results: Results) -> pd.DataFrame:
     """Every readout at every rate: mean accuracy over tuning seeds, and `SWEEP`."""
     sweeps = [
         plots.sweep_table(shown.evidence).assign(task=task)
-        for task, shown in networks(results).items()
+        for task, shown in of_networks(results).items()
     ]
     table = pd.concat(sweeps).drop(columns="arm").drop_duplicates(SWEEP)
     return table.rename(columns={"score": "accuracy"})
@@ -79,7 +79,7 @@ def table_of_sweeps(results: Results) -> pd.DataFrame:
 
 def draw_explorer(name: str, results: Results) -> None:
     """A chart of the sweep: a task, a condition and two readouts to pick."""
-    if not networks(results):
+    if not of_networks(results):
         chapter_figures.not_run(name, as_chart=True)
         return
     table = table_of_sweeps(results)
@@ -87,7 +87,7 @@ def draw_explorer(name: str, results: Results) -> None:
         name,
         _explorer(table),
         data=table,
-        results=ids(networks(results)),
+        results=ids(of_networks(results)),
         alt=f"Validation accuracy against the learning rate, {len(table)} means, with menus for "
         "task, condition and two readouts.",
         caption="Mean validation accuracy over tuning seeds, every readout at every rate: "

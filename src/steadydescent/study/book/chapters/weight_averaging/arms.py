@@ -1,6 +1,5 @@
 """Arms at their tuned rates: what they score, their gaps, batch norm's statistics."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,10 @@ from matplotlib.axes import Axes
 from steadydescent.engine.settings import read
 from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.edition import Numbers
 from steadydescent.study.book.words import difference
 from steadydescent.study.judging.evidence import Evidence
 
-Numbers = Mapping[str, Mapping[str, Any]]
-"""The book's numbers by key."""
 FIRST = "mnist1d-mlp"
 """The task that pictures of one task show, where it was run."""
 SCHEDULES = ("constant", "linear")
@@ -38,14 +36,14 @@ COLUMNS = {
 """Column of `table_of_arms` → the last part of a number's key."""
 
 
-def networks(results: Results) -> Results:
+def of_networks(results: Results) -> Results:
     """The tasks that are networks: they have an accuracy, surfaces have a height."""
     return {t: shown for t, shown in results.items() if shown.evidence.main_measure == "accuracy"}
 
 
 def first_task(results: Results) -> str:
     """The task that pictures of one task show; empty if no network was run."""
-    tasks = list(networks(results))
+    tasks = list(of_networks(results))
     return FIRST if FIRST in tasks else (tasks or [""])[0]
 
 
@@ -68,7 +66,7 @@ def draw_rates(name: str, results: Results) -> None:
 def table_of_arms(results: Results, numbers: Numbers) -> pd.DataFrame:
     """What every arm scores at its tuned rate: task, condition, arm and `COLUMNS`."""
     rows = []
-    for task, shown in networks(results).items():
+    for task, shown in of_networks(results).items():
         for condition in shown.evidence.conditions:
             for arm in ARMS:
                 if arm in shown.evidence.arms_in(condition):
@@ -81,7 +79,7 @@ def table_of_arms(results: Results, numbers: Numbers) -> pd.DataFrame:
 def table_of_statistics(results: Results, numbers: Numbers) -> pd.DataFrame:
     """The EMA with each treatment of batch norm's statistics, at its tuned rate and window."""
     rows = []
-    for task, shown in networks(results).items():
+    for task, shown in of_networks(results).items():
         for condition in shown.evidence.conditions:
             if set(TREATMENTS) <= set(shown.evidence.arms_in(condition)):
                 schedule = read(shown.evidence.settings(condition, "ema").schedule).name
@@ -97,7 +95,7 @@ def _treated(numbers: Numbers, key: str, arm: str) -> dict[str, Any]:
     return {
         "statistics": TREATMENTS[arm],
         "rate": numbers[f"{key}/{arm}/rate"]["value"],
-        "window": window(numbers[f"{key}/{arm}/readout"]["value"]),
+        "window": without_statistics(numbers[f"{key}/{arm}/readout"]["value"]),
         "accuracy, %": numbers[f"{key}/{arm}/accuracy"]["value"],
         "minus averaged, pp": (
             difference(apart["value"], apart["low"], apart["high"]) if apart else ""
@@ -105,7 +103,7 @@ def _treated(numbers: Numbers, key: str, arm: str) -> dict[str, Any]:
     }
 
 
-def window(readout: str) -> str:
+def without_statistics(readout: str) -> str:
     """A readout without what it does with statistics: ``ema-10`` of ``ema-10/copied``."""
     return readout.partition("/")[0]
 
@@ -113,7 +111,7 @@ def window(readout: str) -> str:
 def table_of_gaps(results: Results, numbers: Numbers) -> pd.DataFrame:
     """Training minus test accuracy in points: columns task, condition, arm, gap, low, high."""
     rows = []
-    for task in networks(results):
+    for task in of_networks(results):
         for condition in SCHEDULES:
             for arm in ARMS:
                 gap = numbers[f"weight_averaging/{task}/{condition}/{arm}/gap"]
@@ -132,7 +130,7 @@ def draw_gap(name: str, results: Results, numbers: Numbers) -> None:
         name,
         lambda axes: _gap_panels(axes, gaps),
         data=gaps,
-        results=ids(networks(results)),
+        results=ids(of_networks(results)),
         size=(8.4, 3.8),
         ncols=2,
         sharey=True,

@@ -104,9 +104,8 @@ def averages_and_checkpoint(model: nn.Module, folder: Path) -> None:
 
 def checkpoint(model: nn.Module, optimizer: Adam, reference: nn.Module, folder: Path) -> None:
     """Saved and loaded, or refused by a sentence that names the tensor, with nothing written."""
-    path = (
-        folder / f"{type(model).__name__}.safetensors"
-    )  # one for all: of sharded models the first process writes
+    # one for all: of sharded models the first process writes
+    path = folder / f"{type(model).__name__}.safetensors"
     try:
         save_checkpoint(path, model, optimizer, STEPS)
     except (ValueError, TypeError) as error:

@@ -141,7 +141,7 @@ class Book:
             picture.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
 
     def build(self, body: str, page: str = PAGE) -> tuple[str, str]:
-        """Build as `make book` does, warnings as errors; returns the index page and the warnings."""
+        """Build as `make book` does, warnings as errors; returns index page and warnings."""
         (self.source / "generated/findings.json").write_bytes(verified.sealed(self.findings))
         toctree = "\n```{toctree}\ncite\n```\n"
         (self.source / "index.md").write_text(page.format(body=body) + toctree, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the tests of normalisation share: activations of every shape, and modules that look trained."""
+"""What tests of normalisation share: activations of every shape, modules that look trained."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the tests of the learning-rate search share: bounds, random numbers, a quadratic to descend."""
+"""What tests of the learning-rate search share: bounds, random numbers, a quadratic."""
 
 import numpy as np
 from hypothesis import strategies as st

@@ -13,13 +13,13 @@ import pytest
 
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
-from steadydescent.engine.tasks import base, find
+from steadydescent.engine.tasks import find
 from steadydescent.study.judging import claims
 from steadydescent.study.judging.choosing import tuning_scores
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.measures import derived
 from steadydescent.study.planning import Plan, experiment, load_study
-from steadydescent.study.planning.stacks import stack_plans
+from steadydescent.study.planning.stacks import stacking
 from steadydescent.study.results import provenance, published
 from steadydescent.study.results.fingerprints import made_with
 from steadydescent.study.results.store import Result, Tables, write_folder
@@ -116,7 +116,7 @@ def _scored(run: Run, score: float) -> dict[str, float]:
 def stack_receipt(runs: Iterable[Run], **more) -> dict:
     """The receipt of a stack of these runs as it would be trained here and now."""
     runs = list(runs)
-    threads = stack_plans()["cpu"][base(runs[0].task)].threads
+    threads = stacking(runs[0].task, "cpu").threads
     told = {"threads": threads, "compiled": False, "seconds": 2.0, "code": made_with(runs, "cpu")}
     return provenance.receipt("cpu") | told | more
 

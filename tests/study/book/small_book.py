@@ -41,8 +41,10 @@ import pandas as pd
 from steadydescent.study.book import figures, page
 from steadydescent.study.book.edition import numbers_shown, rows_shown
 
-frame = pd.DataFrame([{"label": row["condition"], "estimate": row["estimate"]} for row in rows_shown()])
-figures.figure("bars", lambda ax: ax.barh(frame.label, frame.estimate), alt="Bars.", caption="*Bars*.", data=frame)
+rows = [{"label": row["condition"], "estimate": row["estimate"]} for row in rows_shown()]
+frame = pd.DataFrame(rows)
+draw = lambda ax: ax.barh(frame.label, frame.estimate)
+figures.figure("bars", draw, alt="Bars.", caption="*Bars*.", data=frame)
 chart = alt.Chart(frame).mark_point().encode(x="estimate:Q", y="label:N")
 figures.chart("points", chart, alt="Points.", caption="Points.", data=frame)
 page.table(frame)

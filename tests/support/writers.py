@@ -4,7 +4,6 @@ there before.
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,24 +14,20 @@ from typing import NamedTuple
 import pytest
 import torch
 
+import suite
 from fabricated import a_run, result, tables, write_experiments, write_result
 from steadydescent.engine.data import mnist1d
 from steadydescent.files import write_atomically
 from steadydescent.study import reproduce
 from steadydescent.study.book import edition, findings, saved_results, verdict_rows
 from steadydescent.study.judging import claims
-from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import Plan, experiment, load_study
 from steadydescent.study.results import provenance, published
 from steadydescent.study.results.store import Result, Store, Tables
 from steadydescent.study.results.up_to_date import remember
 from steadydescent.weight_averaging import checkpoint_files
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import suite
-
 TASK = "mnist1d-mlp"
-MARKS = "<!-- verdicts: written by `make publish` -->\n", "<!-- end of verdicts -->\n"
 
 
 class Writer(NamedTuple):
@@ -111,7 +106,7 @@ def read_result(source: str) -> Callable[[Path], list[object]]:
 
 
 def read_published(home: Path) -> list[object]:
-    return [*read_result("published")(home), (home / "README.md").read_text()]
+    return [*read_result("published")(home), *read_text("results/README.md")(home)]
 
 
 def read_text(name: str) -> Callable[[Path], list[object]]:
@@ -163,7 +158,8 @@ def read_part(home: Path) -> list[object]:
 
 def study(home: Path) -> None:
     write_experiments(home / "experiments")
-    (home / "README.md").write_text("before\n" + "old\n".join(MARKS))
+    (home / "results").mkdir(exist_ok=True)
+    (home / "results/README.md").write_text("old")
 
 
 def publishable(old: bool) -> Callable[[Path], None]:

@@ -1,10 +1,8 @@
 """Internal covariate shift, and how smooth the loss is along its gradient."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +10,11 @@ from torch.func import grad_and_value
 from torch.nn.functional import cosine_similarity
 
 from steadydescent.engine.probes.network import Network, gradients_at, of_each
+from steadydescent.engine.probes.probe import Asked, Probe, Quantity, Reading
 from steadydescent.engine.settings import read
 from steadydescent.engine.stepping import Flat
+from steadydescent.engine.view import View
 from steadydescent.optimizers import RULES
-
-if TYPE_CHECKING:
-    from steadydescent.engine.stack import Stack
 
 EXAMPLES = 1_000
 """Training examples that the internal shift is measured on: the first of each seed's, or all where
@@ -25,17 +22,13 @@ there are fewer.
 """
 STEPS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 """Step sizes along the gradient, in units of the run's own."""
-SHIFTS = (
-    *("input-shift", "input-shift-drift", "gradient-shift", "gradient-cosine"),
-    *("loss-variation", "gradient-predictiveness"),
-)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 Moments = list[tuple[Tensor, Tensor]]
 """Standard deviation and mean `[U]` of the units that enter each hidden layer."""
 
 
-def internal_shift(stack: "Stack") -> dict[str, Tensor]:
+class InternalShift(Probe):
     """Internal covariate shift and the smoothness of the loss at the current weights, on 1 000
     training examples.
 
@@ -59,59 +52,76 @@ def internal_shift(stack: "Stack") -> dict[str, Tensor]:
     Noise that layers make is drawn afresh for each side of an input shift, as two updates would
     meet it. The other measures compare gradients of one function, so one draw serves all their
     points.
-
-    Raises: ValueError: for rules that scale a gradient weight by weight, such as Adam: none of
-        their steps is r·g.
     """
-    rates, (theta, buffers) = _displacements(stack), _SEEN.get(stack, stack.start)
-    _SEEN[stack] = stack.carry.theta, stack.carry.buffers
 
-    def measure(network: Network) -> list[float]:
-        examples, rate = min(EXAMPLES, len(network.train)), rates[network.place]
-        flat, (x, y) = Flat(network.module, examples), network.examples(torch.arange(examples))
-        moments = lambda theta, buffers: _input_moments(
-            flat, theta, buffers, network.noise(flat), x
-        )
-        stepped = network.theta - rate * _batch_gradient(network, stack.first.batch_size)
-        now = moments(network.theta, network.buffers)
-        after, before = (
-            moments(stepped, network.buffers),
-            moments(theta[network.place], buffers[network.place]),
-        )
-        noise, function = network.noise(flat), grad_and_value(network.loss(flat))
-        slope = lambda theta: function(theta, network.buffers, noise, x, y)
-        gradient, _ = slope(network.theta)
-        line = lambda step: network.theta - step * rate * gradient
-        shifts = [_shift(now, after), _shift(before, now)]
-        return [
-            *shifts,
-            *_gradient_shift(flat, line, gradient, slope),
-            *_variation(line, gradient, slope),
-        ]
+    name = "internal-shift"
+    quantities = (
+        Quantity("input-shift", "shift of layer inputs", "×", higher=False, statistic="log mean"),
+        Quantity("input-shift-drift"),
+        Quantity("gradient-shift", "shift of gradients", "×", higher=False, statistic="log mean"),
+        Quantity("gradient-cosine"),
+        Quantity("loss-variation"),
+        Quantity("gradient-predictiveness"),
+    )
+    when = "few points"
 
-    return of_each(stack, "internal-shift", SHIFTS, measure)
+    def __init__(self) -> None:
+        self.before: tuple[Tensor, Tensor] | None = None
+        """Weights and buffers when it last looked."""
+
+    @classmethod
+    def check(cls, run: Asked) -> None:
+        """Raises ValueError for rules that scale a gradient weight by weight, such as Adam: none of
+        their steps is r·g.
+        """
+        rule = read(run.optimizer).name
+        if "eps" in RULES[rule].hyper:
+            raise ValueError(
+                f"the probe 'internal-shift' steps along the gradient, which {rule} does not; "
+                "leave it out, or use sgd or a kind of momentum"
+            )
+
+    def look(self, view: View) -> Iterator[Reading]:
+        rates, before = _displacements(view), self.before or view.start
+        self.before = view.theta.clone(), view.buffers.clone()
+        measure = lambda network: _measures(network, rates[network.place], before)
+        numbers = of_each(view, self.name, len(self.quantities), measure)
+        for quantity, values in zip(self.quantities, numbers, strict=True):
+            yield Reading(quantity.name, values, step=view.done)
 
 
-_SEEN: WeakKeyDictionary["Stack", tuple[Tensor, Tensor]] = WeakKeyDictionary()
-"""Weights and buffers of a stack when `internal_shift` last looked; a step replaces these tensors,
-never writes.
-"""
 Slope = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Weights `[P]` → gradient `[P]` and loss."""
 Line = Callable[[float], Tensor]
 """Steps along the gradient → weights `[P]`."""
 
 
-def _displacements(stack: "Stack") -> list[float]:
+def _displacements(view: View) -> list[float]:
     """r of each replica's latest update, `[R]`."""
-    name, hyper = read(stack.first.optimizer)
-    hyper = RULES[name].checked(**hyper)
-    if "eps" in hyper:
-        raise ValueError(
-            f"internal-shift steps along the gradient, {name} does not; use sgd or a kind of momentum"
-        )
-    last = max(stack.done - 1, 0)
-    return (stack._rates(last, last + 1)[0] / (1 - hyper.get("mu", 0.0))).tolist()
+    name, hyper = read(view.optimizer)
+    memory = RULES[name].checked(**hyper).get("mu", 0.0)
+    return (view.latest_rates / (1 - memory)).tolist()
+
+
+def _measures(network: Network, rate: float, before: tuple[Tensor, Tensor]) -> list[float]:
+    """All quantities of a network whose step is r = `rate`, `before` what the stack was then."""
+    examples = min(EXAMPLES, len(network.train))
+    flat, (x, y) = Flat(network.module, examples), network.examples(torch.arange(examples))
+
+    def moments(theta: Tensor, buffers: Tensor) -> Moments:
+        return _input_moments(flat, theta, buffers, network.noise(flat), x)
+
+    stepped = network.theta - rate * _batch_gradient(network, network.view.batch_size)
+    now = moments(network.theta, network.buffers)
+    after = moments(stepped, network.buffers)
+    then = moments(before[0][network.place], before[1][network.place])
+    noise, function = network.noise(flat), grad_and_value(network.loss(flat))
+    slope = lambda theta: function(theta, network.buffers, noise, x, y)
+    gradient, _ = slope(network.theta)
+    line = lambda step: network.theta - step * rate * gradient
+    shifts = [_shift(now, after), _shift(then, now)]
+    changes = _gradient_shift(flat, line, gradient, slope)
+    return [*shifts, *changes, *_variation(line, gradient, slope)]
 
 
 def _batch_gradient(network: Network, n: int) -> Tensor:

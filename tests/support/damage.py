@@ -38,7 +38,7 @@ def forge(folder: Path, **changes: Any) -> None:
 
 
 def places(size: int, count: int, *about: object) -> list[int]:
-    """Places in a file of a size, drawn the same each time: the first, the last and some between."""
+    """Places in a file of this size, the same each time: the first, the last, some between."""
     drawn = (
         int.from_bytes(hashlib.sha256(repr((i, *about)).encode()).digest()[:8]) % size
         for i in range(count)

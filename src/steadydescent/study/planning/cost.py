@@ -1,0 +1,38 @@
+"""What runs cost, from the measured table of stackings: time, memory and disk."""
+
+from collections.abc import Sequence
+
+from steadydescent.engine.cost import evaluated, looks
+from steadydescent.engine.data import SPLIT_SIZES
+from steadydescent.engine.runs import Run
+from steadydescent.engine.tasks import TASKS, base, find
+from steadydescent.study.planning.stacks import stacking, stacks
+
+BYTES_PER_NETWORK = 8_000
+NORMED = 1.5
+"""A normalised network's update against that of one without."""
+START = 0.3
+"""Minutes that an experiment takes on a task besides: its kernel, its verdicts, compiling."""
+
+
+def cost(runs: Sequence[Run], task: str, device: str) -> dict[str, float]:
+    """Networks, replica-steps, stacks, minutes, GiB of memory and MB of disk of a task's runs."""
+    measured, sizes = stacking(task, device), SPLIT_SIZES[find(task).source]
+    training = sum(run.steps * _effort(run) for run in runs) / measured.rate
+    examples = sum(evaluated(run, sizes["validation"], sizes["test"]) for run in runs)
+    probing = sum(looks(run) for run in runs) * measured.probe
+    seconds = training + examples / measured.evaluation + probing
+    return {
+        "networks": len(runs),
+        "replica_steps": sum(run.steps for run in runs),
+        "stacks": len(stacks(runs, device)),
+        "minutes": round(seconds / 60 + START, 1),
+        "memory_gib": measured.memory,
+        "disk_mb": round(len(runs) * BYTES_PER_NETWORK / 1e6, 1),
+    }
+
+
+def _effort(run: Run) -> float:
+    """An update's time against one of a plain network on 100 examples, as measured (1 to 512)."""
+    normed = find(run.task).norm != TASKS[base(run.task)].norm
+    return (0.4 + 0.6 * run.batch_size / 100) * (NORMED if normed else 1)
