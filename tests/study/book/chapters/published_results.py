@@ -2,13 +2,13 @@
 
 from functools import cache
 
-from steadydescent.study.book.findings import Shown
-from steadydescent.study.judging.judge import evidence_of
+from steadydescent.study.book.edition import ShownResult
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.paths import PUBLISHED
 from steadydescent.study.results.store import Result, read_folder
 
 
 @cache
-def published_result(experiment: str, task: str) -> Shown:
+def published_result(experiment: str, task: str) -> ShownResult:
     result, receipt = read_folder(PUBLISHED / experiment / task, Result)
-    return Shown(evidence_of(experiment, result, receipt, task), receipt)
+    return ShownResult(Evidence(result, receipt), receipt)
