@@ -44,7 +44,8 @@ def read(text: str) -> Setting:
     """
     if len(text) > LONGEST_SETTING:
         raise ValueError(
-            f"a setting must have at most {LONGEST_SETTING} characters, got {len(text)}: {text[:40]!r}…"
+            f"a setting must have at most {LONGEST_SETTING} characters, "
+            f"got {len(text)}: {text[:40]!r}…"
         )
     match = PATTERN.fullmatch(text.strip())
     try:
