@@ -43,7 +43,7 @@ from steadydescent.study.planning.stacks import stacking
 from steadydescent.study.results import published
 from steadydescent.study.results.provenance import receipt
 from steadydescent.study.results.store import Store, Tables
-from steadydescent.study.training import sweep
+from steadydescent.study.training import stack_training, sweep
 
 TASK = "mnist1d-mlp"
 REPLICAS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -167,7 +167,7 @@ def more_stored(device: str) -> Iterator[dict[str, Any]]:
     """Seconds to store a stack, and to look through a store that holds more and more of them."""
     with tempfile.TemporaryDirectory() as folder:
         runs = networks(stacking(TASK, device).width, 10)
-        tables, note = sweep.train_stack(runs, device, QUIET.tell, compiled=True)
+        tables, note = stack_training.train_stack(runs, device, QUIET.tell, compiled=True)
         store, saving = Store(Path(folder)), []
         for stored in range(1, STORED[-1] + 1):
             renamed = Tables(*(table.assign(run=f"{stored:03d}" + table.run) for table in tables))
@@ -279,7 +279,7 @@ def main(
 
     A few minutes on two quiet cores.
     """
-    device, rows, began = sweep.pick_device(device), [], time.perf_counter()
+    device, rows, began = stack_training.pick_device(device), [], time.perf_counter()
     for name in ("WORKERS", "DASK_SCHEDULER_ADDRESS"):
         os.environ.pop(name, None)  # the curves say themselves who trains
     os.environ.update(ALLOCATOR)

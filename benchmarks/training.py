@@ -15,7 +15,7 @@ from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop, choices, threa
 from processes import Processes
 from rounds import Contender, Local, compare
 from steadydescent.engine.stepping import numerics
-from steadydescent.study.training.sweep import processes
+from steadydescent.study.training.workers import processes
 
 TASKS = (
     "mnist1d-mlp",

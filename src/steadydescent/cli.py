@@ -73,7 +73,8 @@ def main() -> None:
 def plan(profile: str, device: str, only: str, workers: str, as_json: bool) -> None:
     """What a profile costs, training nothing: networks, minutes of one process, memory, disk."""
     from steadydescent.study.reproduce import costs, say_cost
-    from steadydescent.study.training.sweep import pick_device, processes
+    from steadydescent.study.training.stack_training import pick_device
+    from steadydescent.study.training.workers import processes
 
     device = pick_device(device)
     rows = costs(profile, device, only)
@@ -94,7 +95,8 @@ def reproduce(
 ) -> None:
     """Plan, fetch data, train what is missing, judge the claims, and build the book."""
     from steadydescent.study.reproduce import build_book, costs, run_study, say_cost
-    from steadydescent.study.training.sweep import pick_device, processes
+    from steadydescent.study.training.stack_training import pick_device
+    from steadydescent.study.training.workers import processes
 
     device = pick_device(device)
     rows = costs(profile, device, only)
@@ -115,7 +117,7 @@ def reproduce(
 def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -> None:
     """Train what is missing, without the book."""
     from steadydescent.study.reproduce import run_study
-    from steadydescent.study.training.sweep import pick_device
+    from steadydescent.study.training.stack_training import pick_device
 
     run_study(profile, pick_device(device), only, workers, cell_hours)
 
@@ -300,7 +302,7 @@ def bench(
     """Time the engine side by side with what people would otherwise use, interleaved in one run."""
     from steadydescent.files import require_room
     from steadydescent.study.paths import PUBLISHED, ROOT
-    from steadydescent.study.training.sweep import pick_device
+    from steadydescent.study.training.stack_training import pick_device
 
     if save:
         require_room(PUBLISHED)

@@ -17,7 +17,7 @@ from steadydescent.engine import data
 from steadydescent.engine.data.mnist1d import TEST_SEED
 from steadydescent.engine.evaluation import Look
 from steadydescent.engine.examples import MONITOR_EVERY, TRAIN_EXAMPLES
-from steadydescent.engine.recorder import SCORES
+from steadydescent.engine.recorder import SCORE_COLUMNS
 from steadydescent.engine.runs import Run
 from steadydescent.engine.shifted_tests import Shift, shifted_test
 from steadydescent.engine.stack import Stack
@@ -443,7 +443,7 @@ def test_without_batch_norm_statistics_taken_anew_change_nothing(norm):
         ]
     )
     tables = {
-        name: part[["run", "readout", *SCORES]].reset_index(drop=True)
+        name: part[["run", "readout", *SCORE_COLUMNS]].reset_index(drop=True)
         for name, part in by_part(made.history.finals).groupby(level=0)
     }
     plain, anew, other, few = (tables[shift] for shift in made.first.shifts)

@@ -187,7 +187,7 @@ CHANGES = {
         set_to(shifted_tests, "PRIOR_EXAMPLES", {"mnist1d": 3_000}),
     ),
     "minibatches of gradient noise": ("probes", set_to(noise, "MINIBATCHES", 15)),
-    "examples of the internal shift": ("probes", set_to(internal_shift, "EXAMPLES", 900)),
+    "examples of the internal shift": ("probes", set_to(internal_shift, "SHIFT_EXAMPLES", 900)),
     "streams of the seeds": (
         "rule sgd",
         set_to(draws, "stream_seed", lambda *name: streams.stream_seed(*name) + 1),

@@ -18,7 +18,7 @@ from steadydescent.study.book import saved_results, verdict_rows
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import Plan, load_study, plans
 from steadydescent.study.results import provenance
-from steadydescent.study.training import sweep
+from steadydescent.study.training import stack_training
 
 TASK = "mnist1d-mlp"
 CLAIM_KEYS = {
@@ -70,7 +70,7 @@ def environment(monkeypatch):
     for name in ("PROFILE", "DEVICE", "ONLY", "STEADY_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STEADY_COMMAND", "steady test")
-    monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(stack_training.torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from steadydescent.study import yaml_files
 from steadydescent.study.judging import claims
 from steadydescent.study.paths import EXPERIMENTS, ROOT
 from steadydescent.study.planning import Experiment, Parameters, load_study, plans
-from steadydescent.study.training import sweep
+from steadydescent.study.training import stack_training
 
 CASES = 10_000 if os.environ.get("STEADY_FUZZ") == "nightly" else 500
 fuzz = settings(max_examples=CASES, suppress_health_check=list(HealthCheck), deadline=None)
@@ -445,7 +445,7 @@ def quiet(monkeypatch):
     for name in ("PROFILE", "DEVICE", "ONLY", "WORKERS", "STEADY_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STEADY_COMMAND", "steady test")
-    monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(stack_training.torch.cuda, "is_available", lambda: False)
 
 
 def said_by(words: list[str], **environment: str) -> tuple[int, str]:

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.engine.finals import Final
-from steadydescent.engine.probes import Classes, Reading
+from steadydescent.engine.probes import Classes, Measurement
 from steadydescent.engine.runs import Run
 from steadydescent.weight_averaging import Readout
 
-SCORES = ["accuracy", "loss", "calibration_error"]
+SCORE_COLUMNS = ["accuracy", "loss", "calibration_error"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Recorder:
         self.wanted, self.keys = list(wanted), [run.key for run in wanted]
         self._points: list[tuple[pd.DataFrame, str, int]] = []
         self._finals: list[Final] = []
-        self._readings: list[Reading] = []
+        self._readings: list[Measurement] = []
         self._classes: list[Classes] = []
 
     def add_point(self, scores: pd.DataFrame, readout: Readout, step: int) -> None:
         """Scores of a readout along training, a row for every replica."""
         self._points.append((scores, readout.text, step))
 
-    def add_findings(self, findings: Iterable[Reading | Classes]) -> None:
+    def add_findings(self, findings: Iterable[Measurement | Classes]) -> None:
         """What a probe found."""
         for finding in findings:
             if isinstance(finding, Classes):
@@ -84,7 +84,7 @@ class Recorder:
     def curves(self) -> pd.DataFrame:
         """Scores along training."""
         if not self._points:
-            return pd.DataFrame(columns=["run", "readout", "step", *SCORES])
+            return pd.DataFrame(columns=["run", "readout", "step", *SCORE_COLUMNS])
         scores, readouts, steps = zip(*self._points, strict=True)
         return self._keyed(self._stacked(scores), readout=readouts, step=steps)
 

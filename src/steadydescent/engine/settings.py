@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-LONGEST = 2_000
+LONGEST_SETTING = 2_000
 """Characters of a setting: text that is longer, or nested deep, is no setting."""
 PATTERN = re.compile(r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)(\((?P<options>.*)\))?", re.DOTALL)
 
@@ -42,9 +42,10 @@ def read(text: str) -> Setting:
     Raises:
         ValueError: for text that is not of this form.
     """
-    if len(text) > LONGEST:
+    if len(text) > LONGEST_SETTING:
         raise ValueError(
-            f"a setting must have at most {LONGEST} characters, got {len(text)}: {text[:40]!r}…"
+            f"a setting must have at most {LONGEST_SETTING} characters, "
+            f"got {len(text)}: {text[:40]!r}…"
         )
     match = PATTERN.fullmatch(text.strip())
     try:

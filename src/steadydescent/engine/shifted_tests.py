@@ -26,7 +26,7 @@ from steadydescent.engine.tasks.task import Task
 KNOBS = {"mnist1d": set(SIGNAL_KNOBS), "fashion-mnist": set(IMAGE_KNOBS)}
 OF_LABELS = {"prior", "concept"}
 """The kinds of shift that are no knob of the inputs."""
-STATISTICS = ("frozen", "reestimated")
+SHIFT_STATISTICS = ("frozen", "reestimated")
 """What batch norm may use on a shifted test set."""
 PRIOR_EXAMPLES = {"mnist1d": 4_000, "fashion-mnist": 2_000}
 """Examples of a prior-shifted test set; of as many every severity can be drawn without repetition.
@@ -49,7 +49,7 @@ class Shift:
 
     kind: str
     severity: int
-    statistics: str = STATISTICS[0]
+    statistics: str = SHIFT_STATISTICS[0]
     batch: int | None = None
 
     @staticmethod
@@ -61,7 +61,11 @@ class Shift:
             ValueError: for an option outside its range, or one that no shift has.
         """
         setting = read(text)
-        options = {"severity": None, "statistics": STATISTICS[0], "batch": None} | setting.options
+        options = {
+            "severity": None,
+            "statistics": SHIFT_STATISTICS[0],
+            "batch": None,
+        } | setting.options
         if unknown := sorted(set(options) - {"severity", "statistics", "batch"}):
             raise ValueError(
                 f"shift {text!r} has no option {unknown}; "
@@ -73,9 +77,9 @@ class Shift:
                 f"severity must be a whole number from 0 to {SEVERITIES[-1]}, "
                 f"got {severity!r} in {text!r}"
             )
-        if statistics not in STATISTICS:
+        if statistics not in SHIFT_STATISTICS:
             raise ValueError(
-                f"statistics must be one of {STATISTICS}, got {statistics!r} in {text!r}"
+                f"statistics must be one of {SHIFT_STATISTICS}, got {statistics!r} in {text!r}"
             )
         shift = Shift(setting.name, severity, statistics, options["batch"])
         if "batch" in setting.options:
@@ -108,12 +112,12 @@ class Shift:
         """The one text that names it, in YAML and in the keys of runs."""
         batch = {} if self.batch is None else {"batch": self.batch}
         options = {"severity": self.severity, "statistics": self.statistics} | batch
-        return Setting(self.kind, options).text({"statistics": STATISTICS[0]})
+        return Setting(self.kind, options).text({"statistics": SHIFT_STATISTICS[0]})
 
     @property
     def reestimated(self) -> bool:
         """Whether batch norm takes the statistics of the shifted inputs."""
-        return self.statistics != STATISTICS[0]
+        return self.statistics != SHIFT_STATISTICS[0]
 
     @property
     def with_frozen_statistics(self) -> "Shift":

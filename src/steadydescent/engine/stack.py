@@ -26,12 +26,12 @@ from steadydescent.engine.stepping import Carry, Flat, prepared
 from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.tasks import find, initial_model
 from steadydescent.engine.training import Training
-from steadydescent.engine.view import LAST, View
+from steadydescent.engine.view import LAST_WEIGHTS, View
 from steadydescent.optimizers import RULES
 from steadydescent.schedules import Plateau
 from steadydescent.weight_averaging import Readout
 
-LONGEST = 3 * RECORDED
+LONGEST_SILENCE = 3 * RECORDED
 """Updates between two signs of life."""
 
 
@@ -71,7 +71,7 @@ class Stack:
         self.data = self.examples.data
         start = _start(self.flat, self.runs, device)
         averages = Averages(self.readouts, first.steps, start)
-        ahead = min(LONGEST, first.steps)
+        ahead = min(LONGEST_SILENCE, first.steps)
         draws = draws_of(self.task, seeds, self.examples, first.batch_size, self.flat.draws, ahead)
         self.training = Training(
             _carry(first.optimizer, start, averages.empty()),
@@ -96,7 +96,7 @@ class Stack:
         total, points = first.steps, first.curve_points
         self.curve_steps = [round(total * (i + 1) / points) for i in range(points)]
         stops = {*self.curve_steps, *averages.marks, *self.rates.observed, total}
-        self.stops = sorted({*stops, *range(LONGEST, total, LONGEST)})
+        self.stops = sorted({*stops, *range(LONGEST_SILENCE, total, LONGEST_SILENCE)})
 
     def _block(self, device: str) -> Block:
         lane = self.examples.lane.to(device)
@@ -116,7 +116,7 @@ class Stack:
                     self._look()
                 if stop in self.rates.observed:
                     monitor = self.examples.look(self.examples.monitor)
-                    self.rates.observe(self.view.score(LAST, monitor).loss.to_numpy())
+                    self.rates.observe(self.view.score(LAST_WEIGHTS, monitor).loss.to_numpy())
             shifts = [Shift.parse(text) for text in self.first.shifts]
             self.recorder.add_finals(finals(self.view, self.first.test, shifts))
         return Histories(

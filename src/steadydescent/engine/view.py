@@ -23,7 +23,7 @@ from steadydescent.weight_averaging import Readout
 
 STATISTICS_BATCH = 1_000
 """Examples a batch when batch-norm statistics are re-estimated."""
-LAST = Readout("last")
+LAST_WEIGHTS = Readout("last")
 
 
 class View:

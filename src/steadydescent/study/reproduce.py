@@ -32,7 +32,7 @@ from steadydescent.study.training.notebooks import (
     run_notebooks,
     up_to_date,
 )
-from steadydescent.study.training.sweep import workers
+from steadydescent.study.training.workers import workers
 
 
 def costs(profile: str, device: str, only: str = "") -> list[dict]:

@@ -48,8 +48,10 @@ def ema_weights(total: int, beta: float) -> Weights:
 
 
 def ramped_weights(total: int, cap: float = 0.9999) -> Weights:
-    """Ramped EMA (opennmt-tf): w_t = 1 − min(cap, (1+t)/(10+t)); the first update copies the
-    weights.
+    """Ramped EMA (opennmt-tf): w_t = 1 − min(cap, (1+t)/(10+t)); w_1 = 1 copies the weights.
+
+    >>> ramped_weights(3).round(3).tolist()
+    [1.0, 0.75, 0.692]
     """
     return _sequence(Ramped(cap), check_count(total, "total"))
 

@@ -13,8 +13,9 @@ from steadydescent.study.planning import Plan
 from steadydescent.study.planning import stacks as planning_stacks
 from steadydescent.study.planning.stacks import stacking, stackings, stacks, worth_compiling
 from steadydescent.study.results.store import Store
-from steadydescent.study.training import sweep
-from steadydescent.study.training.sweep import pick_device, train
+from steadydescent.study.training import stack_training
+from steadydescent.study.training.stack_training import pick_device
+from steadydescent.study.training.sweep import train
 
 
 @pytest.fixture(params=range(len(EVERY_PLAN)), ids=[label(plan) for plan in EVERY_PLAN])
@@ -66,7 +67,7 @@ def bench(tmp_path, monkeypatch):
         return tables(runs), stack_receipt(runs)
 
     found.journal = SimpleNamespace(tell=lambda **event: found.events.append(event))
-    monkeypatch.setattr(sweep, "train_stack", pretend)
+    monkeypatch.setattr(stack_training, "train_stack", pretend)
     return found
 
 
@@ -125,7 +126,7 @@ def test_progress_adds_up_to_the_total_whatever_was_there(bench):
 
 
 def test_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(stack_training.torch.cuda, "is_available", lambda: False)
     assert pick_device("auto") == pick_device("cpu") == "cpu"
     with pytest.raises(
         ValueError, match="device 'cuda' was asked for, but torch finds no GPU; use DEVICE=cpu"
@@ -133,5 +134,5 @@ def test_device_that_is_not_there_is_refused(monkeypatch):
         pick_device("cuda")
     with pytest.raises(ValueError, match="device 'gpu' is unknown; did you mean 'cpu'"):
         pick_device("gpu")
-    monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(stack_training.torch.cuda, "is_available", lambda: True)
     assert (pick_device("auto"), pick_device("cuda"), pick_device("cpu")) == ("cuda", "cuda", "cpu")

@@ -34,11 +34,9 @@ def test_every_experiment_has_its_notebook_and_rates_for_known_tasks():
             assert set(tasks) <= set(experiment.rates)
         for condition in experiment.conditions.values():
             assert set(condition.arms or ()) <= set(experiment.arms)
-        for name in {name for pair in experiment.secondary for name in pair}:
-            arm, _, condition = name.partition("@")
-            assert arm in experiment.arms and (
-                not condition or condition in experiment.conditions
-            ), name
+        for stated in {stated for pair in experiment.secondary for stated in pair}:
+            assert stated.arm in experiment.arms, stated
+            assert stated.condition in (None, *experiment.conditions), stated
 
 
 def test_profiles_keep_the_numbers_of_seeds_and_updates_that_the_design_promises():

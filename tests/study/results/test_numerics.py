@@ -40,7 +40,7 @@ from steadydescent.study.results.fingerprints import (
 )
 from steadydescent.study.results.provenance import device_name
 from steadydescent.study.results.store import Result, Store, read_folder
-from steadydescent.study.training import sweep
+from steadydescent.study.training import stack_training, stored_runs
 from steadydescent.study.training.sweep import summary, train
 from steadydescent.study.training.trial import Trial
 from steadydescent.weight_averaging import Readout
@@ -433,13 +433,13 @@ class Told:
 def bench(tmp_path, monkeypatch):
     """A store, and what is trained into it: the real engine, a few updates on a surface."""
     found = Told()
-    found.store, found.trained, real = Store(tmp_path / "store"), [], sweep.train_stack
+    found.store, found.trained, real = Store(tmp_path / "store"), [], stack_training.train_stack
 
     def counted(runs, *rest, **named):
         found.trained += [read(run.optimizer).name for run in runs]
         return real(runs, *rest, **named)
 
-    monkeypatch.setattr(sweep, "train_stack", counted)
+    monkeypatch.setattr(stack_training, "train_stack", counted)
     return found
 
 
@@ -490,7 +490,7 @@ def test_a_changed_rule_has_its_runs_trained_again_and_no_other(bench):
 def test_a_run_is_read_in_the_version_that_stands(bench, monkeypatch):
     runs = surface_runs()
     trained_now(bench)
-    then, _ = sweep.stored(runs, bench.store, "cpu")
+    then, _ = stored_runs.stored(runs, bench.store, "cpu")
     update = RULES["momentum"].update
     half = lambda theta, grad, state, step, lr, **hyper: update(
         theta, grad, state, step, lr / 2, **hyper
@@ -499,13 +499,13 @@ def test_a_run_is_read_in_the_version_that_stands(bench, monkeypatch):
         patch.setitem(RULES, "momentum", RULES["momentum"]._replace(update=half))
         prepared.cache_clear()
         with pytest.raises(KeyError, match="2 of 6 runs are not in the store"):
-            sweep.stored(runs, bench.store, "cpu")
+            stored_runs.stored(runs, bench.store, "cpu")
         trained_now(bench)
-        now, receipts = sweep.stored(runs, bench.store, "cpu")
+        now, receipts = stored_runs.stored(runs, bench.store, "cpu")
     prepared.cache_clear()
     differs = then.finals.loss != now.finals.loss
     assert differs.tolist() == [True] * 2 + [False] * 4 and len(receipts) == 3
-    assert sweep.stored(runs, bench.store, "cpu")[0].finals.equals(then.finals)
+    assert stored_runs.stored(runs, bench.store, "cpu")[0].finals.equals(then.finals)
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ def test_stored_runs_are_taken_whatever_made_them_if_one_says_so(bench, monkeypa
         "2 stored runs were trained by other code and are taken as they are" in note
         for note in bench.notes
     )
-    _, receipts = sweep.stored(runs, bench.store, "cpu")
+    _, receipts = stored_runs.stored(runs, bench.store, "cpu")
     assert [told["commit"] for told in summary(receipts, "cpu")["trained_by"]] == ["0123abc"]
 
 
@@ -580,7 +580,7 @@ def test_a_result_names_what_trained_each_of_its_stacks(bench):
         parts, ("aaa", "aaa", "bbb"), (True, False, False), strict=True
     ):
         bench.store.save(tables(runs), stack_receipt(runs, commit=commit, compiled=compiled))
-    _, receipts = sweep.stored([run for runs in parts for run in runs], bench.store, "cpu")
+    _, receipts = stored_runs.stored([run for runs in parts for run in runs], bench.store, "cpu")
     told = summary(receipts, "cpu")
     here = {"torch": told["packages"]["torch"], "device": device_name("cpu"), "threads": 1}
     assert told["trained_by"] == [
@@ -604,7 +604,7 @@ def study(toy, monkeypatch):
         return tables(runs, score), stack_receipt(runs, commit=f"commit {'b' if edits else 'a'}")
 
     edits: list[str] = []
-    monkeypatch.setattr(sweep, "trained", pretend)
+    monkeypatch.setattr(stack_training, "train_stack", pretend)
 
     def go() -> tuple[int, dict]:
         found.clear()

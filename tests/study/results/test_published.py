@@ -13,6 +13,7 @@ from steadydescent.study.book.verdict_rows import rows
 from steadydescent.study.judging.choosing import by_candidate, choose, tuning_scores
 from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.places import Place
 from steadydescent.study.paths import PUBLISHED, RESULTS
 from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, load_study
 from steadydescent.study.results.roster import SETTINGS
@@ -143,7 +144,8 @@ def test_choices_are_what_tuning_scores_choose_and_what_judging_chooses(found):
         runs = evidence.runs(condition, arm)
         table = by_candidate(runs[~runs.test], scores, evidence.readouts(arm), by)
         judged_by = evidence.candidates(condition, arm, evidence.main_measure, by).chosen
-        assert choose(table, arm) == judged_by == (lr, readout, arm)
+        place = Place(condition, arm)
+        assert choose(table, place) == judged_by == (lr, readout, place)
 
 
 @every_result

@@ -16,7 +16,7 @@ from steadydescent.engine.probes.losses import Losses, TailLosses, TrainingLoss
 from steadydescent.engine.probes.noise import GradientNoise
 from steadydescent.engine.probes.orbit import Orbit
 from steadydescent.engine.probes.predictions import LOST, Predictions, churn, predicted_classes
-from steadydescent.engine.probes.probe import Asked, Classes, Probe, Quantity, Reading
+from steadydescent.engine.probes.probe import Classes, Measurement, Probe, ProbedRun, Quantity
 
 PROBES: dict[str, type[Probe]] = {
     "gradient-noise": GradientNoise,
@@ -34,16 +34,16 @@ __all__ = [
     "ALWAYS",
     "LOST",
     "PROBES",
-    "Asked",
     "Classes",
     "GradientNoise",
     "InternalShift",
     "Losses",
+    "Measurement",
     "Orbit",
     "Predictions",
     "Probe",
+    "ProbedRun",
     "Quantity",
-    "Reading",
     "TailLosses",
     "TrainingLoss",
     "check_probes",
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-def check_probes(names: tuple[str, ...], run: Asked) -> None:
+def check_probes(names: tuple[str, ...], run: ProbedRun) -> None:
     """See that a run can be asked for these probes.
 
     Raises:

@@ -10,17 +10,17 @@ from torch.func import grad_and_value
 from torch.nn.functional import cosine_similarity
 
 from steadydescent.engine.probes.network import Network, gradients_at, of_each
-from steadydescent.engine.probes.probe import Asked, Probe, Quantity, Reading
+from steadydescent.engine.probes.probe import Measurement, Probe, ProbedRun, Quantity
 from steadydescent.engine.settings import read
 from steadydescent.engine.stepping import Flat
 from steadydescent.engine.view import View
 from steadydescent.optimizers import RULES
 
-EXAMPLES = 1_000
+SHIFT_EXAMPLES = 1_000
 """Training examples that the internal shift is measured on: the first of each seed's, or all where
 there are fewer.
 """
-STEPS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+STEP_SIZES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 """Step sizes along the gradient, in units of the run's own."""
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -70,7 +70,7 @@ class InternalShift(Probe):
         """Weights and buffers when it last looked."""
 
     @classmethod
-    def check(cls, run: Asked) -> None:
+    def check(cls, run: ProbedRun) -> None:
         """Raises ValueError for rules that scale a gradient weight by weight, such as Adam: none of
         their steps is r·g.
         """
@@ -81,18 +81,18 @@ class InternalShift(Probe):
                 "leave it out, or use sgd or a kind of momentum"
             )
 
-    def look(self, view: View) -> Iterator[Reading]:
+    def look(self, view: View) -> Iterator[Measurement]:
         rates, before = _displacements(view), self.before or view.start
         self.before = view.theta.clone(), view.buffers.clone()
         measure = lambda network: _measures(network, rates[network.place], before)
         numbers = of_each(view, self.name, len(self.quantities), measure)
         for quantity, values in zip(self.quantities, numbers, strict=True):
-            yield Reading(quantity.name, values, step=view.done)
+            yield Measurement(quantity.name, values, step=view.done)
 
 
 Slope = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Weights `[P]` → gradient `[P]` and loss."""
-Line = Callable[[float], Tensor]
+_Line = Callable[[float], Tensor]
 """Steps along the gradient → weights `[P]`."""
 
 
@@ -105,7 +105,7 @@ def _displacements(view: View) -> list[float]:
 
 def _measures(network: Network, rate: float, before: tuple[Tensor, Tensor]) -> list[float]:
     """All quantities of a network whose step is r = `rate`, `before` what the stack was then."""
-    examples = min(EXAMPLES, len(network.train))
+    examples = min(SHIFT_EXAMPLES, len(network.train))
     flat, (x, y) = Flat(network.module, examples), network.examples(torch.arange(examples))
 
     def moments(theta: Tensor, buffers: Tensor) -> Moments:
@@ -156,7 +156,7 @@ def _shift(before: Moments, after: Moments) -> float:
     return _mean(layers)
 
 
-def _gradient_shift(flat: Flat, line: Line, gradient: Tensor, slope: Slope) -> tuple[float, float]:
+def _gradient_shift(flat: Flat, line: _Line, gradient: Tensor, slope: Slope) -> tuple[float, float]:
     """Relative change and cosine of a layer's gradient when all below it moves, means over hidden
     layers.
     """
@@ -185,10 +185,10 @@ def _weights(flat: Flat) -> list[slice]:
     return [slice(stops[name] - flat.parameters[name].numel(), stops[name]) for name in names]
 
 
-def _variation(line: Line, gradient: Tensor, slope: Slope) -> tuple[float, float]:
+def _variation(line: _Line, gradient: Tensor, slope: Slope) -> tuple[float, float]:
     """Range of the loss, and the gradient's largest change, along the line."""
     gradients, losses = (
-        torch.stack(part) for part in zip(*(slope(line(step)) for step in STEPS), strict=True)
+        torch.stack(part) for part in zip(*(slope(line(step)) for step in STEP_SIZES), strict=True)
     )
     return (losses.max() - losses.min()).item(), (gradients - gradient).norm(dim=1).max().item()
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from steadydescent.engine.examples import TRAIN_EXAMPLES
-from steadydescent.engine.probes.probe import Probe, Quantity, Reading
-from steadydescent.engine.view import LAST, View
+from steadydescent.engine.probes.probe import Measurement, Probe, Quantity
+from steadydescent.engine.view import LAST_WEIGHTS, View
 
 TAIL = 4
 """The tail of the minibatch losses is their last so-manieth part, and never fewer than two."""
@@ -21,11 +21,11 @@ class TailLosses(Probe):
     )
     when = "end"
 
-    def look(self, view: View) -> Iterator[Reading]:
+    def look(self, view: View) -> Iterator[Measurement]:
         losses = view.losses.double().cpu()
         tail = losses[-max(2, len(losses) // TAIL) :]
-        yield Reading("tail-loss-mean", tail.mean(0))
-        yield Reading("tail-loss-sd", tail.std(0))
+        yield Measurement("tail-loss-mean", tail.mean(0))
+        yield Measurement("tail-loss-sd", tail.std(0))
 
 
 class Losses(Probe):
@@ -35,9 +35,9 @@ class Losses(Probe):
     quantities = (Quantity("loss"),)
     when = "end"
 
-    def look(self, view: View) -> Iterator[Reading]:
+    def look(self, view: View) -> Iterator[Measurement]:
         for step, values in enumerate(view.losses.double().cpu(), start=1):
-            yield Reading("loss", values, step=step)
+            yield Measurement("loss", values, step=step)
 
 
 class TrainingLoss(Probe):
@@ -47,6 +47,8 @@ class TrainingLoss(Probe):
     quantities = (Quantity("training-loss"),)
     examples: ClassVar[int] = TRAIN_EXAMPLES
 
-    def look(self, view: View) -> Iterator[Reading]:
-        scores = view.score(LAST, view.examples.look(view.examples.train))
-        yield Reading("training-loss", scores.loss.to_numpy(), LAST.text, step=view.done)
+    def look(self, view: View) -> Iterator[Measurement]:
+        scores = view.score(LAST_WEIGHTS, view.examples.look(view.examples.train))
+        yield Measurement(
+            "training-loss", scores.loss.to_numpy(), LAST_WEIGHTS.text, step=view.done
+        )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from steadydescent.engine.probes.network import AT_A_TIME, Network, gradients_at, of_each
-from steadydescent.engine.probes.probe import Probe, Quantity, Reading
+from steadydescent.engine.probes.probe import Measurement, Probe, Quantity
 from steadydescent.engine.view import View
 from steadydescent.normalization import BatchNorm, GhostBatchNorm
 
@@ -49,13 +49,13 @@ class GradientNoise(Probe):
     )
     when = "few points"
 
-    def look(self, view: View) -> Iterator[Reading]:
+    def look(self, view: View) -> Iterator[Measurement]:
         by_size, *rest = self.quantities
         numbers = of_each(view, self.name, len(SIZES) + len(rest), _scatter)
         for n, values in zip(SIZES, numbers, strict=False):
-            yield Reading(by_size.name, values, batch_size=n, step=view.done)
+            yield Measurement(by_size.name, values, batch_size=n, step=view.done)
         for quantity, values in zip(rest, numbers[len(SIZES) :], strict=True):
-            yield Reading(quantity.name, values, step=view.done)
+            yield Measurement(quantity.name, values, step=view.done)
 
 
 def _scatter(network: Network) -> list[float]:

@@ -7,7 +7,7 @@ import torch
 
 from steadydescent.checks import check_count
 from steadydescent.engine.evaluation import IGNORED
-from steadydescent.engine.probes.probe import Asked, Classes, Probe
+from steadydescent.engine.probes.probe import Classes, Probe, ProbedRun
 from steadydescent.engine.tasks import find
 from steadydescent.engine.view import View
 from steadydescent.weight_averaging import Readout
@@ -23,7 +23,7 @@ class Predictions(Probe):
     when = "end"
 
     @classmethod
-    def check(cls, run: Asked) -> None:
+    def check(cls, run: ProbedRun) -> None:
         """Raises ValueError for a run that never looks at test data, and for a surface."""
         if not run.test:
             raise ValueError(

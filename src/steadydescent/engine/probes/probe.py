@@ -26,7 +26,7 @@ class Quantity(NamedTuple):
     statistic: Literal["mean", "log mean"] = "mean"
 
 
-class Reading(NamedTuple):
+class Measurement(NamedTuple):
     """One quantity of every replica, `[R]`; of a readout, a minibatch size or an update where it
     has one.
     """
@@ -45,7 +45,7 @@ class Classes(NamedTuple):
     rows: Sequence[bytes]
 
 
-class Asked(Protocol):
+class ProbedRun(Protocol):
     """What a probe may want to know of a run before it is trained."""
 
     @property
@@ -78,7 +78,7 @@ class Probe:
     """Examples that one look evaluates, for the bill before the run."""
 
     @classmethod
-    def check(cls, run: Asked) -> None:
+    def check(cls, run: ProbedRun) -> None:
         """See that it can look at a run.
 
         Raises:
@@ -94,6 +94,6 @@ class Probe:
             return points[-1:]
         return points[:: max(1, len(points) // FEW)] if cls.when == "few points" else points
 
-    def look(self, view: View) -> Iterable[Reading | Classes]:
+    def look(self, view: View) -> Iterable[Measurement | Classes]:
         """What it finds at the current weights."""
         raise NotImplementedError

@@ -51,7 +51,7 @@ def _rows(h: Array, u: tuple, theta: tuple) -> Array:
     )
 
 
-RULES: dict[str, Callable[[float, Array, float, int], Array]] = {
+LINEAR_RULES: dict[str, Callable[[float, Array, float, int], Array]] = {
     "sgd": _sgd,
     "momentum": _heavy_ball,
     "nesterov": _nesterov,
@@ -83,9 +83,9 @@ def expected_loss(
         ValueError: for a rule that is not linear in the gradient, or weights that are not as many
             as rates.
     """
-    if optimizer not in RULES:
+    if optimizer not in LINEAR_RULES:
         raise ValueError(
-            f"optimizer must be one of {sorted(RULES)}, which are linear, got {optimizer!r}"
+            f"optimizer must be one of {sorted(LINEAR_RULES)}, which are linear, got {optimizer!r}"
         )
     alpha = np.asarray(rates, float)
     mixing = np.ones_like(alpha) if weights is None else np.asarray(weights, float)
@@ -99,7 +99,7 @@ def expected_loss(
     moments[:, 0, 0] = theta**2
     losses = np.empty_like(alpha)
     for i, (lr, w) in enumerate(zip(alpha, mixing, strict=True)):
-        rule = RULES[optimizer](float(lr), h, beta, i + 1)
+        rule = LINEAR_RULES[optimizer](float(lr), h, beta, i + 1)
         move, noise = np.zeros((h.size, 3, 3)), np.zeros((h.size, 3))
         move[:, :2, :2], noise[:, :2] = rule[..., :2], rule[..., 2]
         move[:, 2], noise[:, 2] = w * move[:, 0], w * noise[:, 0]

@@ -51,7 +51,7 @@ class Claim(Checked):
         return self
 
 
-class Asked(Protocol):
+class Answering(Protocol):
     """What may answer a row of a claim: a plan, by what it will train, or a result, by its runs."""
 
     @property
@@ -88,7 +88,7 @@ class Question(NamedTuple):
             rule=contrast.rule,
         )
 
-    def answered_by(self, source: Asked) -> bool:
+    def answered_by(self, source: Answering) -> bool:
         """Whether a plan trains, or a result holds, what the row needs, and measures it."""
         design = source.design
         return (
@@ -139,7 +139,7 @@ def questions(experiment: str) -> Iterator[Question]:
                         yield Question(claim, contrast, task, condition)
 
 
-def questions_for(source: Asked) -> list[Question]:
+def questions_for(source: Answering) -> list[Question]:
     """The rows that a plan or a result answers, in the order of the claims."""
     mine = questions(source.design.experiment)
     return [question for question in mine if question.answered_by(source)]

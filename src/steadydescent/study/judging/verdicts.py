@@ -30,7 +30,7 @@ def equivalence(low: float, high: float, margin: float) -> str:
     return _word(_inside(low, high, margin), _outside(low, high, margin))
 
 
-def difference(low: float, high: float, margin: float) -> str:
+def unlikeness(low: float, high: float, margin: float) -> str:
     """The claim that arms differ, either way: what refutes equivalence supports it."""
     return _word(_outside(low, high, margin), _inside(low, high, margin))
 
@@ -46,7 +46,7 @@ def at_least(low: float, high: float, margin: float) -> str:
 DECISIONS: dict[DecisionRule, Callable[[float, float, float], str]] = {
     "superiority": superiority,
     "equivalence": equivalence,
-    "difference": difference,
+    "difference": unlikeness,
     "at least": at_least,
 }
 

@@ -38,7 +38,8 @@ from steadydescent.study.planning.stacks import OWN_GIB
 from steadydescent.study.results.store import Store, Tables
 from steadydescent.study.training.processes import deaf, heard
 from steadydescent.study.training.progress import Journal
-from steadydescent.study.training.sweep import differences, pick_device, still_missing, train_stack
+from steadydescent.study.training.stack_training import pick_device, still_missing, train_stack
+from steadydescent.study.training.stored_runs import differences
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 LOOPBACK = "127.0.0.1"

@@ -26,7 +26,9 @@ from steadydescent.study.results.provenance import TOKEN
 from steadydescent.study.results.roster import PURPOSES
 from steadydescent.study.results.store import Result, Store, Tables, write_folder
 from steadydescent.study.training.progress import Journal
-from steadydescent.study.training.sweep import pick_device, stored, summary, train
+from steadydescent.study.training.stack_training import pick_device
+from steadydescent.study.training.stored_runs import stored
+from steadydescent.study.training.sweep import summary, train
 from steadydescent.study.training.timing import power_of_two_gain, time_per_example
 
 QUANTILES = [0.1, 0.5, 0.9]

@@ -5,8 +5,8 @@ from statistics import fmean
 import numpy as np
 import pandas as pd
 import pytest
-
 from published_results import published_result
+
 from steadydescent.study.book.chapters.covariate_shift import (
     arms,
     examples,

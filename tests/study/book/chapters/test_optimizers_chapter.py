@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from published_results import published_result
+
 from steadydescent.engine.tasks.surfaces import SURFACES
 from steadydescent.study.book.chapters.optimizers import correction, outcomes, rates, surfaces
 

@@ -17,7 +17,7 @@ from steadydescent.study.judging.simulated_worlds.other_kinds import (
     POINTS_A_FACTOR,
     IntervalKind,
     _truths,
-    counted,
+    tallied,
     updates_to_target,
 )
 from steadydescent.study.judging.simulated_worlds.searches import (
@@ -84,7 +84,7 @@ def test_counts_of_two_intervals_known_in_advance():
     kind = IntervalKind(
         "mean", 1.0, "at least", false=(-1.0, "supported"), found=(0.0, "supported")
     )
-    found = counted(np.array([[0.0, -0.5, 0.5], [3.0, 2.5, 3.5]]), 0.1, kind)
+    found = tallied(np.array([[0.0, -0.5, 0.5], [3.0, 2.5, 3.5]]), 0.1, kind)
     assert (found["coverage"], found["bias"]) == (0.5, pytest.approx(1.4))
     # at −1 margin the intervals lie around −1.1 and 1.9, at 0 around −0.1 and 2.9; above −1 counts
     # as supported

@@ -9,7 +9,7 @@ from scipy import stats
 from steadydescent.study.judging.simulated_worlds import simulate_means
 from steadydescent.study.judging.simulated_worlds.means import MEAN_SIZES, _counted, replicate
 from steadydescent.study.judging.simulated_worlds.worlds import (
-    COMMON,
+    COMMON_SHARE,
     GRID_PLACES,
     READOUT,
     RUN,
@@ -40,7 +40,7 @@ def test_noise_is_as_large_and_as_common_as_stated():
     validation, test = runs_of(WORLDS["alike"], 30_000, 2, np.random.default_rng(2))[0][
         :, :, 0, 4, 0
     ]
-    variance, own = SEED**2 + RUN**2 + READOUT**2, (1 - COMMON) * (RUN**2 + READOUT**2)
+    variance, own = SEED**2 + RUN**2 + READOUT**2, (1 - COMMON_SHARE) * (RUN**2 + READOUT**2)
     assert (np.var(validation), np.var(test)) == pytest.approx((variance, variance), rel=0.04)
     assert np.var(validation - test) == pytest.approx(2 * own, rel=0.04)
 

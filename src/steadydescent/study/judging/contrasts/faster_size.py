@@ -21,13 +21,13 @@ class FasterSize(Contrast, kind="faster size"):
 
     def answerable(self, evidence: Evidence, condition: str) -> bool:
         """Whether times were taken."""
-        return not gains(evidence).empty
+        return not time_saved(evidence).empty
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The mean gain over sizes, round by round, in percent."""
-        return paired(gains(evidence).to_numpy(), level)
+        return paired(time_saved(evidence).to_numpy(), level)
 
 
-def gains(evidence: Evidence) -> pd.Series:
+def time_saved(evidence: Evidence) -> pd.Series:
     """Round → the mean gain of powers of two over their neighbours, in percent."""
     return evidence.result.timings.dropna(subset="gain").groupby("round").gain.mean()

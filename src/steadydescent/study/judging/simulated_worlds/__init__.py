@@ -1,7 +1,7 @@
 """Intervals put to the test on made-up runs whose truth is known, tuning included.
 
 A world states the true mean score of two arms at every rate. Runs are drawn around it, tuned,
-reported and judged as a trial does, thousands of times; what is counted is how often the interval
+reported and judged as a trial does, thousands of times; what is tallied is how often the interval
 holds the truth and the verdict is right. Not imitated: grids that grow at their edge, noise that
 is neither normal nor a crash. It may use judging's statistics, verdicts and regret.
 

@@ -18,7 +18,7 @@ from steadydescent.study.judging.simulated_worlds.worlds import (
     AS_DRAWN,
     SIMULATED_MARGIN,
     WORLDS,
-    Reading,
+    RunReading,
     World,
     hill,
     runs_of,
@@ -45,7 +45,7 @@ class IntervalKind(NamedTuple):
     statistic: Statistic
     margin: float
     rule: DecisionRule = "superiority"
-    reading: Reading = AS_DRAWN
+    reading: RunReading = AS_DRAWN
     worlds: tuple[str, ...] = ("alike", "plateau", "crashes")
     false: tuple[float, str] = (0.0, "supported or refuted")
     found: tuple[float, str] = (2.0, "supported")
@@ -67,7 +67,7 @@ _SIX_HILLS = np.concatenate([hill(best, 0.5) for best in np.linspace(-1, 1, 6)],
 OTHER_WORLDS = WORLDS | {"best of six": World(hill(0.2, 0.5), _SIX_HILLS, runs_apart=True)}
 OTHER_KINDS = {
     "ratio of updates": IntervalKind(
-        "log mean", math.log(1.15), reading=Reading(_fewest_updates, updates_to_target, split=0)
+        "log mean", math.log(1.15), reading=RunReading(_fewest_updates, updates_to_target, split=0)
     ),
     "ratio of spreads": IntervalKind("log sd", math.log(1.15), found=(4.0, "supported")),
     "not worse than the best": IntervalKind(
@@ -110,7 +110,7 @@ def simulate_kinds(
             rng = np.random.default_rng([seed, *places, tuning, report])
             intervals, truth = _replicated(kind, OTHER_WORLDS[world], *numbers, rng, bar)
             case = {"kind": name, "world": world, "tuning": tuning, "report": report}
-            rows.append(case | {"replications": replications} | counted(intervals, truth, kind))
+            rows.append(case | {"replications": replications} | tallied(intervals, truth, kind))
     return pd.DataFrame(rows)
 
 
@@ -157,7 +157,7 @@ def _truths(
     return of_all(reported[0]), of_all(reported[1])
 
 
-def counted(intervals: Array, truth: float, kind: IntervalKind) -> dict[str, float]:
+def tallied(intervals: Array, truth: float, kind: IntervalKind) -> dict[str, float]:
     """What intervals `[N, 3]`, value and ends, get right of their truth."""
     value, low, high = intervals.T
     return {

@@ -11,7 +11,7 @@ from steadydescent.study.judging import regret
 from steadydescent.study.judging.simulated_worlds.other_kinds import (
     TRUTH_SEEDS,
     IntervalKind,
-    counted,
+    tallied,
 )
 from steadydescent.study.judging.simulated_worlds.worlds import SIMULATED_MARGIN
 from steadydescent.study.judging.statistics import Array, Estimate
@@ -64,7 +64,7 @@ def simulate_searches(
             case |= {"replications": replications}
             truths = {GAIN: _true_gain(), LOSS: -_true_loss(tuning)}
             rows += [
-                {"kind": name} | case | counted(np.array(ends), truths[name], SWEEP_KINDS[name])
+                {"kind": name} | case | tallied(np.array(ends), truths[name], SWEEP_KINDS[name])
                 for name, ends in intervals.items()
             ]
     return pd.DataFrame(rows)

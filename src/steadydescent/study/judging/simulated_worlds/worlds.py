@@ -12,7 +12,7 @@ from steadydescent.study.judging.statistics import Array, Scores
 
 SEED, RUN, READOUT = 1.0, 0.5, 0.2
 """Standard deviations in pp: of what all runs of a seed share, of a run, of its readout."""
-COMMON = 0.7
+COMMON_SHARE = 0.7
 """The share of a run's variance that its validation and test scores have in common."""
 CRASH, CRASHES = 10.0, 0.05
 """A crash costs 10 pp and befalls one run in twenty."""
@@ -42,7 +42,7 @@ def as_it_is(scores: Array) -> Array:
     return scores
 
 
-class Reading(NamedTuple):
+class RunReading(NamedTuple):
     """How runs are read.
 
     Rates are chosen by `choose` of validation scores, larger better; `report` of the scores of a
@@ -54,7 +54,7 @@ class Reading(NamedTuple):
     split: int = 1
 
 
-AS_DRAWN = Reading()
+AS_DRAWN = RunReading()
 
 
 def hill(best: float, cost: float, flat: float = 0.0) -> Array:
@@ -90,7 +90,7 @@ def trials(
     report: int,
     n: int,
     rng: np.random.Generator,
-    reading: Reading = AS_DRAWN,
+    reading: RunReading = AS_DRAWN,
     truths: tuple[Array, Array] | None = None,
 ) -> Iterator[tuple[Scores, Scores, float]]:
     """Both arms' scores in n replications, and the true difference of what tuning chose.
@@ -122,7 +122,7 @@ def _reported_rates(chosen: list[int], world: World) -> list[int]:
     return sorted(near & set(range(len(GRID_PLACES))))
 
 
-def _read(arm: Array, i: int, reading: Reading) -> tuple[Array, Array]:
+def _read(arm: Array, i: int, reading: RunReading) -> tuple[Array, Array]:
     """What report seeds' scores `[2, N, S, G, C]` of a replication report, and are chosen by."""
     return reading.report(arm[reading.split, i]), reading.choose(arm[0, i])
 
@@ -140,7 +140,7 @@ def runs_of(world: World, n: int, seeds: int, rng: np.random.Generator) -> tuple
     def noise(sd: float, readouts: int) -> Array:
         both = rng.normal(size=(n, seeds, rates, readouts))
         own = rng.normal(size=(2, n, seeds, rates, readouts))
-        return sd * (COMMON**0.5 * both + (1 - COMMON) ** 0.5 * own)
+        return sd * (COMMON_SHARE**0.5 * both + (1 - COMMON_SHARE) ** 0.5 * own)
 
     def runs(apart: int = 1) -> Array:
         return noise(RUN, apart) - CRASH * ((rng.random((n, seeds, rates, apart)) < risk) - risk)
