@@ -66,7 +66,7 @@ class YamlFile(NamedTuple):
         for part in place:
             content = content[part]
         if not isinstance(content, dict):
-            raise self.error(place, f"must be a mapping, got {shown(content)}")
+            raise self.error(place, f"must be a mapping, got {value_in_words(content)}")
         if taken := sorted(content.keys() & more.keys()):
             raise self.error((*place, taken[0]), "is not to be stated here")
         try:
@@ -97,7 +97,7 @@ def sentence(kind: type[BaseModel], error: Any, at: Address = ()) -> str:
     missing = [str(part) for part in error["loc"] if part not in at]
     if error["type"] == "missing":
         return f"{missing[-1] if missing else error['loc'][-1]} is missing"
-    return f"{text[0].lower()}{text[1:]}, got {shown(error['input'])}"
+    return f"{text[0].lower()}{text[1:]}, got {value_in_words(error['input'])}"
 
 
 def _model_at(kind: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
@@ -115,7 +115,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
-def shown(value: object) -> str:
+def value_in_words(value: object) -> str:
     """A value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
@@ -208,7 +208,8 @@ def _key(node: yaml.Node, place: Address, file: YamlFile) -> str:
         line = node.start_mark.line + 1
         raise file.error(
             place,
-            f"the key on line {line} must be a text, got {shown(node.value)}; put it in quotes",
+            f"the key on line {line} must be a text, got {value_in_words(node.value)}; "
+            "put it in quotes",
         )
     return str(node.value)
 
@@ -217,7 +218,7 @@ def _scalar(node: yaml.Node, place: Address, file: YamlFile) -> Any:
     text, kind = str(node.value), node.tag.removeprefix("tag:yaml.org,2002:")
     if kind == "str":
         if any(ord(character) < 32 and character not in "\n\t" for character in text):
-            raise file.error(place, f"holds a control character: {shown(text)}")
+            raise file.error(place, f"holds a control character: {value_in_words(text)}")
         return text
     if kind == "int" and INTEGER.fullmatch(text):
         return int(text)
@@ -232,7 +233,8 @@ def _scalar(node: yaml.Node, place: Address, file: YamlFile) -> Any:
         return None
     raise file.error(
         place,
-        f"must be a plain number or text, got {shown(text)}; a text that looks so needs quotes",
+        f"must be a plain number or text, got {value_in_words(text)}; "
+        "a text that looks so needs quotes",
     )
 
 

@@ -97,7 +97,7 @@ def test_margins_of_ratios_are_factors_above_one():
 def test_every_contrast_names_a_kind_and_a_measure_that_exist():
     assert {contrast.kind for _, contrast in every_contrast()} <= set(CONTRASTS)
     for claim, contrast in every_difference():
-        assert measures.find(contrast.measure).name == contrast.measure
+        assert measures.measure_named(contrast.measure).name == contrast.measure
         if contrast.minus is not None:
             assert contrast.minus in load_study()[claim.experiment].conditions
 

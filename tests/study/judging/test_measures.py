@@ -15,8 +15,8 @@ from steadydescent.study.judging.measures import (
     accuracy_at_loss,
     churned,
     derived,
-    find,
     first_reached,
+    measure_named,
     measured,
     values,
 )
@@ -103,8 +103,11 @@ def test_measures_of_shifts_are_means_over_the_shifts_of_a_kind():
 
 
 def test_drop_is_better_when_smaller_and_accuracy_under_shift_when_larger():
-    assert find("accuracy under prior shift").higher and not find("drop under prior shift").higher
-    assert find("drop under concept shift, re-estimated").unit == "pp"
+    assert (
+        measure_named("accuracy under prior shift").higher
+        and not measure_named("drop under prior shift").higher
+    )
+    assert measure_named("drop under concept shift, re-estimated").unit == "pp"
 
 
 # ---- probes --------------------------------------------------------------------------------------
@@ -297,7 +300,7 @@ def test_unknown_measure_is_refused_with_what_there_is(name):
     with pytest.raises(
         ValueError, match=r"a measure that is not under a shift, nor early, .*\['accuracy'"
     ):
-        find(name)
+        measure_named(name)
 
 
 def test_ratios_have_a_factor_as_unit_and_differences_none():

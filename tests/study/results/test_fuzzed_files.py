@@ -151,7 +151,7 @@ def test_table_with_other_bytes_is_refused_or_still_a_table(folder, kind, edits)
     """Its digest vouched for anew: Parquet that anybody may have made."""
     path = folder / f"{kind}.parquet"
     changed = edited(path.read_bytes(), edits)
-    found = tried(lambda: parquet.unpacked(changed, kind, path))
+    found = tried(lambda: parquet.table_from_bytes(changed, kind, path))
     if isinstance(found, DamagedFile):
         assert str(path) in str(found)
     else:

@@ -17,7 +17,7 @@ from steadydescent.study.book.figures import chart, figure
 from steadydescent.study.book.plots import Line
 from steadydescent.study.book.words import most_first
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.measures import find
+from steadydescent.study.judging.measures import measure_named
 
 
 def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) -> None:
@@ -42,7 +42,7 @@ def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) 
     what = "times as good" if best.null else unit
     figure(
         name,
-        lambda ax: plots.differences(rows, ax).tick_params(axis="y", labelsize="small"),
+        lambda ax: plots.plot_differences(rows, ax).tick_params(axis="y", labelsize="small"),
         results=list(dict.fromkeys(rows.result)),
         size=(8.4, 0.8 + 0.5 * len(rows)),
         data=rows.drop(columns=["rates", "readouts", "tests"]),
@@ -100,7 +100,7 @@ def rates(
     down = -(-len(conditions) // across)
     table = plots.rate_table(evidence, conditions, measure, arms)
     means = table.groupby(["condition", "arm", "lr"])[measure].mean()
-    higher = find(measure).higher
+    higher = measure_named(measure).higher
     top, worst = (means.idxmax(), means.min()) if higher else (means.idxmin(), means.max())
 
     def draw(axes: np.ndarray) -> None:

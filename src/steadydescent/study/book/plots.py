@@ -105,7 +105,7 @@ def rate_curves(
             ax=ax,
             **look,
         )
-        unit = "%" if measures.find(measure).unit == "pp" else measures.find(measure).unit
+        unit = measures.measure_named(measure).unit.replace("pp", "%")
         ax.set(
             xscale="log",
             xlabel="peak learning rate",
@@ -169,7 +169,7 @@ def memory(readouts: list[str], total: int, ax: Axes) -> Axes:
     return ax
 
 
-def differences(rows: pd.DataFrame, ax: Axes) -> Axes:
+def plot_differences(rows: pd.DataFrame, ax: Axes) -> Axes:
     """Differences or ratios of one unit with their intervals and margins, one line each.
 
     Columns label, estimate, ci_low, ci_high, margin, unit, null, measure.

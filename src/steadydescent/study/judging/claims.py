@@ -114,7 +114,9 @@ def load_claims() -> dict[str, Claim]:
     """
     file = yaml_files.read(EXPERIMENTS / "claims.yml")
     if not isinstance(file.content, list):
-        raise file.error((), f"must be a list of claims, got {yaml_files.shown(file.content)}")
+        raise file.error(
+            (), f"must be a list of claims, got {yaml_files.value_in_words(file.content)}"
+        )
     claims: dict[str, Claim] = {}
     for number in range(len(file.content)):
         claim = file.model(Claim, (number,))

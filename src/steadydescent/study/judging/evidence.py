@@ -186,7 +186,7 @@ class Evidence:
         """What rates are chosen by: the measure's own, but a task without accuracy is tuned by its
         loss.
         """
-        wanted = measures.find(measure).tuned_by
+        wanted = measures.measure_named(measure).tuned_by
         return self.tune_by[0] if wanted == "accuracy" else wanted
 
     def best_of(

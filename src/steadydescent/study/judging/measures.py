@@ -94,7 +94,7 @@ _SHIFTED = re.compile(
 _EARLY = re.compile(rf"validation accuracy at (?P<percent>{'|'.join(map(str, EARLY))}) %")
 
 
-def find(name: str) -> Measure:
+def measure_named(name: str) -> Measure:
     """The measure of that name; `drop under prior shift, re-estimated` and `validation accuracy at
     10 %` are some.
 
@@ -121,7 +121,7 @@ def measured(name: str, probes: Sequence[str], shifts: Sequence[str], curve_poin
 
 def values(result: Result | Tables, name: str) -> pd.DataFrame:
     """The measure of every report run and readout: columns run, readout, value (in its unit)."""
-    scale = find(name).scale
+    scale = measure_named(name).scale
     if name in _FINALS:
         split, column = _FINALS[name]
         plain = result.finals[(result.finals.split == split) & (result.finals["shift"] == "")]

@@ -224,5 +224,7 @@ def load_study() -> dict[str, Experiment]:
     """
     file = yaml_files.read(EXPERIMENTS / "study.yml")
     if not isinstance(file.content, dict) or not file.content:
-        raise file.error((), f"must hold experiments by name, got {yaml_files.shown(file.content)}")
+        raise file.error(
+            (), f"must hold experiments by name, got {yaml_files.value_in_words(file.content)}"
+        )
     return {name: file.model(Experiment, (name,), name=name) for name in file.content}

@@ -14,7 +14,7 @@ from steadydescent.study.planning.axes import AXES, COMMON, changed
 from steadydescent.study.planning.claims import check_claims
 from steadydescent.study.planning.experiment import Experiment, Parameters, load_study
 from steadydescent.study.planning.plan import Plan
-from steadydescent.study.yaml_files import shown, unique, value_of
+from steadydescent.study.yaml_files import unique, value_in_words, value_of
 
 
 def plan_of(experiment: str, task: str, profile: str, device: str = "auto", **own: Any) -> Plan:
@@ -93,7 +93,7 @@ def stated(experiment: Experiment, own: Mapping[str, Any]) -> dict[str, Any]:
         check_choice(name, [*experiment.axes, *COMMON], f"a parameter of {experiment.name}")
         value = list(value) if isinstance(value, tuple) else value
         if not AXES[name].fits(value):
-            raise ValueError(f"{name} must be {AXES[name].allowed}, got {shown(value)}")
+            raise ValueError(f"{name} must be {AXES[name].allowed}, got {value_in_words(value)}")
         if isinstance(value, list):
             unique(value, f"a value of {name}")
         changes[name] = value

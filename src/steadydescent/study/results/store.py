@@ -26,7 +26,7 @@ from steadydescent.study.results.tables import (
     SCHEMAS,
     check_together,
     read_table,
-    unpacked,
+    table_from_bytes,
     write_table,
 )
 
@@ -174,7 +174,7 @@ def _vouched(path: Path, kind: str, digests: dict[str, Any]) -> pd.DataFrame:
     content = verified.read(path)
     if (found := sha256(content)) != (digest := str(digests[path.name])):
         raise DamagedFile(f"{path} has SHA-256 {found[:12]}…, its receipt says {digest[:12]}…")
-    return unpacked(content, kind, path)
+    return table_from_bytes(content, kind, path)
 
 
 Fits = Callable[[str, dict[str, Any]], bool]

@@ -126,10 +126,10 @@ def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
 
 def read_table(path: Path, kind: str) -> pd.DataFrame:
     """Read a table of a kind; raises FileNotFoundError, or DamagedFile as `unpacked` does."""
-    return unpacked(verified.read(path), kind, path)
+    return table_from_bytes(verified.read(path), kind, path)
 
 
-def unpacked(content: bytes, kind: str, path: Path) -> pd.DataFrame:
+def table_from_bytes(content: bytes, kind: str, path: Path) -> pd.DataFrame:
     """The table in a Parquet file's bytes; `path` is where they were read, for messages.
 
     Schema, rows and sizes are looked at first; text is read as a dictionary, which costs what

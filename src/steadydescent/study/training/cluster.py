@@ -39,7 +39,7 @@ from steadydescent.study.results.store import Store, Tables
 from steadydescent.study.training.processes import deaf, heard
 from steadydescent.study.training.progress import Journal
 from steadydescent.study.training.stack_training import pick_device, still_missing, train_stack
-from steadydescent.study.training.stored_runs import differences
+from steadydescent.study.training.stored_runs import changes_since
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 LOOPBACK = "127.0.0.1"
@@ -248,7 +248,7 @@ def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
             f"a worker has another version of steadydescent, {receipt['commit']}; "
             "install this one on every worker"
         )
-    if other := differences(runs[0], receipt, receipt["device_kind"]):
+    if other := changes_since(runs[0], receipt, receipt["device_kind"]):
         raise RuntimeError(
             f"a worker trained with {', '.join(other)}, which is not what this process would train "
             "with; install the same steadydescent, torch and numpy on every worker"

@@ -31,7 +31,7 @@ def updates_of(todo: Iterable[Sequence[Run]]) -> int:
     return sum(run.steps for stack in todo for run in stack)
 
 
-def one_by_one(
+def train_here(
     todo: list[list[Run]], store: Store, device: str, journal: Journal, compiled: set[tuple]
 ) -> None:
     """Train stacks in this process, one after another, and store each."""

@@ -12,7 +12,7 @@ from steadydescent.study.results.store import Fits, Store, Tables
 def current(runs: Iterable[Run], device: str) -> Fits:
     """Which stored versions of these runs stand: those made with what would make them now."""
     known = {run.key: run for run in runs}
-    return lambda key, receipt: key in known and not differences(known[key], receipt, device)
+    return lambda key, receipt: key in known and not changes_since(known[key], receipt, device)
 
 
 def finished(runs: Iterable[Run], store: Store, device: str) -> set[str]:
@@ -20,10 +20,10 @@ def finished(runs: Iterable[Run], store: Store, device: str) -> set[str]:
     runs = list(runs)
     if numerics.accepted():
         return {key for key, _ in store.versions({run.key for run in runs})}
-    return standing(runs, store, device)
+    return up_to_date_keys(runs, store, device)
 
 
-def standing(runs: Iterable[Run], store: Store, device: str) -> set[str]:
+def up_to_date_keys(runs: Iterable[Run], store: Store, device: str) -> set[str]:
     """Keys of the runs that are stored as they would be trained now, whatever is accepted."""
     fits = current(runs := list(runs), device)
     return {key for key, receipt in store.versions({run.key for run in runs}) if fits(key, receipt)}
@@ -38,7 +38,7 @@ def stored(runs: Iterable[Run], store: Store, device: str) -> tuple[Tables, list
     runs = list(runs)
     fits = current(runs, device)
     if numerics.accepted():  # a version that stands goes before one that is merely accepted
-        fresh = standing(runs, store, device)
+        fresh = up_to_date_keys(runs, store, device)
         return store.load(
             [run.key for run in runs],
             lambda key, receipt: key not in fresh or fits(key, receipt),
@@ -46,7 +46,7 @@ def stored(runs: Iterable[Run], store: Store, device: str) -> tuple[Tables, list
     return store.load([run.key for run in runs], fits)
 
 
-def differences(run: Run, receipt: dict[str, Any], device: str) -> list[str]:
+def changes_since(run: Run, receipt: dict[str, Any], device: str) -> list[str]:
     """How what made a stored run differs from what would make it now; nothing if it stands."""
     return numerics.differences(run, receipt, device, stacking(run.task, device).threads)
 
@@ -55,5 +55,5 @@ def outdated(runs: Iterable[Run], store: Store, device: str) -> list[list[str]]:
     """Of each run that the store holds in no version that stands, how one of them differs."""
     known = {run.key: run for run in runs}
     versions = store.versions(known)
-    by_key = {key: differences(known[key], receipt, device) for key, receipt in versions}
+    by_key = {key: changes_since(known[key], receipt, device) for key, receipt in versions}
     return list(by_key.values())

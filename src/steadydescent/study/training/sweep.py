@@ -10,8 +10,8 @@ from steadydescent.study.results import fingerprints as numerics
 from steadydescent.study.results.provenance import receipt
 from steadydescent.study.results.store import Store
 from steadydescent.study.training.progress import Journal
-from steadydescent.study.training.stack_training import one_by_one, updates_of
-from steadydescent.study.training.stored_runs import finished, outdated, standing
+from steadydescent.study.training.stack_training import train_here, updates_of
+from steadydescent.study.training.stored_runs import finished, outdated, up_to_date_keys
 from steadydescent.study.training.workers import cluster_module, workers
 
 
@@ -45,7 +45,7 @@ def train(
     journal.tell(start=title, total=total, initial=total - updates_of(left))
     compiled = worth_compiling(todo, device)
     with workers(device) if left else nullcontext() as address:
-        train_stacks: TrainStacks = cluster_module().hand_out if address else one_by_one
+        train_stacks: TrainStacks = cluster_module().hand_out if address else train_here
         train_stacks(left, store, device, journal, compiled)
     journal.tell(end=title)
 
@@ -56,7 +56,7 @@ def _tell_what_is_old(
     """Say which stored runs are trained again, and which are taken though other code made them."""
     if old_code := outdated([run for run in runs if run.key not in have], store, device):
         journal.tell(note=numerics.stale(old_code))
-    if numerics.accepted() and (old := have - standing(runs, store, device)):
+    if numerics.accepted() and (old := have - up_to_date_keys(runs, store, device)):
         journal.tell(
             note=f"{len(old)} stored runs were trained by other code and are taken as they are: "
             f"{numerics.ACCEPT}=1"

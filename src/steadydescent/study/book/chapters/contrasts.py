@@ -61,6 +61,6 @@ def draw_contrasts(
 
 
 def _panel(ax: Axes, table: pd.DataFrame, look: Look) -> None:
-    plots.differences(table, ax).set_xlabel(look.xlabel)
+    plots.plot_differences(table, ax).set_xlabel(look.xlabel)
     if look.ticks:
         ax.xaxis.set_major_locator(LogLocator(subs=look.ticks))

@@ -51,7 +51,7 @@ class TunedDifference(Contrast, kind="tuned"):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TunedDifference":
-        measures.find(self.measure)
+        measures.measure_named(self.measure)
         if self.factor != 1 and self.rate != "against":
             raise ValueError(
                 "factor multiplies the rate of the other side: say rate: against, "
@@ -72,12 +72,12 @@ class TunedDifference(Contrast, kind="tuned"):
     @property
     def unit(self) -> str:
         """The measure's unit."""
-        return measures.find(self.measure).unit
+        return measures.measure_named(self.measure).unit
 
     @property
     def ratio(self) -> bool:
         """Whether the measure is compared as a ratio."""
-        return measures.find(self.measure).ratio
+        return measures.measure_named(self.measure).ratio
 
     @property
     def needs(self) -> Needs:
@@ -112,7 +112,7 @@ class TunedDifference(Contrast, kind="tuned"):
 
     def _between(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The interval between both sides, turned round where smaller is better, or worse meant."""
-        measure = measures.find(self.measure)
+        measure = measures.measure_named(self.measure)
         arm, against = self.sides(evidence, condition)
         estimate = tuned(arm.scores, against.scores, level, statistic=measure.statistic)
         return estimate if measure.higher == self.better else estimate.turned()
