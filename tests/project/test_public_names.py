@@ -52,11 +52,10 @@ EVERY_SOURCE = {"fetch", "identity", "load"}
 """What each source of data has: the modules of `engine.data` are called by these names."""
 LEFT_OVER = {
     *("Array", "CELL_HOURS", "CLASSES", "COUNTS", "DATA", "DEEPEST", "EXAMPLES", "IGNORED"),
-    *("KINDS", "LARGEST", "LONGEST", "LOST", "Line", "Names", "PACKAGE", "PACKAGES"),
-    *("POLL_SECONDS", "Part", "RECEIPT", "RULES", "SCORES", "SHOWN", "SPLIT_RULE", "SPLIT_SEED"),
-    *("STATISTICS", "Step", "T", "TABLES", "TEXTS", "View", "WRAPPERS", "code", "differences"),
-    *("digest", "draw", "find", "one_by_one", "parsed", "ramp", "rates", "read", "read_folder"),
-    *("refuse_unfit", "shown", "split", "summary", "table", "unpacked", "verify", "write"),
+    *("KINDS", "LARGEST", "LONGEST", "LOST", "Names", "PACKAGE", "PACKAGES", "POLL_SECONDS"),
+    *("Part", "RECEIPT", "SHOWN", "SPLIT_RULE", "SPLIT_SEED", "Step", "T", "TABLES", "TEXTS"),
+    *("View", "WRAPPERS", "code", "differences", "digest", "draw", "parsed", "ramp", "rates"),
+    *("read", "read_folder", "refuse_unfit", "split", "summary", "table", "verify", "write"),
     "write_table",
 }
 """Names that still have several homes; none may be added."""
