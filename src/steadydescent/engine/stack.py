@@ -17,15 +17,15 @@ from steadydescent.engine.draws import draws_of
 from steadydescent.engine.examples import examples_of
 from steadydescent.engine.finals import finals
 from steadydescent.engine.probes import made_for
-from steadydescent.engine.rates import PlannedRates, PlateauRates, Rates
 from steadydescent.engine.recorder import Histories, Recorder
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
 from steadydescent.engine.shifted_tests import Shift
+from steadydescent.engine.stack_rates import PlannedRates, PlateauRates, Rates
 from steadydescent.engine.stepping import Carry, Flat, prepared
 from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.tasks import find, initial_model
-from steadydescent.engine.training import Training
+from steadydescent.engine.updating import Training
 from steadydescent.engine.view import LAST_WEIGHTS, View
 from steadydescent.optimizers import RULES
 from steadydescent.schedules import Plateau

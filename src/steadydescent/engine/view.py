@@ -17,7 +17,7 @@ from steadydescent.engine.evaluation import Look, measure, measure_surface
 from steadydescent.engine.examples import Examples
 from steadydescent.engine.stepping import Flat, traced
 from steadydescent.engine.tasks import Task
-from steadydescent.engine.training import Training
+from steadydescent.engine.updating import Training
 from steadydescent.normalization import statistics_momentum
 from steadydescent.weight_averaging import Readout
 

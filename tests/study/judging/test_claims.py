@@ -20,7 +20,7 @@ from steadydescent.study.judging.contrasts import CONTRASTS, Contrast
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.places import Place
 from steadydescent.study.planning import PROFILES, load_study, plans
-from steadydescent.study.planning.claims import check_claim, check_claims
+from steadydescent.study.planning.claims_fit import check_claim, check_claims
 
 TASK, LINEAR = "mnist1d-mlp", {"arm": "last", "condition": "linear"}
 OF_THE_SOURCES = """

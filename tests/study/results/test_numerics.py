@@ -314,7 +314,12 @@ CHANGES = [
     ("engine.probes.losses", "TAIL = 4", "TAIL = 5", {"engine"}),
     ("engine.probes.orbit", "theta - centre", "theta + centre", {"probe orbit"}),
     ("engine.probes.predictions", "int = 1_000", "int = 1_001", {"probe predictions"}),
-    ("engine.rates", "(every, steps, every)", "(every, steps + 1, every)", {"schedule plateau"}),
+    (
+        "engine.stack_rates",
+        "(every, steps, every)",
+        "(every, steps + 1, every)",
+        {"schedule plateau"},
+    ),
     (
         "weight_averaging.readouts",
         "np.zeros(total - length)",

@@ -2,7 +2,7 @@
 
 from steadydescent.checks import check_choice
 from steadydescent.study.paths import EXPERIMENTS
-from steadydescent.study.planning.claims import check_claims
+from steadydescent.study.planning.claims_fit import check_claims
 from steadydescent.study.planning.experiment import PROFILES, load_study
 from steadydescent.study.planning.plan import Plan
 

@@ -11,7 +11,7 @@ from typing import Any
 from steadydescent.checks import check_choice
 from steadydescent.engine.runs import Run
 from steadydescent.study.planning.axes import AXES, COMMON, changed
-from steadydescent.study.planning.claims import check_claims
+from steadydescent.study.planning.claims_fit import check_claims
 from steadydescent.study.planning.experiment import Experiment, Parameters, load_study
 from steadydescent.study.planning.plan import Plan
 from steadydescent.study.yaml_files import unique, value_in_words, value_of

@@ -59,7 +59,7 @@ CHOICES = {
     "norm mildly-noisy-batch": [_BATCH, _NOISY],
     "schedule plateau": [
         Unit("schedules.plateau", "Plateau"),
-        Unit("engine.rates", "PlateauRates"),
+        Unit("engine.stack_rates", "PlateauRates"),
     ],
     "measures of networks": [Unit("engine.evaluation", "measure")],
     "measures of surfaces": [Unit("engine.evaluation", "measure_surface")],

@@ -10,7 +10,7 @@ from torch import Tensor
 from steadydescent.engine.averaging import Averages
 from steadydescent.engine.blocks import Batches, Block
 from steadydescent.engine.draws import Draws
-from steadydescent.engine.rates import Rates
+from steadydescent.engine.stack_rates import Rates
 from steadydescent.engine.stepping import Carry
 
 
