@@ -18,6 +18,7 @@ from steadydescent.study.planning.experiment import (
     Grid,
 )
 from steadydescent.study.planning.plan import Plan
+from steadydescent.weight_averaging import Readout
 
 MOST_UPDATES = 10**7
 
@@ -111,7 +112,8 @@ def _schedules(plan: Plan, names: Sequence[str]) -> Experiment:
 def _readouts(plan: Plan, names: Sequence[str]) -> Experiment:
     """These arms of the study, or arms of one readout each."""
     arms = plan.experiment.arms
-    return _compared(plan, {name: arms.get(name) or Arm(readouts=(name,)) for name in names})
+    own = {name: Arm(readouts=(Readout.parse(name).text,)) for name in names if name not in arms}
+    return _compared(plan, {name: own.get(name) or arms[name] for name in names})
 
 
 def _arm_like(plan: Plan, name: str, field: str) -> Arm:
