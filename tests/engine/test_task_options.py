@@ -170,13 +170,19 @@ def test_wrong_labels_do_not_depend_on_companions():
     alone = trained([run(task=WRONG, seed=2, readouts=LAST, steps=5)])
     company = trained([run(task=WRONG, seed=seed, readouts=LAST, steps=5) for seed in (5, 2, 1)])
     padded = trained([run(task=WRONG, seed=2, readouts=LAST, steps=5)], width=3)
-    seat = int(company.lane[1])
-    assert torch.equal(alone.train_labels[0], company.train_labels[seat]) and torch.equal(
-        alone.train_labels[0], padded.train_labels[0]
+    seat = int(company.examples.lane[1])
+    assert torch.equal(
+        alone.examples.train_labels[0], company.examples.train_labels[seat]
+    ) and torch.equal(alone.examples.train_labels[0], padded.examples.train_labels[0])
+    assert not torch.equal(
+        alone.examples.train_labels[0], company.examples.train_labels[int(company.examples.lane[0])]
     )
-    assert not torch.equal(alone.train_labels[0], company.train_labels[int(company.lane[0])])
     assert (
-        0.15 < (alone.train_labels[0] != alone.labels[alone.data.train[0]]).double().mean() < 0.25
+        0.15
+        < (alone.examples.train_labels[0] != alone.examples.labels[alone.data.train[0]])
+        .double()
+        .mean()
+        < 0.25
     )
 
 
@@ -186,9 +192,9 @@ def test_only_the_training_loss_sees_wrong_labels():
     """
     changes = {"readouts": LAST, "test": True, "curve_points": 4}
     stack, plain = trained([run(task=WRONG, **changes)]), trained([run(**changes)])
-    assert torch.equal(stack.examples.validation, plain.validation)
+    assert torch.equal(stack.examples.validation, plain.examples.validation)
     for rows in (stack.data.train[0], stack.data.validation[0], stack.data.test):
-        assert torch.equal(stack.examples.labels[rows], plain.labels[rows])
+        assert torch.equal(stack.examples.labels[rows], plain.examples.labels[rows])
     rows = stack.data.train[0]
     x = ((stack.data.pool[rows] - stack.data.mean[0]) / stack.data.std[0]).float()
     with torch.random.fork_rng(devices=[]):
@@ -277,4 +283,6 @@ def test_badly_scaled_features_are_what_the_network_is_trained_and_evaluated_on(
         model[0].weight /= scales
         torch.testing.assert_close(model(badly_scaled(x)), expected, rtol=1e-4, atol=1e-5)
     plain = trained([run(readouts=LAST, steps=3)])
-    assert stack.training.losses[0].item() != pytest.approx(plain.losses[0][0].item(), rel=1e-3)
+    assert stack.training.losses[0].item() != pytest.approx(
+        plain.training.losses[0].item(), rel=1e-3
+    )

@@ -375,7 +375,7 @@ def test_the_model_can_be_traced_as_one_graph():
 
 @pytest.mark.slow
 def test_compiled_gradients_equal_eager_ones():
-    from steadydescent.engine.stack import can_compile
+    from steadydescent.engine.stepping import can_compile
 
     if reason := can_compile("cpu"):
         pytest.skip(f"nothing can be compiled here: {reason}")

@@ -36,7 +36,8 @@ from steadydescent.study import reproduce
 from steadydescent.study.planning import stacks as planned_stacks
 from steadydescent.study.planning.stacks import OWN_GIB, stackings, stacks
 from steadydescent.study.results.store import Store, Tables
-from steadydescent.study.training import cluster, sweep, workers
+from steadydescent.study.training import cluster, sweep
+from steadydescent.study.training import workers as staff
 
 NOWHERE = "tcp://127.0.0.1:9"  # the discard port: nobody answers
 
@@ -76,7 +77,7 @@ def there(machine, monkeypatch):
         task: replace(plan, width=3, threads=machine.threads)
         for task, plan in stackings("cpu").items()
     }
-    for module in (workers, planned_stacks):
+    for module in (staff, planned_stacks):
         monkeypatch.setattr(module, "stackings", lambda device: plans)
     monkeypatch.delenv("WORKERS", raising=False)
     monkeypatch.setenv(cluster.ADDRESS, machine.scheduler.address)
@@ -250,7 +251,7 @@ def test_number_of_workers_must_be_one(monkeypatch, workers):
             ValueError,
             match=f"must be auto or a whole number from 1 on, got '{re.escape(workers)}'",
         ),
-        workers.workers("cpu"),
+        staff.workers("cpu"),
     ):
         pass
 
@@ -258,7 +259,7 @@ def test_number_of_workers_must_be_one(monkeypatch, workers):
 def test_workers_here_and_elsewhere_are_one_too_many(monkeypatch):
     asked(monkeypatch, "2", NOWHERE)
     with pytest.raises(ValueError, match="set one of them"):
-        workers.workers("cpu").__enter__()
+        staff.workers("cpu").__enter__()
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ def test_scheduler_that_does_not_answer_is_a_sentence(monkeypatch, capfd, addres
             RuntimeError,
             match=re.escape(f"no Dask scheduler answers at DASK_SCHEDULER_ADDRESS={address} ("),
         ),
-        workers.workers("cpu"),
+        staff.workers("cpu"),
     ):
         pass
     gc.collect()  # a connection that was dropped would tell now
@@ -331,7 +332,7 @@ def test_port_at_which_something_else_answers_is_a_sentence(there, monkeypatch):
             monkeypatch.setenv(cluster.ADDRESS, address)
             with (
                 pytest.raises(RuntimeError, match=f"no Dask scheduler answers.*{reason}"),
-                workers.workers("cpu"),
+                staff.workers("cpu"),
             ):
                 pass
 
@@ -375,7 +376,7 @@ def test_number_too_large_however_it_is_written(monkeypatch, number):
     asked(monkeypatch)
     monkeypatch.setattr(cluster, "CPU_COUNT", 2)
     with pytest.raises(ValueError, match="WORKERS must be at most 2 on this machine") as refused:
-        workers.processes("cpu", number)
+        staff.processes("cpu", number)
     assert len(str(refused.value)) < 300
 
 
@@ -384,9 +385,9 @@ def test_memory_limits_workers_as_cores_do(monkeypatch):
     monkeypatch.setattr(cluster, "CPU_COUNT", 64)
     widest = max(plan.memory for plan in stackings("cpu").values())
     monkeypatch.setattr(cluster, "MEMORY_LIMIT", (OWN_GIB + 3 * widest + 0.01) * 2**30)
-    assert workers.processes("cpu", "3") == 3
+    assert staff.processes("cpu", "3") == 3
     with pytest.raises(ValueError, match=r"at most 3 on this machine, .* got 4"):
-        workers.processes("cpu", "4")
+        staff.processes("cpu", "4")
 
 
 def test_without_dask_the_error_says_what_to_install(monkeypatch):
@@ -396,7 +397,7 @@ def test_without_dask_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(RuntimeError, match=r"pip install 'steadydescent\[cluster\]'"),
-        workers.workers("cpu"),
+        staff.workers("cpu"),
     ):
         pass
 
@@ -404,8 +405,8 @@ def test_without_dask_the_error_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize("wanted", ["", "1"])
 def test_nobody_who_asks_for_no_workers_needs_dask(monkeypatch, wanted):
     asked(monkeypatch, wanted)
-    monkeypatch.setattr(workers, "cluster_module", None)
-    with workers.workers("cpu") as address:
+    monkeypatch.setattr(staff, "cluster_module", None)
+    with staff.workers("cpu") as address:
         assert address is None
 
 
@@ -415,20 +416,20 @@ def test_auto_is_as_many_processes_as_there_is_room_for(monkeypatch):
     widest = max(plan.memory for plan in stackings("cpu").values())
     for fit in (1, 3, 100):
         monkeypatch.setattr(cluster, "MEMORY_LIMIT", (OWN_GIB + fit * widest + 0.01) * 2**30)
-        assert workers.processes("cpu", "auto") == min(8, fit)
+        assert staff.processes("cpu", "auto") == min(8, fit)
     monkeypatch.setattr(cluster, "MEMORY_LIMIT", 2**28)
-    assert workers.processes("cpu", "auto") == 1
+    assert staff.processes("cpu", "auto") == 1
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert workers.processes("cuda", "auto") == 3
+    assert staff.processes("cuda", "auto") == 3
 
 
 def test_auto_is_one_process_without_dask_and_with_workers_elsewhere(monkeypatch):
     monkeypatch.setattr(cluster, "CPU_COUNT", 8)
     asked(monkeypatch, address=NOWHERE)
-    assert workers.processes("cpu", "auto") == 1
+    assert staff.processes("cpu", "auto") == 1
     asked(monkeypatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert workers.processes("cpu", "auto") == 1
+    assert staff.processes("cpu", "auto") == 1
 
 
 def test_every_worker_has_a_gpu_of_its_own(monkeypatch):

@@ -253,7 +253,9 @@ class Plan(BaseModel):
         """
         where = f"{source}: {self.experiment.name}, {self.task} in {self.profile!r}"
         for condition in self.conditions:
-            for arm in self.arms_in(condition):
+            with _placed(f"{where}, under {condition!r}"):
+                arms = self.arms_in(condition)
+            for arm in arms:
                 with _placed(f"{where}, {arm!r} under {condition!r}"):
                     self._run(condition, arm, 0, 0, report=True)
         for length in self.size.ramps:
