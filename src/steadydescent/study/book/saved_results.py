@@ -38,9 +38,10 @@ def results(root: Path) -> Iterator[tuple[str, str, Path, Result, dict[str, Any]
         DamagedFile: for a file that is altered, stands in another's place, or is gone though it
             was made or published.
     """
+    places = list(homes(root))  # first of all, for it finishes moves that were cut short
     if root == PUBLISHED:
         published.check(root)
-    for name, task, home in homes(root):
+    for name, task, home in places:
         if os.path.lexists(home):
             yield name, task, home, *read_result(root, name, task)
         elif (root / NOTEBOOKS / f"{name}-{task}.made-from").exists():

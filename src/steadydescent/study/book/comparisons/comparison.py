@@ -127,7 +127,8 @@ class Comparison:
     def verdicts(self) -> pd.DataFrame:
         """Rows of the claims that this result decides; an own result's bear on itself alone."""
         columns = [*VERDICTS, "n_seeds", "verdict"]
-        return self.marked(pd.DataFrame(judge_all(self.evidence), columns=columns))
+        rows = [row.as_dict() for row in judge_all(self.evidence)]
+        return self.marked(pd.DataFrame(rows, columns=columns))
 
     def sweep(self) -> Figure:
         """The main measure against the learning rate, one panel a condition."""
