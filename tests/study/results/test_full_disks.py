@@ -296,7 +296,7 @@ def small_study(home: Path) -> None:
     """A study whose notebook is real."""
     write_experiments(
         home / "experiments",
-        SMALL_EXPERIMENT | {"notebook": NOTEBOOK, "profiles": {"smoke": SHORT}},
+        SMALL_EXPERIMENT | {"notebook": NOTEBOOK, "profiles": {"smoke": SHORT, "laptop": SHORT}},
     )
     shutil.copy(paths.EXPERIMENTS / NOTEBOOK, home / "experiments" / NOTEBOOK)
     (home / "data").symlink_to(paths.DATA)

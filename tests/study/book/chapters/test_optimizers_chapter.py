@@ -9,7 +9,8 @@ import torch
 from published_results import published_result
 
 from steadydescent.engine.tasks.surfaces import SURFACES
-from steadydescent.study.book.chapters.optimizers import correction, outcomes, rates, surfaces
+from steadydescent.study.book.chapters.optimizers import correction, rates, surfaces
+from steadydescent.study.book.chapters.results import table_of_sweeps
 
 TASK = "mnist1d-mlp"
 
@@ -142,7 +143,7 @@ def test_close_range_of_a_tent_is_known():
 
 
 def test_sweep_has_networks_of_every_condition_and_no_surface(results):
-    table = outcomes.table_of_sweep(rates.trained(results))
+    table = table_of_sweeps(rates.trained(results))
     assert set(table["where"]) == {f"{TASK}, constant", f"{TASK}, linear"}
     mine = table[(table["where"] == f"{TASK}, constant") & (table.arm == "sgd")]
     scores = rates.scores(results[TASK].evidence, "sgd").mean()

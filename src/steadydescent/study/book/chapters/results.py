@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from steadydescent.study.book import plots
 from steadydescent.study.book.edition import ShownResult
 from steadydescent.study.judging.evidence import Evidence
 
@@ -39,6 +40,13 @@ def measured(
     table = evidence.result.measures
     table = table[table.measure.isin(list(measures))]
     return table.merge(report_runs(evidence, condition, arm, lr), on="run")
+
+
+def table_of_sweeps(results: Results) -> pd.DataFrame:
+    """Every mean of every sweep: columns where (task, condition), arm, lr and score."""
+    sweeps = [plots.sweep_table(shown.evidence).assign(task=t) for t, shown in results.items()]
+    table = pd.concat(sweeps)
+    return table.assign(where=table.task + ", " + table.condition)[["where", "arm", "lr", "score"]]
 
 
 def table_of_runs(results: Results, updates: str = "updates") -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from steadydescent.study.book import chapter_figures, figures, plots
 from steadydescent.study.book.chapters.decay_schedules.ends import SHOWN
-from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.chapters.results import Results, ids, table_of_sweeps
 from steadydescent.study.judging.evidence import Evidence
 
 WAYS = (*SHOWN, "noam-25", "noam-400")
@@ -73,13 +73,6 @@ def _way_panels(axes: np.ndarray, parts: dict[str, pd.DataFrame]) -> None:
         ax.set(title=task, xlabel="update", ylabel="validation accuracy / %")
         ax.set_ylim(100 * part["median"].max() - 25, None)
     axes[0].legend(fontsize="x-small")
-
-
-def table_of_sweeps(results: Results) -> pd.DataFrame:
-    """Every mean of every sweep: columns where (task, condition), arm, lr, score."""
-    sweeps = [plots.sweep_table(shown.evidence).assign(task=t) for t, shown in results.items()]
-    table = pd.concat(sweeps)
-    return table.assign(where=table.task + ", " + table.condition)[["where", "arm", "lr", "score"]]
 
 
 def draw_explorer(name: str, results: Results) -> None:

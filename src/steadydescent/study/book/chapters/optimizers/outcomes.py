@@ -3,9 +3,9 @@
 import altair as alt
 import pandas as pd
 
-from steadydescent.study.book import chapter_figures, figures, plots
+from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.optimizers.rates import CONDITION, trained
-from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.chapters.results import Results, ids, table_of_sweeps
 
 EXPERIMENT = "optimizers"
 UNITS = {"points": "pp", "ratios": "×", "decades": "decades"}
@@ -25,20 +25,13 @@ def draw_rates(name: str, results: Results) -> None:
     chapter_figures.rates(name, EXPERIMENT, task, [CONDITION])
 
 
-def table_of_sweep(results: Results) -> pd.DataFrame:
-    """Mean validation accuracy of every rule at every rate: columns where, arm, lr and score."""
-    tables = {task: plots.sweep_table(shown.evidence) for task, shown in results.items()}
-    parts = [table.assign(where=f"{task}, " + table.condition) for task, table in tables.items()]
-    return pd.concat(parts)[["where", "arm", "lr", "score"]]
-
-
 def draw_sweep(name: str, results: Results) -> None:
     """A chart of the sweep with a menu for the task."""
     results = trained(results)
     if not results:
         chapter_figures.not_run(name, as_chart=True)
         return
-    sweep = table_of_sweep(results)
+    sweep = table_of_sweeps(results)
     figures.chart(
         name,
         _chart(sweep),
