@@ -54,6 +54,7 @@ SCHEDULES = (
         "cosine",
         "warmup-linear(warmup_share=0.3)",
         "cooldown(cooldown_share=0.4)",
+        "cooldown(cooldown_share=0.4, power=0.5)",
     ),
     *("ramp(high=1, low=0.001)", "linear(floor=0.3, step_duration=2, step_start=3)"),
 )

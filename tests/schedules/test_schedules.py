@@ -248,6 +248,15 @@ def test_no_joint_jumps(total, share):
     assert cooled[total - 1] == pytest.approx(1 / part)
 
 
+@given(total=st.integers(2, 300), share=st.floats(0, 1, exclude_max=True))
+def test_a_cooldown_by_the_root_is_one_minus_the_root_of_what_has_passed(total, share):
+    length = 1 + int(share * (total - 1))
+    factors = schedules.cooldown(total, length, power=0.5)(updates(total + 3))
+    passed = np.clip(np.arange(total + 3) - (total - length), 0, length) / length
+    np.testing.assert_allclose(factors, 1 - np.sqrt(passed), atol=1e-15)
+    assert factors[total:].tolist() == [0, 0, 0]
+
+
 @given(low=st.floats(1e-8, 1e-2), high=st.floats(0.1, 100), total=st.integers(2, 300))
 def test_ramp_rises_by_one_ratio_from_low_to_high(low, high, total):
     factors = schedules.ramp(low, high, total)(updates(total + 1))

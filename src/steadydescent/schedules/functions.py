@@ -188,14 +188,20 @@ def warmup_linear(total: int, warmup: int) -> Schedule:
     return warm_up(warmup).then(warmup, linear(total - warmup))
 
 
-def cooldown(total: int, length: int) -> Schedule:
-    """The peak rate, then linear to zero over the last `length` updates (hagele2024scaling).
+def cooldown(total: int, length: int, power: float = 1.0) -> Schedule:
+    """The peak rate, then 1 − u^power to zero, u = (t − t₀ − 1)/length after t₀ = T − length updates.
+
+    With `power` 1 the fall is linear, with 0.5 it is 1 − √u; both are from hagele2024scaling.
 
     >>> cooldown(total=5, length=2)(np.arange(1, 6)).tolist()
     [1.0, 1.0, 1.0, 1.0, 0.5]
+    >>> cooldown(total=6, length=4, power=0.5)(np.arange(1, 7)).round(3).tolist()
+    [1.0, 1.0, 1.0, 0.5, 0.293, 0.134]
     """
     check_part(length, "length", total)
-    return constant().then(total - length, linear(length))
+    check_positive(power, "power")
+    fall = linear(length) if power == 1 else Schedule(Formula(_fall, length, power), "cooldown")
+    return constant().then(total - length, fall)
 
 
 def ramp(low: float, high: float, total: int) -> Schedule:
@@ -237,6 +243,10 @@ def _epoch_number(step: Array, epoch: int) -> Array:
 
 def _linear(step: Array, total: int, end: float) -> Array:
     return 1 - (1 - end) * np.minimum(step - 1, total) / total
+
+
+def _fall(step: Array, length: int, power: float) -> Array:
+    return 1 - (np.minimum(step - 1, length) / length) ** power
 
 
 def _cosine(step: Array, total: int, end: float) -> Array:
