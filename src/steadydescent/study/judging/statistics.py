@@ -170,12 +170,29 @@ def _redraws(pool: int, tuning: int, draws: int, seed: int) -> Array:
     return counts
 
 
-def _chosen(scores: Scores, counts: Array, statistic: Statistic) -> tuple[Array, Array]:
-    """What each draw chooses: pseudo-values averaged over draws, `[S']`; the statistic, `[D]`."""
+def shares(scores: Scores, seed: int = 0, draws: int = TUNING_DRAWS) -> Array:
+    """The share of the redraws of `tuned` that each candidate is chosen in, `[C]`, sum 1.
+
+    >>> shares(Scores(np.array([[1.0, 2.0], [1.0, 3.0]]), np.zeros((2, 2)))).tolist()
+    [0.0, 1.0]
+    """
+    tuning = len(scores.tuning)
+    counts = _redraws(tuning + len(scores.validation), tuning, draws, seed)
+    chosen_in = np.bincount(_choices(scores, counts), minlength=scores.tuning.shape[1])
+    return chosen_in / draws
+
+
+def _choices(scores: Scores, counts: Array) -> NDArray[np.int64]:
+    """The candidate that each draw chooses, `[D]`."""
     known = scores.tuning
     if len(scores.validation):
         known = np.concatenate([scores.tuning, scores.validation])
-    used, choice = np.unique((counts @ known).argmax(axis=1), return_inverse=True)
+    return (counts @ known).argmax(axis=1)
+
+
+def _chosen(scores: Scores, counts: Array, statistic: Statistic) -> tuple[Array, Array]:
+    """What each draw chooses: pseudo-values averaged over draws, `[S']`; the statistic, `[D]`."""
+    used, choice = np.unique(_choices(scores, counts), return_inverse=True)
     values = pseudo_values(scores.report[:, used], statistic)
     return values @ (np.bincount(choice) / len(counts)), values.mean(axis=0)[choice]
 
