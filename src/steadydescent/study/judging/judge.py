@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Literal
 
 from steadydescent.study.judging.claims import (
@@ -34,10 +34,10 @@ def judge(question: Question, evidence: Evidence) -> Row:
     level = level_of(question.primary)
     row = _estimated(question, contrast.estimate(evidence, condition, level), level)
     row = _of_result(row, question, evidence)
-    row = replace(row, **contrast.remarks(evidence, condition))
-    if evidence.receipt["profile"] == "smoke":  # which decides nothing
-        return replace(row, verdict="open", direction="open", size="open")
-    return row
+    remarks = asdict(contrast.remarks(evidence, condition))
+    decides = remarks.pop("decides") and evidence.receipt["profile"] != "smoke"
+    row = replace(row, **remarks)
+    return row if decides else replace(row, verdict="open", direction="open", size="open")
 
 
 def _estimated(question: Question, estimate: Estimate, level: float) -> Row:

@@ -20,8 +20,10 @@ class Row:
     on. `rates` and `readouts` are what tuning chose, by arm; `diverged` counts report runs at those
     rates, and `on_edge` says that a grid went no further. `edge_share` is the share of redraws that
     choose the outermost reported candidate, `choices` what they choose, by arm: lr, readout and
-    share of each that at least 5 % choose. `censored_share` is that of runs that never arrive;
-    `bound` says that the estimate is one. `registered` is the day on which the contrast was fixed,
+    share of each that at least 5 % choose. `censored_share` is that of runs that never hold their
+    target, `arrivals` by arm those that do; `bound` says that the estimate is one. Unless
+    `test_set_sampled`, the interval is about this test set; `reason` says why a row is not
+    decided. `registered` is the day on which the contrast was fixed,
     `first_seen` that of its first result, `headline` the claim's sentence. None: there is no such
     number.
     """
@@ -61,6 +63,9 @@ class Row:
     censored_share: float | None = None
     choices: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     bound: Literal["", "at least", "at most"] = ""
+    arrivals: dict[str, float] = field(default_factory=dict)
+    test_set_sampled: bool | None = None
+    reason: str = ""
     headline: str = ""
 
     @property

@@ -14,6 +14,7 @@ from steadydescent.study.judging import measures
 from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.places import Place, StatedArm
+from steadydescent.study.judging.remarks import Remarks
 from steadydescent.study.judging.statistics import Estimate
 from steadydescent.study.judging.verdicts import DecisionRule
 from steadydescent.study.results.design import Design
@@ -69,8 +70,10 @@ class Contrast(Checked):
     when: str = ""
     experiment: str | None = None
 
-    def __init_subclass__(cls, kind: str, **more: Any) -> None:
+    def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
+        if not kind:  # what several kinds have in common is none
+            return
         if kind in CONTRASTS:
             raise ValueError(f"kind {kind!r} is that of {CONTRASTS[kind].__name__}")
         cls.kind = kind
@@ -111,11 +114,9 @@ class Contrast(Checked):
         """What tuning chose, by the name that a row gives to the arm; none where nothing is."""
         return {}
 
-    def remarks(self, evidence: Evidence, condition: str) -> Mapping[str, Any]:
-        """What a row says beside its estimate: any of `edge_share`, `censored_share`, `choices` and
-        `bound` of `steadydescent.study.judging.rows`; nothing where a kind has none.
-        """
-        return {}
+    def remarks(self, evidence: Evidence, condition: str) -> Remarks:
+        """What a row says beside its estimate; where it is not answerable, why."""
+        return Remarks()
 
     def networks(self, evidence: Evidence, condition: str) -> int:
         """How many runs the contrast rests on, those of tuning included."""
