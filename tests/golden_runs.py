@@ -97,11 +97,13 @@ def golden() -> dict[str, list[Run]]:
         for name in SURFACES
     }
     found["features badly-scaled"] = [made(task='mnist1d-mlp(features="badly-scaled")', lr=0.002)]
+    found["features raw"] = [made(task="mnist1d-mlp(features=raw)", lr=0.002)]
     found["wrong labels"] = [made(task="mnist1d-mlp(examples=500, wrong_labels=0.3)", test=True)]
     normed = {"task": "mnist1d-mlp(norm=batch)", "test": True, "batch_size": 50, "lr": 0.3}
     found["shifts"] = [made(shifts=(*SIGNALS, *LABELS, *ANEW), **normed)]
     found["diverged"] = [made(lr=1e30, test=True, curve_points=2, probes=("losses", "predictions"))]
-    probes = ("losses", "training-loss", "predictions", "orbit", "gradient-noise", "internal-shift")
+    probes = ("losses", "training-loss", "predictions", "orbit", "update-cosine")
+    probes += ("gradient-noise", "internal-shift")
     watched = {
         "readouts": ("last", "tail-50", "at-75", "ema-10"),
         "curve_points": 20,
@@ -119,6 +121,7 @@ def golden() -> dict[str, list[Run]]:
     found["fashion-mnist-mlp"] = [
         made(task="fashion-mnist-mlp", steps=6, lr=0.01, probes=("losses",))
     ]
+    found["fashion-mnist-deep-mlp"] = [made(task="fashion-mnist-deep-mlp", steps=6, lr=0.01)]
     return found
 
 

@@ -103,7 +103,13 @@ def test_replica_in_a_stack_equals_the_same_run_alone(optimizer, schedule):
 
 
 @pytest.mark.needs_fashion
-@pytest.mark.parametrize("task", ["fashion-mnist-mlp", "fashion-mnist-cnn"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        *("fashion-mnist-mlp", "fashion-mnist-cnn", "fashion-mnist-deep-mlp"),
+        *("fashion-mnist-deep-mlp(norm=batch)", "fashion-mnist-deep-mlp(norm=group)"),
+    ],
+)
 def test_replica_with_buffers_equals_the_same_run_alone(task):
     """Small rates: at larger ones rounding soon flips a ReLU of the constant background, which
     moves 1e-4 at once.

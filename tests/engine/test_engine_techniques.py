@@ -144,17 +144,24 @@ def test_arms_that_differ_in_norm_alone_start_from_the_same_weights():
             assert torch.equal(one, other)
 
 
-def test_readouts_take_batch_norm_statistics_averaged_copied_or_reestimated():
+@pytest.mark.parametrize(
+    "task",
+    [
+        *("mnist1d-mlp(norm=batch)", "mnist1d-cnn(norm=batch)"),
+        pytest.param("fashion-mnist-cnn", marks=[pytest.mark.needs_fashion, pytest.mark.slow]),
+    ],
+)
+def test_readouts_take_batch_norm_statistics_averaged_copied_or_reestimated(task):
     readouts = ("ema-30", "ema-30/copied", "ema-30/reestimated", "last/reestimated")
-    one = run(task="mnist1d-mlp(norm=batch)", readouts=readouts, lr=0.05)
+    one = run(task=task, readouts=readouts, lr=0.0002 if "fashion" in task else 0.05)
     stack, states = trained([one.model_copy(update={"seed": 2}), one]), alone(one)
     averaged = readout(states, "ema-30")
-    loaded = data.load("mnist1d", [one.seed], DATA)
+    loaded = data.load(stack.task.source, [one.seed], DATA)
     x = ((loaded.pool[loaded.train[0]] - loaded.mean[0]) / loaded.std[0]).float()[:TRAIN_EXAMPLES]
     for name, weights in (("ema-30", averaged), ("last", states[-1])):
-        model = find(one.task).build()
-        model.load_state_dict(weights)
-        plain = torch.nn.Sequential(*(_torchs(layer) for layer in model))
+        plain = find(one.task).build()
+        plain.load_state_dict(weights)
+        _with_torchs_norm(plain)
         update_bn(x.split(STATISTICS_BATCH), plain)
         fresh = [b for b in plain.buffers() if b.is_floating_point()]
         _, found = stack.view.weights(parse(f"{name}/reestimated", STEPS)[0])
@@ -169,13 +176,15 @@ def test_readouts_take_batch_norm_statistics_averaged_copied_or_reestimated():
     assert losses.nunique() == 4
 
 
-def _torchs(layer):
-    """torch's own batch norm with the weights and statistics of ours; other layers as they are."""
-    if type(layer).__name__ != "BatchNorm":
-        return layer
-    theirs = torch.nn.BatchNorm1d(len(layer.weight))
-    theirs.load_state_dict(layer.state_dict(), strict=False)
-    return theirs
+def _with_torchs_norm(model):
+    """Put torch's own batch norm, with the weights and statistics of ours, in its place."""
+    pictures = any(isinstance(layer, torch.nn.Conv2d) for layer in model.modules())
+    kind = torch.nn.BatchNorm2d if pictures else torch.nn.BatchNorm1d
+    for sequence in [part for part in model.modules() if isinstance(part, torch.nn.Sequential)]:
+        for place, layer in enumerate(sequence):
+            if type(layer).__name__ == "BatchNorm":
+                sequence[place] = kind(len(layer.weight))
+                sequence[place].load_state_dict(layer.state_dict(), strict=False)
 
 
 def test_losses_along_the_way_are_those_of_the_minibatches():

@@ -1,5 +1,5 @@
-"""Options of a task: fewer examples, wrong labels, badly scaled features; what they touch and leave
-alone.
+"""Options of a task: fewer examples, wrong labels, badly scaled and raw features; what they touch
+and leave alone.
 """
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 from oracles import epochs, stream_seed, train_alone
 from steadydescent.engine import data
 from steadydescent.engine.data.task_data import first_examples, wrong_labels
+from steadydescent.engine.stack import initial_weights
 from steadydescent.engine.tasks import badly_scaled, base, canonical, find
 from steadydescent.study.paths import DATA
 from test_engine import assert_replica_is, run, trained
@@ -61,10 +62,11 @@ def test_one_task_has_one_text(text, expected):
         ("mnist1d-mlp(wrong_labels=false)", "wrong_labels must be a share, .* got False"),
         ("mnist1d-mlp(wrong_labels=[0.1])", r"wrong_labels must be a share, .* got \[0.1\]"),
         (
-            "mnist1d-mlp(features=raw)",
-            r"features must be one of \['badly-scaled', 'standardised'\], got 'raw'",
+            "mnist1d-mlp(features=rare)",
+            r"features must be one of \['badly-scaled', 'raw', 'standardised'\], got 'rare'",
         ),
         ("mnist1d-mlp(features=[raw])", r"features must be one of .* got \['raw'\]"),
+        ("names-transformer(features=raw)", r"has no option \['features'\]"),
         (
             "names-transformer(wrong_labels=0.1)",
             r"task names-transformer has no option \['wrong_labels'\]",
@@ -286,3 +288,30 @@ def test_badly_scaled_features_are_what_the_network_is_trained_and_evaluated_on(
     assert stack.training.losses[0].item() != pytest.approx(
         plain.training.losses[0].item(), rel=1e-3
     )
+
+
+def test_raw_features_are_what_the_network_is_trained_and_evaluated_on():
+    """A plain loop over the data as they are drawn gives the same weights and accuracy."""
+    one = run(task="mnist1d-mlp(features=raw)", readouts=LAST, steps=3, lr=1e-3, test=True)
+    stack = trained([one])
+    loaded = data.load("mnist1d", [one.seed], DATA)
+    order = stream_seed("mnist1d", one.seed, "order")
+    model = initial_weights(one.task, one.seed)
+    x, y = loaded.pool[loaded.train[0]], loaded.labels[loaded.train[0]]
+    rate = lambda t, model: one.lr
+    states = train_alone(model, x, y, one.optimizer, rate, one.batch_size, one.steps, order)
+    assert_replica_is(stack, 0, states)
+    model.load_state_dict({name: value.float() for name, value in states[-1].items()})
+    with torch.no_grad():
+        right = model(loaded.pool[loaded.test]).argmax(1) == loaded.labels[loaded.test]
+    found = stack.history.finals.query("split == 'test'").accuracy.item()
+    assert found == pytest.approx(right.double().mean().item(), abs=2e-4)
+
+
+@pytest.mark.parametrize("features", ["raw", "standardised"])
+def test_pixels_are_bytes_and_raw_ones_go_from_0_to_255(features):
+    task, pixels = find(f"fashion-mnist-mlp(features={features})"), torch.arange(256).byte()
+    inputs = task.inputs(pixels, torch.tensor(73.0), torch.tensor(90.0))
+    moved = (pixels.double() - 73) / 90
+    assert inputs.dtype == torch.float32
+    assert inputs.tolist() == pytest.approx((pixels if features == "raw" else moved).tolist())

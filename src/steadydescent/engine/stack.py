@@ -96,6 +96,7 @@ class Stack:
         total, points = first.steps, first.curve_points
         self.curve_steps = [round(total * (i + 1) / points) for i in range(points)]
         stops = {*self.curve_steps, *averages.marks, *self.rates.observed, total}
+        stops.update(*(probe.looks_at(self.curve_steps) for probe in self.probes))
         self.stops = sorted({*stops, *range(LONGEST_SILENCE, total, LONGEST_SILENCE)})
 
     def _block(self, device: str) -> Block:
@@ -113,7 +114,10 @@ class Stack:
                 self.training.advance(stop)
                 tick(updates * len(self.runs))
                 if stop in self.curve_steps:
-                    self._look()
+                    self._add_point()
+                for probe in self.probes:
+                    if stop in probe.looks_at(self.curve_steps):
+                        self.recorder.add_findings(probe.look(self.view))
                 if stop in self.rates.observed:
                     monitor = self.examples.look(self.examples.monitor)
                     self.rates.observe(self.view.score(LAST_WEIGHTS, monitor).loss.to_numpy())
@@ -128,17 +132,14 @@ class Stack:
             seconds=time.perf_counter() - began,
         )
 
-    def _look(self) -> None:
-        """Measure what is measured at a point of the curve."""
-        done = self.training.done
+    def _add_point(self) -> None:
+        """Evaluate the readouts that mean something on the way, for a point of the curve."""
         if len(self.curve_steps) > 1:
             look = self.examples.look(self.examples.curve)
             for readout in self.readouts:
                 if readout.along:
-                    self.recorder.add_point(self.view.score(readout, look), readout, done)
-        for probe in self.probes:
-            if done in probe.looks_at(self.curve_steps):
-                self.recorder.add_findings(probe.look(self.view))
+                    score = self.view.score(readout, look)
+                    self.recorder.add_point(score, readout, self.training.done)
 
 
 def _rates(runs: Sequence[Run]) -> Rates:

@@ -17,6 +17,7 @@ from steadydescent.engine.probes.noise import GradientNoise
 from steadydescent.engine.probes.orbit import Orbit
 from steadydescent.engine.probes.predictions import LOST, Predictions, churn, predicted_classes
 from steadydescent.engine.probes.probe import Classes, Measurement, Probe, ProbedRun, Quantity
+from steadydescent.engine.probes.update_cosine import UpdateCosine
 
 PROBES: dict[str, type[Probe]] = {
     "gradient-noise": GradientNoise,
@@ -25,6 +26,7 @@ PROBES: dict[str, type[Probe]] = {
     "losses": Losses,
     "orbit": Orbit,
     "predictions": Predictions,
+    "update-cosine": UpdateCosine,
 }
 """Every probe that a run may ask for, by its name."""
 ALWAYS: tuple[type[Probe], ...] = (TailLosses,)
@@ -46,6 +48,7 @@ __all__ = [
     "Quantity",
     "TailLosses",
     "TrainingLoss",
+    "UpdateCosine",
     "check_probes",
     "churn",
     "made_for",

@@ -55,6 +55,8 @@ class ProbedRun(Protocol):
     @property
     def readouts(self) -> tuple[str, ...]: ...
     @property
+    def steps(self) -> int: ...
+    @property
     def test(self) -> bool: ...
 
 
@@ -88,7 +90,7 @@ class Probe:
     @classmethod
     def looks_at(cls, points: Sequence[int]) -> Sequence[int]:
         """The updates at which it looks, given those at which the curve has a point; the last is
-        the end.
+        the end. A stack stops at all of them.
         """
         if cls.when == "end":
             return points[-1:]

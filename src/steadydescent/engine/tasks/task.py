@@ -67,7 +67,7 @@ class Task:
         """Rows of the data's pool as the model takes them."""
         if self.tokens:
             return x
-        return FEATURES[self.features]((x - mean) / std)
+        return FEATURES[self.features](x, mean, std)
 
 
 def badly_scaled(x: Tensor) -> Tensor:
@@ -87,10 +87,14 @@ def badly_scaled(x: Tensor) -> Tensor:
 
 SHUFFLE = 7
 """A stride that visits every feature once where it does not divide their number."""
-FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
-    "standardised": lambda x: x,
-    "badly-scaled": badly_scaled,
+FEATURES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "standardised": lambda x, mean, std: (x - mean) / std,
+    "badly-scaled": lambda x, mean, std: badly_scaled((x - mean) / std),
+    "raw": lambda x, mean, std: x.to(mean.dtype),
 }
+"""Name → the model's inputs, from the data as stored and mean and deviation of the training set.
+`raw` inputs are as the data have them: pixels from 0 to 255, signals as they were drawn.
+"""
 
 
 def _transformer() -> nn.Module:
@@ -104,6 +108,9 @@ TASKS = {
     "mnist1d-mlp": Task("mnist1d", partial(mlp, 40, 100, 100, 10), "none"),
     "mnist1d-cnn": Task("mnist1d", signal_convnet, "none"),
     "fashion-mnist-mlp": Task("fashion-mnist", partial(mlp, 784, 128, 10), "none"),
+    "fashion-mnist-deep-mlp": Task(
+        "fashion-mnist", partial(mlp, 784, 128, 128, 128, 128, 128, 10), "none"
+    ),
     "fashion-mnist-cnn": Task("fashion-mnist", image_convnet, "batch"),
     "names-transformer": Task("names", _transformer, tokens=True),
     **{
