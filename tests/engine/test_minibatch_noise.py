@@ -35,6 +35,7 @@ def test_noise_of_the_gradient_is_the_closed_form(batch_size, replacement):
     assert abs(measured.mean() - expected).item() < 4 * error + 1e-20
 
 
+@pytest.mark.claim("batch-noise")
 def test_noise_of_the_gradient_falls_with_the_root_of_the_batch_size():
     """The law behind `batch-noise`: log-log slope −½ ± 0.02, measured on draws with replacement."""
     gradients, sizes = per_example_gradients(), [1, 2, 4, 8, 16, 32, 64]
