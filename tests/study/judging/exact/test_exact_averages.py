@@ -5,7 +5,8 @@ import re
 import pytest
 
 from steadydescent.averages import window
-from steadydescent.study.judging.exact import EXACT
+from steadydescent.study.judging.exact import EXACT, averages
+from steadydescent.weight_averaging.readouts import coefficients, ema_weights
 
 
 def value(name: str, text: str) -> float:
@@ -57,6 +58,8 @@ def test_an_average_keeps_one_minus_over_one_plus_beta_of_independent_noise():
         left = (1 - beta) / (1 + beta) * (1 + beta * rho) / (1 - beta * rho)
         assert row.estimate == pytest.approx(100 * (1 - left), rel=1e-6)
     assert {"correlation" in row.condition for row in rows} == {True, False}
+    lasting = averages._left_of_noise(coefficients(ema_weights(400, 0.9)), 0.999)
+    assert lasting == pytest.approx(0.99, abs=0.005)
 
 
 @pytest.mark.claim("ema-decay-values")
