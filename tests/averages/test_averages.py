@@ -72,6 +72,7 @@ def test_window_counts_values_and_is_no_error(beta):
     assert 1 - 1 / math.e < latest <= 0.75
 
 
+@pytest.mark.claim("averages-smooth")
 @pytest.mark.claim("ema-window")
 @pytest.mark.slip(15)
 @pytest.mark.worked("zh-ema")
@@ -144,6 +145,19 @@ def test_one_wild_value_moves_the_average_by_its_share():
     wild = calm.clone()
     wild[-1] += 100
     assert (averaged(wild, 0.98) - averaged(calm, 0.98)).item() == pytest.approx(2.0, abs=1e-9)
+
+
+@pytest.mark.claim("ema-decay-values")
+@pytest.mark.parametrize(
+    ("beta", "updates"), [(0.9, 22), (0.99, 230), (0.999, 2_302), (0.9999, 23_025)]
+)
+def test_first_value_weighs_a_tenth_after_two_point_three_windows(beta, updates):
+    """β^t = 1/10 at t = ln 10/−ln β, about 2.3/(1 − β); until then an average follows its start."""
+    shares = torch.ones((), dtype=torch.float64)
+    for step in range(1, updates + 2):
+        shares = ewa(shares, torch.zeros((), dtype=torch.float64), beta)
+        assert (shares.item() > 0.1) == (step < updates)
+    assert updates * (1 - beta) == pytest.approx(math.log(10), rel=0.05)
 
 
 def test_each_replica_averages_with_its_own_decay():

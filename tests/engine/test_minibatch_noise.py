@@ -35,6 +35,7 @@ def test_noise_of_the_gradient_is_the_closed_form(batch_size, replacement):
     assert abs(measured.mean() - expected).item() < 4 * error + 1e-20
 
 
+@pytest.mark.claim("batch-noise")
 def test_noise_of_the_gradient_falls_with_the_root_of_the_batch_size():
     """The law behind `batch-noise`: log-log slope −½ ± 0.02, measured on draws with replacement."""
     gradients, sizes = per_example_gradients(), [1, 2, 4, 8, 16, 32, 64]
@@ -65,10 +66,10 @@ def test_one_example_has_all_the_variance_and_more_have_less():
             assert factors[0] == 1 and factors == sorted(set(factors), reverse=True)
 
 
-@pytest.mark.slip(10)
 def test_a_larger_rate_makes_sgd_swing_more_not_less():
-    """uit-slides would cure the oscillation by "more rate". On h·(θ − x_i)²/2 at n = 1 the
-    stationary variance is
+    """Read as one higher rate, uit-slides' cure for the oscillation makes it worse.
+
+    On h·(θ − x_i)²/2 at n = 1 the stationary variance is
 
     α²h²s²/(1 − (1 − αh)²), with s² the variance of the x_i: it grows with α and vanishes with it.
     Here h = 2; 4 standard errors over 4 000 lanes.

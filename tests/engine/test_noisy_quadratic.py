@@ -82,6 +82,7 @@ def test_long_constant_rate_settles_at_the_stationary_variance(mu):
     )
 
 
+@pytest.mark.claim("lr-small-precise")
 def test_noise_that_is_left_grows_with_the_rate_and_falls_with_the_batch():
     assert stationary_variance(0.2, 1.0, 1.0) > 2 * stationary_variance(0.1, 1.0, 1.0)
     assert stationary_variance(0.1, 1.0, 1.0 / 7) == pytest.approx(
@@ -89,6 +90,7 @@ def test_noise_that_is_left_grows_with_the_rate_and_falls_with_the_batch():
     )
 
 
+@pytest.mark.claim("momentum-small-batches")
 def test_momentum_at_the_same_effective_rate_leaves_nearly_the_same_noise():
     """Heavy ball at α(1−μ) against SGD at α: equal as α·h → 0; momentum does not average the noise
     away.

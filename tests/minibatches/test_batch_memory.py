@@ -19,6 +19,7 @@ def mlp(*widths):
     return nn.Sequential(*layers[:-1])
 
 
+@pytest.mark.claim("batch-memory")
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.parametrize("widths", [(40, 10), (40, 101, 10), (13, 101, 53, 3)])
 def test_bytes_kept_by_an_mlp_are_those_of_its_layers_inputs(widths, batch):

@@ -137,6 +137,7 @@ def test_how_long_the_floor_acts_during_warm_up(d_model, scale, floored):
     assert floored == math.floor(SMALLEST * math.sqrt(d_model) * WARMUP**1.5 / scale)
 
 
+@pytest.mark.claim("noam-start")
 @pytest.mark.worked("opennmt-tf")
 def test_a_held_start_holds_the_smallest_rate():
     """Image 4, start_decay_steps = 10 000: held at the floor, then the whole of image 2, later."""
@@ -150,6 +151,7 @@ def test_a_held_start_holds_the_smallest_rate():
     )
 
 
+@pytest.mark.claim("noam-duration")
 @pytest.mark.worked("opennmt-tf")
 def test_a_longer_step_stretches_warm_up_and_decay_alike():
     """Image 5, decay_step_duration: every rate lasts that many updates.
@@ -181,12 +183,12 @@ def test_noam_is_a_linear_warm_up_that_meets_the_inverse_square_root():
     np.testing.assert_allclose(factors[12:], noam(7, 13)(updates(53))[12:])
 
 
-@pytest.mark.slip(16)
+@pytest.mark.claim("noam-scale")
 @given(warmup=st.integers(1, 500), longer=st.integers(1, 500))
 def test_a_longer_warm_up_lowers_the_peak_and_a_larger_scale_raises_it(warmup, longer):
     """opennmt-tf's "raising the value allows higher rates" holds for scale, not for warm-up.
 
-    Scale is in its images 2 and 3.
+    It does not say of which; scale is what differs in its images 2 and 3.
     """
     total = 2 * (warmup + longer)
     peaks = [noam(768, steps, 2)(updates(total)).max() for steps in (warmup, warmup + longer)]

@@ -114,6 +114,7 @@ def test_factors_are_those_of_torchs_scheduler(name):
     )
 
 
+@pytest.mark.claim("decay-formulas")
 def test_exponential_decay_is_torchs_times_one_more_base():
     """The sources count epochs from 1, torch's ExponentialLR from 0."""
     theirs = torch_rates(lambda o: lr_scheduler.ExponentialLR(o, 0.95), 0.3, 37, every=EPOCH)
@@ -266,6 +267,7 @@ def test_ramp_rises_by_one_ratio_from_low_to_high(low, high, total):
     )
 
 
+@pytest.mark.claim("decay-formulas")
 @given(first=st.integers(1, 9), epoch=st.integers(1, 13))
 def test_the_two_readings_of_times_e_to_the_minus_one(first, epoch):
     """Before epoch n neither acts; in epoch n they agree.

@@ -33,6 +33,8 @@ momentum-correction-10-steps momentum-small-batches rmsprop-stabler rmsprop-gene
 adam-general decay-helps decay-which noam-warmup ema-better-than-last ema-calibrated
 ema-shift-robust ema-label-noise-robust ema-seed-stable ema-window ema-ramp ema-outlier
 ema-smooths-training checkpoint-averaging tail-average-convex noise-oscillation
+averages-smooth ema-decay-values lr-small-precise batch-memory decay-formulas noam-scale
+noam-start noam-duration
 """
 
 
@@ -64,7 +66,7 @@ def every_difference() -> list[tuple[Claim, Contrast]]:
 
 def test_claims_are_those_of_the_sources():
     expected = OF_THE_SOURCES.split()
-    assert len(set(expected)) == len(expected) == 43
+    assert len(set(expected)) == len(expected) == 51
     assert set(load_claims()) == set(expected)
 
 

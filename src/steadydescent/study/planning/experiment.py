@@ -12,7 +12,7 @@ from steadydescent.study.judging.places import StatedArm
 from steadydescent.study.paths import EXPERIMENTS
 from steadydescent.study.yaml_files import Checked, Names
 
-FIRST_TUNING_SEED = 10_000
+FIRST_REPORT_SEED, FIRST_TUNING_SEED = 1_000, 11_000
 MOST_POINTS = 201
 PROFILES = ("smoke", "laptop", "desk", "full")
 AxisName = Literal[
@@ -107,8 +107,8 @@ class Size(Checked):
     steps: Count
     batch_size: Count | None = None
     examples: Count | None = None
-    tuning: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
-    report: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED)]
+    tuning: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED - FIRST_REPORT_SEED)]
+    report: Annotated[int, Field(ge=2, le=FIRST_TUNING_SEED - FIRST_REPORT_SEED)]
     points: Points | None = None
     curve_points: CurvePoints | None = None
     conditions: Names | None = None

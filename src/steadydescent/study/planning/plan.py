@@ -16,6 +16,7 @@ from steadydescent.engine.settings import Setting, read
 from steadydescent.engine.tasks import find
 from steadydescent.study.planning.cost import cost
 from steadydescent.study.planning.experiment import (
+    FIRST_REPORT_SEED,
     FIRST_TUNING_SEED,
     Arm,
     Experiment,
@@ -225,7 +226,8 @@ class Plan(BaseModel):
     def reporting(self, condition: str, arm: str, indices: Iterable[int]) -> list[Run]:
         """Report runs of these grid points: validation curves, and test data once at the end."""
         runs = [self._run(condition, arm, index, 0, report=True) for index in indices]
-        return _seeded(runs, range(self.size.report))
+        first = FIRST_REPORT_SEED
+        return _seeded(runs, range(first, first + self.size.report))
 
     def range_tests(self, length: int) -> list[Run]:
         """Range tests of one length, one a report seed: the rate rises over a search's range."""
@@ -233,7 +235,7 @@ class Plan(BaseModel):
         schedule = Setting("ramp", {"low": RAMP[0], "high": RAMP[1]}).text()
         ramp = {"schedule": schedule, "lr": 1.0, "steps": length, "curve_points": 1}
         first = Run(**run.model_dump() | ramp | {"probes": ("losses",)})
-        return _seeded([first], range(self.size.report))
+        return _seeded([first], range(FIRST_REPORT_SEED, FIRST_REPORT_SEED + self.size.report))
 
     def check(self, source: str = "study.yml") -> None:
         """See that all runs can be made, before anything starts.

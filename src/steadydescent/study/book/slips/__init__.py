@@ -2,19 +2,36 @@
 
 from steadydescent.study.book.slips.opennmt_tf import OPENNMT_TF, RAMP_AND_FLOOR
 from steadydescent.study.book.slips.slip import LANGUAGES, Remark, Slip, Value
-from steadydescent.study.book.slips.uit_slides import UIT_SLIDES
-from steadydescent.study.book.slips.uit_slides_optimizers import UIT_SLIDES_OPTIMIZERS
+from steadydescent.study.book.slips.uit_slides import SIZES_AND_NOISE, UIT_SLIDES
+from steadydescent.study.book.slips.uit_slides_normalization import UIT_SLIDES_NORMALIZATION
+from steadydescent.study.book.slips.uit_slides_optimizers import (
+    UIT_SLIDES_OPTIMIZERS,
+    WHO_MADE_ADAM,
+)
 from steadydescent.study.book.slips.viblo import LATE_START, VIBLO_EMA, VIBLO_LR
 from steadydescent.study.book.slips.zh_ema import ZH_EMA
 
 SLIPS: tuple[Slip, ...] = tuple(
     sorted(
-        (*UIT_SLIDES, *UIT_SLIDES_OPTIMIZERS, *VIBLO_EMA, *VIBLO_LR, *ZH_EMA, *OPENNMT_TF),
+        (
+            *UIT_SLIDES,
+            *UIT_SLIDES_NORMALIZATION,
+            *UIT_SLIDES_OPTIMIZERS,
+            *VIBLO_EMA,
+            *VIBLO_LR,
+            *ZH_EMA,
+            *OPENNMT_TF,
+        ),
         key=lambda slip: slip.number,
     )
 )
 """Every slip, by number; a number, once given, stays."""
-REMARKS: tuple[Remark, ...] = (*RAMP_AND_FLOOR, *LATE_START)
-"""What is right and still easy to trip over."""
+REMARKS: tuple[Remark, ...] = (
+    *SIZES_AND_NOISE,
+    *WHO_MADE_ADAM,
+    *RAMP_AND_FLOOR,
+    *LATE_START,
+)
+"""What is right, or may be read so, and still easy to trip over."""
 
 __all__ = ["LANGUAGES", "REMARKS", "SLIPS", "Remark", "Slip", "Value"]

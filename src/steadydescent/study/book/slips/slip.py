@@ -24,15 +24,18 @@ class Remark:
     """Something that a source does not get wrong and that a reader still trips over."""
 
     source: str
+    """The source's key, or those of several, with commas between."""
     title: str
     rule: str
     """What is so; each `{}` takes one value of `right`."""
-    right: Callable[[], Value]
+    right: Callable[[], Value] | None = None
+    formerly: int | None = None
+    """The number under which it once stood among the slips; its address stays."""
 
     @property
     def stated(self) -> str:
         """The rule with its values."""
-        return fill(self.rule, self.right)
+        return fill(self.rule, self.right) if self.right else self.rule
 
 
 @dataclass(frozen=True)

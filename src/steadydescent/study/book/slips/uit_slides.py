@@ -1,13 +1,19 @@
-"""Slips of uit-slides on mini-batches, normalisation and averages."""
+"""Slips of uit-slides on mini-batches and averages."""
 
 import torch
 from pandas import DataFrame
 from torch import Tensor
 
 from steadydescent.averages import debias, ewa, window
-from steadydescent.minibatches import regularised_cost, updates_per_epoch
-from steadydescent.normalization import BatchNorm, moments, standardise
-from steadydescent.study.book.slips.slip import Slip
+from steadydescent.engine.tasks import initial_model
+from steadydescent.engine.tasks.noisy_quadratic import stationary_variance
+from steadydescent.minibatches import (
+    activation_bytes,
+    recommended_batch_sizes,
+    regularised_cost,
+    updates_per_epoch,
+)
+from steadydescent.study.book.slips.slip import Remark, Slip
 
 EXAMPLES, BATCH = 5_000_000, 1000  # 5000 mini-batches of 1000
 
@@ -28,23 +34,6 @@ def _two_days() -> DataFrame:
             "V/(1 − β^t)": [
                 debias(average, 0.98, t).item() for t, average in enumerate(averages, 1)
             ],
-        }
-    )
-
-
-def _standardised_spread(sigma: float) -> float:
-    """Standard deviation of an input of standard deviation σ after standardisation."""
-    x = _double([[-sigma], [sigma]])
-    return standardise(x, *moments(x)).std(correction=0).item()
-
-
-def _spreads() -> DataFrame:
-    sigmas = [0.1, 1, 10]
-    return DataFrame(
-        {
-            "σ of the input": sigmas,
-            "σ after X/σ² (printed)": [sigma / sigma**2 for sigma in sigmas],
-            "σ after X/σ": [_standardised_spread(sigma) for sigma in sigmas],
         }
     )
 
@@ -70,27 +59,6 @@ def _l2_terms() -> DataFrame:
     )
 
 
-def _learned() -> float:
-    return sum(
-        parameter.numel() for parameter in BatchNorm(1).parameters() if parameter.requires_grad
-    )
-
-
-def _normalised() -> DataFrame:
-    before = _double([[2.0], [3.0], [7.0]])
-    after = standardise(before, *moments(before))
-    rows = [
-        (
-            name,
-            *z.flatten().tolist(),
-            abs(z.mean().round(decimals=9).item()),
-            z.var(correction=0).item(),
-        )
-        for name, z in (("z", before), ("z_norm", after))
-    ]
-    return DataFrame(rows, columns=["values of", "first", "second", "third", "mean", "variance"])
-
-
 def _windows() -> DataFrame:
     betas = [0.5, 0.9, 0.98, 0.999]
     return DataFrame(
@@ -114,17 +82,26 @@ def _variances() -> DataFrame:
     )
 
 
-def _shift_let_through() -> float:
-    """How far a trained batch norm's output moves when all its inputs move by 3 standard
-    deviations.
-    """
-    layer = BatchNorm(1).eval()
-    inputs = torch.tensor([[-1.0], [1.0]])
-    return (layer(inputs + 3) - layer(inputs)).mean().item()
-
-
 def _double(value: float | list) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
+
+
+def _bytes_each() -> float:
+    """Bytes of inputs and activations that an example of Fashion-MNIST's perceptron takes."""
+    model = initial_model("fashion-mnist-mlp", seed=0)
+    one, two = (activation_bytes(model, torch.zeros(n, 784)) for n in (1, 2))
+    return float(two - one)
+
+
+def _example_in_bytes() -> tuple[float, float, float]:
+    """The slides' examples, what each takes, and all of them in gigabytes."""
+    each = _bytes_each()
+    return float(EXAMPLES), each, EXAMPLES * each / 1e9
+
+
+def _left_of_noise() -> tuple[float, ...]:
+    """Variances of θ at rates 0.1 and 0.2, with h = v = 1."""
+    return tuple(float(stationary_variance(lr, 1.0, 1.0)) for lr in (0.1, 0.2))
 
 
 UIT_SLIDES = [
@@ -141,24 +118,6 @@ UIT_SLIDES = [
             "shows how strong the pull of the zero start is: V₁ is a fiftieth of θ₁, not a fifth."
         ),
         shown=_two_days,
-    ),
-    Slip(
-        number=2,
-        source="uit-slides",
-        title="Inputs divided by their variance",
-        quote="X = X / σ²",
-        printed="Centred inputs are divided by σ².",
-        rule=(
-            "Divide by the standard deviation σ. An input with σ = 10 then has a standard "
-            "deviation of {}."
-        ),
-        right=lambda: _standardised_spread(10.0),
-        why=(
-            "Division by σ² turns σ into 1/σ: what was wide becomes narrow, what was narrow "
-            "wide, and the features are as far apart in scale as before. It is right only where "
-            "nothing needed to be done, at σ = 1."
-        ),
-        shown=_spreads,
     ),
     Slip(
         number=3,
@@ -203,28 +162,6 @@ UIT_SLIDES = [
         shown=_l2_terms,
     ),
     Slip(
-        number=8,
-        source="uit-slides",
-        title="What batch norm does to z",
-        quote="Chuẩn hóa z để tránh trường hợp giá trị của Z rơi vào phân phối chuẩn tắc.",
-        printed=(
-            "z is normalised so that it does not follow the standard normal; γ and β are "
-            "hyper-parameters; it is done for each epoch."
-        ),
-        rule=(
-            "Normalising gives z mean 0 and variance 1; γ and β, with which a layer can leave "
-            "them again, are parameters learned by gradient descent, {} for each unit; the "
-            "statistics are those of each mini-batch."
-        ),
-        right=_learned,
-        why=(
-            "Nobody should search for γ and β; the same slides list them among the parameters "
-            "and update them. Whether statistics come from a mini-batch or from the running "
-            "average is the difference between training and inference."
-        ),
-        shown=_normalised,
-    ),
-    Slip(
         number=9,
         source="uit-slides",
         title="A number of values, taken for an error",
@@ -258,28 +195,53 @@ UIT_SLIDES = [
         ),
         shown=_variances,
     ),
-    Slip(
-        number=20,
+]
+
+SIZES_AND_NOISE = [
+    Remark(
         source="uit-slides",
-        title="Two things called covariate shift",
-        quote=(
-            "Batch norm sẽ giảm thiểu sự thay đổi của các giá trị ở các unit trong lớp hiện tại "
-            "… Giải quyết Covariate shift."
-        ),
-        printed=(
-            "Batch norm lessens how much the values of a layer's units change; so it solves "
-            "covariate shift."
-        ),
+        title="200 examples or 2,000",
         rule=(
-            "What changes there are a layer's inputs during training, called *internal* "
-            "covariate shift (Ioffe and Szegedy, 2015). The covariate shift that the slides "
-            "define is between training and test data. In inference the statistics stand still: "
-            "inputs that move by 3 come out moved by {}."
+            "The slides have the full batch for m ≤ 200. Notes taken in the deeplearning.ai "
+            "course, which they list first among their sources, have m < 2,000. Between the two "
+            "the rules differ: of 1,000 examples the slides take at most {} at a time, the course "
+            "all."
         ),
-        right=_shift_let_through,
-        why=(
-            "Batch norm as trained is no protection against test data from elsewhere. Its "
-            "statistics would have to be estimated anew on them."
+        right=lambda: float(recommended_batch_sizes(1_000)[-1]),
+    ),
+    Remark(
+        source="uit-slides",
+        title="More than 50M, and an example of 5M",
+        rule=(
+            "Data “too large (>50M)” are to be cut up, and what is cut up on the next slide has "
+            "{} examples, a tenth of that. 50M of what is not said. Bytes decide: in the "
+            "perceptron for Fashion-MNIST each example takes {} bytes of inputs and "
+            "activations, so that all at once would take {} GB."
         ),
+        right=_example_in_bytes,
+    ),
+    Remark(
+        source="uit-slides",
+        title="“Less bias and more speed”",
+        rule=(
+            "SGD's oscillation is to be cured by “giảm bias và tăng tốc độ học”. Read with the "
+            "slides on RMSProp that is: slower along b, faster along W. As one higher rate for "
+            "all it would do the opposite: where curvature and gradient noise are 1, the weight's "
+            "variance settles at {} for rate 0.1 and at {} for rate 0.2."
+        ),
+        right=_left_of_noise,
+    ),
+    Remark(
+        source="uit-slides, viblo-ema",
+        title="Noise that misses minima, and noise that finds better ones",
+        rule=(
+            "By uit-slides the noise of single examples may keep descent from the global "
+            "minimum; by viblo-ema noise sometimes leads to better local minima than the full "
+            "batch. These are two questions. Around whatever minimum it has come to, descent at a "
+            "fixed rate keeps a variance of {} (rate 0.1, curvature and noise 1), and a tenth of "
+            "the rate leaves {}. Which minimum it comes to is another matter, on which arithmetic "
+            "is silent."
+        ),
+        right=lambda: tuple(float(stationary_variance(lr, 1.0, 1.0)) for lr in (0.1, 0.01)),
     ),
 ]

@@ -6,11 +6,10 @@ from torch import Tensor
 from torch.func import hessian
 
 from steadydescent.averages import debias
-from steadydescent.engine.tasks.noisy_quadratic import stationary_variance
 from steadydescent.engine.tasks.surfaces import saddle
 from steadydescent.optimizers.rules import RULES, adam, rmsprop
 from steadydescent.schedules import inverse_time
-from steadydescent.study.book.slips.slip import Slip
+from steadydescent.study.book.slips.slip import Remark, Slip
 
 
 def _velocity(rule: str, step: int, beta: float = 0.9) -> float:
@@ -97,12 +96,27 @@ def _quotients() -> DataFrame:
     )
 
 
-def _saddle_and_noise() -> tuple[float, ...]:
-    """Curvatures of ½·x² − ½·y² + ¼·y⁴ at its saddle; variances of θ at rates 0.1 and 0.2, with h =
-    v = 1.
-    """
-    curvatures = hessian(saddle)(torch.zeros(2)).diagonal().tolist()
-    return (*curvatures, *(float(stationary_variance(lr, 1.0, 1.0)) for lr in (0.1, 0.2)))
+def _saddle() -> tuple[float, ...]:
+    """Curvatures of ½·x² − ½·y² + ¼·y⁴ at its saddle."""
+    return tuple(hessian(saddle)(torch.zeros(2)).diagonal().tolist())
+
+
+def _steady_and_swinging(updates: int = 301) -> tuple[float, float]:
+    """Length of momentum's last step at rate 1 where gradients are all 1, and where they are ±1."""
+    rule, lengths = RULES["averaged-momentum"], []
+    for sign in (1.0, -1.0):
+        theta = before = _one(0.0)
+        state = rule.init(theta)
+        for t in range(1, updates + 1):
+            before = theta
+            theta, state = rule.update(theta, _one(sign ** (t - 1)), state, t, 1.0, beta=0.9)
+        lengths.append((before - theta).item())
+    return lengths[0], lengths[1]
+
+
+def _kept_squares() -> float:
+    """Numbers that RMSProp keeps of the squared gradients of a 2 × 3 matrix."""
+    return float(sum(slot.numel() for slot in RULES["rmsprop"].init(torch.zeros(2, 3))))
 
 
 def _decayed() -> DataFrame:
@@ -130,8 +144,9 @@ UIT_SLIDES_OPTIMIZERS = [
         ),
         right=lambda: _velocity("corrected-momentum", 10),
         why=(
-            "The printed divisor is right at step 2 alone. From then on every step is too long, "
-            "in the end by the factor 1/(1 − β²), as if somebody had raised the learning rate."
+            "The printed divisor is right at step 2 alone. Step 1 is about half as long as it "
+            "should be; from step 3 on every step is too long, in the end by the factor 1/(1 − "
+            "β²), as if somebody had raised the learning rate."
         ),
         shown=_corrections,
     ),
@@ -171,21 +186,17 @@ UIT_SLIDES_OPTIMIZERS = [
     Slip(
         number=10,
         source="uit-slides",
-        title="Saddles, and the cure for noise",
+        title="A saddle is no minimum",
         quote="cực tiểu mà chưa chắc là cực tiểu toàn cục (điểm yên ngựa – saddle point)",
-        printed=(
-            "A saddle is a minimum that may not be global; SGD's oscillation is cured by less "
-            "bias and a higher rate."
-        ),
+        printed="A saddle point is a minimum that may not be the global one.",
         rule=(
-            "A saddle is no minimum: that of ½x² − ½y² + ¼y⁴ has the curvatures {} and {}. And "
-            "noise grows with the rate: where curvature and gradient noise are 1, the weight's "
-            "variance settles at {} for rate 0.1 and at {} for rate 0.2."
+            "A saddle is a minimum in some directions and a maximum in others: that of ½x² − ½y² "
+            "+ ¼y⁴ has the curvatures {} and {}."
         ),
-        right=_saddle_and_noise,
+        right=_saddle,
         why=(
-            "Who raises the rate at the end of training to calm it does the opposite. Lower it, "
-            "average the weights, or take larger batches."
+            "Out of a local minimum something must carry the weights uphill. At a saddle there is "
+            "a way down; only the gradient is small there, and it takes time to find."
         ),
     ),
     Slip(
@@ -247,13 +258,53 @@ UIT_SLIDES_OPTIMIZERS = [
         shown=_decayed,
     ),
     Slip(
-        number=23,
+        number=30,
+        source="uit-slides",
+        title="Which axis to slow down",
+        quote="Mục tiêu: x chậm lại, y tăng lên.",
+        printed=(
+            "Momentum is to slow the x axis and speed up the y axis; RMSProp, in the same "
+            "picture, to slow the vertical axis and speed up the horizontal one."
+        ),
+        rule=(
+            "The second is meant: the valley lies along the horizontal axis, the swings across. "
+            "But momentum knows no axes. It keeps a step of {} of the rate where gradients agree "
+            "and leaves {} where they change sign at every step (β = 0.9)."
+        ),
+        right=_steady_and_swinging,
+        why=(
+            "Who believes the first slide takes the swing for progress. What counts in a "
+            "direction is whether its gradients agree, whatever it is called."
+        ),
+    ),
+    Slip(
+        number=32,
+        source="uit-slides",
+        title="A product sign that means another product",
+        quote="dW² = dW ⊗ dW",
+        printed="The squared gradient is dW ⊗ dW.",
+        rule=(
+            "It is squared element by element, dW ⊙ dW: of a 2 × 3 matrix {} numbers. ⊗ is the "
+            "sign of the outer, or Kronecker, product, which has 36."
+        ),
+        right=_kept_squares,
+        why=(
+            "An outer product would hold how every weight's gradient goes with every other's, for "
+            "a million weights a million millions. That RMSProp keeps one number a weight is what "
+            "makes it cheap, and blind to directions that are not axes."
+        ),
+    ),
+]
+
+WHO_MADE_ADAM = [
+    Remark(
         source="uit-slides",
         title="Who made Adam",
-        quote="Adam: Adaptive moment estimation. (Andrew Ng.)",
-        printed="Adam is ascribed to Andrew Ng.",
-        rule="Adam is by Diederik P. Kingma and Jimmy Ba (2015); Ng's course teaches it.",
-        right=None,
-        why="The paper is where to look when two implementations differ, as they do in slip 5.",
-    ),
+        rule=(
+            "“Adam: Adaptive moment estimation. (Andrew Ng.)” may cite the course that teaches "
+            "it. Adam is by Diederik P. Kingma and Jimmy Ba (2015), and their paper is where to "
+            "look when two implementations differ, as they do in slip 5."
+        ),
+        formerly=23,
+    )
 ]

@@ -17,29 +17,34 @@ EPOCHS = (1, 2, 3, 4)
 
 
 def _counter(batches: int) -> float:
-    """`num_batches_tracked` of the average after so many training batches."""
+    """`num_batches_tracked` of the average after so many training batches.
+
+    It is copied at every update, so that the last one tells.
+    """
     layer = nn.BatchNorm1d(1)
     average = EMA(layer, 0.9999)
-    for _ in range(batches):
-        assert layer.num_batches_tracked is not None
-        layer.num_batches_tracked += 1
-        average.update(layer)
+    layer.get_buffer("num_batches_tracked").fill_(batches)
+    average.update(layer)
     return float(average.module.get_buffer("num_batches_tracked"))
 
 
-def _printed_counter(batches: int) -> float:
-    """The same when a float is copied into an integer."""
-    average = torch.tensor(0)
-    for count in range(1, batches + 1):
+def _printed_counters(batches: list[int]) -> list[float]:
+    """The same after each of so many batches, where a float is copied into an integer."""
+    average, counters = torch.tensor(0), {}
+    for count in range(1, max(batches) + 1):
         average.copy_(0.9999 * average + (1 - 0.9999) * torch.tensor(count))
-    return float(average)
+        counters[count] = float(average)
+    return [counters[count] for count in batches]
 
 
 def _counters() -> DataFrame:
-    batches = [10, 100, 1000]
-    printed, right = [_printed_counter(b) for b in batches], [_counter(b) for b in batches]
+    batches = [1_000, 9_999, 10_000, 20_000]
     return DataFrame(
-        {"batches": batches, "counter of the average, printed": printed, "counter": right}
+        {
+            "batches": batches,
+            "counter of the average, printed": _printed_counters(batches),
+            "counter": [_counter(count) for count in batches],
+        }
     )
 
 
@@ -114,6 +119,19 @@ def _velocities() -> tuple[float, ...]:
     return velocities[0], velocities[1], velocities[50]
 
 
+def _best_rates() -> tuple[float, ...]:
+    """1/h for a least-squares loss ½·(w·x − y)², whose curvature h is the mean of x².
+
+    Inputs have the standard deviations 1 and 10.
+    """
+    rates = []
+    for sigma in (1.0, 10.0):
+        x = torch.tensor([-sigma, sigma], dtype=torch.float64)
+        curvature = hessian(lambda w, x=x: (w * x).square().mean() / 2)(torch.zeros_like(x[0]))
+        rates.append(1 / curvature.item())
+    return tuple(rates)
+
+
 def _share_of_start(updates: int) -> float:
     """β^t for β = 0.9999: what the first weights still weigh."""
     return 1 - 1 / debias(torch.tensor(1.0, dtype=torch.float64), 0.9999, updates).item()
@@ -135,9 +153,10 @@ VIBLO_EMA = [
         ),
         right=lambda: _counter(1000),
         why=(
-            "A float copied into an integer loses its fraction, so the counter never leaves 0. "
-            "Batch norm with `momentum=None` divides by it, and training that goes on from the "
-            "average starts from there."
+            "A float copied into an integer loses its fraction. As long as the newest count adds "
+            "less than 1 to it, through batch 9,999, the printed counter stays 0; from then on it "
+            "runs some 10,000 behind. Batch norm with `momentum=None` divides by it, and training "
+            "that goes on from the average starts from there."
         ),
         shown=_counters,
     )
@@ -236,6 +255,27 @@ VIBLO_LR = [
             "The first update is that of plain SGD. Momentum crosses what it arrives at with "
             "speed; started on flat ground, it stays there as any other rule does."
         ),
+    ),
+    Slip(
+        number=34,
+        source="viblo-lr",
+        title="Hyperparameters that do not depend on the data",
+        quote=(
+            "giá trị của nó không thể được ước tính từ dữ liệu (không phụ thuộc vào tập dữ liệu "
+            "huấn luyện)"
+        ),
+        printed=(
+            "The value of a hyperparameter cannot be estimated from the data; it does not depend "
+            "on the training set."
+        ),
+        rule=(
+            "It is not among what descent learns, but its best value depends on the data: for "
+            "one weight and least squares the best rate is one over the curvature, {} for inputs "
+            "of standard deviation 1 and {} for inputs of 10. And it is estimated from them, by "
+            "a search on validation data or by the post's own range test on the training loss."
+        ),
+        right=_best_rates,
+        why="A rate that was good on other data is a first guess. Search again on your own.",
     ),
 ]
 

@@ -1,8 +1,8 @@
 """Sphinx extension of the book: numbers, verdicts, alt texts and captions come from data.
 
-Roles: ``result``, ``verdict``. Directives: ``claim``, ``verdicts``, ``holds``, ``origin``,
-``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever the text refers to and the data do
-not hold is a warning; the book is built with ``-W``.
+Roles: ``result``, ``verdict``. Directives: ``claim``, ``verdicts``, ``holds``, ``advice``,
+``origin``, ``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever the text refers to and
+the data do not hold is a warning; the book is built with ``-W``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sphinx.errors import ExtensionError
 
 from steadydescent.study.book.build import prepare_in_place
 from steadydescent.study.book.jupyter_book_command import BUILDER
+from steadydescent.study.book.sphinx.advice import Advice, advice_answers
 from steadydescent.study.book.sphinx.cite import HowToCite
 from steadydescent.study.book.sphinx.claims import ClaimBox, HoldsWhile, VerdictTable
 from steadydescent.study.book.sphinx.elements import anchors_of, findings_of, warn
@@ -35,6 +36,7 @@ DIRECTIVES = {
     "claim": ClaimBox,
     "verdicts": VerdictTable,
     "holds": HoldsWhile,
+    "advice": Advice,
     "origin": Origin,
     "datafig": DataFigure,
     "vegachart": VegaChart,
@@ -111,6 +113,7 @@ def setup(app) -> dict:
     app.connect("builder-inited", _prepared)
     app.connect("env-purge-doc", _purge)
     app.connect("env-merge-info", _merge)
+    app.connect("doctree-read", advice_answers)
     app.connect("env-check-consistency", _every_claim_on_a_page)
     app.connect("html-page-context", load_charts)
     app.connect("html-page-context", escape_metatags, priority=900)

@@ -256,6 +256,8 @@ class HoldsWhile(SphinxDirective):
                 warn(self.get_location(), message, "holds")
             prose = nodes.Element()
             self.state.nested_parse(self.content, self.content_offset, prose)
+            for child in prose.children:
+                child["rests-on"] = self.name
             return prose.children
         return [self._came_out(reference, allowed, *find_claim(findings, reference))]
 

@@ -101,8 +101,14 @@ class Slips(SphinxDirective):
 
     def _remark(self, remark: data.Remark) -> nodes.list_item:
         line = self._labelled(remark.title, self._inline(remark.stated))
-        line += [nodes.Text(" ("), *source_links(remark.source, self.env.docname), nodes.Text(")")]
-        return nodes.list_item("", line)
+        links = joined(source_links(remark.source, self.env.docname))
+        line += [nodes.Text(" ("), *links, nodes.Text(")")]
+        item = nodes.list_item("", line)
+        if remark.formerly is not None:
+            anchor = slip_anchor(remark.formerly)
+            note_target(self.env, anchor, remark.title)
+            item["ids"].append(anchor)
+        return item
 
     def _labelled(self, label: str, content: Content) -> nodes.paragraph:
         content = content if isinstance(content, list) else [content]
