@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from steadydescent.study.book.plots import rate_curves
-from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.evidence import Evidence, NotAnswerable
 from steadydescent.study.judging.judge import judge_all
 from steadydescent.study.judging.statistics import paired
 from steadydescent.study.planning import Plan
@@ -87,9 +87,14 @@ class Comparison:
         return not self.evidence.values(measure).empty
 
     def at_tuned(self, condition: str, arm: str, measure: str = "") -> pd.Series:
-        """A measure of an arm by report seed, at the rate and readout that tuning chose."""
+        """A measure of an arm by report seed, at the rate and readout that tuning chose; none where
+        no rate is a candidate.
+        """
         name = measure or self.measure
-        candidate = self.evidence.chosen(condition, arm, name)
+        try:
+            candidate = self.evidence.chosen(condition, arm, name)
+        except NotAnswerable:
+            return pd.Series(dtype=float)
         return self.evidence.report(condition, arm, name)[candidate.lr, candidate.readout]
 
     @cached_property
