@@ -189,7 +189,7 @@ def warmup_linear(total: int, warmup: int) -> Schedule:
 
 
 def cooldown(total: int, length: int, power: float = 1.0) -> Schedule:
-    """The peak rate, then 1 − u^power to zero, u = (t − t₀ − 1)/length after t₀ = T − length updates.
+    """The peak rate for t₀ = T − length updates, then 1 − u^power to zero, u = (t − t₀ − 1)/length.
 
     With `power` 1 the fall is linear, with 0.5 it is 1 − √u; both are from hagele2024scaling.
 

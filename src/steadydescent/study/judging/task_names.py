@@ -4,6 +4,7 @@ TASK_NAMES = {
     "mnist1d-mlp": "MNIST-1D's perceptron",
     "mnist1d-cnn": "MNIST-1D's CNN",
     "fashion-mnist-mlp": "Fashion-MNIST's perceptron",
+    "fashion-mnist-deep-mlp": "Fashion-MNIST's deep perceptron",
     "fashion-mnist-cnn": "Fashion-MNIST's CNN",
     "names-transformer": "the names' Transformer",
     "ravine": "the ravine",

@@ -1,8 +1,8 @@
 """Sphinx extension of the book: numbers, verdicts, alt texts and captions come from data.
 
-Roles: ``result``, ``verdict``. Directives: ``claim``, ``verdicts``, ``holds``, ``advice``,
-``origin``, ``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever the text refers to and
-the data do not hold is a warning; the book is built with ``-W``.
+Roles: ``result``, ``verdict``. Directives: ``claim``, ``headlines``, ``verdicts``, ``holds``,
+``advice``, ``origin``, ``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever the text
+refers to and the data do not hold is a warning; the book is built with ``-W``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from steadydescent.study.book.sphinx.cite import HowToCite
 from steadydescent.study.book.sphinx.claims import ClaimBox, HoldsWhile, VerdictTable
 from steadydescent.study.book.sphinx.elements import anchors_of, findings_of, warn
 from steadydescent.study.book.sphinx.figures import DataFigure, VegaChart
+from steadydescent.study.book.sphinx.headlines import Headlines
 from steadydescent.study.book.sphinx.origin import Origin
 from steadydescent.study.book.sphinx.outputs import CellOutputs
 from steadydescent.study.book.sphinx.pages import (
@@ -34,6 +35,7 @@ from steadydescent.study.paths import ROOT
 
 DIRECTIVES = {
     "claim": ClaimBox,
+    "headlines": Headlines,
     "verdicts": VerdictTable,
     "holds": HoldsWhile,
     "advice": Advice,

@@ -54,7 +54,7 @@ class EqualLoss(SidedContrast, kind="equal loss"):
         """The last weights on both sides: of averages no training loss is known."""
         arm, against = (
             side.only(label.readout == "last" for label in side.labels)
-            for side in super(EqualLoss, self).sides(evidence, condition)
+            for side in super().sides(evidence, condition)
         )
         return arm, against
 
