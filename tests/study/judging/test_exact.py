@@ -50,7 +50,8 @@ def value(name: str, text: str) -> float:
 
 @given(SIZES, MARGINS)
 def test_a_superiority_read_backwards_turns_its_verdict(estimate, margin):
-    turned = {"supported": "refuted", "refuted": "supported", "no difference": "no difference"}
+    small = "too small to matter"
+    turned = {"supported": "refuted", "refuted": "supported", small: small}
     assert (
         row(-estimate, margin, "superiority").verdict
         == turned[row(estimate, margin, "superiority").verdict]
@@ -67,7 +68,7 @@ def test_a_difference_is_supported_where_an_equivalence_is_refuted(estimate, mar
 def test_every_rule_turns_where_the_estimate_crosses_the_margin(margin):
     inside, outside = margin, np.nextafter(margin, math.inf)
     expected = {
-        "superiority": ("no difference", "supported", "no difference", "refuted"),
+        "superiority": ("too small to matter", "supported", "too small to matter", "refuted"),
         "equivalence": ("supported", "refuted", "supported", "refuted"),
         "difference": ("refuted", "supported", "refuted", "supported"),
     }
@@ -203,7 +204,7 @@ UNLIKE = {
         exact,
         "debias",
         lambda average, beta, step: average,
-        "no difference",
+        "too small to matter",
     ),
     "bias-correction-reduces-noise": (
         exact,
