@@ -170,13 +170,13 @@ def intervals_of(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def counted(words: Iterable[str]) -> str:
-    """How often each word occurs: ``3 supported, 1 refuted``, as they come."""
-    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
+    """How often each word occurs: ``3 supported; 1 refuted``, as they come."""
+    return "; ".join(f"{count} {word}" for word, count in Counter(words).items())
 
 
 def most_first(words: Iterable[str]) -> str:
     """`counted`, the most frequent word first."""
-    return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common())
+    return "; ".join(f"{count} {word}" for word, count in Counter(words).most_common())
 
 
 def verdict_table(claims: dict[str, Any]) -> str:
