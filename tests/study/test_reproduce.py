@@ -252,7 +252,7 @@ def test_bill_names_networks_time_memory_disk_and_what_is_left_out(capsys):
 def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory_beside_the_commands_own(
     capsys,
 ):
-    row = {"networks": 5, "minutes": 30.0, "memory_gib": 1.5, "disk_mb": 1.0}
+    row = {"networks": 5, "points": 0, "minutes": 30.0, "memory_gib": 1.5, "disk_mb": 1.0}
     reproduce.say_cost([row], "full", "cpu")
     assert (
         "30 minutes of training in one process" in (alone := capsys.readouterr().out)

@@ -34,7 +34,7 @@ def book(tmp_path: Path) -> Book:
         ("{verdict}`toy-claim/toy-task`", "neither 'claim' nor"),
         ("```{claim} nope\n```", "no claim 'nope'"),
         ("```{claim} toy-claim\n```", "stands twice"),
-        ("```{holds} nope: supported\nText.\n```", "no claim 'nope'"),
+        ("```{holds} nope: holds\nText.\n```", "no claim 'nope'"),
         ("```{holds} toy-claim: suported\nText.\n```", "is no outcome of a claim"),
         ("```{holds} toy-claim\nText.\n```", "is not 'claim/task/condition"),
         ("```{holds} toy-claim: supported\nText.\n```", "is no outcome of a claim"),

@@ -13,6 +13,7 @@ from scipy import stats
 from fabricated import (
     LAPTOP,
     SMALL_CLAIM,
+    SMALL_CONTRAST,
     SMALL_EXPERIMENT,
     experiments_from,
     result,
@@ -200,14 +201,13 @@ def test_result_of_an_older_study_reads_and_is_judged_as_far_as_claims_ask(toy, 
 def test_claims_about_what_a_result_has_not_are_not_run_and_leave_others_as_they_were(toy, places):
     keep(places["published"] / "toy" / TASK, result(toy_plan(), score), "laptop", NOTE["result"])
     before = findings.findings("published")["claims"]["ema-wins"]["rows"]
-    (usual,) = SMALL_CLAIM["contrasts"]
     new = [
         {"arm": "swa"},
         {"against": {"arm": "last", "condition": "cosine"}},
         {"conditions": ["cosine"]},
     ]
-    new = [usual | {"label": f"new {n}"} | change for n, change in enumerate(new)]
-    write_experiments(toy / "later", claims=[SMALL_CLAIM | {"contrasts": [usual, *new]}])
+    new = [SMALL_CONTRAST | {"label": f"new {n}"} | change for n, change in enumerate(new)]
+    write_experiments(toy / "later", claims=[SMALL_CLAIM | {"secondary": new}])
     with experiments_from(toy / "later"):
         rows = findings.findings("published")["claims"]["ema-wins"]["rows"]
     assert rows[:2] == before
