@@ -106,6 +106,13 @@ def test_notes_say_only_what_there_is_to_say():
     assert notes(row | {"seeds_needed": None}) == []
 
 
+def test_choices_are_told_where_no_candidate_is_most_of_them():
+    share = lambda lr, readout, share: {"lr": lr, "readout": readout, "share": share}
+    spread = [share(0.1, "ema-10", 0.45), share(0.2, "last", 0.4)]
+    row = {"choices": {"ema": spread, "last": [share(0.1, "last", 0.9)]}}
+    assert notes(row) == ["redraws choose for ema 45 % 0.1 with ema-10, 40 % 0.2 with last"]
+
+
 def test_intervals_are_named_by_their_kind():
     rows = [{"primary": False, "level": 0.95}, {"primary": True, "level": 0.9995}] * 2
     said = "99.95 % intervals (primary) and 95 % intervals (secondary)"

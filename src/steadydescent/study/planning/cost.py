@@ -16,9 +16,9 @@ START = 0.3
 
 
 def cost(runs: Sequence[Run], task: str, device: str) -> dict[str, float]:
-    """Networks, or points on a surface, replica-steps, stacks, minutes, GiB and MB of a task's runs.
+    """Networks, or points, replica-steps, stacks, minutes, GiB of memory and MB of a task's runs.
 
-    GiB are of memory, MB of disk.
+    On a surface a run is a point; MB are of disk.
     """
     measured, sizes = stacking(task, device), SPLIT_SIZES[find(task).source]
     training = sum(run.steps * _effort(run) for run in runs) / measured.rate
