@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 
+from steadydescent.engine.tasks import find
 from steadydescent.study.book import summary
 from steadydescent.study.book.figures import INK
 from steadydescent.study.book.findings import findings
@@ -188,6 +189,7 @@ def test_rows_rest_on_results_that_are_published():
             and row["n_seeds"] >= 2
             and (row["networks"] or row["points"]) > 0
         )
+        assert (row["networks"] is None) == (row["points"] is not None) == find(row["task"]).surface
         assert row["verdict"] in set(VERDICTS) - {"not run"}
         assert row["level"] == (0.9995 if row["primary"] else 0.95)
 

@@ -129,8 +129,8 @@ class Level(NamedTuple):
 
     @property
     def prediction(self) -> str:
-        """What its tasks say of a new one, in margins; nothing where they are too few."""
-        rows = [row for row in self.rows if row.ci_low is not None]
+        """What its tasks say of a new one, in margins; nothing where they are too few, or smoke."""
+        rows = [row for row in self.rows if row.ci_low is not None and row.profile != "smoke"]
         if len(rows) < FEWEST_TASKS:
             return ""
         effects, errors = np.array([_effect_and_error(row) for row in rows]).T
