@@ -159,6 +159,10 @@ def _verdicts(source: str, profile: str, as_json: bool) -> None:
     if not any(row["result"] for row in rows) and not as_json:
         which = f" of profile {profile}" if source == "reproduced" else ""
         raise FileNotFoundError(f"no {source} results{which}")
+    if not as_json:
+        found = dict.fromkeys((row["id"], row["headline"]) for row in rows)
+        lines = [{"claim": claim, "what was found": said} for claim, said in found]
+        show(lines, False, f"Claims, {source} results")
     show(rows if as_json else verdict_rows(rows), as_json, f"Verdicts, {source} results")
 
 

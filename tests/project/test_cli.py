@@ -36,12 +36,23 @@ CLAIM_KEYS = {
     "diverged",
     "profile",
     "result",
+    "primary",
+    "direction",
+    "size",
+    "registered",
+    "first_seen",
+    "edge_share",
+    "censored_share",
+    "choices",
+    "bound",
+    "headline",
 }
 COST_KEYS = {
     "experiment",
     "task",
     "profile",
     "networks",
+    "points",
     "replica_steps",
     "stacks",
     "minutes",
@@ -153,7 +164,7 @@ def test_plan_as_json_has_a_row_a_task_with_its_cost(profile):
     assert [row["task"] for row in rows] == [plan.task for plan in plans(profile)]
     for row in rows:
         assert set(row) >= COST_KEYS
-        assert row["profile"] == profile and row["networks"] > 0 and row["minutes"] >= 0
+        assert row["profile"] == profile and row["networks"] + row["points"] > 0
 
 
 def test_plan_for_people_ends_with_the_bill_and_what_is_left_out():
@@ -182,7 +193,8 @@ def test_claims_as_json_have_the_promised_keys(published):
         assert set(row) >= CLAIM_KEYS
         assert (
             row["id"] == "ema-wins"
-            and row["verdict"] == "supported"
+            and (row["verdict"], row["direction"], row["size"]) == ("supported", "for", "large")
+            and row["headline"].startswith("Holds when the rate is constant")
             and row["result"] == f"toy/{TASK}@3f9c2a7e"
         )
         assert row["ci_low"] <= row["estimate"] <= row["ci_high"] and row[

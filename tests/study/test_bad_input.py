@@ -228,11 +228,11 @@ def test_a_text_or_a_truth_value_is_no_number(file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field", ["measure", "rule", "better", "rate", "margins", "arm", "against"]
+    "field", ["measure", "rule", "better", "rate", "margins", "arm", "against", "registered"]
 )
 def test_what_decides_a_verdict_is_never_left_out(field, tmp_path):
     changed = copy.deepcopy(DATA["of_claims"])
-    del changed[0]["contrasts"][0][field]
+    del changed[0]["primary"][0][field]
     message = loaded(tmp_path, of_claims=yaml.safe_dump(changed))
     assert re.search(
         rf"claims\.yml, line \d+: .*({field} is missing|needs an arm to stand against)", message

@@ -14,8 +14,11 @@ from steadydescent.cli import main
 from steadydescent.study import reproduce
 from steadydescent.study.book import verdict_rows
 from steadydescent.study.book.summary import digest
+from steadydescent.study.book.words import added_after
 from steadydescent.study.planning import load_study, plans
 from steadydescent.study.planning.stacks import OWN_GIB
+from steadydescent.study.results import published
+from steadydescent.study.results.first_seen import first_seen
 from steadydescent.study.results.store import Result, read_folder
 
 # ---- made again only when it must be -------------------------------------------------------------
@@ -44,7 +47,7 @@ UP, DOWN, NOTHING = 0.05, -0.05, 0.0
         (UP, DOWN, 0.0, "flipped", 1),
         (UP, NOTHING, 0.0, "flipped", 1),
         (NOTHING, UP, 0.0, "flipped", 1),
-        (UP, UP, 0.2, "undecided", 0),  # mine is inconclusive
+        (UP, UP, 0.2, "undecided", 0),  # mine is open
     ],
 )
 def test_verify_tells_held_flipped_and_undecided_apart_and_exits_accordingly(
@@ -65,7 +68,29 @@ def test_verify_tells_held_flipped_and_undecided_apart_and_exits_accordingly(
     assert f"of 2 published verdicts held, {code} flipped." in printed.output
 
 
-def test_published_result_that_was_inconclusive_cannot_flip(home):
+@pytest.mark.parametrize(
+    ("theirs", "own", "outcome"),
+    [
+        (("supported, size open", "for", "open"), ("too small to matter", "for", "small"), "held"),
+        (("supported, size open", "for", "open"), ("supported", "for", "large"), "held"),
+        (("supported", "for", "large"), ("too small to matter", "for", "small"), "flipped"),
+        (
+            ("supported, size open", "for", "open"),
+            ("too small to matter", "against", "small"),
+            "flipped",
+        ),
+        (("refuted", "against", "large"), ("open", "open", "open"), "undecided"),
+        (("supported", "open", "open"), ("refuted", "against", "large"), "flipped"),  # at least
+    ],
+)
+def test_what_is_known_in_one_and_open_in_the_other_contradicts_nothing(theirs, own, outcome):
+    """Word, direction and size of a published row and of one's own."""
+    names = ("verdict", "direction", "size")
+    rows = (dict(zip(names, row, strict=True)) for row in (theirs, own))
+    assert reproduce._outcome(*rows) == outcome
+
+
+def test_published_result_that_was_open_cannot_flip(home):
     keep(home, "published", {"constant": UP, "linear": UP}, spread=0.2)
     keep(home, "reproduced", {"constant": UP, "linear": DOWN})
     assert {row["outcome"] for row in reproduce.compare("laptop")} == {"undecided"}
@@ -106,12 +131,12 @@ def test_publish_copies_the_rows_as_they_are_and_replaces_older_ones(home):
     summary.write_text("what stood here before")
     (line,) = reproduce.publish_results("laptop")
     text = summary.read_text(encoding="utf-8")
-    assert "stood here before" not in text and "**supported**" in text
+    assert "stood here before" not in text and "**Holds when the rate is constant" in text
     data = (home / "results/verdicts.csv").read_text(encoding="utf-8")
     for mode in ("light", "dark"):
         drawn = (home / f"results/verdicts-{mode}.svg").read_text(encoding="utf-8")
         assert digest(data) in drawn
-    assert line == f"toy/{TASK}@reproduced (2 primary contrasts)"
+    assert line == f"toy/{TASK}@reproduced"
     mine, mine_receipt = read_folder(home / "results/reproduced/laptop/toy" / TASK, Result)
     there, receipt_there = read_folder(home / "results/published/toy" / TASK, Result)
     assert (
@@ -119,6 +144,37 @@ def test_publish_copies_the_rows_as_they_are_and_replaces_older_ones(home):
         and receipt_there == mine_receipt
     )
     assert {row["outcome"] for row in reproduce.compare("laptop")} == {"held"}
+
+
+def test_a_row_keeps_the_day_on_which_it_was_first_published(home):
+    """A row published again with a later run keeps its day, and one that is new gets its run's; the
+    manifest lists the ledger.
+    """
+    root = home / "results/published"
+    keep(home, "reproduced", {"constant": UP, "linear": UP})
+    reproduce.publish_results("laptop")
+    places = [("ema-wins", TASK, condition) for condition in ("constant", "linear")]
+    days = dict.fromkeys(places, "2026-02-03")
+    assert first_seen(root) == days and "first_seen.csv" in published.listed(root)
+    table = published.table("first_seen.csv", root)
+    table.loc[table.condition == "constant", "date"] = "2026-01-01"
+    published.write_table("first_seen.csv", table[table.condition == "constant"], root)
+    reproduce.publish_results("laptop")
+    assert first_seen(root) == days | {places[0]: "2026-01-01"}
+    rows = {row["condition"]: row for row in verdict_rows.rows(root)}
+    assert [rows[name]["first_seen"] for name in ("constant", "linear")] == [
+        "2026-01-01",
+        "2026-02-03",
+    ]
+    assert added_after(rows["constant"]) and not added_after(rows["linear"])
+    listed = CliRunner().invoke(main, ["claims", "--source", "published", "--json"])
+    assert {row["first_seen"] for row in json.loads(listed.output)} == {"2026-01-01", "2026-02-03"}
+
+
+def test_rows_of_ones_own_are_first_seen_when_they_are_run(home):
+    keep(home, "reproduced", {"constant": UP, "linear": UP})
+    (root,) = (home / "results/reproduced").glob("laptop")
+    assert {row["first_seen"] for row in verdict_rows.rows(root)} == {"2026-02-03"}
 
 
 def test_publish_refuses_smoke_and_what_is_not_there(home):
@@ -196,7 +252,7 @@ def test_bill_names_networks_time_memory_disk_and_what_is_left_out(capsys):
 def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory_beside_the_commands_own(
     capsys,
 ):
-    row = {"networks": 5, "minutes": 30.0, "memory_gib": 1.5, "disk_mb": 1.0}
+    row = {"networks": 5, "points": 0, "minutes": 30.0, "memory_gib": 1.5, "disk_mb": 1.0}
     reproduce.say_cost([row], "full", "cpu")
     assert (
         "30 minutes of training in one process" in (alone := capsys.readouterr().out)

@@ -202,8 +202,7 @@ def choices(plan: Plan, places: list[tuple[str, str]], runs, finals, measures) -
 def note(plan: Plan, **more) -> dict:
     """The receipt of a plan's result, with all that a result says of itself."""
     name = f"{plan.experiment.name}/{plan.task}@12345678"
-    told = {"primary_contrasts": plan.primary_contrasts, "design": plan.design.model_dump()}
-    return receipt(plan.profile, name, **(told | more))
+    return receipt(plan.profile, name, **({"design": plan.design.model_dump()} | more))
 
 
 def evidence_of(made: Result, plan: Plan) -> Evidence:
@@ -234,7 +233,6 @@ def write_result(folder: Path, made: Result, profile: str, name: str, **more) ->
     """
     runs, (experiment_name, task) = made.runs, name.partition("@")[0].split("/")
     plan = Plan(experiment=load_study()[experiment_name], task=task, profile=profile)
-    more = {"primary_contrasts": plan.primary_contrasts} | more
     more = {"design": plan.design.model_dump()} | more
     told = {"networks": len(runs), "updates": int(runs.steps.max()), **more}
     told["seeds"] = {
@@ -282,6 +280,17 @@ SMALL_EXPERIMENT = {
         "laptop": {"mnist1d-mlp": LAPTOP},
     },
 }
+SMALL_CONTRAST = {
+    "arm": "ema",
+    "against": "last",
+    "better": True,
+    "measure": "accuracy",
+    "rule": "superiority",
+    "rate": "tuned",
+    "conditions": ["constant", "linear"],
+    "margins": {"mnist1d-mlp": 1.0},
+    "registered": "2026-01-02",
+}
 SMALL_CLAIM = {
     "id": "ema-wins",
     "title": "EMA wins",
@@ -290,17 +299,9 @@ SMALL_CLAIM = {
     "scope": "T",
     "test": "T.",
     "experiment": "toy",
-    "contrasts": [
-        {
-            "arm": "ema",
-            "against": "last",
-            "better": True,
-            "measure": "accuracy",
-            "rule": "superiority",
-            "rate": "tuned",
-            "conditions": ["constant", "linear"],
-            "margins": {"mnist1d-mlp": 1.0},
-        }
+    "primary": [
+        SMALL_CONTRAST | {"conditions": [rate], "when": f"the rate is {rate}"}
+        for rate in ("constant", "linear")
     ],
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 from fabricated import (
     LAPTOP,
     SMALL_CLAIM,
+    SMALL_CONTRAST,
     SMALL_EXPERIMENT,
     evidence_of,
     experiments_from,
@@ -28,18 +29,24 @@ ARMS = {name: arm["readouts"] for name, arm in SMALL_EXPERIMENT["arms"].items()}
 NOTE = receipt("laptop", "toy/mnist1d-mlp@12345678")
 
 
-def asked(
-    folder, *contrasts: dict, size: dict | None = None, needs: str = "common verdict", **fields
-):
-    """The small study with other fields, and one claim of these contrasts, of `ema` against `last`
-    where unsaid.
+def asked(folder, *contrasts: dict, size: dict | None = None, **fields):
+    """The small study with other fields, and one claim whose rows are all primary, of these
+    contrasts, of `ema` against `last` where unsaid.
     """
     told = {"profiles": {"laptop": {TASK: LAPTOP | (size or {})}}} | fields
     everywhere = {"conditions": list(fields.get("conditions", SMALL_EXPERIMENT["conditions"]))}
-    made = [SMALL_CLAIM["contrasts"][0] | everywhere | contrast for contrast in contrasts]
-    claims = [SMALL_CLAIM | {"contrasts": made, "needs": needs}] if made else []
+    made = [SMALL_CONTRAST | everywhere | contrast for contrast in contrasts]
+    claims = [SMALL_CLAIM | {"primary": levels(made)}] if made else []
     write_experiments(folder, SMALL_EXPERIMENT | told, claims)
     return experiments_from(folder)
+
+
+def levels(contrasts: list[dict]) -> list[dict]:
+    """Contrasts as primary ones: one for each condition, each with its `when` if they are many."""
+    apart = [c | {"conditions": [name]} for c in contrasts for name in c["conditions"]]
+    if len(apart) == 1:
+        return apart
+    return [c | {"when": f"level {number}"} for number, c in enumerate(apart)]
 
 
 def toy_plan(profile: str = "laptop") -> Plan:
@@ -78,7 +85,7 @@ def peak(run, readout: str, split: str) -> float:
 def contrast_of(kind: str, arm: object = "last", **options) -> Contrast:
     """A contrast of a kind with its options, read as files are, under a constant rate."""
     usual = {"conditions": ["constant"], "margins": {TASK: 1.0}, "measure": "accuracy"}
-    usual |= {"rule": "superiority"}
+    usual |= {"rule": "superiority", "registered": "2026-01-02"}
     usual |= {"better": True, "rate": "tuned"} if kind == "tuned" else {}
     return CONTRASTS[kind](**(usual | {"arm": arm} | options))
 

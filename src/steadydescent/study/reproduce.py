@@ -40,20 +40,21 @@ from steadydescent.study.training.workers import workers
 
 
 def costs(profile: str, device: str, only: str = "") -> list[dict]:
-    """One row a task: networks, replica-steps, minutes, memory, disk."""
+    """One row a task: networks, points on surfaces, replica-steps, minutes, memory, disk."""
     return [plan.cost(device) for plan in plans(profile, only)]
 
 
 def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) -> None:
     """The bill in a sentence, for so many processes that train, and what the profile leaves out."""
-    networks, minutes, disk = (
-        sum(row[column] for row in rows) for column in ("networks", "minutes", "disk_mb")
+    networks, points, minutes, disk = (
+        sum(row[column] for row in rows) for column in ("networks", "points", "minutes", "disk_mb")
     )
+    runs = f"{networks} networks" + (f" and {points} points on surfaces" if points else "")
     memory = processes * max(row["memory_gib"] for row in rows)
     memory += OWN_GIB if processes > 1 else 0
     where = f"{processes} processes" if processes > 1 else "one process"
     click.echo(
-        f"About {networks} networks, {max(1, round(minutes / processes))} minutes of training in "
+        f"About {runs}, {max(1, round(minutes / processes))} minutes of training in "
         f"{where} on the machine these rates were measured on, {memory:g} GiB of memory, "
         f"{disk:.0f} MB of disk. Kill it at any time; the next run goes on where it was."
     )

@@ -70,7 +70,8 @@ def test_numbers_verdicts_and_claims_are_rendered(book):
     )
     assert f"Gain {MINUS}0.10 to +0.50{SPACE}pp , best ema-10 , Supported ." in words(page)
     claim = page[page.index('id="claim-toy-claim"') :]
-    assert "Averages beat the last weights Mixed" in words(claim)
+    assert "Averages beat the last weights Holds when" in words(claim)
+    assert "Holds on the toy task; open on the other." in words(claim)
     assert "toy-blog , toy-slides" in words(claim)
     assert "Prose of the claim." in claim
     assert "Decided by: accuracy of the average minus accuracy of the last weights." in words(claim)
@@ -83,8 +84,22 @@ def test_the_rows_of_a_claim_are_a_table(book):
     assert f"third-task linear Not run {DASH} ±1 {DASH} {DASH}" in table
 
 
+def test_secondary_rows_stand_below_a_line_that_says_so(book):
+    """In a claim's box and in the table of all; a contrast that came after its results says it."""
+    page = book.accept("```{verdicts}\n```")
+    for part in page.split("<table")[1:3]:
+        primary, head, secondary = words(part.split("</table>")[0]).partition(
+            "Secondary, plain 95 %"
+        )
+        assert head and "Supported, size open" in secondary and "Not run" in primary
+        assert "beside" in secondary and "beside" not in primary
+    assert "toy-task, beside (added after results were seen)" in words(page)
+    assert "toy-task, beside: added after results were seen" in words(page)
+    assert "Primary intervals: 99.95 %." in words(page)
+
+
 def test_diverged_runs_and_missing_seeds_are_said_below_the_table(book):
-    assert "other-task, linear: 3 of 20 diverged and about 57 seeds would decide." in words(
+    assert "other-task, linear: 3 of 20 diverged and about 57 seeds would decide;" in words(
         book.accept("")
     )
 
@@ -105,9 +120,9 @@ def test_the_table_of_verdicts_links_each_claim(book):
     page = book.accept("```{verdicts}\n```\n\n```{verdicts}\n:summary:\n```")
     assert page.count('href="#claim-toy-claim"') == 2
     full, summary = (words(part.split("</table>")[0]) for part in page.split("<table")[1:3])
-    assert "Averages beat the last weights toy-blog , toy-slides Mixed" in full
-    assert f"other-task, linear Inconclusive +0.42{SPACE}pp ({MINUS}0.10 to +0.94)" in full
-    assert "other-task" not in summary
+    assert "Averages beat the last weights toy-blog , toy-slides Holds when" in full
+    assert f"other-task, linear Open +0.42{SPACE}pp ({MINUS}0.10 to +0.94)" in full
+    assert "other-task" not in summary and "Holds on the toy task" in summary
 
 
 def test_the_banner_says_whose_numbers_these_are(book):
@@ -132,26 +147,25 @@ HOLDS = "```{{holds}} toy-claim/other-task/linear: {}\nThe text of *this* passag
 
 def test_prose_stands_while_its_verdict_holds(book):
     assert "<p>The text of <em>this</em> passage.</p>" in book.accept(
-        HOLDS.format("supported, inconclusive")
+        HOLDS.format("supported, size open, open")
     )
 
 
 def test_published_prose_against_the_data_fails_the_build(book):
     _, warnings = book.build(HOLDS.format("supported"))
     assert (
-        "the text says supported of toy-claim/other-task/linear, but the data say inconclusive"
-        in warnings
+        "the text says supported of toy-claim/other-task/linear, but the data say open" in warnings
     )
 
 
 def test_reproduced_prose_against_the_data_gives_way_to_a_note(book):
     book.findings["origin"]["source"] = "reproduced"
-    page = book.accept(HOLDS.format("supported, no difference"))
+    page = book.accept(HOLDS.format("supported, size open, too small to matter"))
     assert "The text of" not in page
-    verdicts = "“supported” or “no difference”"
+    verdicts = "“supported, size open” or “too small to matter”"
     rests = f"The published text here rests on the verdict {verdicts} for"
     place = "Averages beat the last weights (other-task, linear)"
-    came = f"; your run came out Inconclusive : +0.42{SPACE}pp ({MINUS}0.10 to +0.94)."
+    came = f"; your run came out Open : +0.42{SPACE}pp ({MINUS}0.10 to +0.94)."
     assert f"{rests} {place}{came}" in words(page)
 
 
@@ -159,6 +173,21 @@ def test_reproduced_prose_on_what_was_not_run_says_so(book):
     book.findings["origin"]["source"] = "reproduced"
     page = words(book.accept(HOLDS.format("supported").replace("other-task", "third-task")))
     assert "; your run did not include this." in page
+
+
+def test_prose_may_rest_on_a_claims_outcome(book):
+    passage = HOLDS.replace("/other-task/linear", "")
+    assert "<em>this</em>" in book.accept(passage.format("holds, holds when"))
+    book.findings["origin"]["source"] = "reproduced"
+    page = words(book.accept(passage.format("does not hold")))
+    assert "rests on the verdict “does not hold” for" in page
+    assert "your run came out Holds when ." in page
+
+
+def test_points_on_surfaces_are_counted_apart(book):
+    book.findings["origin"]["points"] = 567
+    page = words(book.accept("```{origin}\n```"))
+    assert "1,234 networks · 567 points on surfaces ·" in page
 
 
 def test_a_result_that_a_reader_did_not_run_is_no_error(book):

@@ -36,7 +36,7 @@ MARKER = (
     "$$x$$ `b` {ref}`c` "
     f"\\href{{javascript:{SCRIPT}}} <! &amp; >"
 )
-NAMES = {"source", "verdict", "rule", "result", "finals", "quantiles", "receipt"}
+NAMES = {"source", "verdict", "outcome", "rule", "result", "finals", "quantiles", "receipt"}
 """Fields that are looked up, in a vocabulary or a folder, before anything is shown; another text is
 refused.
 """
@@ -123,7 +123,7 @@ BODY = """
 ```{{vegachart}} toy-chart
 ```
 
-```{{holds}} toy-claim: supported
+```{{holds}} toy-claim: holds when
 Prose.
 ```
 """.format()

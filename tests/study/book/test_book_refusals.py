@@ -34,10 +34,12 @@ def book(tmp_path: Path) -> Book:
         ("{verdict}`toy-claim/toy-task`", "neither 'claim' nor"),
         ("```{claim} nope\n```", "no claim 'nope'"),
         ("```{claim} toy-claim\n```", "stands twice"),
-        ("```{holds} nope: supported\nText.\n```", "no claim 'nope'"),
-        ("```{holds} toy-claim: suported\nText.\n```", "is no verdict"),
+        ("```{holds} nope: holds\nText.\n```", "no claim 'nope'"),
+        ("```{holds} toy-claim: suported\nText.\n```", "is no outcome of a claim"),
         ("```{holds} toy-claim\nText.\n```", "is not 'claim/task/condition"),
-        ("```{holds} toy-claim: supported\nText.\n```", "but the data say mixed"),
+        ("```{holds} toy-claim: supported\nText.\n```", "is no outcome of a claim"),
+        ("```{holds} toy-claim: holds\nText.\n```", "but the data say holds when"),
+        ("```{holds} toy-claim/toy-task/constant: mixed\nText.\n```", "is no verdict"),
         ("```{datafig} nope\n```", "no figure 'nope'"),
         ("```{vegachart} nope\n```", "no chart 'nope'"),
         ("```{datafig} silent\n```", "has no alt text"),
@@ -73,6 +75,11 @@ def test_a_claim_on_two_pages_that_were_read_side_by_side_is_named(monkeypatch):
 def test_a_verdict_outside_the_vocabulary_fails_the_build(book):
     book.findings["claims"]["toy-claim"]["rows"][0]["verdict"] = "confirmed"
     assert "'confirmed' is no verdict" in book.build("")[1]
+
+
+def test_an_outcome_outside_the_vocabulary_fails_the_build(book):
+    book.findings["claims"]["toy-claim"]["outcome"] = "mixed"
+    assert "'mixed' is no outcome of a claim" in book.build("")[1]
 
 
 def test_a_result_without_a_receipt_fails_the_build(book):

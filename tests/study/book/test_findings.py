@@ -2,6 +2,7 @@
 their numbers.
 """
 
+from dataclasses import replace
 from functools import cache
 from statistics import fmean
 
@@ -12,6 +13,7 @@ from scipy import stats
 from fabricated import (
     LAPTOP,
     SMALL_CLAIM,
+    SMALL_CONTRAST,
     SMALL_EXPERIMENT,
     experiments_from,
     result,
@@ -26,7 +28,6 @@ from judged import (
     rows_of,
     rows_on,
     score,
-    steep,
     table_by_hand,
     toy_evidence,
     toy_plan,
@@ -35,8 +36,8 @@ from steadydescent.study.book import findings, saved_results
 from steadydescent.study.judging import judge as judging
 from steadydescent.study.judging.claims import load_claims, questions
 from steadydescent.study.judging.exact import EXACT
+from steadydescent.study.judging.headlines import headline
 from steadydescent.study.judging.judge import all_rows, exact_rows, judge_all
-from steadydescent.study.judging.verdicts import of_claim
 from steadydescent.study.planning import load_study
 
 # ---- rows that arithmetic decides, or nothing yet ------------------------------------------------
@@ -53,9 +54,8 @@ def test_exact_rows_say_what_arithmetic_gives_and_which_tests_hold_it():
         assert rows and len({row["condition"] for row in rows}) == len(rows), claim
         for row in rows:
             assert row["id"] == claim and row["task"] == "arithmetic"
-            assert row["verdict"] in ("supported", "refuted", "no difference") and np.isfinite(
-                row["estimate"]
-            )
+            assert row["verdict"] in ("supported", "refuted", "too small to matter")
+            assert np.isfinite(row["estimate"])
             assert row["tests"], f"no test is marked with {claim}"
             assert row["n_seeds"] is row["ci_low"] is row["result"] is row["profile"] is None
 
@@ -109,15 +109,6 @@ def test_measure_that_an_older_result_has_not_is_not_judged(tmp_path):
     assert [row["measure"] for row in rows] == ["accuracy", "accuracy"]
 
 
-def test_level_is_shared_by_all_planned_contrasts_of_a_chapter(tmp_path):
-    """Rows whose measure is missing count too: what is primary was fixed before."""
-    with asked(
-        tmp_path, {"measure": "churn"}, {"label": "plain"}, size={"probes": ["predictions"]}
-    ):
-        assert toy_plan().primary_contrasts == 4
-        assert {row["level"] for row in rows_of(score)} == {1 - 0.05 / 4}
-
-
 # ---- what the book is given ----------------------------------------------------------------------
 
 
@@ -132,9 +123,11 @@ def test_findings_hold_the_claims_rows_and_the_numbers_they_rest_on(toy, publish
     made = result(toy_plan(), score)
     keep(published / "toy" / TASK, made, "laptop", NOTE["result"])
     found = findings.findings("published")
-    claim, rows = found["claims"]["ema-wins"], rows_on(toy_evidence(made))
+    claim, judged = found["claims"]["ema-wins"], judge_all(toy_evidence(made))
+    said = headline(judged)
+    rows = [replace(row, headline=said.sentence).as_dict() for row in judged]
     assert claim["rows"] == rows and claim["source"] == "somewhere"
-    assert claim["verdict"] == of_claim([row["verdict"] for row in rows])
+    assert (claim["outcome"], claim["headline"]) == said
     prefix, numbers = f"toy/{TASK}/constant/ema", found["results"]
     chosen = row_by_hand(made, "constant", draws=1)["chosen"]["ema"]
     test = table_by_hand(made, "constant", "test", True)[chosen]
@@ -150,36 +143,18 @@ def test_findings_hold_the_claims_rows_and_the_numbers_they_rest_on(toy, publish
         pair = numbers[f"{prefix}-last/{kind}"]
         assert pair["low"] <= pair["value"] <= pair["high"]
     assert numbers[f"claim/ema-wins/{TASK}/constant"]["value"] == rows[0]["estimate"]
-    assert found["origin"]["networks"] == len(made.runs) and found["origin"]["date"] == "2026-02-03"
+    origin = found["origin"]
+    assert (origin["networks"], origin["points"]) == (len(made.runs), 0)
+    assert found["origin"]["date"] == "2026-02-03"
     for name in ("finals", "runs", "quantiles", "measures", "receipt"):
         assert (toy / found["files"][NOTE["result"]][name]).exists()
 
 
-@pytest.mark.parametrize(
-    ("needs", "gains", "verdict"),
-    [
-        ("all", (0.05, 0.05), "supported"),
-        ("all", (0.05, -0.05), "refuted"),
-        ("all", (0.05, 0.0), "refuted"),
-        ("common verdict", (0.05, 0.05), "supported"),
-        ("common verdict", (0.05, 0.0), "mixed"),
-    ],
-)
-def test_claim_that_needs_all_rows_falls_with_any(tmp_path, needs, gains, verdict):
-    gain = dict(zip(("constant", "linear"), gains, strict=True))
-    how = lambda run, readout, split: steep({"ema-10": gain[run.schedule], "ema-30": -1.0})(
-        run, readout, split
-    )
-    with asked(tmp_path, {}, needs=needs):
-        assert findings._claims(rows_of(how))["ema-wins"]["verdict"] == verdict
-
-
 def test_claim_without_results_is_not_run(toy, published):
-    claim = findings._claims([row.as_dict() for row in all_rows([])])["ema-wins"]
-    assert (
-        claim["verdict"] == "not run"
-        and [row["verdict"] for row in claim["rows"]] == ["not run"] * 2
-    )
+    claim = findings._claims(all_rows([]))["ema-wins"]
+    assert (claim["outcome"], claim["headline"]) == ("not run", "Not run.") and [
+        row["verdict"] for row in claim["rows"]
+    ] == ["not run"] * 2
     with pytest.raises(FileNotFoundError, match=r"no results in .*make reproduce"):
         findings.findings("published")
 
@@ -226,14 +201,13 @@ def test_result_of_an_older_study_reads_and_is_judged_as_far_as_claims_ask(toy, 
 def test_claims_about_what_a_result_has_not_are_not_run_and_leave_others_as_they_were(toy, places):
     keep(places["published"] / "toy" / TASK, result(toy_plan(), score), "laptop", NOTE["result"])
     before = findings.findings("published")["claims"]["ema-wins"]["rows"]
-    (usual,) = SMALL_CLAIM["contrasts"]
     new = [
         {"arm": "swa"},
         {"against": {"arm": "last", "condition": "cosine"}},
         {"conditions": ["cosine"]},
     ]
-    new = [usual | {"label": f"new {n}"} | change for n, change in enumerate(new)]
-    write_experiments(toy / "later", claims=[SMALL_CLAIM | {"contrasts": [usual, *new]}])
+    new = [SMALL_CONTRAST | {"label": f"new {n}"} | change for n, change in enumerate(new)]
+    write_experiments(toy / "later", claims=[SMALL_CLAIM | {"secondary": new}])
     with experiments_from(toy / "later"):
         rows = findings.findings("published")["claims"]["ema-wins"]["rows"]
     assert rows[:2] == before

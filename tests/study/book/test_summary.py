@@ -3,15 +3,17 @@
 import pytest
 
 from steadydescent.study.book import summary
+from steadydescent.study.judging.verdicts import VERDICTS
 
 ROW = {"task": "t", "condition": "c", "verdict": "supported", "null": 0.0, "margin": 0.5}
+ROW |= {"primary": True, "direction": "for", "size": "open"}
 ROW |= {"estimate": 1.0, "ci_low": 0.25, "ci_high": 1.5}
 RATIO = ROW | {"null": 1.0, "margin": 1.25, "estimate": 1.25, "ci_low": 0.8, "ci_high": 1.25**3}
 EXACT = ROW | {"ci_low": None, "ci_high": None}
 
 
 def claim(title: str, *rows: dict) -> dict:
-    return {"title": title, "source": "a-source", "verdict": "mixed", "rows": list(rows)}
+    return {"title": title, "source": "a-source", "headline": "Holds on one.", "rows": list(rows)}
 
 
 CLAIMS = {
@@ -45,9 +47,23 @@ def test_every_row_is_drawn_on_the_line_of_its_claim():
 
 
 def test_every_verdict_with_an_interval_has_a_look_of_its_own():
-    assert set(summary.LOOKS) == {"supported", "refuted", "no difference", "inconclusive"}
-    colours, markers = zip(*summary.LOOKS.values(), strict=True)
-    assert len(set(colours)) == len(set(markers)) == len(summary.LOOKS)
+    assert set(summary.LOOKS) == set(VERDICTS) - {"not run"}
+    markers = [marker for _, marker in summary.LOOKS.values()]
+    assert len(set(markers)) == len(summary.LOOKS)
+    shared = {word.removesuffix(", size open"): look[0] for word, look in summary.LOOKS.items()}
+    assert len(set(shared.values())) == len(shared)  # a colour a stance
+
+
+def test_secondary_rows_are_in_the_data_and_not_in_the_picture():
+    from matplotlib.figure import Figure
+
+    beside = ROW | {"primary": False, "verdict": "refuted", "condition": "beside"}
+    rows = summary.summary({"one": claim("One", ROW, beside), "two": claim("Two", beside)})
+    assert rows.primary.tolist() == [True, False, False]
+    ax = Figure().subplots()
+    summary.draw(rows, ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["One"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["supported"]
 
 
 def test_what_is_written_is_the_same_again_and_the_picture_names_its_data(tmp_path):

@@ -13,6 +13,7 @@ from steadydescent.study.book.words import (
     for_terminal,
     four_digits,
     interval_text,
+    intervals_of,
     margin_text,
     most_first,
     notes,
@@ -80,8 +81,8 @@ def test_a_margin_says_on_which_sides_it_counts(row, text):
 
 def test_words_are_counted_as_they_come_or_the_most_frequent_first():
     words = ["refuted", "supported", "supported"]
-    assert counted(words) == "1 refuted, 2 supported"
-    assert most_first(words) == "2 supported, 1 refuted"
+    assert counted(words) == "1 refuted; 2 supported"
+    assert most_first(words) == "2 supported; 1 refuted"
 
 
 def test_notes_say_only_what_there_is_to_say():
@@ -93,6 +94,35 @@ def test_notes_say_only_what_there_is_to_say():
         "a chosen rate is the last of its grid",
         "about 1,200 seeds would decide",
     ]
+    row = {"seeds_needed": "never", "edge_share": 0.34, "censored_share": 0.2, "n_seeds": 5}
+    row |= {"registered": "2026-02-02", "first_seen": "2026-02-01"}
+    assert notes(row) == [
+        "no number of seeds would decide at this margin",
+        "in 34 % of redraws the choice is the outermost reported",
+        "20 % of runs did not arrive",
+        "added after results were seen",
+    ]
+    row |= {"edge_share": 0.1, "censored_share": 0.0, "first_seen": "2026-02-02"}
+    assert notes(row | {"seeds_needed": None}) == []
+
+
+def test_choices_are_told_where_no_candidate_is_most_of_them():
+    share = lambda lr, readout, share: {"lr": lr, "readout": readout, "share": share}
+    spread = [share(0.1, "ema-10", 0.45), share(0.2, "last", 0.4)]
+    row = {"choices": {"ema": spread, "last": [share(0.1, "last", 0.9)]}}
+    assert notes(row) == ["redraws choose for ema 45 % 0.1 with ema-10, 40 % 0.2 with last"]
+
+
+def test_intervals_are_named_by_their_kind():
+    rows = [{"primary": False, "level": 0.95}, {"primary": True, "level": 0.9995}] * 2
+    said = "99.95 % intervals (primary) and 95 % intervals (secondary)"
+    assert intervals_of(rows) == said
+    assert intervals_of(rows[:1]) == "95 % intervals (secondary)"
+
+
+def test_a_bound_is_said_to_be_one():
+    row = {"estimate": 3.0, "ci_low": 2.0, "ci_high": 4.0, "margin": 1.25, "null": 1, "unit": "×"}
+    assert estimate_and_interval(row | {"bound": "at least"}).startswith("at least 3.00×")
 
 
 def test_plain_values_of_a_terminal():

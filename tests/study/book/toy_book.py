@@ -35,13 +35,17 @@ def row(task: str, condition: str, verdict: str, **changes) -> dict:
         "result": TOY,
         "seeds_needed": None,
         "rates": {},
+        "primary": True,
+        "level": 0.9995,
+        "registered": "2026-11-20",
+        "first_seen": "2026-11-21",
     }
     return made | changes
 
 
 def toy_findings() -> dict:
     """Invented findings of one claim over two tasks."""
-    open_row = row("other-task", "linear", "inconclusive", diverged=3, seeds_needed=57)
+    open_row = row("other-task", "linear", "open", diverged=3, seeds_needed=57)
     skipped = row(
         "third-task",
         "linear",
@@ -52,14 +56,17 @@ def toy_findings() -> dict:
         n_seeds=0,
         result=None,
     )
+    beside = row("toy-task", "beside", "supported, size open", primary=False, level=0.95)
+    beside["registered"] = "2026-11-22"
     claim = {
         "title": "Averages beat the last weights",
         "source": "toy-blog, toy-slides",
         "sentence": "Averages are better.",
         "scope": "T",
         "test": "accuracy of the average minus accuracy of the last weights",
-        "verdict": "mixed",
-        "rows": [row("toy-task", "constant", "supported"), open_row, skipped],
+        "outcome": "holds when",
+        "headline": "Holds on the toy task; open on the other.",
+        "rows": [row("toy-task", "constant", "supported"), open_row, skipped, beside],
     }
     files = {
         kind: f"results/toy/{kind}"

@@ -6,8 +6,15 @@ from collections import Counter
 
 import pytest
 
-from fabricated import LAPTOP, SMALL_CLAIM, SMALL_EXPERIMENT, experiments_from, write_experiments
-from judged import contrast_of
+from fabricated import (
+    LAPTOP,
+    SMALL_CLAIM,
+    SMALL_CONTRAST,
+    SMALL_EXPERIMENT,
+    experiments_from,
+    write_experiments,
+)
+from judged import contrast_of, levels
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.claims import (
     Claim,
@@ -19,9 +26,11 @@ from steadydescent.study.judging.claims import (
 from steadydescent.study.judging.contrasts import CONTRASTS, Contrast
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.places import Place
+from steadydescent.study.judging.statistics import PLACES
 from steadydescent.study.planning import PROFILES, load_study, plans
 from steadydescent.study.planning.claims_fit import check_claim, check_claims
 
+LEVEL = SMALL_CONTRAST | {"conditions": ["constant"]}
 TASK, LINEAR = "mnist1d-mlp", {"arm": "last", "condition": "linear"}
 OF_THE_SOURCES = """
 lr-too-small-slow lr-too-small-stuck lr-too-large-oscillates lr-never-above-0.1 lr-log-search
@@ -175,15 +184,15 @@ def test_row_is_named_by_condition_and_label():
 def toy_with(folder, size: dict, *told: dict) -> None:
     """The small study, its laptop profile of another size, with one claim of these contrasts."""
     profiles = {"laptop": {TASK: LAPTOP | size}}
-    claims = [SMALL_CLAIM | {"contrasts": [usual_for(fields) | fields for fields in told]}]
+    contrasts = [usual_for(fields) | fields for fields in told]
+    claims = [SMALL_CLAIM | {"primary": levels(contrasts)}]
     write_experiments(folder, SMALL_EXPERIMENT | {"profiles": profiles}, claims)
 
 
 def usual_for(fields: dict) -> dict:
     """What the small claim's contrast says, as far as a kind has such options."""
-    (usual,) = SMALL_CLAIM["contrasts"]
     schema = CONTRASTS.get(fields.get("kind"), CONTRASTS["tuned"])
-    return {name: value for name, value in usual.items() if name in schema.model_fields}
+    return {name: value for name, value in SMALL_CONTRAST.items() if name in schema.model_fields}
 
 
 @pytest.mark.parametrize(
@@ -226,14 +235,11 @@ def usual_for(fields: dict) -> dict:
     ],
 )
 def test_profile_plans_the_rows_that_it_trains_and_measures(tmp_path, size, told, rows):
-    """A second contrast of plain accuracy is always there: the number is that of primary contrasts,
-    k.
-    """
+    """A second contrast of plain accuracy is always there."""
     toy_with(tmp_path, size, told, {"label": "plain", "arm": "last", "against": "last"})
     with experiments_from(tmp_path):
         plain = len(plans("laptop")[0].conditions)
-        (plan,) = plans("laptop")
-        assert plan.primary_contrasts == rows + plain == len(planned("toy", "laptop"))
+        assert len(planned("toy", "laptop")) == rows + plain
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -241,9 +247,7 @@ def test_planned_rows_look_at_nothing_that_the_profile_leaves_out(profile):
     """By hand: every condition and arm that a planned row looks at has runs in the profile."""
     for experiment in load_study():
         known = {plan.task: plan for plan in plans(profile, experiment)}
-        found = planned(experiment, profile)
-        assert {plan.primary_contrasts for plan in known.values()} in ({len(found)}, set())
-        for cell in found:
+        for cell in planned(experiment, profile):
             size = known[cell.task].size
             for condition, arm in cell.contrast.places(cell.condition):
                 assert condition in (size.conditions or load_study()[experiment].conditions)
@@ -260,8 +264,8 @@ def stated(fields: dict) -> None:
 
 def test_what_the_study_has_not_is_refused_by_plans_and_not_by_judging(tmp_path):
     """With its line in the file; an old result is judged by claims that name what it has not."""
-    contrasts = [SMALL_CLAIM["contrasts"][0] | {"arm": "swa"}]
-    write_experiments(tmp_path, claims=[SMALL_CLAIM | {"contrasts": contrasts}])
+    contrasts = levels([SMALL_CONTRAST | {"arm": "swa"}])
+    write_experiments(tmp_path, claims=[SMALL_CLAIM | {"primary": contrasts}])
     with experiments_from(tmp_path):
         assert [question.contrast.arm.arm for question in questions("toy")] == ["swa"] * 2
         for ask in (lambda: plans("laptop"), lambda: check_claims(load_study())):
@@ -279,10 +283,44 @@ def test_what_the_study_has_not_is_refused_by_plans_and_not_by_judging(tmp_path)
         ({"scope": "X"}, "scope.*'E', 'S', 'T', 'E, T' or 'S, T'.*'X'"),
         ({"scope": "E, T"}, "claim 'ema-wins' of scope E, T: exact claims are .*'ema-outlier'"),
         ({"id": "ema-outlier"}, "claim 'ema-outlier' of scope T: exact claims are .*'ema-outlier'"),
-        ({"contrasts": []}, "claim 'ema-wins' of scope T has 0 contrasts"),
-        ({"id": "ema-outlier", "scope": "E"}, "claim 'ema-outlier' of scope E has 1 contrasts"),
-        ({"needs": "most"}, "needs.*'common verdict' or 'all'.*'most'"),
+        ({"primary": []}, "claim 'ema-wins' of scope T has 0 contrasts"),
+        ({"id": "ema-outlier", "scope": "E"}, "claim 'ema-outlier' of scope E has 2 contrasts"),
+        ({"contrasts": []}, "contrasts.*Extra inputs are not permitted"),
         ({"verdict": "supported"}, "verdict.*Extra inputs are not permitted"),
+        (
+            {"primary": [], "secondary": [SMALL_CONTRAST]},
+            "claim 'ema-wins' has no primary contrast; only arithmetic decides without one",
+        ),
+        (
+            {"primary": [SMALL_CONTRAST]},
+            r"claim 'ema-wins', the primary contrast 'constant, linear': one condition is one "
+            r"question, got \['constant', 'linear'\]; state a contrast for each",
+        ),
+        (
+            {"primary": [LEVEL | {"when": "always"}]},
+            "primary contrast 'constant': when is stated where .* it has 1, got when 'always'",
+        ),
+        (
+            {"primary": [LEVEL, LEVEL | {"label": "again"}]},
+            "primary contrast 'constant': when is stated where .* it has 2, got when ''",
+        ),
+        (
+            {"primary": [LEVEL | {"label": label, "when": "now"} for label in "ab"]},
+            "when must not be given twice, got 'now' again",
+        ),
+        (
+            {"secondary": [LEVEL | {"label": "more", "when": "late"}]},
+            "secondary contrast 'constant, more': when is stated of primary contrasts alone",
+        ),
+        (
+            {"secondary": [LEVEL]},
+            "'ema-wins': a row's task and condition must not be given twice, got "
+            "'mnist1d-mlp/constant' again",
+        ),
+        (
+            {"secondary": [LEVEL | {"label": "more", "experiment": "none"}]},
+            r"claim 'ema-wins': experiment of a contrast must be one of \['toy'\], got 'none'",
+        ),
     ],
 )
 def test_bad_value_in_a_claim_is_refused_by_name_with_what_is_allowed(toy, change, sentence):
@@ -340,6 +378,37 @@ def test_bad_value_in_a_claim_is_refused_by_name_with_what_is_allowed(toy, chang
     ],
 )
 def test_bad_value_in_a_contrast_is_refused_by_name_with_what_is_allowed(toy, change, sentence):
-    contrast = SMALL_CLAIM["contrasts"][0] | change
+    contrast = SMALL_CONTRAST | {"label": "more"} | change
     with pytest.raises(ValueError, match=re.compile(sentence, re.DOTALL)):
-        stated(SMALL_CLAIM | {"contrasts": [contrast]})
+        stated(SMALL_CLAIM | {"secondary": [contrast]})
+
+
+@pytest.mark.parametrize("day", ["2026-13-01", "yesterday", ""])
+def test_a_contrast_is_registered_on_a_day(toy, day):
+    with pytest.raises(ValueError, match="registered"):
+        stated(SMALL_CLAIM | {"secondary": [SMALL_CONTRAST | {"label": "x", "registered": day}]})
+    undated = {name: value for name, value in SMALL_CONTRAST.items() if name != "registered"}
+    with pytest.raises(ValueError, match=r"registered.*\n.*Field required"):
+        stated(SMALL_CLAIM | {"secondary": [undated]})
+
+
+def test_more_primary_rows_than_there_are_places_are_refused(tmp_path):
+    """Fifty claims of two rows fill all places; one more is refused. Secondary rows need none."""
+    many = [SMALL_CLAIM | {"id": f"claim-{n}"} for n in range(PLACES // 2)]
+    for more in ({}, {"secondary": [SMALL_CONTRAST | {"label": "x"}]}):
+        write_experiments(tmp_path, claims=[*many[:-1], many[-1] | more])
+        with experiments_from(tmp_path):
+            assert len(load_claims()) == len(many)
+    write_experiments(tmp_path, claims=[*many, SMALL_CLAIM | {"primary": [LEVEL]}])
+    refusal = pytest.raises(ValueError, match=r"primary rows share 100 places.*got 101")
+    with experiments_from(tmp_path), refusal:
+        load_claims()
+
+
+def test_a_contrast_of_another_experiment_is_asked_of_that_one(tmp_path):
+    elsewhere = LEVEL | {"label": "elsewhere", "experiment": "other"}
+    write_experiments(tmp_path, claims=[SMALL_CLAIM | {"secondary": [elsewhere]}])
+    with experiments_from(tmp_path):
+        (question,) = questions("other")
+        assert not question.primary and question.claim.id == "ema-wins"
+        assert [question.primary for question in questions("toy")] == [True, True]

@@ -642,9 +642,9 @@ def test_an_experiment_trains_what_changed_and_its_receipt_says_what_trained_it(
 def test_margins_and_titles_have_nothing_trained_again_and_a_grid_only_its_new_rates(study):
     go, _, toy = study
     first, _ = go()
-    contrast = SMALL_CLAIM["contrasts"][0] | {"margins": {"mnist1d-mlp": 0.1}}
+    told = [contrast | {"margins": {"mnist1d-mlp": 0.1}} for contrast in SMALL_CLAIM["primary"]]
     renamed = SMALL_EXPERIMENT | {"title": "Renamed", "secondary": []}
-    write_experiments(toy / "experiments", renamed, [SMALL_CLAIM | {"contrasts": [contrast]}])
+    write_experiments(toy / "experiments", renamed, [SMALL_CLAIM | {"primary": told}])
     with experiments_from(toy / "experiments"):
         assert go()[0] == 0
     finer = {

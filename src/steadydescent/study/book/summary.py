@@ -89,7 +89,7 @@ def draw(rows: pd.DataFrame, ax: Any) -> None:
     ax.set_xlabel("against the claim  ←  estimate and interval, in margins  →  for it")
     ax.tick_params(axis="y", labelsize="small")
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, 1.05), ncols=3, fontsize="small")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, fontsize="small")
 
 
 def _places(rows: pd.DataFrame) -> Iterator[float]:

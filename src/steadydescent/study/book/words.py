@@ -12,6 +12,8 @@ from typing import Any
 
 EDGE = 0.1
 """Share of redraws that choose the outermost candidate from which on a row is marked."""
+MOST = 0.5
+"""Share of redraws from which on one candidate stands for what an arm chooses."""
 ADDED_AFTER = "added after results were seen"
 """What a row says whose contrast was registered later than its first result was seen."""
 SECONDARY = "Secondary, plain 95 %"
@@ -131,8 +133,8 @@ def condition_text(row: dict[str, Any]) -> str:
 
 
 def notes(row: dict[str, Any]) -> list[str]:
-    """What a row's table leaves out: diverged runs, choices on the edge, seeds that would decide,
-    runs that did not arrive, and that it was added after the fact.
+    """What a row's table leaves out: divergence, choices on the edge or spread over several
+    candidates, seeds that would decide, runs that did not arrive, and that it came after the fact.
     """
     remarks = []
     if row.get("diverged"):
@@ -147,11 +149,26 @@ def notes(row: dict[str, Any]) -> list[str]:
     if row.get("edge_share") and row["edge_share"] > EDGE:
         share = f"{100 * row['edge_share']:.0f} %"
         remarks.append(f"in {share} of redraws the choice is the outermost reported")
+    remarks += _spread_choices(row.get("choices") or {})
     if row.get("censored_share"):
         remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive")
     if added_after(row):
         remarks.append(ADDED_AFTER)
     return remarks
+
+
+def _spread_choices(choices: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """What redraws choose for arms of which no one candidate is most of them."""
+    texts = []
+    for arm, candidates in choices.items():
+        if candidates and max(candidate["share"] for candidate in candidates) < MOST:
+            shares = [
+                f"{100 * c['share']:.0f} % {c['lr']:g}"
+                + f" with {c['readout']}" * bool(c["readout"])
+                for c in candidates
+            ]
+            texts.append(f"redraws choose for {arm} {', '.join(shares)}")
+    return texts
 
 
 def added_after(row: dict[str, Any]) -> bool:
@@ -170,13 +187,13 @@ def intervals_of(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def counted(words: Iterable[str]) -> str:
-    """How often each word occurs: ``3 supported, 1 refuted``, as they come."""
-    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
+    """How often each word occurs: ``3 supported; 1 refuted``, as they come."""
+    return "; ".join(f"{count} {word}" for word, count in Counter(words).items())
 
 
 def most_first(words: Iterable[str]) -> str:
     """`counted`, the most frequent word first."""
-    return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common())
+    return "; ".join(f"{count} {word}" for word, count in Counter(words).most_common())
 
 
 def verdict_table(claims: dict[str, Any]) -> str:

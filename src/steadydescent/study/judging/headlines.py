@@ -41,6 +41,8 @@ def headline(rows: Iterable[Row]) -> Headline:
         if row.primary:
             by_level.setdefault(row.when, []).append(row)
     levels = [Level(when, tuple(mine)) for when, mine in by_level.items()]
+    if not any(level.run for level in levels):
+        return Headline("not run", "Not run.")
     parts: dict[str, list[str]] = {}
     for level in levels:
         parts.setdefault(level.said, []).append(level.where)
@@ -61,7 +63,7 @@ def _outcome(levels: Sequence["Level"]) -> str:
         return "holds when"
     if decided:
         return SAID["against" if "against" in decided else "small"]
-    return "open" if "open" in stances else "not run"
+    return "open"
 
 
 class Level(NamedTuple):
@@ -127,8 +129,8 @@ class Level(NamedTuple):
 
     @property
     def prediction(self) -> str:
-        """What its tasks say of a new one, in margins; nothing where they are too few."""
-        rows = [row for row in self.rows if row.ci_low is not None]
+        """What its tasks say of a new one, in margins; nothing where they are too few, or smoke."""
+        rows = [row for row in self.rows if row.ci_low is not None and row.profile != "smoke"]
         if len(rows) < FEWEST_TASKS:
             return ""
         effects, errors = np.array([_effect_and_error(row) for row in rows]).T

@@ -341,7 +341,7 @@ def decided(truth: Estimate, n: int, margin: float, rule: DecisionRule, level: f
     square is a χ² with n − 1 degrees of freedom.
     """
     share = (np.arange(SPREADS) + 0.5) / SPREADS
-    error = max(truth.sd, np.finfo(float).tiny) / math.sqrt(n)
+    error = max(truth.sd, 1e-100) / math.sqrt(n)
     half = student(level, n - 1) * error * np.sqrt(stats.chi2.ppf(share, n - 1) / (n - 1))
     beyond = {"superiority": half, "at least": half - margin}.get(rule, half + margin)
     below = -half if rule == "superiority" else -half - margin

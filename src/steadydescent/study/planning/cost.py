@@ -16,14 +16,18 @@ START = 0.3
 
 
 def cost(runs: Sequence[Run], task: str, device: str) -> dict[str, float]:
-    """Networks, replica-steps, stacks, minutes, GiB of memory and MB of disk of a task's runs."""
+    """Networks, or points, replica-steps, stacks, minutes, GiB of memory and MB of a task's runs.
+
+    On a surface a run is a point; MB are of disk.
+    """
     measured, sizes = stacking(task, device), SPLIT_SIZES[find(task).source]
     training = sum(run.steps * _effort(run) for run in runs) / measured.rate
     examples = sum(evaluated(run, sizes["validation"], sizes["test"]) for run in runs)
     probing = sum(looks(run) for run in runs) * measured.probe
     seconds = training + examples / measured.evaluation + probing
     return {
-        "networks": len(runs),
+        "networks": 0 if find(task).surface else len(runs),
+        "points": len(runs) if find(task).surface else 0,
         "replica_steps": sum(run.steps for run in runs),
         "stacks": len(stacks(runs, device)),
         "minutes": round(seconds / 60 + START, 1),

@@ -14,7 +14,8 @@ ROW = {
     "ci_high": 1.5,
     "margin": 0.5,
     "null": 0.0,
-    "level": 0.99,
+    "level": 0.9995,
+    "primary": True,
     "measure": "accuracy",
     "verdict": "supported",
     "result": "one",
@@ -36,9 +37,9 @@ def test_rows_of_the_unit_that_have_an_interval_are_drawn(monkeypatch):
     assert set(HIDDEN) & set(saved["data"]) == set()
     assert saved["alt"] == (
         "2 contrasts with intervals, from -2 (row b) to +1 pp (row a). "
-        "Verdicts: 1 supported, 1 refuted."
+        "Verdicts: 1 supported; 1 refuted."
     )
-    assert "99.00 % intervals" in saved["caption"] and saved["results"] == ["one"]
+    assert "99.95 % intervals (primary)" in saved["caption"] and saved["results"] == ["one"]
 
 
 @pytest.mark.parametrize("rows", [[], ROWS[2:]])

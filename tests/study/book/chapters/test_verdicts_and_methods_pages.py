@@ -18,22 +18,27 @@ from steadydescent.study.planning import PROFILES, load_study
 # ---- verdicts ------------------------------------------------------------------------------------
 
 
-def shown(**seeds: int) -> SimpleNamespace:
-    return SimpleNamespace(receipt={"seeds": seeds, "networks": 100})
+def shown(task: str = "mnist1d-mlp", **seeds: int) -> SimpleNamespace:
+    design = {"experiment": "toy", "arms": {"a": ["last"]}, "tuned_by": ["accuracy"]}
+    design |= {"task": task, "centres": {}, "curve_points": 1}
+    return SimpleNamespace(receipt={"seeds": seeds, "networks": 100, "design": design})
 
 
-def test_levels_span_the_seeds_of_a_chapters_tasks():
-    results = {"decay_schedules": {"a": shown(tuning=3, report=8), "b": shown(tuning=6, report=8)}}
-    rows = [{"level": 0.99}, {"level": 0.98}, {"level": None}]
+def test_the_table_of_rows_spans_the_seeds_of_a_chapters_tasks():
+    surface = shown("ravine", tuning=6, report=8)
+    results = {"decay_schedules": {"a": shown(tuning=3, report=8), "b": surface}}
+    rows = [{"level": 0.9995, "primary": True}] * 2 + [{"level": 0.95, "primary": False}]
+    rows.append({"level": None, "primary": True})
     (row,) = verdicts.table_of_levels(results | {"none": {}}, lambda name: rows).to_dict("records")
     assert row == {
         "chapter": "Decay schedules",
         "tasks": 2,
-        "rows judged": 2,
-        "level of each interval, %": 98.0,
+        "primary rows": 2,
+        "secondary rows": 1,
         "tuning seeds": "3 to 6",
         "report seeds": "8",
-        "networks": 200,
+        "networks": 100,
+        "points": 100,
     }
 
 

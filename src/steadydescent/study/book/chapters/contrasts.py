@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from steadydescent.study.book import chapter_figures, figures, plots
-from steadydescent.study.book.words import intervals_of
+from steadydescent.study.book.words import intervals_of, most_first
 
 HIDDEN = ["rates", "readouts", "choices", "tests"]
 """Columns of a row that hold more than one value; the figure's data go without them."""
@@ -46,8 +46,7 @@ def draw_contrasts(
     table = pd.DataFrame(wanted).assign(label=[label(row) for row in wanted])
     ends = [table.loc[table.estimate.idxmin()], table.loc[table.estimate.idxmax()]]
     least, most = (f"{row.estimate:{look.estimate}}" for row in ends)
-    counts = table.verdict.value_counts().items()
-    verdicts = ", ".join(f"{count} {word}" for word, count in counts)
+    verdicts = most_first(table.verdict)
     figures.figure(
         name,
         lambda ax: _panel(ax, table, look),

@@ -16,7 +16,8 @@ LABELS = {
 """Interval → its head on the page."""
 SHARES = {"coverage": "coverage, %", "false": "false, %", "found": "found, %"}
 """Column of shares → its head on the page."""
-COSTS = ["profile", "experiment", "task", "networks", "replica_steps", "minutes", "memory_gib"]
+COSTS = ["profile", "experiment", "task", "networks", "points", "replica_steps", "minutes"]
+COSTS += ["memory_gib"]
 HEADS = {
     "replica_steps": "updates",
     "minutes": "minutes, one process",

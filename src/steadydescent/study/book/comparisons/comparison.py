@@ -131,7 +131,7 @@ class Comparison:
 
     def verdicts(self) -> pd.DataFrame:
         """Rows of the claims that this result decides; an own result's bear on itself alone."""
-        columns = [*VERDICTS, "n_seeds", "verdict"]
+        columns = [*VERDICTS, "n_seeds", "primary", "verdict"]
         rows = [row.as_dict() for row in judge_all(self.evidence)]
         return self.marked(pd.DataFrame(rows, columns=columns))
 

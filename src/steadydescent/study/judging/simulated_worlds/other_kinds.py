@@ -175,4 +175,5 @@ def _share(around: Array, kind: IntervalKind, effect: float, words: str) -> floa
     """The share of intervals that give a verdict when the truth lies `effect` margins above 0."""
     moved = around + effect * kind.margin
     given = [of_interval(low, high, kind.margin, kind.rule) for _, low, high in moved]
-    return float(np.mean([word in words.split(" or ") for word in given]))
+    known = [word.removesuffix(", size open") for word in given]
+    return float(np.mean([word in words.split(" or ") for word in known]))
