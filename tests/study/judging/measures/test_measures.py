@@ -337,3 +337,66 @@ def test_every_probed_measure_says_which_probe_it_needs():
         "examples to target",
         "spread of the loss",
     }
+
+
+# ---- one checkpoint of several, and the gap ------------------------------------------------------
+
+SINGLE = "accuracy of the best single checkpoint"
+CHECKPOINTS = ("last", "at-85", "at-90", "at-95", "ema-10")
+
+
+def checkpointed(run, readout, split) -> float:
+    """Each seed's validation accuracy is best at another checkpoint; the test set disagrees."""
+    place = CHECKPOINTS.index(readout)
+    if split == "validation":
+        return 0.5 + 0.1 * (place == run.seed) - 0.01 * place
+    return 0.3 + 0.02 * place + 0.001 * run.seed
+
+
+def test_the_best_single_checkpoint_is_chosen_by_each_run_on_validation_data():
+    made = tables(runs(readouts=CHECKPOINTS), checkpointed)
+    found = of(made, SINGLE)
+    for seed in range(3):
+        for readout in CHECKPOINTS[:4]:
+            assert found[seed, readout] == pytest.approx(30 + 2 * seed + 0.1 * seed)
+        assert found[seed, "ema-10"] == pytest.approx(38 + 0.1 * seed)  # an average as it is
+    some = of(made, f"{SINGLE} (last, at-95)")
+    assert some[0, "last"] == some[0, "at-95"] == pytest.approx(30)
+    assert some[1, "last"] == pytest.approx(30.1)  # 0.5 against 0.47
+    assert some[2, "at-90"] == pytest.approx(34.2)  # not among those named
+
+
+def test_the_best_single_checkpoint_is_tuned_by_its_own_validation_accuracy():
+    made = tables(runs(readouts=CHECKPOINTS), checkpointed)
+    table = measures.best_single_by_validation(made.finals, CHECKPOINTS[:4])
+    by = table.merge(made.runs[["run", "seed"]], on="run").set_index(["seed", "readout"]).value
+    assert [by[seed, "last"] for seed in range(3)] == pytest.approx([0.6, 0.59, 0.58])
+    assert by[0, "ema-10"] == pytest.approx(0.46)
+    assert measure_named(SINGLE).tuned_by == SINGLE
+
+
+def test_a_single_checkpoint_is_no_average():
+    with pytest.raises(ValueError, match=r"a single checkpoint is last or at-PERCENT, got \['ema"):
+        measure_named(f"{SINGLE} (last, ema-10)")
+
+
+def test_the_gap_is_training_less_test_accuracy():
+    made = tables(runs(), splits)
+    assert of(made, "generalisation gap") == {
+        (s, r): pytest.approx(5.0) for s in range(3) for r in ("last", "ema-10")
+    }
+    assert not measure_named("generalisation gap").higher
+
+
+def test_measures_know_whether_a_test_set_has_a_part_in_them():
+    on = {name for name in MEASURES if measures.on_test_set(name)}
+    assert on == {
+        "accuracy",
+        "seed spread",
+        "calibration error",
+        "loss",
+        "churn",
+        "generalisation gap",
+    }
+    assert measures.on_test_set("drop under prior shift") and measures.on_test_set(SINGLE)
+    assert not measures.on_test_set("validation accuracy at 10 %")
