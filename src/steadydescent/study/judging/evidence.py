@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.choosing import (
@@ -26,6 +27,10 @@ from steadydescent.study.judging.statistics import Array, Scores, shares
 from steadydescent.study.results.design import Design
 from steadydescent.study.results.roster import SETTINGS, Trajectory
 from steadydescent.study.results.store import Result
+
+
+NEVER_CHOSEN = -1e12
+"""A score that no choice falls on while another candidate has one."""
 
 
 class NotAnswerable(ValueError):
@@ -208,28 +213,36 @@ class Evidence:
         both = [column for column in tuning.columns if column in set(report.columns)]
         if not both:
             raise ValueError(f"{arm!r} has no scores in {measure!r} under {condition!r}")
-        if BY_STEPS in (by, measures.measure_named(measure).tuned_by):
-            both = self._that_keep_their_runs(condition, arm, both)
         labels = [Candidate(lr, readout, Place(condition, arm)) for lr, readout in both]
         parts = [
-            table.reindex(columns=both).to_numpy(float) for table in (tuning, report, validation)
+            table.reindex(columns=both).to_numpy(float, copy=True)
+            for table in (tuning, report, validation)
         ]
+        if BY_STEPS in (by, measures.measure_named(measure).tuned_by):
+            lost = self._that_lose_runs(condition, arm, both)
+            for choosing in (parts[0], parts[2]):
+                choosing[:, lost] = NEVER_CHOSEN
         # some runs are from before report runs kept validation scores: use none
         if np.isnan(parts[2]).any():
             parts[2] = parts[2][:0]
         return Candidates(labels, Scores(*parts))
 
-    def _that_keep_their_runs(
+    def _that_lose_runs(
         self, condition: str, arm: str, candidates: list[tuple[float, str]]
-    ) -> list[tuple[float, str]]:
+    ) -> NDArray[np.bool_]:
+        """Which candidates lose too many runs to be chosen for their speed, `[C]`.
+
+        They stay among the candidates: a rate beside them is no edge of what was tried.
+        """
         out = self.lost_rates(condition, arm)
-        lost = set(out[out.excluded].lr)
-        if not (stay := [candidate for candidate in candidates if candidate[0] not in lost]):
+        excluded = set(out[out.excluded].lr)
+        lost = np.array([lr in excluded for lr, _ in candidates])
+        if lost.all():
             raise NotAnswerable(
                 f"more than 5 % of the runs of {arm!r} under {condition!r} diverge or climb too "
                 "high at every rate that report seeds ran"
             )
-        return stay
+        return lost
 
     def scored(self, condition: str, arm: str, values: pd.DataFrame) -> pd.DataFrame:
         """Report seeds × candidates (rate, readout) of own values: columns run, readout, value."""
