@@ -178,8 +178,9 @@ def test_rates_that_lose_runs_are_no_candidates_for_steps_to_target():
     found = evidence_of(result(plan, how, half=1, diverged=lost), plan)
     assert found.chosen("constant", "last").lr == 0.1
     assert found.chosen("constant", "last", "steps to target").lr == 0.2
-    labels = found.candidates("constant", "last", "steps to target").labels
-    assert [label.lr for label in labels] == [0.05, 0.2]
+    both = found.candidates("constant", "last", "steps to target")
+    assert [label.lr for label in both.labels] == [0.05, 0.1, 0.2]
+    assert both.weights[1] == 0 and both.chosen.lr == 0.2
     table = found.lost_rates("constant", "last")
     assert table.excluded.tolist() == [False, True, False]
     assert table.diverged.tolist() == [0, 1, 0] and set(table.runs) == {8}
