@@ -11,6 +11,7 @@ import tracemalloc
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -201,7 +202,10 @@ def one_of_each() -> dict[str, pd.DataFrame]:
         "choices": {"condition": "c", "arm": "a", "tuned_by": "accuracy", "lr": 0.1},
         "suggestions": {"run": "r", "rule": "middle", "rate": 0.1},
         "timings": {"batch_size": 32, "round": 0, "seconds_per_example": 1e-6, "gain": 1.0},
+        "sampling": {"task": "t", "optimizer": "o", "schedule": "s", "batch_size": 8, "steps": 9},
     }
+    rows["sampling"] |= {"lr": 0.1, "readout": "last", "examples": 1_000, "predicted": 500}
+    rows["sampling"]["covariance"] = np.float32(0.25).tobytes()
     rows["choices"]["readout"] = "last"
     more = {kind: pd.DataFrame([row]) for kind, row in rows.items()}
     return made._asdict() | result_of(made)._asdict() | more
@@ -224,6 +228,22 @@ def test_values_that_cannot_be_are_refused_when_written_and_when_read(
     )
     pq.write_table(made, tmp_path / "t.parquet")
     refused(tmp_path / "t.parquet", kind, match=f"'{column}' is")
+
+
+@pytest.mark.parametrize(
+    ("rows", "amiss"),
+    [
+        ([[1.0]], "not of 2 numbers"),
+        ([[1.0, 0.5], [0.4, 1.0]], "not finite and symmetric"),
+        ([[1.0, np.nan], [np.nan, 1.0]], "not finite and symmetric"),
+    ],
+)
+def test_covariances_that_are_no_square_matrix_are_refused(tmp_path, rows, amiss):
+    one = one_of_each()["sampling"]
+    packed = [np.array(row, "<f4").tobytes() for row in (rows * 2)[:2]]
+    table = pd.concat([one, one.assign(lr=0.2)]).assign(covariance=packed)
+    with pytest.raises(DamagedFile, match=amiss):
+        write_table(table, tmp_path / "t.parquet", "sampling")
 
 
 @pytest.mark.parametrize("kind", parquet.KEYS)

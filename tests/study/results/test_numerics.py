@@ -355,7 +355,7 @@ CHANGES = [
     ("files", "temporary.touch(exist_ok=False)", "temporary.touch()", set()),
     ("study.judging.claims", "if claim.experiment ==", "if claim.experiment !=", set()),
     ("study.judging.contrasts.tuned", "math.hypot(", "1 + math.hypot(", set()),
-    ("study.judging.measures", "SEVERITY = 3", "SEVERITY = 4", set()),
+    ("study.judging.measures.measure", "SEVERITY = 3", "SEVERITY = 4", set()),
     ("study.planning.plan", "EXTENSIONS = 4", "EXTENSIONS = 5", set()),
     ("study.planning.stacks", "OWN_GIB = 3.0", "OWN_GIB = 4.0", set()),
 ]

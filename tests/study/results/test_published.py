@@ -11,7 +11,7 @@ from steadydescent.study.book.figures import INK
 from steadydescent.study.book.findings import findings
 from steadydescent.study.book.saved_results import results
 from steadydescent.study.book.verdict_rows import rows
-from steadydescent.study.judging.choosing import by_candidate, choose, tuning_scores
+from steadydescent.study.judging.choosing import BY_STEPS, by_candidate, choose, tuning_scores
 from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.places import Place
@@ -133,7 +133,9 @@ def test_evidence_says_of_itself_what_the_plan_asked_for(found):
 
 @every_result
 def test_choices_are_what_tuning_scores_choose_and_what_judging_chooses(found):
-    """Among all rates that were tuned, and among those that report seeds ran."""
+    """Among all rates that were tuned, and among those that report seeds ran, which for steps to
+    target alone may be chosen.
+    """
     result, evidence = found[3], Evidence(*found[3:])
     scores = tuning_scores(result.runs, result.finals, result.measures)
     arms = [(c, arm) for c in evidence.conditions for arm in evidence.arms_in(c)]
@@ -142,7 +144,10 @@ def test_choices_are_what_tuning_scores_choose_and_what_judging_chooses(found):
     assert list(zip(kept.condition, kept.arm, kept.tuned_by, strict=True)) == places
     for (condition, arm, by), lr, readout in zip(places, kept.lr, kept.readout, strict=True):
         runs = evidence.runs(condition, arm)
-        table = by_candidate(runs[~runs.test], scores, evidence.readouts(arm), by)
+        tuning = runs[~runs.test]
+        if by == BY_STEPS:
+            tuning = tuning[tuning.lr.isin(runs[runs.test].lr)]
+        table = by_candidate(tuning, scores, evidence.readouts(arm), by)
         judged_by = evidence.candidates(condition, arm, evidence.main_measure, by).chosen
         place = Place(condition, arm)
         assert choose(table, place) == judged_by == (lr, readout, place)

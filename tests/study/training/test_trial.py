@@ -248,3 +248,22 @@ def test_grid_does_not_grow_where_no_rate_arrives_at_the_target(toy, monkeypatch
         trial.tune()
         assert trial.choices["constant"]["last"] == [1, 1]
         assert [places(runs) for runs in asked] == [[-2, -1, 0, 1, 2]] * 2
+
+
+def test_a_rate_that_loses_a_report_run_is_no_longer_chosen_by_steps(toy, monkeypatch):
+    """All rates arrive at once, and accuracy settles it: the best rate, until one of its report
+    runs diverges; by accuracy it stays.
+    """
+    fields = {"arms": {"last": {}}, "curve_points": 2, "targets": {"mnist1d-mlp": 0.5}}
+    with study_with(toy, tune_by=["accuracy", "steps to target"], **fields):
+        lost: list[str] = []
+        trial, _ = start(monkeypatch, toy, {"": 0.2}, diverged=lost)
+        trial.tune()
+        (lost_run, *_) = trial.plan.reporting("constant", "last", [0])
+        lost.append(lost_run.key)
+        trial.report()
+        kept = read_folder(trial.save(toy / "results"), Result)[0].choices
+    rates = kept.set_index(["condition", "tuned_by"]).lr
+    assert rates["linear"].tolist() == [0.1, 0.1]
+    assert rates["constant", "accuracy"] == 0.1
+    assert rates["constant", "steps to target"] == 0.2

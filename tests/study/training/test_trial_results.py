@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from fabricated import a_run, result, tables
-from steadydescent.study.judging import measures
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.planning import Plan, load_study
 from steadydescent.study.results.store import Result, read_folder

@@ -28,6 +28,9 @@ from steadydescent.study.results.design import Design
 from steadydescent.study.results.roster import SETTINGS, Trajectory
 from steadydescent.study.results.store import Result
 
+NEVER_CHOSEN = -1e12
+"""A score that no choice falls on while another candidate has one."""
+
 
 NEVER_CHOSEN = -1e12
 """A score that no choice falls on while another candidate has one."""

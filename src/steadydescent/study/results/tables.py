@@ -263,10 +263,10 @@ def _check_values(table: pd.DataFrame, kind: str, path: Path) -> None:
             raise DamagedFile(f"{path} is refused: {name!r} is not finite in a row")
     if kind == "finals":
         _check_shifts(table, path)
-    if kind == "sampling":
-        _check_covariances(table, path)
     if kind in KEYS and table.duplicated(KEYS[kind]).any():
         raise DamagedFile(f"{path} is refused: two rows have the same {', '.join(KEYS[kind])}")
+    if kind == "sampling":
+        _check_covariances(table, path)
 
 
 def _check_shifts(finals: pd.DataFrame, path: Path) -> None:

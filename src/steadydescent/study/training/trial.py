@@ -129,6 +129,21 @@ class Trial:
         self.chosen[place] = best
         self.choices[condition][arm] = [places[candidate.lr] for candidate in best.values()]
 
+    def _choose_by_steps(self, tables: Tables, measured: pd.DataFrame) -> None:
+        """Choose by steps to target among the rates of report runs, which have now shown how many
+        runs each rate loses.
+        """
+        scores = tuning_scores(tables.runs, tables.finals, measured)
+        for (condition, arm), best in self.chosen.items():
+            if best.pop(BY_STEPS, None) is None:
+                continue
+            served, runs = self.served[condition, arm], tables.runs
+            reported = runs[runs.run.isin(served.get("report", ()))].lr
+            mine = runs[runs.run.isin(served["tuning"]) & runs.lr.isin(reported)]
+            table = by_candidate(mine, scores, self.plan.arms[arm].readouts, BY_STEPS)
+            if scored(table):
+                best[BY_STEPS] = choose(table, Place(condition, arm))
+
     def _serve(self, condition: str, arms: list[str], purpose: str, runs: list[Run]) -> None:
         """Note whom runs serve, in place of what served the same purpose before."""
         for arm in arms:
@@ -195,13 +210,15 @@ class Trial:
         tables, receipts = stored(self.runs.values(), self.store, self.device)
         folder = root / self.plan.place
         roster, by_loss = self._roster(), "loss" in self.plan.tune_by
+        measured = measures.kept(tables, roster, self.plan.target, by_loss)
+        self._choose_by_steps(tables, measured)
         result = Result(
             runs=tables.runs,
             roster=roster,
             choices=self._choices(),
             finals=tables.finals,
             quantiles=quantiles(tables),
-            measures=measures.kept(tables, roster, self.plan.target, by_loss),
+            measures=measured,
             suggestions=self.suggestions,
             timings=self.timings,
             sampling=measures.sampled(tables),

@@ -1,10 +1,23 @@
 """Where the arms of a difference stand: conditions, rates, tunings, and ratios between them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from fabricated import result
-from judged import TASK, asked, noise, rows_of, rows_on, score, steep, toy_evidence, toy_plan
+from fabricated import LAPTOP, evidence_of, result
+from judged import (
+    TASK,
+    arms_plan,
+    asked,
+    contrast_of,
+    noise,
+    rows_of,
+    rows_on,
+    score,
+    steep,
+    toy_evidence,
+    toy_plan,
+)
 from steadydescent.study.judging.claims import questions
 
 LINEAR = {"arm": "last", "condition": "linear"}
@@ -237,3 +250,60 @@ def test_steps_to_a_target_are_tuned_by_themselves_and_compared_as_ratios(tmp_pa
     assert accuracy["rates"] == {"adam": 0.1, "momentum": 0.1} and accuracy[
         "estimate"
     ] == pytest.approx(0)
+
+
+# ---- measures that belong to readouts and norms alike --------------------------------------------
+
+
+@pytest.mark.parametrize("anew", ["", ", re-estimated"])
+def test_accuracy_under_shift_is_compared_between_readouts_and_between_arms(anew):
+    """Under the shift the EMA gains 4 points, batch norm 6; re-estimated statistics double both."""
+    text = "scale(severity=3)"
+    shifts = [text, 'scale(severity=3, statistics="reestimated")']
+
+    def how(run, readout, split):
+        times = split.startswith("test/") * (1 + ("reestimated" in split))
+        gain = 0.04 * readout.startswith("ema") + 0.06 * ("batch" in run.task)
+        return 0.5 + times * gain - 0.1 * abs(np.log2(run.lr / 0.1))
+
+    arms = {"last": {"readouts": ["last"]}, "ema": {"readouts": ["ema-10"]}}
+    arms |= {"norm": {"readouts": ["last"], "task": {"norm": "batch"}}}
+    sizes = {"profiles": {"laptop": {TASK: LAPTOP | {"shifts": shifts}}}}
+    plan = arms_plan(arms, **sizes)
+    evidence = evidence_of(result(plan, how), plan)
+    for arm, gain in (("ema", 4), ("norm", 6)):
+        contrast = contrast_of(
+            "tuned", arm, against="last", measure=f"accuracy under covariate shift{anew}"
+        )
+        assert contrast.needs.met(evidence.design) and contrast.answerable(evidence, "constant")
+        value = contrast.estimate(evidence, "constant", 0.95).value
+        assert value == pytest.approx(gain * (1 + bool(anew)))
+
+
+def test_the_interval_holds_the_sampling_of_the_test_set_where_predictions_are_known():
+    """One candidate a side: by hand, Student's interval and wᵀΣw/N."""
+    plan = arms_plan({"last": {"readouts": ["last"]}, "ema": {"readouts": ["ema-10"]}})
+    made = result(plan, score, half=0)
+    contrast = contrast_of("tuned", "ema", against="last")
+    bare = evidence_of(made, plan)
+    plain = contrast.estimate(bare, "constant", 0.95)
+    assert contrast.remarks(bare, "constant").test_set_sampled is False and plain.fixed == 0
+    run = made.runs[made.runs.test].iloc[0]
+    rows = pd.DataFrame({"readout": ["ema-10", "last"]})
+    matrix = np.array([[0.20, 0.15], [0.15, 0.18]], "<f4")
+    told = {
+        name: run[name] for name in ("task", "optimizer", "schedule", "batch_size", "steps", "lr")
+    }
+    told |= {"examples": 500, "predicted": 100}
+    sampling = rows.assign(**told, covariance=[row.tobytes() for row in matrix])
+    both = evidence_of(made._replace(sampling=sampling), plan)
+    wider = contrast.estimate(both, "constant", 0.95)
+    variance = (0.20 - 2 * 0.15 + 0.18) / 500 * 1e4
+    assert wider.value == plain.value and wider.sd == plain.sd
+    assert wider.fixed == pytest.approx(np.sqrt(variance))
+    assert wider == plain.widened(variance, 99, 0.95)._replace(
+        low=pytest.approx(wider.low), high=pytest.approx(wider.high), fixed=wider.fixed
+    )
+    assert contrast.remarks(both, "constant").test_set_sampled is True
+    less = contrast_of("tuned", "ema", against="last", measure="training accuracy")
+    assert less.remarks(both, "constant").test_set_sampled is None

