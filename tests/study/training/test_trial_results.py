@@ -69,38 +69,6 @@ def test_time_of_sizes_is_kept_beside_the_runs(toy, monkeypatch):
     assert kept.dropna()[["batch_size", "round", "gain"]].to_numpy().tolist() == [[32, 0, 50.0]]
 
 
-def test_accuracies_at_equal_loss_are_taken_at_one_loss_in_all_conditions(toy, monkeypatch):
-    """Training losses fall to 0.2 and to 0.6; both are read off at 0.6, the least that every arm
-    reaches.
-    """
-    end = {"constant": 0.2, "linear": 0.6}
-
-    def training_loss(run):
-        if run.test:
-            yield from (
-                ("last", "training-loss", step, 1 - (1 - end[run.schedule]) * step / 40)
-                for step in (20, 40)
-            )
-
-    with study_with(toy, arms={"last": {}}, curve_points=2):
-        trial, _ = start(
-            monkeypatch, toy, {}, score=lambda run, readout, split: 0.5, probed=training_loss
-        )
-        grown = measures.accuracy_at_loss
-        levels = []
-        monkeypatch.setattr(
-            measures, "accuracy_at_loss", lambda t, loss: levels.append(loss) or grown(t, loss)
-        )
-        trial.tune()
-        trial.report()
-        kept = read_folder(trial.save(toy / "results"), Result)[0]
-    assert levels and levels == pytest.approx([0.6] * len(levels))
-    found = kept.measures[kept.measures.measure == "accuracy at equal training loss"]
-    assert (
-        set(found.run) == set(kept.runs[kept.runs.test].run) and len(found) == kept.runs.test.sum()
-    )
-
-
 # ---- what is kept --------------------------------------------------------------------------------
 
 

@@ -89,7 +89,8 @@ def _claims(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _files(place: Path, receipt: dict[str, Any]) -> dict[str, str]:
     home = place.relative_to(ROOT)
-    tables = {kind: str(home / f"{kind}.parquet") for kind in Result._fields}
+    there = [kind for kind in Result._fields if (place / f"{kind}.parquet").exists()]
+    tables = {kind: str(home / f"{kind}.parquet") for kind in there}
     return {"bibtex": bibtex(receipt), "receipt": str(home / "receipt.json"), **tables}
 
 

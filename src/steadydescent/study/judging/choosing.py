@@ -1,17 +1,29 @@
-"""Choosing a rate and a readout: what candidates are chosen by, and the choice."""
+"""Choosing a rate and a readout: what candidates are chosen by, and the choice.
+
+Updates to a target have candidates of their own: a rate that loses more than `MOST_LOST` of its
+runs, of tuning and report seeds together, is none, however fast the others arrive. A run is lost
+that diverged, or climbed above its surface's ceiling (`measures.ceiling`): it was thrown across the
+target, and another throw misses.
+"""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from steadydescent.study.judging.measures import HIGHEST, ceiling
 from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.statistics import chosen
+from steadydescent.study.results.roster import SETTINGS
 
 TIE, LOST = 1e-6, 1e3
 """Updates that an accuracy of 1, or a height, weighs where rates are chosen by updates to a target:
 it settles ties. A run that diverged has lost so much accuracy.
 """
+MOST_LOST = 0.05
+BY_STEPS = "steps to target"
+RATE = [*SETTINGS, "lr"]
 
 
 class Candidate(NamedTuple):
@@ -27,15 +39,35 @@ def tuning_scores(runs: pd.DataFrame, finals: pd.DataFrame, measures: pd.DataFra
 
     Columns run, readout, accuracy, loss, steps to target. Where no rate arrives at the target, all
     need the same number of updates; the accuracy at the end, or a height, then decides, and a run
-    that diverged is the worst.
+    that diverged is the worst. Rates that lose runs have no score in steps to target.
     """
     validation = finals[finals.split == "validation"]
     table = validation.assign(loss=-validation.loss)[["run", "readout", "accuracy", "loss"]]
     steps = measures[measures.measure == "steps to target"]
     table = table.merge(steps[["run", "readout", "value"]], "left")
-    lost = table.run.isin(runs[runs.diverged_at.notna()].run)
-    ends = table.accuracy.fillna(table.loss).where(~lost, -LOST)
-    return table.assign(**{"steps to target": TIE * ends - table.value}).drop(columns="value")
+    diverged = table.run.isin(runs[runs.diverged_at.notna()].run)
+    ends = table.accuracy.fillna(table.loss).where(~diverged, -LOST)
+    out = lost_rates(runs, measures)
+    lost = runs.merge(out[out.excluded], on=RATE).run
+    steps = (TIE * ends - table.value).where(~table.run.isin(lost))
+    return table.assign(**{BY_STEPS: steps}).drop(columns="value")
+
+
+def lost_rates(runs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
+    """How many runs each rate loses, and whether it is excluded from steps to target.
+
+    Columns: the settings, lr, runs, diverged, above (its surface's ceiling, without having
+    diverged), excluded.
+    """
+    counted = runs[runs.run.isin(measures[measures.measure == BY_STEPS].run)]
+    highest = measures[measures.measure == HIGHEST].set_index("run").value
+    tops = counted.task.map(lambda task: np.inf if (top := ceiling(task)) is None else top)
+    diverged = counted.diverged_at.notna()
+    above = ~diverged & (counted.run.map(highest).astype(float) > tops.astype(float))
+    told = counted[RATE].assign(runs=1, diverged=diverged, above=above)
+    sums = told.groupby(RATE, sort=False, as_index=False).sum()
+    lost = (sums.diverged + sums.above) / sums.runs
+    return sums.assign(excluded=(lost > MOST_LOST).astype(bool))
 
 
 def by_candidate(
@@ -55,7 +87,12 @@ def choose(scores: pd.DataFrame, place: Place) -> Candidate:
     Raises:
         ValueError: when none has a score.
     """
-    if scores.isna().all(axis=None):
+    if not scored(scores):
         raise ValueError(f"no rate and readout of {place.arm!r} has a score to be chosen by")
     lr, readout = scores.columns[chosen(scores.to_numpy(float))]
     return Candidate(float(lr), str(readout), place)
+
+
+def scored(scores: pd.DataFrame) -> bool:
+    """Whether any candidate has a score to be chosen by."""
+    return not scores.isna().all(axis=None)

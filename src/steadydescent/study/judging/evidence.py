@@ -1,6 +1,5 @@
 """A result of one experiment on one task, asked for the scores of its arms.
 
-
 What the arms, their runs and their choices are stands in the result itself: its roster, its
 choices, and the design in its receipt. No plan is asked.
 """
@@ -13,12 +12,24 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.study.judging import measures
-from steadydescent.study.judging.choosing import Candidate, by_candidate, tuning_scores
+from steadydescent.study.judging.choosing import (
+    BY_STEPS,
+    Candidate,
+    by_candidate,
+    lost_rates,
+    tuning_scores,
+)
+from steadydescent.study.judging.edges import edge_shares
+from steadydescent.study.judging.measures.sampling import CANDIDATE, variance
 from steadydescent.study.judging.places import Place
-from steadydescent.study.judging.statistics import Scores
+from steadydescent.study.judging.statistics import Array, Scores, shares
 from steadydescent.study.results.design import Design
 from steadydescent.study.results.roster import SETTINGS, Trajectory
 from steadydescent.study.results.store import Result
+
+
+class NotAnswerable(ValueError):
+    """What a contrast compares is not to be had from a result; the message says why."""
 
 
 class Candidates(NamedTuple):
@@ -30,6 +41,11 @@ class Candidates(NamedTuple):
     @property
     def chosen(self) -> Candidate:
         return self.labels[self.scores.chosen()]
+
+    @property
+    def weights(self) -> Array:
+        """The share of redraws that each candidate is chosen in, `[C]`."""
+        return shares(self.scores)
 
     def only(self, keep: Iterable[bool]) -> "Candidates":
         """Those candidates alone."""
@@ -126,6 +142,20 @@ class Evidence:
         """What rates are chosen by: see `tuning_scores`."""
         return tuning_scores(self.result.runs, self.result.finals, self.result.measures)
 
+    @cached_property
+    def _lost(self) -> pd.DataFrame:
+        return lost_rates(self.result.runs, self.result.measures)
+
+    def lost_rates(self, condition: str, arm: str) -> pd.DataFrame:
+        """How many runs of an arm each rate loses: columns lr, runs, diverged, above, excluded.
+
+        `above` counts those that climbed above the ceiling; what is excluded is no candidate for
+        steps to target.
+        """
+        same = (self._lost[SETTINGS] == list(self.settings(condition, arm))).all(axis=1)
+        mine = self._lost[same & self._lost.lr.isin(self.runs(condition, arm).lr)]
+        return mine.drop(columns=SETTINGS).sort_values("lr", ignore_index=True)
+
     def _runs(self, condition: str, arm: str) -> pd.DataFrame:
         """The runs of an arm, those of tuning and those that report."""
         runs = self.result.runs
@@ -141,8 +171,11 @@ class Evidence:
         better.
         """
         runs = self.runs(condition, arm)
-        mine = runs[runs.test == report]
-        return by_candidate(mine, self._scores, self.readouts(arm), tuned_by)
+        mine, scores = runs[runs.test == report], self._scores
+        if readouts := measures.single_checkpoints(tuned_by):
+            scores = measures.best_single_by_validation(self.result.finals, readouts)
+            tuned_by = "value"
+        return by_candidate(mine, scores, self.readouts(arm), tuned_by)
 
     def _report_scores(self, condition: str, arm: str, measure: str) -> pd.DataFrame:
         """Report seeds × candidates (rate, readout) in the measure's unit, at the rates that report
@@ -159,8 +192,10 @@ class Evidence:
         """
         by, choices = self.tuned_by(measure or self.main_measure), self.result.choices
         at = (choices.condition == condition) & (choices.arm == arm) & (choices.tuned_by == by)
+        out = self.lost_rates(condition, arm) if by == BY_STEPS else None
         for row in choices[at].itertuples():
-            return Candidate(row.lr, row.readout, Place(condition, arm))
+            if out is None or not out.excluded[out.lr == row.lr].any():
+                return Candidate(row.lr, row.readout, Place(condition, arm))
         return self.candidates(condition, arm, measure or self.main_measure).chosen
 
     def _candidates(
@@ -173,6 +208,8 @@ class Evidence:
         both = [column for column in tuning.columns if column in set(report.columns)]
         if not both:
             raise ValueError(f"{arm!r} has no scores in {measure!r} under {condition!r}")
+        if BY_STEPS in (by, measures.measure_named(measure).tuned_by):
+            both = self._that_keep_their_runs(condition, arm, both)
         labels = [Candidate(lr, readout, Place(condition, arm)) for lr, readout in both]
         parts = [
             table.reindex(columns=both).to_numpy(float) for table in (tuning, report, validation)
@@ -181,6 +218,56 @@ class Evidence:
         if np.isnan(parts[2]).any():
             parts[2] = parts[2][:0]
         return Candidates(labels, Scores(*parts))
+
+    def _that_keep_their_runs(
+        self, condition: str, arm: str, candidates: list[tuple[float, str]]
+    ) -> list[tuple[float, str]]:
+        out = self.lost_rates(condition, arm)
+        lost = set(out[out.excluded].lr)
+        if not (stay := [candidate for candidate in candidates if candidate[0] not in lost]):
+            raise NotAnswerable(
+                f"more than 5 % of the runs of {arm!r} under {condition!r} diverge or climb too "
+                "high at every rate that report seeds ran"
+            )
+        return stay
+
+    def scored(self, condition: str, arm: str, values: pd.DataFrame) -> pd.DataFrame:
+        """Report seeds × candidates (rate, readout) of own values: columns run, readout, value."""
+        runs = self.runs(condition, arm)
+        return by_candidate(runs[runs.test], values, self.readouts(arm), "value")
+
+    def arrivals(self, condition: str, arm: str) -> pd.DataFrame:
+        """Report seeds × candidates: 1 where a run holds its target to the end, else 0."""
+        return self.scored(condition, arm, self._arrivals)
+
+    @cached_property
+    def _arrivals(self) -> pd.DataFrame:
+        """Arrivals of all runs; where a result does not say, those before the run's end."""
+        rows = self.result.measures
+        if not (known := rows[rows.measure == measures.ARRIVAL]).empty:
+            return known[["run", "readout", "value"]]
+        needed = rows[rows.measure == BY_STEPS].merge(self.result.runs[["run", "steps"]], on="run")
+        arrived = (needed.value < needed.steps).astype(float)
+        return needed.assign(value=arrived)[["run", "readout", "value"]]
+
+    def edges(self, condition: str, arm: str, tuned_by: str | None = None) -> dict[str, float]:
+        """How much of the redraws of an arm's tuning end at each edge: see `edge_shares`."""
+        measure = BY_STEPS if tuned_by == BY_STEPS else self.main_measure
+        found = self.candidates(condition, arm, measure, tuned_by)
+        return edge_shares(found.scores, found.labels)
+
+    def test_set(self, weights: Mapping[Candidate, float]) -> tuple[float, int] | None:
+        """The variance, in percent squared, that another test set of as many examples would give
+        Σ weight·accuracy, and its degrees of freedom.
+
+        None where predictions of one of the candidates are not known.
+        """
+        if not weights:
+            return None
+        rows = [(*self.settings(*c.place), c.lr, c.readout) for c in weights]
+        w = pd.Series(list(weights.values()), pd.MultiIndex.from_tuples(rows, names=CANDIDATE))
+        found = variance(self.result.sampling, w.groupby(level=list(range(len(CANDIDATE)))).sum())
+        return found and (found[0] * 100**2, found[1])
 
     def tuned_by(self, measure: str) -> str:
         """What rates are chosen by: the measure's own, but a task without accuracy is tuned by its

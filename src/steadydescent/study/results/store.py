@@ -23,8 +23,10 @@ from filelock import FileLock
 from steadydescent import verified
 from steadydescent.files import DamagedFile, completed, replacing_folder, sha256, writing
 from steadydescent.study.results.tables import (
+    OPTIONAL,
     SCHEMAS,
     check_together,
+    empty,
     read_table,
     table_from_bytes,
     write_table,
@@ -59,7 +61,7 @@ class Tables(NamedTuple):
 class Result(NamedTuple):
     """What an experiment leaves on one task: its runs, whom each serves, what was chosen by tuning;
     a row a (run, readout, split, shift); quantiles along training; what else was measured of runs;
-    what range tests suggest; how long examples took.
+    what range tests suggest; how long examples took; how accuracies vary with the test set.
     """
 
     runs: pd.DataFrame
@@ -70,6 +72,7 @@ class Result(NamedTuple):
     measures: pd.DataFrame
     suggestions: pd.DataFrame
     timings: pd.DataFrame
+    sampling: pd.DataFrame = empty("sampling")
 
 
 MADE_WITH = ("code", "packages", "device_kind", "device", "threads", "optimized")
@@ -120,7 +123,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
 
 def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
     """Tables and receipt of a folder: the receipt checked by its own digest, each table by the
-    receipt's.
+    receipt's. A table that older results lack is empty.
 
     A folder that another process replaces meanwhile is read again: its files are of one writing,
     never of two.
@@ -154,14 +157,16 @@ def _read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
     try:
         receipt = read_receipt(folder)
         digests = receipt.get("files")
-        if not isinstance(digests, dict) or set(digests) != {
-            f"{name}.parquet" for name in kind._fields
-        }:
+        files = {f"{name}.parquet": name for name in kind._fields}
+        may_lack = {name for name, table in files.items() if table in OPTIONAL}
+        if not isinstance(digests, dict) or set(digests) | may_lack != set(files):
             raise DamagedFile(
                 f"{folder / RECEIPT} is refused: it does not vouch for {', '.join(kind._fields)}"
             )
         tables = {
-            name: _vouched(folder / f"{name}.parquet", name, digests) for name in kind._fields
+            files[name]: _vouched(folder / name, files[name], digests)
+            for name in files
+            if name in digests
         }
     except FileNotFoundError as error:
         raise DamagedFile(f"{folder} is not a whole result: {error.filename} is missing") from error

@@ -47,13 +47,22 @@ SCHEMAS = {
     "timings": pa.schema(
         {"batch_size": WHOLE, "round": WHOLE, "seconds_per_example": NUMBER, "gain": NUMBER}
     ),
+    "sampling": pa.schema(
+        {**TRAJECTORY, "batch_size": WHOLE, "steps": WHOLE, "lr": NUMBER, "readout": TEXTS}
+        | {"examples": WHOLE, "predicted": WHOLE, "covariance": pa.binary()}
+    ),
 }
 """Table → its columns and their types.
 
 finals: `shift` is "" and what belongs to a shift is missing or "" unless the split is shifted.
 measures: `batch_size` is the minibatch size that a measure is of, `step` where along training.
 timings: `gain` is missing unless the size is a power of two between its neighbours.
+sampling: `covariance` is a row of a square matrix over test examples, float32, little-endian, in
+the order of the table's rows; `examples` are those of the test set, `predicted` those that the
+matrix was estimated from.
 """
+OPTIONAL = ("sampling",)
+"""Tables of a result that older ones lack."""
 KEYS = {
     "runs": ["run"],
     "roster": ["run", "condition", "arm"],
@@ -64,6 +73,7 @@ KEYS = {
     "predictions": ["run", "readout"],
     "suggestions": ["run", "rule"],
     "timings": ["batch_size", "round"],
+    "sampling": ["task", "optimizer", "schedule", "batch_size", "steps", "lr", "readout"],
 }
 """Columns that tell the rows of a table apart; a row that stood twice would count twice."""
 MAY_BE_MISSING = {
@@ -83,6 +93,8 @@ RANGES = {
     "seeds": (1, math.inf),
     "severity": (0, 5),
     "batch": (2, math.inf),
+    "examples": (2, math.inf),
+    "predicted": (2, math.inf),
     "rate": (np.nextafter(0, 1), math.inf),
     "round": (0, math.inf),
     "seconds_per_example": (0, math.inf),
@@ -104,6 +116,11 @@ WORDS = {
 """Table and column → the words that it holds, where these are few."""
 LONGEST = 1_000
 """Characters of a name."""
+
+
+def empty(kind: str) -> pd.DataFrame:
+    """A table of a kind without rows."""
+    return frame(SCHEMAS[kind].empty_table(), kind)
 
 
 def write_table(table: pd.DataFrame, path: Path, kind: str) -> None:
@@ -246,6 +263,8 @@ def _check_values(table: pd.DataFrame, kind: str, path: Path) -> None:
             raise DamagedFile(f"{path} is refused: {name!r} is not finite in a row")
     if kind == "finals":
         _check_shifts(table, path)
+    if kind == "sampling":
+        _check_covariances(table, path)
     if kind in KEYS and table.duplicated(KEYS[kind]).any():
         raise DamagedFile(f"{path} is refused: two rows have the same {', '.join(KEYS[kind])}")
 
@@ -260,6 +279,17 @@ def _check_shifts(finals: pd.DataFrame, path: Path) -> None:
             f"{path} is refused: a row has a shift without severity, statistics or test data, "
             "or one of these without a shift"
         )
+
+
+def _check_covariances(table: pd.DataFrame, path: Path) -> None:
+    """Refuse what is no square, symmetric matrix of finite numbers."""
+    if {len(row) for row in table.covariance} - {4 * len(table)}:
+        raise DamagedFile(
+            f"{path} is refused: a row of 'covariance' is not of {len(table)} numbers"
+        )
+    matrix = np.array([np.frombuffer(row, "<f4") for row in table.covariance])
+    if not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T, atol=1e-6):
+        raise DamagedFile(f"{path} is refused: 'covariance' is not finite and symmetric")
 
 
 def check_together(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:

@@ -14,9 +14,11 @@ from steadydescent.engine.settings import Setting
 from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.choosing import (
+    BY_STEPS,
     Candidate,
     by_candidate,
     choose,
+    scored,
     tuning_scores,
 )
 from steadydescent.study.judging.places import Place
@@ -120,7 +122,9 @@ class Trial:
         place = Place(condition, arm)
         best: dict[str, Candidate] = {}
         for by in self.plan.tune_by:
-            best[by] = choose(by_candidate(runs, scores, readouts, by), place)
+            table = by_candidate(runs, scores, readouts, by)
+            if by != BY_STEPS or scored(table):  # every rate may lose runs
+                best[by] = choose(table, place)
         places = {self.plan.rate(condition, arm, i): i for i in indices}
         self.chosen[place] = best
         self.choices[condition][arm] = [places[candidate.lr] for candidate in best.values()]
@@ -200,6 +204,7 @@ class Trial:
             measures=measures.kept(tables, roster, self.plan.target, by_loss),
             suggestions=self.suggestions,
             timings=self.timings,
+            sampling=measures.sampled(tables),
         )
         note = summary(receipts, self.device) | {
             "result": result_id(self.plan.name, self.plan.task, result),

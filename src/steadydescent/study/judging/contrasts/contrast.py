@@ -12,6 +12,7 @@ from steadydescent.study.judging import measures
 from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.places import Place, StatedArm
+from steadydescent.study.judging.remarks import Remarks
 from steadydescent.study.judging.statistics import Estimate
 from steadydescent.study.judging.verdicts import DecisionRule
 from steadydescent.study.results.design import Design
@@ -62,8 +63,10 @@ class Contrast(Checked):
     rule: DecisionRule
     label: str = ""
 
-    def __init_subclass__(cls, kind: str, **more: Any) -> None:
+    def __init_subclass__(cls, kind: str = "", **more: Any) -> None:
         super().__init_subclass__(**more)
+        if not kind:  # what several kinds have in common is none
+            return
         if kind in CONTRASTS:
             raise ValueError(f"kind {kind!r} is that of {CONTRASTS[kind].__name__}")
         cls.kind = kind
@@ -103,6 +106,10 @@ class Contrast(Checked):
     def choices(self, evidence: Evidence, condition: str) -> dict[str, Candidate]:
         """What tuning chose, by the name that a row gives to the arm; none where nothing is."""
         return {}
+
+    def remarks(self, evidence: Evidence, condition: str) -> Remarks:
+        """What a row says beside its estimate; where it is not answerable, why."""
+        return Remarks()
 
     def networks(self, evidence: Evidence, condition: str) -> int:
         """How many networks the contrast rests on, those of tuning included."""

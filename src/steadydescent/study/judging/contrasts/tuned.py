@@ -2,48 +2,34 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.choosing import Candidate
-from steadydescent.study.judging.contrasts.contrast import Contrast, Needs
+from steadydescent.study.judging.contrasts.contrast import Needs
+from steadydescent.study.judging.contrasts.sides import SidedContrast
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place, StatedArm
 from steadydescent.study.judging.statistics import Estimate, tuned
-from steadydescent.study.yaml_files import unique
 
 SAME_RATE = 1.25
 """Rates that differ by a smaller factor count as one; grids have no rates between their points."""
+SAMPLED = ("accuracy", "generalisation gap")
+"""Measures whose variance from test set to test set follows from predictions."""
 
 
-def _several(stated: Any) -> Any:
-    """One arm as a list of one."""
-    return tuple(stated) if isinstance(stated, list | tuple) else (stated,)
-
-
-def _each_once(arms: tuple[StatedArm, ...]) -> tuple[StatedArm, ...]:
-    if not arms:
-        raise ValueError("a contrast needs an arm to stand against, got none")
-    unique(arms, "an arm to stand against")
-    return arms
-
-
-Against = Annotated[tuple[StatedArm, ...], BeforeValidator(_several), AfterValidator(_each_once)]
-
-
-class TunedDifference(Contrast, kind="tuned"):
-    """`arm` minus the best of `against`; the source says that `arm` is `better`, or worse.
+class TunedDifference(SidedContrast, kind="tuned"):
+    """`arm`, or the best of several, minus the best of `against`; the source says that `arm` is
+    `better`, or worse.
 
     `rate` says at which rate the arm stands: its own `tuned` one, that of `against` (times
     `factor`), or a fixed number, such as a default. `minus` takes the same contrast under another
     condition away. `tuned_by` chooses rates by something else than the measure does.
     """
 
-    against: Against
-    better: bool
     rate: Literal["tuned", "against"] | Annotated[float, Field(gt=0)]
     factor: Annotated[float, Field(gt=0)] = 1.0
     tuned_by: str | None = None
@@ -57,7 +43,7 @@ class TunedDifference(Contrast, kind="tuned"):
                 "factor multiplies the rate of the other side: say rate: against, "
                 f"got {self.rate!r}"
             )
-        arms = (self.arm, *self.against)
+        arms = (*self.arms, *self.against)
         elsewhere = [stated for stated in arms if stated.condition is not None]
         if self.minus and (self.rate != "tuned" or elsewhere):
             raise ValueError(
@@ -86,29 +72,36 @@ class TunedDifference(Contrast, kind="tuned"):
 
     def places(self, condition: str) -> list[Place]:
         """Those of both sides, under `minus`, too."""
-        here = [stated.under(condition) for stated in (self.arm, *self.against)]
+        here = super().places(condition)
         return here + [Place(self.minus, place.arm) for place in here if self.minus]
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether the measure, and the arm at the rate of the other side are there."""
-        if not evidence.holds(self.measure):
-            return False
+    def compared_under(self, condition: str) -> tuple[str, ...]:
+        """The row's condition, and that of `minus`."""
+        return (condition, *([self.minus] if self.minus else []))
+
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Also where the arm did not run the rate of the other side."""
+        if reason := super().obstacle(evidence, condition):
+            return reason
         if self.rate != "against":
-            return True
+            return ""
         arm, against = (side.chosen.lr for side in self.sides(evidence, condition))
-        return abs(math.log(arm / (against * self.factor))) < math.log(SAME_RATE)
+        if abs(math.log(arm / (against * self.factor))) < math.log(SAME_RATE):
+            return ""
+        return f"the arm ran no rate near {against * self.factor:.3g}, the nearest is {arm:.3g}"
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The interval between both sides, minus that under another condition."""
-        here = self._between(evidence, condition, level)
-        if self.minus is None:
-            return here
-        there = self._between(evidence, self.minus, level)
-        # half-widths add in squares as if the two were independent; what seeds have in common is
-        # not made use of
-        half = math.hypot(here.high - here.value, there.high - there.value)
-        value, sd = here.value - there.value, math.hypot(here.sd, there.sd)
-        return Estimate(value, value - half, value + half, sd, here.n)
+        estimate = self._between(evidence, condition, level)
+        if self.minus is not None:
+            there = self._between(evidence, self.minus, level)
+            # half-widths add in squares as if the two were independent; what seeds have in common
+            # is not made use of
+            half = math.hypot(estimate.high - estimate.value, there.high - there.value)
+            value, sd = estimate.value - there.value, math.hypot(estimate.sd, there.sd)
+            estimate = Estimate(value, value - half, value + half, sd, estimate.n)
+        test_set = self._test_set(evidence, condition)
+        return estimate.widened(*test_set, level) if test_set else estimate
 
     def _between(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The interval between both sides, turned round where smaller is better, or worse meant."""
@@ -117,40 +110,47 @@ class TunedDifference(Contrast, kind="tuned"):
         estimate = tuned(arm.scores, against.scores, level, statistic=measure.statistic)
         return estimate if measure.higher == self.better else estimate.turned()
 
+    def _test_set(self, evidence: Evidence, condition: str) -> tuple[float, int] | None:
+        """The variance that another test set would give, and its degrees of freedom."""
+        if self.measure not in SAMPLED:
+            return None
+        weights: dict[Candidate, float] = {}
+        for sign, where in zip((1, -1), self.compared_under(condition), strict=False):
+            arm, against = self.sides(evidence, where)
+            for way, side in ((sign, arm), (-sign, against)):
+                for label, share in zip(side.labels, side.weights, strict=True):
+                    if share:
+                        weights[label] = weights.get(label, 0.0) + way * float(share)
+        return evidence.test_set(weights)
+
+    def test_set_sampled(self, evidence: Evidence, condition: str) -> bool | None:
+        """Whether predictions of all that redraws choose are known."""
+        if self.measure not in SAMPLED:
+            return super().test_set_sampled(evidence, condition)
+        return self._test_set(evidence, condition) is not None
+
     def sides(self, evidence: Evidence, condition: str) -> tuple[Candidates, Candidates]:
-        """The candidates on both sides."""
-        arm = self._best_of([self.arm], evidence, condition)
-        against = self._best_of(self.against, evidence, condition)
+        """The candidates on both sides, the arm's at the rate that is asked for."""
+        arm, against = super().sides(evidence, condition)
         if self.rate == "tuned":
             return arm, against
         if self.rate == "against":
-            return _at_rates_of(against, arm, self.factor), against
+            return at_rates_of(against, arm, self.factor), against
         fixed = (math.isclose(label.lr, self.rate, rel_tol=1e-3) for label in arm.labels)
         return arm.only(fixed), against
 
-    def _best_of(self, arms: Sequence[StatedArm], evidence: Evidence, condition: str) -> Candidates:
+    def tuned_sides(self, evidence: Evidence, condition: str) -> tuple[Candidates, ...]:
+        """Both, but for an arm that takes the other side's rate."""
+        arm, against = self.sides(evidence, condition)
+        return (against,) if self.rate == "against" else (arm, against)
+
+    def best_of(self, arms: Sequence[StatedArm], evidence: Evidence, condition: str) -> Candidates:
+        """The candidates of several arms together."""
         places = [stated.under(condition) for stated in arms]
         return evidence.best_of(places, self.measure, self.tuned_by)
 
-    def choices(self, evidence: Evidence, condition: str) -> dict[str, Candidate]:
-        """What tuning chose on both sides, under `minus`, too, by the arm's name in the row.
 
-        Of one arm at two rates the second is `against …`.
-        """
-        chosen: dict[str, Candidate] = {}
-        for where in (condition, *([self.minus] if self.minus else [])):
-            arm, against = (side.chosen for side in self.sides(evidence, where))
-            name, other = (c.place.label(condition) for c in (arm, against))
-            twice = arm.place == against.place and arm != against
-            chosen |= {name: arm, f"against {other}" if twice else other: against}
-        return chosen
-
-    def networks(self, evidence: Evidence, condition: str) -> int:
-        """Runs of all places, each counted once."""
-        return len(set().union(*(evidence.runs(*p).run for p in self.places(condition))))
-
-
-def _at_rates_of(chooser: Candidates, arm: Candidates, factor: float) -> Candidates:
+def at_rates_of(chooser: Candidates, arm: Candidates, factor: float) -> Candidates:
     """The arm at `factor` times the chooser's rates, whose tuning scores so choose for both.
 
     Where the arm did not run that rate, its nearest stands in; a grid has no rates between its
