@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fabricated import stack_receipt, tables
-from steadydescent.study.planning import EXTENSIONS
+from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED
 from steadydescent.study.results.provenance import device_name
 from steadydescent.study.results.store import Result, read_folder
 from steadydescent.study.training import trial as module
@@ -91,7 +91,7 @@ def test_tuning_looks_at_validation_data_of_tuning_seeds_alone(toy, monkeypatch)
     trial, asked = start(monkeypatch, toy, {"": 0})
     trial.tune()
     tuning = [run for runs in asked for run in runs]
-    assert not any(run.test for run in tuning) and all(run.seed >= 10_000 for run in tuning)
+    assert not any(run.test for run in tuning) and all(run.seed >= FIRST_TUNING_SEED for run in tuning)
     assert set(trial.store.load([run.key for run in tuning])[0].finals.split) == {"validation"}
 
 

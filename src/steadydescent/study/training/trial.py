@@ -23,7 +23,7 @@ from steadydescent.study.judging.choosing import (
 )
 from steadydescent.study.judging.places import Place
 from steadydescent.study.paths import REPRODUCED, STORE
-from steadydescent.study.planning import EXTENSIONS, plan_of
+from steadydescent.study.planning import EXTENSIONS, FIRST_REPORT_SEED, plan_of
 from steadydescent.study.results.provenance import TOKEN
 from steadydescent.study.results.roster import PURPOSES
 from steadydescent.study.results.store import Result, Store, Tables, write_folder
@@ -179,7 +179,9 @@ class Trial:
         """Time an example takes at each size in a loop over one network, and what powers of two
         save: columns batch_size, round, seconds_per_example, gain.
         """
-        times = time_per_example(self.plan.task, self.plan.size.timed, device=self.device)
+        times = time_per_example(
+            self.plan.task, self.plan.size.timed, device=self.device, seed=FIRST_REPORT_SEED
+        )
         self.timings = times.merge(power_of_two_gain(times), "left", ["batch_size", "round"])
         return self.timings
 
