@@ -268,7 +268,7 @@ class Plan(BaseModel):
         """The runs to expect before tuning has chosen: the whole grid, and rates around its centre.
 
         Arms that share a trajectory choose different rates: about five together; an arm alone has
-        three.
+        three. One more stands for those that are reported because redraws crowd at the edge.
         """
         runs, centres = [], {arm: [0] for arm in self.arms}
         for condition in self.conditions:
@@ -286,7 +286,8 @@ class Plan(BaseModel):
         if self.experiment.report == "everything":
             return set(whole)
         width = 2 if sharing > 1 or self.experiment.report == "all-arms" else 1
-        return {i for i in whole if abs(i) <= width}
+        further = 0 if self.profile == "smoke" else 1
+        return {i for i in whole if -width <= i <= width + further}
 
     def cost(self, device: str) -> dict[str, float | str]:
         """What the expected runs cost (`steadydescent.study.planning.cost`), and of what."""
