@@ -23,7 +23,7 @@ from steadydescent.study.planning.stacks import stacking
 from steadydescent.study.results import provenance, published
 from steadydescent.study.results.fingerprints import made_with
 from steadydescent.study.results.store import Result, Tables, write_folder
-from steadydescent.study.training.trial import quantiles
+from steadydescent.study.training.trial_tables import quantiles
 
 Score = Callable[[Run, str, str], float]
 Probed = Callable[[Run], Iterable[tuple]]

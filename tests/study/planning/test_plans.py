@@ -15,7 +15,9 @@ from fabricated import LAPTOP, SMALL_EXPERIMENT, experiments_from, write_experim
 from planned import EVERY_PLAN, changed, cost_of, is_ramp, label, places, plan_of, planned, varied
 from steadydescent.engine.runs import Run
 from steadydescent.study.planning import (
+    FIRST_REPORT_SEED,
     FIRST_TUNING_SEED,
+    MOST_SEEDS,
     PROFILES,
     RAMP,
     Experiment,
@@ -59,11 +61,27 @@ def test_every_arm_has_its_tuning_and_report_runs_at_the_centre(plan, expected):
         assert {run.key for run in plan.reporting(*place, [-1, 0, 1])} <= keys
 
 
+FIRST_EDITION = {*range(400), *range(10_000, 10_050)}
+"""The seeds of its published results."""
+
+
+def test_seeds_cannot_meet_however_many_a_study_asks_for():
+    plan = varied(size={"tuning": MOST_SEEDS, "report": MOST_SEEDS})
+    place = places(plan)[0]
+    tuning = {run.seed for run in plan.tuning(*place, [0])}
+    report = {run.seed for run in plan.reporting(*place, [0])}
+    assert len(tuning) == len(report) == MOST_SEEDS and not tuning & report
+    assert not (tuning | report) & FIRST_EDITION
+    with pytest.raises(ValueError, match="less than or equal to 9000"):
+        varied(size={"report": MOST_SEEDS + 1})
+
+
 def test_tuning_and_report_seeds_never_meet_and_tuning_never_sees_test_data(plan, expected):
     runs = [run for run in expected if not is_ramp(run)]
     tuning, report = ({run.seed for run in runs if run.test == kind} for kind in (False, True))
     assert tuning == set(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + plan.size.tuning))
-    assert report == set(range(plan.size.report))
+    assert report == set(range(FIRST_REPORT_SEED, FIRST_REPORT_SEED + plan.size.report))
+    assert not tuning & report and not (tuning | report) & FIRST_EDITION
     assert all(run.test or not run.shifts for run in expected)
 
 
@@ -223,7 +241,7 @@ def test_range_tests_raise_the_rate_over_the_ramp_and_keep_every_loss():
     plan = varied(size={"ramps": [50, 200]})
     for length in plan.size.ramps:
         runs = plan.range_tests(length)
-        assert [run.seed for run in runs] == list(range(plan.size.report))
+        assert [run.seed - FIRST_REPORT_SEED for run in runs] == list(range(plan.size.report))
         for run in runs:
             rates = run.rates()
             assert len(rates) == run.steps == length and not run.test and run.probes == ("losses",)

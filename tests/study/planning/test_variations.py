@@ -198,7 +198,7 @@ REFUSED = [
     ("batch_size", {"batch_sizes": 16}, r"batch_sizes must be .*such as \[16, 48\], got 16"),
     ("batch_size", {"batch_sizes": {"n": 1}}, r"batch_sizes must be a list .*got \{'n': 1\}"),
     ("batch_size", {"batch_sizes": "[16"}, r"batch_sizes, line 2: is no YAML"),
-    ("batch_size", {"seeds": 1}, r"seeds must be a whole number from 2 to 10000, got 1"),
+    ("batch_size", {"seeds": 1}, r"seeds must be a whole number from 2 to 9000, got 1"),
     ("batch_size", {"seeds": 10_001}, r"seeds must be .*got 10001"),
     ("batch_size", {"seeds": True}, r"seeds must be .*got True"),
     ("batch_size", {"updates": 0}, r"updates must be a whole number from 1 to \d+, got 0"),

@@ -17,9 +17,15 @@ from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.verdicts import VERDICTS
 from steadydescent.study.paths import PUBLISHED, RESULTS
-from steadydescent.study.planning import EXTENSIONS, FIRST_TUNING_SEED, Plan, load_study
+from steadydescent.study.planning import (
+    EXTENSIONS,
+    FIRST_REPORT_SEED,
+    FIRST_TUNING_SEED,
+    Plan,
+    load_study,
+)
 from steadydescent.study.results.roster import SETTINGS
-from steadydescent.study.training.trial import result_id
+from steadydescent.study.training.trial_tables import result_id
 
 FOUND = list(results(PUBLISHED))
 every_result = pytest.mark.parametrize("found", FOUND, ids=lambda found: f"{found[0]}-{found[1]}")
@@ -90,13 +96,13 @@ def test_runs_are_those_that_the_study_asks_for(found):
         half = plan.half(condition) + EXTENSIONS
         for arm in plan.arms_in(condition):
             for index in range(-half, half + 1):
-                asked |= {
-                    row(plan._run(condition, arm, index, 0, report)) for report in (False, True)
-                }
+                asked |= {row(plan._run(condition, arm, index, report)) for report in (False, True)}
     assert not set(runs[columns].itertuples(index=False, name=None)) - asked
     assert not runs.duplicated([*columns, "seed"]).any()
     on_report_seeds = runs.test | runs.schedule.str.startswith("ramp")
-    assert set(runs[on_report_seeds].seed) == set(range(plan.size.report))
+    assert set(runs[on_report_seeds].seed) == set(
+        range(FIRST_REPORT_SEED, FIRST_REPORT_SEED + plan.size.report)
+    )
     assert set(runs[~on_report_seeds].seed) == set(
         range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + plan.size.tuning)
     )

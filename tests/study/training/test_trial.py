@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from fabricated import stack_receipt, tables
-from steadydescent.study.planning import EXTENSIONS
+from steadydescent.study.planning import EXTENSIONS, FIRST_REPORT_SEED, FIRST_TUNING_SEED
 from steadydescent.study.results.provenance import device_name
 from steadydescent.study.results.store import Result, read_folder
 from steadydescent.study.training import trial as module
-from steadydescent.study.training.trial import Trial, result_id
+from steadydescent.study.training.trial import Trial
+from steadydescent.study.training.trial_tables import result_id
 from trials import places, start, study_with
 
 
@@ -76,7 +77,9 @@ def test_report_covers_every_choice_and_its_neighbours_within_the_tuned_range(to
     assert places(by_schedule["constant"]) == [-2, -1, 0, 1]
     assert places(by_schedule["linear"]) == [-2, -1, 0, 2, 3, 4]
     for runs in asked:
-        assert all(run.test for run in runs) and {run.seed for run in runs} == set(range(5))
+        assert all(run.test for run in runs) and {
+            run.seed - FIRST_REPORT_SEED for run in runs
+        } == set(range(5))
 
 
 def test_report_at_the_end_of_all_extensions_stays_inside_what_was_tuned(toy, monkeypatch):
@@ -91,7 +94,9 @@ def test_tuning_looks_at_validation_data_of_tuning_seeds_alone(toy, monkeypatch)
     trial, asked = start(monkeypatch, toy, {"": 0})
     trial.tune()
     tuning = [run for runs in asked for run in runs]
-    assert not any(run.test for run in tuning) and all(run.seed >= 10_000 for run in tuning)
+    assert not any(run.test for run in tuning) and all(
+        run.seed >= FIRST_TUNING_SEED for run in tuning
+    )
     assert set(trial.store.load([run.key for run in tuning])[0].finals.split) == {"validation"}
 
 

@@ -11,7 +11,7 @@ from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.planning import Plan, load_study
 from steadydescent.study.results.store import Result, read_folder
 from steadydescent.study.training import trial as module
-from steadydescent.study.training.trial import quantiles, result_id, split_texts
+from steadydescent.study.training.trial_tables import quantiles, result_id, split_texts
 from trials import peak_at, start, study_with
 
 # ---- measures ------------------------------------------------------------------------------------

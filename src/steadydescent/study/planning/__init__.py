@@ -5,7 +5,9 @@ it costs. It may use the techniques, the engine, results and judging; it trains 
 """
 
 from steadydescent.study.planning.experiment import (
+    FIRST_REPORT_SEED,
     FIRST_TUNING_SEED,
+    MOST_SEEDS,
     PROFILES,
     Arm,
     Condition,
@@ -22,7 +24,9 @@ from steadydescent.study.planning.variations import plan_of, varied
 
 __all__ = [
     "EXTENSIONS",
+    "FIRST_REPORT_SEED",
     "FIRST_TUNING_SEED",
+    "MOST_SEEDS",
     "PROFILES",
     "RAMP",
     "Arm",

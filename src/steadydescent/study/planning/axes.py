@@ -11,7 +11,7 @@ from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks import find
 from steadydescent.study.planning.experiment import (
-    FIRST_TUNING_SEED,
+    MOST_SEEDS,
     Arm,
     Condition,
     Experiment,
@@ -192,8 +192,8 @@ def _names(what: str, example: str, vary: Callable[[Plan, Any], Experiment]) -> 
 COMMON = ("seeds", "updates")
 AXES = {
     "seeds": Axis(
-        f"a whole number from 2 to {FIRST_TUNING_SEED}",
-        lambda value: _is_count(value, 2, FIRST_TUNING_SEED),
+        f"a whole number from 2 to {MOST_SEEDS}",
+        lambda value: _is_count(value, 2, MOST_SEEDS),
         _seeds,
     ),
     "updates": Axis(f"a whole number from 1 to {MOST_UPDATES}", _is_count, _updates),

@@ -180,7 +180,8 @@ class Plan(BaseModel):
         grid = {i: math.log(self.rate(condition, arm, i)) for i in indices}
         return {min(grid, key=lambda i: abs(grid[i] - math.log(rate))) for rate in rates}
 
-    def _run(self, condition: str, arm: str, index: int, seed: int, report: bool) -> Run:
+    def _run(self, condition: str, arm: str, index: int, report: bool) -> Run:
+        """The arm's run at a grid point, with the first seed of its purpose."""
         recipe, size = self.recipe(condition, arm), self.size
         batch_size = size.batch_size or recipe.batch_size
         if batch_size is None or recipe.optimizer is None or recipe.schedule is None:
@@ -196,7 +197,7 @@ class Plan(BaseModel):
             lr=self.rate(condition, arm, index),
             batch_size=min(batch_size, most),
             steps=steps,
-            seed=seed,
+            seed=FIRST_REPORT_SEED if report else FIRST_TUNING_SEED,
             readouts=self.readouts(condition),
             curve_points=min(self.curve_points if followed else 1, steps),
             test=report,
@@ -206,7 +207,7 @@ class Plan(BaseModel):
 
     def trajectory(self, condition: str, arm: str) -> Trajectory:
         """What an arm's runs have in common under a condition."""
-        run = self._run(condition, arm, 0, 0, report=False)
+        run = self._run(condition, arm, 0, report=False)
         return Trajectory(**{name: getattr(run, name) for name in Trajectory._fields})
 
     def sharing(self, condition: str) -> list[list[str]]:
@@ -219,23 +220,21 @@ class Plan(BaseModel):
 
     def tuning(self, condition: str, arm: str, indices: Iterable[int]) -> list[Run]:
         """Tuning runs of these grid points: validation data only."""
-        first = FIRST_TUNING_SEED
-        runs = [self._run(condition, arm, index, first, report=False) for index in indices]
-        return _seeded(runs, range(first, first + self.size.tuning))
+        runs = [self._run(condition, arm, index, report=False) for index in indices]
+        return _seeded(runs, FIRST_TUNING_SEED, self.size.tuning)
 
     def reporting(self, condition: str, arm: str, indices: Iterable[int]) -> list[Run]:
         """Report runs of these grid points: validation curves, and test data once at the end."""
-        runs = [self._run(condition, arm, index, 0, report=True) for index in indices]
-        first = FIRST_REPORT_SEED
-        return _seeded(runs, range(first, first + self.size.report))
+        runs = [self._run(condition, arm, index, report=True) for index in indices]
+        return _seeded(runs, FIRST_REPORT_SEED, self.size.report)
 
     def range_tests(self, length: int) -> list[Run]:
         """Range tests of one length, one a report seed: the rate rises over a search's range."""
-        run = self._run(self.conditions[0], next(iter(self.arms)), 0, 0, report=False)
+        run = self._run(self.conditions[0], next(iter(self.arms)), 0, report=False)
         schedule = Setting("ramp", {"low": RAMP[0], "high": RAMP[1]}).text()
         ramp = {"schedule": schedule, "lr": 1.0, "steps": length, "curve_points": 1}
         first = Run(**run.model_dump() | ramp | {"probes": ("losses",)})
-        return _seeded([first], range(FIRST_REPORT_SEED, FIRST_REPORT_SEED + self.size.report))
+        return _seeded([first], FIRST_REPORT_SEED, self.size.report)
 
     def check(self, source: str = "study.yml") -> None:
         """See that all runs can be made, before anything starts.
@@ -250,7 +249,7 @@ class Plan(BaseModel):
                 arms = self.arms_in(condition)
             for arm in arms:
                 with _placed(f"{where}, {arm!r} under {condition!r}"):
-                    self._run(condition, arm, 0, 0, report=True)
+                    self._run(condition, arm, 0, report=True)
         for length in self.size.ramps:
             with _placed(f"{where}, range tests of {length} updates"):
                 self.range_tests(length)
@@ -260,7 +259,7 @@ class Plan(BaseModel):
         """The runs to expect before tuning has chosen: the whole grid, and rates around its centre.
 
         Arms that share a trajectory choose different rates: about five together; an arm alone has
-        three.
+        three. One more stands for those that are reported because redraws crowd at the edge.
         """
         runs, centres = [], {arm: [0] for arm in self.arms}
         for condition in self.conditions:
@@ -278,7 +277,8 @@ class Plan(BaseModel):
         if self.experiment.report == "everything":
             return set(whole)
         width = 2 if sharing > 1 or self.experiment.report == "all-arms" else 1
-        return {i for i in whole if abs(i) <= width}
+        further = 0 if self.profile == "smoke" else 1
+        return {i for i in whole if -width <= i <= width + further}
 
     def cost(self, device: str) -> dict[str, float | str]:
         """What the expected runs cost (`steadydescent.study.planning.cost`), and of what."""
@@ -296,6 +296,9 @@ def _placed(where: str) -> Iterator[None]:
         raise ValueError(f"{where}: {reason.removeprefix('Value error, ')}") from None
 
 
-def _seeded(runs: Iterable[Run], seeds: range) -> list[Run]:
-    """Each run with each seed, unchecked: no check depends on it, and one takes a millisecond."""
+def _seeded(runs: Iterable[Run], first: int, count: int) -> list[Run]:
+    """Each run with so many seeds from the first on, unchecked: no check depends on a seed, and one
+    takes a millisecond.
+    """
+    seeds = range(first, first + count)
     return [run.model_copy(update={"seed": seed}) for run in runs for seed in seeds]

@@ -1,16 +1,14 @@
 """One experiment on one task, from tuning to a stored result; what a notebook calls."""
 
-import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from steadydescent.engine.runs import Run
-from steadydescent.engine.settings import Setting
 from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.choosing import (
@@ -21,19 +19,21 @@ from steadydescent.study.judging.choosing import (
     scored,
     tuning_scores,
 )
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.places import Place
 from steadydescent.study.paths import REPRODUCED, STORE
-from steadydescent.study.planning import EXTENSIONS, plan_of
+from steadydescent.study.planning import EXTENSIONS, FIRST_REPORT_SEED, plan_of
 from steadydescent.study.results.provenance import TOKEN
 from steadydescent.study.results.roster import PURPOSES
 from steadydescent.study.results.store import Result, Store, Tables, write_folder
+from steadydescent.study.results.tables import empty
+from steadydescent.study.training.edge_sides import crowded_sides
 from steadydescent.study.training.progress import Journal
 from steadydescent.study.training.stack_training import pick_device
 from steadydescent.study.training.stored_runs import stored
 from steadydescent.study.training.sweep import summary, train
 from steadydescent.study.training.timing import power_of_two_gain, time_per_example
-
-QUANTILES = [0.1, 0.5, 0.9]
+from steadydescent.study.training.trial_tables import means, quantiles, result_id
 
 
 class Trial:
@@ -60,6 +60,7 @@ class Trial:
         self.choices: dict[str, dict[str, list[int]]] = {}
         self.chosen: dict[tuple[str, str], dict[str, Candidate]] = {}
         self.tuned: dict[str, range] = {}
+        self.reported: dict[tuple[str, str], set[int]] = {}
         self.served: dict[tuple[str, str], dict[str, list[str]]] = {}
         self.suggestions = pd.DataFrame({"run": [], "rule": [], "rate": []})
         self.timings = pd.DataFrame(
@@ -80,23 +81,27 @@ class Trial:
             while True:
                 scores = self._tuned(condition, range(low, high + 1))
                 edges = {i for indices in self.choices[condition].values() for i in indices}
+                allowed = self._allowed(condition)
                 grown = (
-                    low - (low in edges and low > -half - EXTENSIONS),
-                    high + (high in edges and high < half + EXTENSIONS),
+                    low - (low in edges and low - 1 in allowed),
+                    high + (high in edges and high + 1 in allowed),
                 )
-                if (
-                    self.plan.profile == "smoke"
-                    or self.plan.experiment.report == "everything"
-                    or grown == (low, high)
-                ):
+                if grown == (low, high):
                     break
                 low, high = grown
-            self.tuned[condition] = range(low, high + 1)
             tables.append(scores)
         return pd.concat(tables, ignore_index=True)
 
+    def _allowed(self, condition: str) -> range:
+        """The grid points that may be tuned: some beyond each edge where a grid may grow."""
+        half = self.plan.half(condition)
+        fixed = self.plan.profile == "smoke" or self.plan.experiment.report == "everything"
+        most = half if fixed else half + EXTENSIONS
+        return range(-most, most + 1)
+
     def _tuned(self, condition: str, indices: range) -> pd.DataFrame:
         """Train these grid points of every arm and choose; the mean scores of every candidate."""
+        self.tuned[condition] = indices
         asked = []
         for arms in self.plan.sharing(condition):
             runs = self.plan.tuning(condition, arms[0], indices)
@@ -111,7 +116,7 @@ class Trial:
             keys, readouts = self.served[condition, arm]["tuning"], self.plan.arms[arm].readouts
             runs_of = tables.runs[tables.runs.run.isin(keys)]
             self._choose(condition, arm, indices, runs_of, scores)
-            parts.append(_means(runs_of, scores, readouts).assign(condition=condition, arm=arm))
+            parts.append(means(runs_of, scores, readouts).assign(condition=condition, arm=arm))
         return pd.concat(parts, ignore_index=True)
 
     def _choose(
@@ -151,25 +156,63 @@ class Trial:
 
     def report(self) -> Tables:
         """Train the report runs: each arm's chosen rate and its two neighbours, or more, all report
-        seeds.
+        seeds; and further rates while tuning, done afresh, would often choose the outermost.
         """
-        for condition, choices in self.choices.items():
-            tuned, report = self.tuned[condition], self.plan.experiment.report
-            runs: list[Run] = []
-            for arms in self.plan.sharing(condition):
-                wanted = {
-                    i for arm in (choices if report == "all-arms" else arms) for i in choices[arm]
-                }
-                near = {i + step for i in wanted for step in (-1, 0, 1)} & set(tuned)
-                near = near.union(
-                    *(self.plan.besides(condition, arm, tuned, choices) for arm in arms)
-                )
-                indices = list(tuned) if report == "everything" else sorted(near)
-                reporting = self.plan.reporting(condition, arms[0], indices)
-                self._serve(condition, arms, "report", reporting)
-                runs += reporting
-            self._results(runs, f"{self.plan.task}, {condition}, reporting")
+        for condition in self.choices:
+            self._report(condition, {})
+            while beyond := self._beyond(condition):
+                points = {i for indices in beyond.values() for i in indices}
+                tuned = {*self.tuned[condition], *points}
+                if len(tuned) > len(self.tuned[condition]):
+                    self._tuned(condition, range(min(tuned), max(tuned) + 1))
+                self._report(condition, beyond)
         return stored(self.runs.values(), self.store, self.device)[0]
+
+    def _report(self, condition: str, besides: Mapping[str, set[int]]) -> None:
+        """Train the report runs of a condition: around its choices, what was reported before, and
+        these grid points of arms besides.
+        """
+        runs: list[Run] = []
+        for arms in self.plan.sharing(condition):
+            indices = self._near_choices(condition, arms)
+            for arm in arms:
+                indices |= self.reported.get((condition, arm), set()) | besides.get(arm, set())
+            reporting = self.plan.reporting(condition, arms[0], sorted(indices))
+            self._serve(condition, arms, "report", reporting)
+            self.reported |= {(condition, arm): indices for arm in arms}
+            runs += reporting
+        self._results(runs, f"{self.plan.task}, {condition}, reporting")
+
+    def _near_choices(self, condition: str, arms: list[str]) -> set[int]:
+        """The grid points that report seeds run for arms which share their runs."""
+        choices, tuned = self.choices[condition], self.tuned[condition]
+        report = self.plan.experiment.report
+        if report == "everything":
+            return set(tuned)
+        wanted = {i for arm in (choices if report == "all-arms" else arms) for i in choices[arm]}
+        near = {i + step for i in wanted for step in (-1, 0, 1)} & set(tuned)
+        return near.union(*(self.plan.besides(condition, arm, tuned, choices) for arm in arms))
+
+    def _beyond(self, condition: str) -> dict[str, set[int]]:
+        """Arm → the next grid points on the sides where redraws of its tuning crowd, as far as the
+        grid may grow.
+        """
+        allowed, evidence = self._allowed(condition), self._evidence(condition)
+        found = {}
+        for arm in self.plan.arms_in(condition):
+            reported = self.reported[condition, arm]
+            ends = {-1: min(reported), 1: max(reported)}
+            sides = crowded_sides(evidence, condition, arm)
+            found[arm] = {ends[side] + side for side in sides} & set(allowed)
+        return {arm: points for arm, points in found.items() if points}
+
+    def _evidence(self, condition: str) -> Evidence:
+        """What is known of the arms of a condition so far, as a result that is judged holds it."""
+        roster = self._roster().query("condition == @condition and purpose != 'range test'")
+        runs = [self.runs[key] for key in dict.fromkeys(roster.run)]
+        tables = stored(runs, self.store, self.device)[0]
+        design = self.plan.design.model_dump()
+        return Evidence(self._result(tables, roster), {"design": design})
 
     def range_tests(self) -> pd.DataFrame:
         """Run the range tests; the rates that each rule suggests, columns run, rule, rate."""
@@ -194,7 +237,9 @@ class Trial:
         """Time an example takes at each size in a loop over one network, and what powers of two
         save: columns batch_size, round, seconds_per_example, gain.
         """
-        times = time_per_example(self.plan.task, self.plan.size.timed, device=self.device)
+        times = time_per_example(
+            self.plan.task, self.plan.size.timed, device=self.device, seed=FIRST_REPORT_SEED
+        )
         self.timings = times.merge(power_of_two_gain(times), "left", ["batch_size", "round"])
         return self.timings
 
@@ -209,18 +254,11 @@ class Trial:
         """Write the result with its receipt and return its folder."""
         tables, receipts = stored(self.runs.values(), self.store, self.device)
         folder = root / self.plan.place
-        roster, by_loss = self._roster(), "loss" in self.plan.tune_by
-        measured = measures.kept(tables, roster, self.plan.target, by_loss)
-        self._choose_by_steps(tables, measured)
-        result = Result(
-            runs=tables.runs,
-            roster=roster,
+        result = self._result(tables, self._roster())
+        self._choose_by_steps(tables, result.measures)
+        result = result._replace(
             choices=self._choices(),
-            finals=tables.finals,
             quantiles=quantiles(tables),
-            measures=measured,
-            suggestions=self.suggestions,
-            timings=self.timings,
             sampling=measures.sampled(tables),
         )
         note = summary(receipts, self.device) | {
@@ -236,6 +274,20 @@ class Trial:
         note |= {"own": self.plan.own} if self.plan.own else {}
         write_folder(folder, result, note, replace=True)
         return folder
+
+    def _result(self, tables: Tables, roster: pd.DataFrame) -> Result:
+        """The tables of a result, but those that only pages need."""
+        by_loss = "loss" in self.plan.tune_by
+        return Result(
+            runs=tables.runs,
+            roster=roster,
+            choices=self._choices(),
+            finals=tables.finals,
+            quantiles=empty("quantiles"),
+            measures=measures.kept(tables, roster, self.plan.target, by_loss),
+            suggestions=self.suggestions,
+            timings=self.timings,
+        )
 
     def _roster(self) -> pd.DataFrame:
         rows = [
@@ -254,64 +306,3 @@ class Trial:
             for by, candidate in best.items()
         ]
         return pd.DataFrame(rows, columns=["condition", "arm", "tuned_by", "lr", "readout"])
-
-
-def _means(runs: pd.DataFrame, scores: pd.DataFrame, readouts: tuple[str, ...]) -> pd.DataFrame:
-    """Mean accuracy and loss over seeds of every candidate: columns lr, readout, accuracy, loss."""
-    means = {by: by_candidate(runs, scores, readouts, by).mean() for by in ("accuracy", "loss")}
-    return pd.DataFrame({name: mean for name, mean in means.items() if len(mean)}).reset_index()
-
-
-def quantiles(tables: Tables) -> pd.DataFrame:
-    """10 %, 50 % and 90 % quantiles over seeds of validation accuracy, or of a surface's loss,
-    along training.
-    """
-    report = tables.runs[tables.runs.test].rename(columns={"steps": "total"})
-    keys = ["task", "optimizer", "schedule", "batch_size", "total", "lr"]
-    merged = tables.curves.merge(report[["run", *keys]], on="run")
-    by = (
-        merged.assign(shown=merged.accuracy.fillna(merged.loss))
-        .groupby([*keys, "readout", "step"])
-        .shown
-    )
-    table = (
-        by.quantile(QUANTILES)
-        .unstack()
-        .reindex(columns=QUANTILES)
-        .set_axis(["low", "median", "high"], axis=1)
-    )
-    return table.assign(seeds=by.size()).reset_index().rename(columns={"total": "steps"})
-
-
-def result_id(experiment: str, task: str, result: Result) -> str:
-    """Experiment, task and content, such as `weight-averaging/mnist1d-mlp@3f9c2a7e`.
-
-    The content is the final scores, each split written as one text, `test/scale(severity=3)`.
-    """
-    split, scores = ["run", "readout", "split"], ["accuracy", "loss", "calibration_error"]
-    finals = result.finals.assign(split=split_texts(result.finals))[[*split, *scores]]
-    finals = finals.sort_values(split).round({"accuracy": 9, "loss": 9})
-    digest = hashlib.sha256(
-        np.ascontiguousarray(pd.util.hash_pandas_object(finals, index=False).to_numpy()).tobytes()
-    )
-    return f"{experiment.replace('_', '-')}/{task}@{digest.hexdigest()[:8]}"
-
-
-def split_texts(finals: pd.DataFrame) -> pd.Series:
-    """The split of each row as one text, a shift with its options behind it."""
-    columns = ["split", "shift", "severity", "statistics", "batch"]
-    texts = {
-        row: f"{row[0]}/{_shift_text(*row[1:])}" if row[1] else row[0]
-        for row in finals[columns].drop_duplicates().itertuples(index=False, name=None)
-    }
-    rows = finals[columns].itertuples(index=False, name=None)
-    return pd.Series([texts[row] for row in rows], finals.index, dtype=finals.split.dtype)
-
-
-def _shift_text(shift: str, severity: Any, statistics: str, batch: Any) -> str:
-    options: dict[str, Any] = {"severity": int(severity)}
-    if statistics != "frozen":
-        options["statistics"] = statistics
-    if batch is not pd.NA:
-        options["batch"] = int(batch)
-    return Setting(shift, options).text()
