@@ -114,7 +114,9 @@ class TunedDifference(Contrast, kind="tuned"):
         """The interval between both sides, turned round where smaller is better, or worse meant."""
         measure = measures.measure_named(self.measure)
         arm, against = self.sides(evidence, condition)
-        estimate = tuned(arm.scores, against.scores, level, statistic=measure.statistic)
+        estimate = tuned(
+            arm.scores, against.scores, level, self.draws_from, statistic=measure.statistic
+        )
         return estimate if measure.higher == self.better else estimate.turned()
 
     def sides(self, evidence: Evidence, condition: str) -> tuple[Candidates, Candidates]:
