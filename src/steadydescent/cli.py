@@ -124,25 +124,32 @@ def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -
 
 def verdict_rows(rows: list[dict]) -> list[dict]:
     """The columns of a claim's rows that fit a terminal."""
-    from steadydescent.study.book.words import for_terminal
+    from steadydescent.study.book.words import ADDED_AFTER, added_after, for_terminal
 
     return [
         {
             "claim": row["id"],
             "task": row["task"],
             "condition": row["condition"],
+            "kind": "primary" if row["primary"] else "secondary",
             "verdict": row["verdict"],
             "measure": row["measure"],
             "estimate": for_terminal(row),
             "margin": f"{row['margin']:g}",
             "seeds": row["n_seeds"] or "",
             "networks": row["networks"] or "",
+            "points": row["points"] or "",
             "diverged": row["diverged"] or "",
-            "would decide": f"{row['seeds_needed']} seeds" if row["seeds_needed"] else "",
+            "would decide": _would_decide(row["seeds_needed"]),
+            "added": ADDED_AFTER if added_after(row) else "",
             "rests on": row["result"] or " ".join(row["tests"][:1]),
         }
         for row in rows
     ]
+
+
+def _would_decide(seeds: int | str | None) -> str:
+    return "" if seeds is None else str(seeds) if seeds == "never" else f"{seeds} seeds"
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:

@@ -21,10 +21,14 @@ from steadydescent.study.book.saved_results import folder, results
 from steadydescent.study.book.summary import write_summary
 from steadydescent.study.book.verdict_rows import rows
 from steadydescent.study.book.words import interval_text
+from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.judge import judge_all
+from steadydescent.study.judging.verdicts import stance
 from steadydescent.study.paths import DATA, PUBLISHED, REPRODUCED, RESULTS, ROOT, STORE
 from steadydescent.study.planning import left_out, plans
 from steadydescent.study.planning.stacks import OWN_GIB
 from steadydescent.study.results import published
+from steadydescent.study.results.first_seen import note_first_seen
 from steadydescent.study.results.store import Result, write_folder
 from steadydescent.study.training.notebooks import (
     CELL_HOURS,
@@ -101,7 +105,8 @@ def _size(folder: Path) -> int:
 def compare(profile: str) -> list[dict]:
     """Published rows against one's own: held, flipped, or undecided.
 
-    Flipped means that one decisive verdict became another.
+    Flipped means that one decisive verdict became another that contradicts it; what is known in one
+    and open in the other, such as a size, contradicts nothing.
     """
     published.check(PUBLISHED)
     place = lambda row: (row["id"], row["task"], row["condition"])
@@ -135,14 +140,18 @@ def _compared(theirs: dict, own: dict) -> dict:
         "published_interval": interval_text(theirs),
         "your_interval": interval_text(own),
         "intervals_overlap": overlap,
-        "outcome": _outcome(theirs["verdict"], own["verdict"]),
+        "outcome": _outcome(theirs, own),
     }
 
 
-def _outcome(published: str, mine: str) -> str:
-    if published == mine:
+def _outcome(theirs: dict, own: dict) -> str:
+    if theirs["verdict"] == own["verdict"]:
         return "held"
-    return "undecided" if "inconclusive" in (published, mine) else "flipped"
+    if "open" in (theirs["verdict"], own["verdict"]):
+        return "undecided"
+    opposite = {stance(row["verdict"]) for row in (theirs, own)} == {"for", "against"}
+    pairs = [{theirs[what], own[what]} - {"open"} for what in ("direction", "size")]
+    return "flipped" if opposite or any(len(pair) > 1 for pair in pairs) else "held"
 
 
 def publish_results(profile: str, only: str = "") -> list[str]:
@@ -162,11 +171,10 @@ def publish_results(profile: str, only: str = "") -> list[str]:
     published.check(PUBLISHED, but=chosen)  # what stays must be sound before anything is replaced
     for name, (result, receipt) in chosen.items():
         _publish(name, result, receipt)
+    answered = [row for pair in chosen.values() for row in judge_all(Evidence(*pair))]
+    note_first_seen({row.key: str(row.first_seen) for row in answered}, PUBLISHED)
     write_summary(findings("published")["claims"], RESULTS)
-    return [
-        f"{receipt['result']} ({receipt['primary_contrasts']} primary contrasts)"
-        for name, (_, receipt) in chosen.items()
-    ]
+    return [receipt["result"] for _, receipt in chosen.values()]
 
 
 def _reproduced(profile: str, only: str) -> dict[str, tuple[Result, dict]]:

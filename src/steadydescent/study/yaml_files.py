@@ -2,8 +2,8 @@
 file and line.
 
 Beside what YAML itself refuses: a key given twice, a key that is no text, aliases that would unfold
-into more than `MOST` values, tags, dates, and numbers that YAML 1.1 reads otherwise than people do
-(`010` is 8 there, `1:30` is 90).
+into more than `MOST` values, tags, times, and numbers that YAML 1.1 reads otherwise than people do
+(`010` is 8 there, `1:30` is 90). A day, `2026-11-26`, is its text.
 """
 
 import json
@@ -28,6 +28,7 @@ DEEPEST = 20
 """Mappings and lists inside one another."""
 MERGE = "tag:yaml.org,2002:merge"
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 SHOWN = 60
 """Characters of a value that a message shows."""
 Address = tuple[str | int, ...]
@@ -227,6 +228,8 @@ def _scalar(node: yaml.Node, place: Address, file: YamlFile) -> Any:
         if math.isfinite(number):
             return number
         raise file.error(place, f"must be finite, got {text}")
+    if kind == "timestamp" and DAY.fullmatch(text):
+        return text
     if kind == "bool":
         return text.lower() in ("true", "yes", "on")
     if kind == "null":

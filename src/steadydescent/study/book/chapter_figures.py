@@ -15,7 +15,7 @@ from steadydescent.study.book import plots
 from steadydescent.study.book.edition import rows_shown, shown
 from steadydescent.study.book.figures import chart, figure
 from steadydescent.study.book.plots import Line
-from steadydescent.study.book.words import most_first
+from steadydescent.study.book.words import intervals_of, most_first
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.measures import measure_named
 
@@ -45,11 +45,11 @@ def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) 
         lambda ax: plots.plot_differences(rows, ax).tick_params(axis="y", labelsize="small"),
         results=list(dict.fromkeys(rows.result)),
         size=(8.4, 0.8 + 0.5 * len(rows)),
-        data=rows.drop(columns=["rates", "readouts", "tests"]),
+        data=rows.drop(columns=["rates", "readouts", "choices", "tests"]),
         alt=f"{len(rows)} contrasts with intervals, from {worst.estimate:.3g} ({worst.label}) to "
         f"{best.estimate:.3g} {what} ({best.label}). Verdicts: {most_first(rows.verdict)}.",
         caption="What the claims say is on the right: points are estimates, bars "
-        f"{100 * rows.level.min():.2f} % intervals, grey the margin inside which a difference is "
+        f"{intervals_of(rows.to_dict('records'))}, grey the margin inside which a difference is "
         f"too small to care about: {most_first(rows.verdict)}.",
     )
 

@@ -3,27 +3,28 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from steadydescent import verified
 from steadydescent.files import write_atomically
 from steadydescent.study.book.citations import bibtex
 from steadydescent.study.book.numbers import design_numbers, numbers_of, row_number, totals
 from steadydescent.study.book.saved_results import folder, results
+from steadydescent.study.book.verdict_rows import dated
 from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.headlines import headline
 from steadydescent.study.judging.judge import all_rows, judge_all
-from steadydescent.study.judging.verdicts import of_claim
+from steadydescent.study.judging.rows import Row
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning import PROFILES
+from steadydescent.study.results.receipts import run_counts
 from steadydescent.study.results.store import Result
 
 
 def findings(source: str, profile: str | None = None) -> dict[str, Any]:
     """What the book reads (see `steadydescent.study.book.sphinx`).
 
-    Keys: origin (whose run), results (key to number), claims (id to verdict and rows), files
-    (result id to tables).
+    Keys: origin (whose run), results (key to number), claims (id to outcome, headline and rows),
+    files (result id to tables).
     """
     root = folder(source, profile)
     numbers: dict[str, dict[str, Any]] = {}
@@ -39,10 +40,11 @@ def findings(source: str, profile: str | None = None) -> dict[str, Any]:
         raise FileNotFoundError(
             f"no results in {root}; run `make reproduce` first, or build the published book"
         )
-    rows = [row.as_dict() for row in all_rows(own_rows)]
+    rows = all_rows(dated(own_rows, root))
     for row in rows:
-        if row["estimate"] is not None:
-            numbers[f"claim/{row['id']}/{row['task']}/{row['condition']}"] = row_number(row)
+        if row.estimate is not None:
+            name = "/".join(("claim", *row.key))
+            numbers[name] = row_number(row.as_dict())
     numbers |= totals(receipts)
     return {
         "origin": _origin(source, receipts),
@@ -58,7 +60,7 @@ def _origin(source: str, receipts: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "source": source,
         "profile": profiles[0] if len(profiles) == 1 else ", ".join(profiles),
-        "networks": int(np.sum([receipt["networks"] for receipt in receipts])),
+        **run_counts(receipts),
         "device": "; ".join(
             sorted({kind for receipt in receipts for kind in receipt["trained_on"]})
         ),
@@ -69,11 +71,11 @@ def _origin(source: str, receipts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _claims(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _claims(rows: list[Row]) -> dict[str, Any]:
     out = {}
     for claim in load_claims().values():
-        mine = [row for row in rows if row["id"] == claim.id]
-        words = [row["verdict"] for row in mine if row["verdict"] != "not run"]
+        mine = [row for row in rows if row.id == claim.id]
+        said = headline(mine)
         out[claim.id] = {
             "title": claim.title,
             "source": ", ".join(claim.source),
@@ -81,8 +83,9 @@ def _claims(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "scope": claim.scope,
             "test": claim.test,
             "experiment": claim.experiment,
-            "rows": mine,
-            "verdict": of_claim(words, claim.needs),
+            "outcome": said.outcome,
+            "headline": said.sentence,
+            "rows": [row.as_dict() for row in mine],
         }
     return out
 

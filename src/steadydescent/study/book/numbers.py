@@ -8,6 +8,7 @@ from steadydescent.study.book.words import digits_for, thousands
 from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import Estimate, paired, tuned
+from steadydescent.study.results.receipts import run_counts
 
 
 def _number(value: float | str, unit: str = "", digits: int = 2, **more: Any) -> dict[str, Any]:
@@ -113,15 +114,14 @@ def design_numbers(prefix: str, receipt: dict[str, Any]) -> dict[str, dict[str, 
     target = receipt.get("target")
     return ({} if target is None else {f"{prefix}/target": _number(target, "", 2)}) | {
         f"{prefix}/updates": _number(thousands(receipt["updates"])),
-        f"{prefix}/networks": _number(thousands(receipt["networks"])),
+        **{f"{prefix}/{kind}": _number(thousands(n)) for kind, n in run_counts([receipt]).items()},
         f"{prefix}/tuning-seeds": _number(str(receipt["seeds"]["tuning"])),
         f"{prefix}/report-seeds": _number(str(receipt["seeds"]["report"])),
     }
 
 
 def totals(receipts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    networks = sum(receipt["networks"] for receipt in receipts)
-    return {
-        "networks": _number(thousands(networks)),
+    counts = run_counts(receipts)
+    return {kind: _number(thousands(count)) for kind, count in counts.items()} | {
         "minutes": _number(sum(receipt["seconds"] for receipt in receipts) / 60, " min", 0),
     }

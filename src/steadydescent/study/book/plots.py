@@ -172,7 +172,8 @@ def memory(readouts: list[str], total: int, ax: Axes) -> Axes:
 def plot_differences(rows: pd.DataFrame, ax: Axes) -> Axes:
     """Differences or ratios of one unit with their intervals and margins, one line each.
 
-    Columns label, estimate, ci_low, ci_high, margin, unit, null, measure.
+    Columns label, estimate, ci_low, ci_high, margin, unit, null, measure, primary; secondary rows
+    are drawn in grey.
     """
     places, null, ratio = range(len(rows))[::-1], rows.null.iloc[0], rows.null.iloc[0] == 1
     ax.axvline(null, color=plt.rcParams["axes.edgecolor"], linewidth=1)
@@ -181,8 +182,9 @@ def plot_differences(rows: pd.DataFrame, ax: Axes) -> Axes:
         ax.fill_betweenx(
             [place - 0.35, place + 0.35], low, high, alpha=0.18, color="0.5", linewidth=0
         )
-        ax.plot([row.ci_low, row.ci_high], [place, place], color="C0", linewidth=2)
-        ax.plot([row.estimate], [place], marker="o", color="C0")
+        colour = "C0" if row.primary else "0.5"
+        ax.plot([row.ci_low, row.ci_high], [place, place], color=colour, linewidth=2)
+        ax.plot([row.estimate], [place], marker="o", color=colour)
     name = " / ".join(dict.fromkeys(rows.measure))
     ax.set(yticks=list(places), yticklabels=list(rows.label), xscale="log" if ratio else "linear")
     ax.set_xlabel(

@@ -6,7 +6,6 @@
 import hashlib
 from collections.abc import Iterator
 from io import BytesIO
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,15 @@ import pandas as pd
 from steadydescent.files import write_atomically
 from steadydescent.study.book.figures import INK, theme
 from steadydescent.study.book.words import verdict_table
+from steadydescent.study.judging.rows import in_margins
 
 TABLE, DATA = "README.md", "verdicts.csv"
-LOOKS = {"supported": ("C0", "o"), "refuted": ("C1", "X")}
-LOOKS |= {"no difference": ("C2", "s"), "inconclusive": ("C5", "D")}
+LOOKS = {"supported": ("C0", "o"), "supported, size open": ("C0", "^")}
+LOOKS |= {"too small to matter": ("C2", "s"), "open": ("C5", "D")}
+LOOKS |= {"refuted, size open": ("C1", "v"), "refuted": ("C1", "X")}
 """Verdict → colour and marker; who cannot tell the colours apart has the markers."""
-COLUMNS = ("claim", "title", "task", "condition", "verdict", "estimate", "low", "high")
+WORDS = ("task", "condition", "primary", "verdict", "direction", "size")
+COLUMNS = ("claim", "title", *WORDS, "estimate", "low", "high")
 TICKS = (-100, -10, -1, 0, 1, 10, 100)
 BAND = 0.7
 """Share of a claim's line over which its rows are spread."""
@@ -31,39 +33,32 @@ Written by `make publish` from `published/`; `make claims` prints every row.
 <picture>
   <source media="(prefers-color-scheme: dark)" srcset="verdicts-dark.svg">
   <img src="verdicts-light.svg"
-       alt="Every claim with the estimates and intervals of its rows, in units of their margins">
+       alt="Every claim with the estimates and intervals of its primary rows, in margins">
 </picture>
 
-Each row of a claim is a point with its interval, in units of the margin that was fixed before the
-run: beyond one, or minus one, a difference is large enough to care about.
-[`verdicts.csv`](verdicts.csv) holds what is drawn. What arithmetic decides has no interval and
-stands in the table alone.
+Each primary row of a claim is a point with its interval, in units of the margin that was fixed
+before the run: beyond one, or minus one, a difference is large enough to care about.
+[`verdicts.csv`](verdicts.csv) holds these rows and the secondary ones. What arithmetic decides has
+no interval and stands in the table alone.
 
-A claim whose rows disagree is *mixed*; some claims need every row. *Not run*: the published
+A claim's line is made from its primary rows: one registered question on stated tasks, whose
+intervals hold together with 95 %. Secondary rows have plain 95 % intervals and make no line.
+*Size open*: which side of zero is known, whether it matters is not. *Not run*: the published
 profile leaves the row out. The book's chapter on method says more.
 
 """
 
 
-def in_margins(value: float, null: float, margin: float) -> float:
-    """An estimate, or an end of its interval, in units of its margin; ratios by their logarithms.
-
-    >>> in_margins(-0.6, null=0.0, margin=0.3), round(in_margins(1.25**2, null=1.0, margin=1.25), 9)
-    (-2.0, 2.0)
-    """
-    return log(value) / log(margin) if null else value / margin
-
-
 def summary(claims: dict[str, Any]) -> pd.DataFrame:
     """A line for each row that has an interval, in the order of the claims.
 
-    Columns claim, title, task, condition, verdict, and estimate, low and high in margins.
+    Columns claim, title, `WORDS`, and estimate, low and high in margins.
     """
     rows = [
         {
             "claim": name,
             "title": claim["title"],
-            **{column: row[column] for column in ("task", "condition", "verdict")},
+            **{column: row[column] for column in WORDS},
             "estimate": in_margins(row["estimate"], row["null"], row["margin"]),
             "low": in_margins(row["ci_low"], row["null"], row["margin"]),
             "high": in_margins(row["ci_high"], row["null"], row["margin"]),
@@ -76,7 +71,8 @@ def summary(claims: dict[str, Any]) -> pd.DataFrame:
 
 
 def draw(rows: pd.DataFrame, ax: Any) -> None:
-    """One line a claim from the top down, its rows spread over it; the margin is shaded."""
+    """One line a claim from the top down, its primary rows spread over it; the margin is shaded."""
+    rows = rows[rows.primary.astype(bool)]
     titles = list(dict.fromkeys(rows.title))
     ax.axvspan(-1, 1, color="0.5", alpha=0.18, linewidth=0)
     ax.axvline(0, color="0.5", linewidth=0.8)
@@ -93,7 +89,7 @@ def draw(rows: pd.DataFrame, ax: Any) -> None:
     ax.set_xlabel("against the claim  ←  estimate and interval, in margins  →  for it")
     ax.tick_params(axis="y", labelsize="small")
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, 1.05), ncols=4, fontsize="small")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.4, 1.05), ncols=3, fontsize="small")
 
 
 def _places(rows: pd.DataFrame) -> Iterator[float]:
@@ -120,7 +116,7 @@ def write_summary(claims: dict[str, Any], folder: Path) -> None:
     for name, text in written.items():
         write_atomically(folder / name, text.encode())
     rows = summary(claims)
-    for mode in INK if len(rows) else ():
+    for mode in INK if rows.primary.any() else ():
         write_atomically(folder / f"verdicts-{mode}.svg", picture(rows, mode, written[DATA]))
 
 
@@ -128,7 +124,7 @@ def picture(rows: pd.DataFrame, mode: str, data: str) -> bytes:
     """The drawing as SVG, which says what it is and which data it was drawn from."""
     from matplotlib.figure import Figure
 
-    height = 1.3 + 0.205 * rows.title.nunique()
+    height = 1.5 + 0.205 * rows[rows.primary.astype(bool)].title.nunique()
     notes = {"Date": None, "Title": "Verdicts of all claims", "Description": digest(data)}
     with theme(mode):
         canvas = Figure(figsize=(9.2, height))

@@ -1,6 +1,8 @@
 """Every claim's rows, judged from saved results, and cached beside one's own."""
 
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from steadydescent.study.judging.judge import all_rows, judge_all
 from steadydescent.study.judging.rows import Row
 from steadydescent.study.paths import EXPERIMENTS, PACKAGE, PUBLISHED, REPRODUCED, ROOT
 from steadydescent.study.results import published
+from steadydescent.study.results.first_seen import LEDGER, first_seen
 from steadydescent.study.results.provenance import packages
 from steadydescent.study.results.up_to_date import digest
 
@@ -21,7 +24,13 @@ def rows(root: Path) -> list[dict[str, Any]]:
     own_rows: list[Row] = []
     for *_, result, receipt in results(root):
         own_rows += judge_all(Evidence(result, receipt))
-    return [row.as_dict() for row in all_rows(own_rows)]
+    return [row.as_dict() for row in all_rows(dated(own_rows, root))]
+
+
+def dated(rows: Iterable[Row], root: Path) -> list[Row]:
+    """Published rows with the day on which they were first seen; of one's own it is their run's."""
+    ledger = first_seen(root) if root == PUBLISHED else {}
+    return [replace(row, first_seen=ledger.get(row.key, row.first_seen)) for row in rows]
 
 
 def cached_rows(source: str, profile: str | None) -> list[dict[str, Any]]:
@@ -33,7 +42,7 @@ def cached_rows(source: str, profile: str | None) -> list[dict[str, Any]]:
     folders = [home for *_, home in homes(root)]
     if root == PUBLISHED:
         published.check(root)
-    sources = [PACKAGE, ROOT / "tests", EXPERIMENTS, *folders]
+    sources = [PACKAGE, ROOT / "tests", EXPERIMENTS, *folders, root / LEDGER]
     made_from = digest(
         sources, [path.relative_to(root) for path in sorted(root.glob("*/*"))], packages()
     )

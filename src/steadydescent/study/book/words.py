@@ -7,9 +7,15 @@ so on.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+EDGE = 0.1
+"""Share of redraws that choose the outermost candidate from which on a row is marked."""
+ADDED_AFTER = "added after results were seen"
+"""What a row says whose contrast was registered later than its first result was seen."""
+SECONDARY = "Secondary, plain 95 %"
+"""Over the rows that never make a headline."""
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 DASH = "\N{EN DASH}"
@@ -87,6 +93,7 @@ def estimate_and_interval(row: dict[str, Any], *, unit: bool = True) -> str:
     exact = row.get("ci_low") is None or row.get("ci_high") is None
     spec = ".4g" if exact else f".{row.get('digits', digits_for(row))}f"
     text = number(row["estimate"], spec, signed=row.get("null", 0) == 0)
+    text = f"{row['bound']} {text}" if row.get("bound") else text
     text += unit_after(row.get("unit") or "") if unit else ""
     return text if exact else f"{text} ({interval_text(row)})"
 
@@ -124,16 +131,42 @@ def condition_text(row: dict[str, Any]) -> str:
 
 
 def notes(row: dict[str, Any]) -> list[str]:
-    """What a row's table leaves out: diverged runs, a rate on the edge, seeds that would decide."""
+    """What a row's table leaves out: diverged runs, choices on the edge, seeds that would decide,
+    runs that did not arrive, and that it was added after the fact.
+    """
     remarks = []
     if row.get("diverged"):
         runs = row["n_seeds"] * max(1, len(row["rates"]))
         remarks.append(f"{row['diverged']} of {runs} diverged")
     if row.get("on_edge"):
         remarks.append("a chosen rate is the last of its grid")
-    if row.get("seeds_needed"):
+    if row.get("seeds_needed") == "never":
+        remarks.append("no number of seeds would decide at this margin")
+    elif row.get("seeds_needed"):
         remarks.append(f"about {row['seeds_needed']:,} seeds would decide")
+    if row.get("edge_share") and row["edge_share"] > EDGE:
+        share = f"{100 * row['edge_share']:.0f} %"
+        remarks.append(f"in {share} of redraws the choice is the outermost reported")
+    if row.get("censored_share"):
+        remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive")
+    if added_after(row):
+        remarks.append(ADDED_AFTER)
     return remarks
+
+
+def added_after(row: dict[str, Any]) -> bool:
+    """Whether a row's contrast was registered on a later day than its first result was seen."""
+    registered, seen = row.get("registered"), row.get("first_seen")
+    return bool(registered and seen and registered > seen)
+
+
+def intervals_of(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What intervals rows have: ``99.95 % intervals (primary) and 95 % intervals (secondary)``."""
+    levels = {(not row["primary"], row["level"]) for row in rows if row["level"]}
+    kinds = {False: "primary", True: "secondary"}
+    return " and ".join(
+        f"{100 * level:.4g} % intervals ({kinds[secondary]})" for secondary, level in sorted(levels)
+    )
 
 
 def counted(words: Iterable[str]) -> str:
@@ -147,9 +180,16 @@ def most_first(words: Iterable[str]) -> str:
 
 
 def verdict_table(claims: dict[str, Any]) -> str:
-    """Every claim's verdict as a Markdown table."""
-    lines = ["| claim | said by | verdict | rows |", "|---" * 4 + "|"]
+    """Every claim's headline as a Markdown table, with the words of its rows."""
+    lines = ["| claim | said by | what was found | primary rows | secondary rows |"]
+    lines.append("|---" * 5 + "|")
     for claim in claims.values():
-        rows = counted(row["verdict"] for row in claim["rows"])
-        lines.append(f"| {claim['title']} | {claim['source']} | **{claim['verdict']}** | {rows} |")
+        primary, secondary = (
+            counted(row["verdict"] for row in claim["rows"] if row["primary"] is kind)
+            for kind in (True, False)
+        )
+        found = f"**{claim['headline']}**"
+        lines.append(
+            f"| {claim['title']} | {claim['source']} | {found} | {primary} | {secondary} |"
+        )
     return "\n".join(lines)

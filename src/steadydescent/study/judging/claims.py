@@ -1,6 +1,7 @@
 """Claims: a source's sentences, paraphrased, and the contrasts that decide them.
 
-They stand in `experiments/claims.yml`.
+They stand in `experiments/claims.yml`. A claim asks one registered question, by its primary
+contrasts; whatever else bears on it is secondary, and never decides it.
 """
 
 from collections.abc import Iterator
@@ -14,18 +15,19 @@ from steadydescent.study.judging.contrasts import Contrast, StatedContrast
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.rows import Row
-from steadydescent.study.judging.verdicts import Needed
+from steadydescent.study.judging.statistics import PLACES
 from steadydescent.study.paths import EXPERIMENTS
 from steadydescent.study.results.design import Design
-from steadydescent.study.yaml_files import Checked, Names
+from steadydescent.study.yaml_files import Checked, Names, unique
 
 
 class Claim(Checked):
     """A source's sentence, paraphrased, and what decides it.
 
     E: arithmetic (`steadydescent.study.judging.exact`, by the claim's id) and the tests that hold
-    it. S, T: contrasts of an experiment, on surfaces or tasks. With `needs: all` the claim stands
-    only if every row supports it.
+    it. S, T: contrasts of an experiment, on surfaces or tasks. `primary` is the claim's one
+    question: several contrasts there are levels of one moderator, each with its `when` and a single
+    condition. None are primary where arithmetic decides. `secondary` contrasts are shown beside.
     """
 
     id: str
@@ -35,8 +37,8 @@ class Claim(Checked):
     scope: Literal["E", "S", "T", "E, T", "S, T"]
     test: str
     experiment: str
-    needs: Needed = "common verdict"
-    contrasts: tuple[StatedContrast, ...] = ()
+    primary: tuple[StatedContrast, ...]
+    secondary: tuple[StatedContrast, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
@@ -48,7 +50,61 @@ class Claim(Checked):
             raise ValueError(
                 f"claim {self.id!r} of scope {self.scope} has {len(self.contrasts)} contrasts"
             )
+        self._check_one_question()
+        self._check_names()
         return self
+
+    def _check_one_question(self) -> None:
+        if not self.primary and self.id not in EXACT:
+            raise ValueError(
+                f"claim {self.id!r} has no primary contrast; only arithmetic decides without one"
+            )
+        for contrast in self.primary:
+            where = f"claim {self.id!r}, the primary contrast {_named(contrast)!r}"
+            if len(contrast.conditions) != 1:
+                raise ValueError(
+                    f"{where}: one condition is one question, got {list(contrast.conditions)}; "
+                    "state a contrast for each, with when, or make it secondary"
+                )
+            if bool(contrast.when) != (len(self.primary) > 1):
+                raise ValueError(
+                    f"{where}: when is stated where a claim has several primary contrasts, which "
+                    f"are levels of one moderator, and there alone; it has {len(self.primary)}, "
+                    f"got when {contrast.when!r}"
+                )
+        unique([contrast.when for contrast in self.primary if contrast.when], "when")
+        if stray := [contrast for contrast in self.secondary if contrast.when]:
+            raise ValueError(
+                f"claim {self.id!r}, the secondary contrast {_named(stray[0])!r}: when is stated "
+                f"of primary contrasts alone, got {stray[0].when!r}"
+            )
+
+    def _check_names(self) -> None:
+        names = [
+            f"{task}/{contrast.named(condition)}"
+            for contrast in self.contrasts
+            for task in contrast.margins
+            for condition in contrast.conditions
+        ]
+        unique(names, f"claim {self.id!r}: a row's task and condition")
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """All contrasts, the primary ones first."""
+        return self.primary + self.secondary
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """When the claim's question is asked, in the order of the file; one level may be plain."""
+        return tuple(contrast.when for contrast in self.primary)
+
+    def experiment_of(self, contrast: Contrast) -> str:
+        """The experiment whose runs decide one of its contrasts."""
+        return contrast.experiment or self.experiment
+
+
+def _named(contrast: Contrast) -> str:
+    return contrast.named(", ".join(contrast.conditions))
 
 
 class Answering(Protocol):
@@ -73,6 +129,7 @@ class Question(NamedTuple):
     contrast: Contrast
     task: str
     condition: str
+    primary: bool = False
 
     @property
     def row(self) -> Row:
@@ -86,13 +143,16 @@ class Question(NamedTuple):
             condition=contrast.named(self.condition),
             margin=contrast.margins[self.task],
             rule=contrast.rule,
+            primary=self.primary,
+            when=contrast.when,
+            registered=contrast.registered.isoformat(),
         )
 
     def answered_by(self, source: Answering) -> bool:
         """Whether a plan trains, or a result holds, what the row needs, and measures it."""
         design = source.design
         return (
-            (self.claim.experiment, self.task) == (design.experiment, design.task)
+            (self.claim.experiment_of(self.contrast), self.task) == (design.experiment, design.task)
             and self.contrast.needs.met(design)
             and all(
                 condition in source.conditions and arm in source.arms_in(condition)
@@ -123,6 +183,8 @@ def load_claims() -> dict[str, Claim]:
         if claim.id in claims:
             raise file.error((number, "id"), f"{claim.id!r} is the id of an earlier claim")
         claims[claim.id] = claim
+    if (rows := sum(len(c.margins) for claim in claims.values() for c in claim.primary)) > PLACES:
+        raise file.error((), f"primary rows share {PLACES} places, fixed for good; got {rows}")
     return claims
 
 
@@ -131,14 +193,20 @@ def error_in(number: int, text: str) -> ValueError:
     return yaml_files.read(EXPERIMENTS / "claims.yml").error((number,), text)
 
 
+def questions_of(claim: Claim) -> Iterator[Question]:
+    """Every row that a claim asks for, the primary ones first, whatever a profile trains."""
+    for number, contrast in enumerate(claim.contrasts):
+        for task in contrast.margins:
+            for condition in contrast.conditions:
+                yield Question(claim, contrast, task, condition, number < len(claim.primary))
+
+
 def questions(experiment: str) -> Iterator[Question]:
-    """Every row that an experiment's claims ask for, whatever a profile trains."""
+    """Every row that claims ask of an experiment, whatever a profile trains."""
     for claim in load_claims().values():
-        if claim.experiment == experiment:
-            for contrast in claim.contrasts:
-                for task in contrast.margins:
-                    for condition in contrast.conditions:
-                        yield Question(claim, contrast, task, condition)
+        for question in questions_of(claim):
+            if claim.experiment_of(question.contrast) == experiment:
+                yield question
 
 
 def questions_for(source: Answering) -> list[Question]:

@@ -46,7 +46,7 @@ class Evidence:
 
     Args:
         result: its tables.
-        receipt: what is said of them; `design` and `primary_contrasts` count here.
+        receipt: what is said of them; its `design` counts here.
     """
 
     def __init__(self, result: Result, receipt: Mapping[str, Any]) -> None:

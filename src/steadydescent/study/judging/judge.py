@@ -3,63 +3,98 @@
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
 from steadydescent.study.judging.claims import (
     Claim,
     Question,
     load_claims,
     questions,
+    questions_of,
 )
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.exact import EXACT, Exact, tests_of
+from steadydescent.study.judging.headlines import headline
 from steadydescent.study.judging.rows import Row
-from steadydescent.study.judging.statistics import level, seeds_needed
-from steadydescent.study.judging.verdicts import of_interval
+from steadydescent.study.judging.statistics import Estimate, level_of, seeds_needed
+from steadydescent.study.judging.verdicts import (
+    DecisionRule,
+    direction_of,
+    of_interval,
+    size_of,
+)
 
 
-def judge(question: Question, evidence: Evidence, k: int) -> Row:
-    """The row of one contrast on one task under one condition, one of a chapter's k."""
-    contrast, condition, receipt = question.contrast, question.condition, evidence.receipt
-    estimate = contrast.estimate(evidence, condition, level(k))
-    chosen = contrast.choices(evidence, condition)
-    margin = contrast.margins[question.task]
+def judge(question: Question, evidence: Evidence) -> Row:
+    """The row of one contrast on one task under one condition.
+
+    Nothing but that contrast and that result makes it: no other row changes its level or its word.
+    """
+    contrast, condition = question.contrast, question.condition
+    level = level_of(question.primary)
+    row = _estimated(question, contrast.estimate(evidence, condition, level), level)
+    row = _of_result(row, question, evidence)
+    row = replace(row, **contrast.remarks(evidence, condition))
+    if evidence.receipt["profile"] == "smoke":  # which decides nothing
+        return replace(row, verdict="open", direction="open", size="open")
+    return row
+
+
+def _estimated(question: Question, estimate: Estimate, level: float) -> Row:
+    """The row with its interval, and what that decides."""
+    contrast, margin = question.contrast, question.contrast.margins[question.task]
     value, low, high = estimate.value, estimate.low, estimate.high
     if contrast.ratio:
         margin = math.log(margin)
         value, low, high = math.exp(value), math.exp(low), math.exp(high)
     word = of_interval(estimate.low, estimate.high, margin, contrast.rule)
-    rates = [(*candidate.place, candidate.lr) for candidate in chosen.values()]
-    # the formula supposes a true zero; seeds that were not enough are never said to be
-    needed = max(estimate.n + 1, seeds_needed(estimate.sd, margin, k))
     return replace(
         question.row,
-        verdict="inconclusive" if receipt["profile"] == "smoke" else word,
+        verdict=word,
+        direction=direction_of(estimate.low, estimate.high),
+        size=size_of(estimate.low, estimate.high, margin),
         estimate=value,
         ci_low=low,
         ci_high=high,
         unit=contrast.unit,
         null=1.0 if contrast.ratio else 0.0,
-        level=level(k),
+        level=level,
         n_seeds=estimate.n,
+        seeds_needed=_needed(estimate, margin, contrast.rule, level) if word == "open" else None,
+    )
+
+
+def _of_result(row: Row, question: Question, evidence: Evidence) -> Row:
+    """The row with what its result says besides: runs, choices, where and when it was made."""
+    contrast, condition, receipt = question.contrast, question.condition, evidence.receipt
+    chosen = contrast.choices(evidence, condition)
+    rates = [(*candidate.place, candidate.lr) for candidate in chosen.values()]
+    runs, networks = contrast.networks(evidence, condition), evidence.design.trains_networks
+    return replace(
+        row,
         profile=receipt["profile"],
         result=receipt["result"],
+        first_seen=receipt["date"][:10],
         diverged=sum(evidence.diverged(*rate) for rate in rates),
-        seeds_needed=needed if word == "inconclusive" else None,
-        networks=contrast.networks(evidence, condition),
+        networks=runs if networks else None,
+        points=None if networks else runs,
         rates={name: candidate.lr for name, candidate in chosen.items()},
         readouts={name: candidate.readout for name, candidate in chosen.items()},
         on_edge=any(evidence.on_edge(*rate) for rate in rates),
     )
 
 
-def judge_all(evidence: Evidence) -> list[Row]:
-    """Rows of every claim that the result answers; what claims ask that it has not is left out.
+def _needed(
+    estimate: Estimate, margin: float, rule: DecisionRule, level: float
+) -> int | Literal["never"]:
+    """Seeds that would decide; those that were not enough are never said to be."""
+    needed = seeds_needed(estimate, margin, rule, level)
+    return needed if needed == "never" else max(estimate.n + 1, needed)
 
-    k is the number of primary contrasts when the result was planned, or what is judged, if more.
-    """
-    answered = [q for q in questions(evidence.experiment) if q.held_by(evidence)]
-    k = max(evidence.receipt["primary_contrasts"], len(answered))
-    return [judge(question, evidence, k) for question in answered]
+
+def judge_all(evidence: Evidence) -> list[Row]:
+    """Rows of every claim that the result answers; what claims ask that it has not is left out."""
+    return [judge(q, evidence) for q in questions(evidence.experiment) if q.held_by(evidence)]
 
 
 def exact_rows(claim: Claim) -> list[Row]:
@@ -79,19 +114,25 @@ def _exact_row(claim: Claim, number: Exact) -> Row:
         margin=number.margin,
         rule=number.rule,
         verdict=number.verdict,
+        direction=direction_of(number.estimate, number.estimate),
+        size=size_of(number.estimate, number.estimate, number.margin),
         estimate=number.estimate,
         unit=number.unit,
         tests=tests_of(claim.id),
+        primary=not claim.primary,
     )
 
 
 def all_rows(answers: Iterable[Row]) -> list[Row]:
-    """Rows of results in the order of the claims, with exact ones, and those that were not run."""
+    """Rows of results in the order of the claims, with exact ones, and those that were not run.
+
+    Of each claim the primary ones come first, and all carry its headline.
+    """
     known = {row.key: row for row in answers}
-    rows = []
+    rows: list[Row] = []
     for claim in load_claims().values():
-        rows += exact_rows(claim)
-        for question in questions(claim.experiment):
-            if question.claim.id == claim.id:
-                rows.append(known.get(question.row.key) or question.row)
+        asked = [known.get(question.row.key) or question.row for question in questions_of(claim)]
+        mine = sorted([*exact_rows(claim), *asked], key=lambda row: not row.primary)
+        said = headline(mine).sentence
+        rows += [replace(row, headline=said) for row in mine]
     return rows

@@ -1,7 +1,10 @@
 """Rows of claims: what was asked of a result, and the answer."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from math import log
+from typing import Any, Literal
+
+from steadydescent.study.judging.verdicts import Direction, Size
 
 
 @dataclass(frozen=True)
@@ -10,8 +13,17 @@ class Row:
 
     `estimate` with its ends lies in `unit`, in the claimed direction from `null`; ratios are
     factors, whose null is 1. `level` is that of the interval, `margin` and `rule` make it a
-    verdict. `rates` and `readouts` are what tuning chose, by arm; `diverged` counts report runs at
-    those rates, and `on_edge` says that a grid went no further. None: there is no such number.
+    verdict, whose `direction` and `size` stand apart. A `primary` row is part of the claim's
+    registered question, at the level of a moderator that `when` names; others are secondary.
+    `seeds_needed` is how many report seeds would decide an open row in four runs of five, were its
+    estimate the truth, or "never". `networks` and, on surfaces, `points` are the runs that it rests
+    on. `rates` and `readouts` are what tuning chose, by arm; `diverged` counts report runs at those
+    rates, and `on_edge` says that a grid went no further. `edge_share` is the share of redraws that
+    choose the outermost reported candidate, `choices` what they choose, by arm: lr, readout and
+    share of each that at least 5 % choose. `censored_share` is that of runs that never arrive;
+    `bound` says that the estimate is one. `registered` is the day on which the contrast was fixed,
+    `first_seen` that of its first result, `headline` the claim's sentence. None: there is no such
+    number.
     """
 
     id: str
@@ -32,18 +44,44 @@ class Row:
     profile: str | None = None
     result: str | None = None
     diverged: int | None = None
-    seeds_needed: int | None = None
+    seeds_needed: int | Literal["never"] | None = None
     networks: int | None = None
+    points: int | None = None
     rates: dict[str, float] = field(default_factory=dict)
     readouts: dict[str, str] = field(default_factory=dict)
     on_edge: bool = False
     tests: list[str] = field(default_factory=list)
+    primary: bool = False
+    when: str = ""
+    direction: Direction | None = None
+    size: Size | None = None
+    registered: str | None = None
+    first_seen: str | None = None
+    edge_share: float | None = None
+    censored_share: float | None = None
+    choices: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    bound: Literal["", "at least", "at most"] = ""
+    headline: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
         """By what a row is known: claim, task and condition."""
         return self.id, self.task, self.condition
 
+    @property
+    def added_after_results(self) -> bool:
+        """Whether the contrast was fixed on a later day than its first result was seen."""
+        return bool(self.registered and self.first_seen and self.registered > self.first_seen)
+
     def as_dict(self) -> dict[str, Any]:
         """The row for JSON."""
         return asdict(self)
+
+
+def in_margins(value: float, null: float, margin: float) -> float:
+    """An estimate, or an end of its interval, in units of its margin; ratios by their logarithms.
+
+    >>> in_margins(-0.6, null=0.0, margin=0.3), round(in_margins(1.25**2, null=1.0, margin=1.25), 9)
+    (-2.0, 2.0)
+    """
+    return log(value) / log(margin) if null else value / margin

@@ -11,10 +11,21 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.special import ndtr
+
+from steadydescent.study.judging.verdicts import DECISIONS, DecisionRule
 
 Array = NDArray[np.float64]
 Statistic = Literal["mean", "log mean", "log sd"]
 TUNING_DRAWS = 10_000
+PLACES = 100
+"""Primary rows for which the book has room, fixed for good: their intervals hold together with
+95 % (Bonferroni), and none depends on how many there are.
+"""
+MOST_SEEDS = 100_000
+"""Report seeds beyond which nobody runs."""
+SPREADS = 500
+"""Quantiles of the estimated spread over which a power is averaged."""
 # over seeds, […, S', C] to […, C]
 OVER_SEEDS: dict[str, Callable[[Array], Array]] = {
     "mean": lambda scores: scores.mean(axis=-2),
@@ -207,26 +218,76 @@ def pseudo_values(report: Array, statistic: Statistic) -> Array:
     return values - values.mean(axis=0) + theta(report)
 
 
-def seeds_needed(sd: float, margin: float, contrasts: int, power: float = 0.8) -> int:
-    """Seeds that show a true zero to lie within ±margin with this power, at level 1 − 0.05/k.
+def seeds_needed(
+    estimate: Estimate, margin: float, rule: DecisionRule, level: float, power: float = 0.8
+) -> int | Literal["never"]:
+    """The fewest report seeds whose interval decides, with this power, were the estimate the truth.
 
-    n = ((z_{1−α/2} + z_{1−(1−power)/2})·sd/δ)², 16.7·(sd/δ)² for k = 10 and 80 % (two one-sided
-    tests).
+    Decides: by any word of the rule but open. Seeds are taken as normal, with the estimate's value
+    and sd, and the interval is Student's. "never" where `MOST_SEEDS` would not do, as where arms
+    are to be alike and differ by the margin itself.
 
-    >>> seeds_needed(1.0, 1.0, contrasts=10)
-    17
+    >>> noisy = Estimate(0.0, -1.0, 1.0, sd=1.0, n=5)
+    >>> seeds_needed(noisy, 1.0, "superiority", 0.95)
+    12
+    >>> seeds_needed(noisy._replace(value=1.0), 1.0, "equivalence", 0.95)
+    'never'
+
+    Raises:
+        ValueError: for an unknown rule.
     """
-    z = stats.norm.ppf([1 - confidence_tail(contrasts), 1 - (1 - power) / 2])
-    return max(2, math.ceil((z.sum() * sd / margin) ** 2))
+    if rule not in DECISIONS:
+        raise ValueError(f"rule must be one of {sorted(DECISIONS)}, got {rule!r}")
+    decides = lambda n: decided(estimate, n, margin, rule, level) >= power
+    enough = 2
+    while not decides(enough):
+        if enough >= MOST_SEEDS:
+            return "never"
+        enough = min(2 * enough, MOST_SEEDS)
+    few = enough // 2
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if decides(middle) else (middle, enough)
+    return enough
+
+
+def decided(truth: Estimate, n: int, margin: float, rule: DecisionRule, level: float) -> float:
+    """The chance that an interval of n seeds decides by any word but open.
+
+    Given the estimated spread, the mean is normal, and the interval decides where it lies beyond
+    some value on either side or near zero; that is averaged over quantiles of the spread, whose
+    square is a χ² with n − 1 degrees of freedom.
+    """
+    share = (np.arange(SPREADS) + 0.5) / SPREADS
+    error = max(truth.sd, np.finfo(float).tiny) / math.sqrt(n)
+    half = student(level, n - 1) * error * np.sqrt(stats.chi2.ppf(share, n - 1) / (n - 1))
+    beyond = {"superiority": half, "at least": half - margin}.get(rule, half + margin)
+    below = -half if rule == "superiority" else -half - margin
+    near = np.full(SPREADS, -1.0) if rule == "at least" else margin - half
+    within = lambda low, high: (
+        ndtr((high - truth.value) / error) - ndtr((low - truth.value) / error)
+    )
+    outside = 1 - within(below, beyond)
+    inside = np.where(near > 0, within(-near, near), 0.0)
+    return float(np.where(near >= beyond, 1.0, outside + inside).mean())
 
 
 def confidence_tail(contrasts: int) -> float:
-    """α/2 of one of k primary contrasts that share 5 %."""
+    """α/2 of one of k contrasts that share 5 %."""
     if contrasts < 1:
         raise ValueError(f"contrasts must be at least 1, got {contrasts}")
     return 0.05 / contrasts / 2
 
 
 def level(contrasts: int) -> float:
-    """Two-sided level of one of k primary contrasts, 1 − 0.05/k."""
+    """Two-sided level of one of k contrasts that share 5 %, 1 − 0.05/k."""
     return 1 - 2 * confidence_tail(contrasts)
+
+
+def level_of(primary: bool) -> float:
+    """The level of a row's interval: that of one of all places, or 95 % for a secondary row.
+
+    >>> round(level_of(primary=True), 6), level_of(primary=False)
+    (0.9995, 0.95)
+    """
+    return level(PLACES if primary else 1)

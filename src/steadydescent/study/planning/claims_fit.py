@@ -25,8 +25,10 @@ def check_claim(claim: Claim, study: Mapping[str, Experiment]) -> None:
     """`check_claims` of one claim; the error names it, without a line."""
     check_choice(claim.experiment, sorted(study), f"claim {claim.id!r}: experiment")
     for contrast in claim.contrasts:
-        _check_places(claim, contrast, study[claim.experiment])
-        tasks = study[claim.experiment].rates
+        name = claim.experiment_of(contrast)
+        check_choice(name, sorted(study), f"claim {claim.id!r}: experiment of a contrast")
+        _check_places(claim, contrast, study[name])
+        tasks = study[name].rates
         if set(contrast.margins) - set(tasks):
             raise ValueError(
                 f"claim {claim.id!r}: margins are for some of {sorted(tasks)}, "

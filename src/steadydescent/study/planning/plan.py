@@ -14,7 +14,6 @@ from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import Setting, read
 from steadydescent.engine.tasks import find
-from steadydescent.study.judging.claims import questions_for
 from steadydescent.study.planning.cost import cost
 from steadydescent.study.planning.experiment import (
     FIRST_TUNING_SEED,
@@ -157,14 +156,6 @@ class Plan(BaseModel):
             ramps=size.ramps,
             timed=size.timed,
         )
-
-    @property
-    def primary_contrasts(self) -> int:
-        """k, the number of rows that the experiment's claims ask of this profile, on all its tasks:
-        among these 5 % are shared.
-        """
-        tasks = self.experiment.profiles[self.profile]
-        return sum(len(questions_for(self.model_copy(update={"task": task}))) for task in tasks)
 
     def recipe(self, condition: str, arm: str) -> Recipe:
         """What the runs of an arm are made with under a condition."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from steadydescent.engine.tasks import TASKS
 from steadydescent.study.results.tables import LONGEST, TEXT
 
 Name = Annotated[
@@ -59,6 +60,14 @@ class Design(BaseModel):
     shifts: Names = ()
     ramps: Sizes = ()
     timed: Sizes = ()
+
+    @property
+    def trains_networks(self) -> bool:
+        """Whether the task has data: on a surface, or the quadratic, a run is a point that moves.
+
+        A task that the engine no longer has is one with data.
+        """
+        return self.task not in TASKS or not TASKS[self.task].surface
 
     @classmethod
     def of(cls, receipt: Mapping[str, Any]) -> "Design":

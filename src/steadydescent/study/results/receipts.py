@@ -3,7 +3,7 @@ they stand in.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
@@ -13,7 +13,10 @@ from steadydescent.study.results.store import Result
 
 
 class Receipt(BaseModel):
-    """The parts of a receipt that are shown and counted; there are more."""
+    """The parts of a receipt that are shown and counted; there are more.
+
+    `networks` counts runs, which on a surface are points.
+    """
 
     result: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+@[\w.-]+$")]
     profile: Literal["smoke", "laptop", "desk", "full"]
@@ -27,7 +30,15 @@ class Receipt(BaseModel):
     trained_on: list[str]
     target: float | None = None
     design: Design
-    primary_contrasts: Annotated[int, Field(ge=0)]
+
+
+def run_counts(receipts: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many `networks` results trained, and how many `points` they moved on surfaces."""
+    counts = {"networks": 0, "points": 0}
+    for receipt in receipts:
+        kind = "networks" if Design.of(receipt).trains_networks else "points"
+        counts[kind] += receipt["networks"]
+    return counts
 
 
 def untrue(

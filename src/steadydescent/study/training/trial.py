@@ -209,7 +209,6 @@ class Trial:
             "updates": self.plan.size.steps,
             "seeds": {"tuning": self.plan.size.tuning, "report": self.plan.size.report},
             "target": self.plan.target,
-            "primary_contrasts": self.plan.primary_contrasts,
             "design": self.plan.design.model_dump(),
         }
         note |= {"own": self.plan.own} if self.plan.own else {}

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from steadydescent.study.book import chapter_figures, figures, plots
+from steadydescent.study.book.words import intervals_of
 
-HIDDEN = ["rates", "readouts", "tests"]
+HIDDEN = ["rates", "readouts", "choices", "tests"]
 """Columns of a row that hold more than one value; the figure's data go without them."""
 
 
@@ -55,8 +56,8 @@ def draw_contrasts(
         size=(8.4, 0.8 + look.row * len(table)),
         alt=f"{len(table)} contrasts with intervals, from {least} ({ends[0].label}) "
         f"to {most} {unit} ({ends[1].label}). Verdicts: {verdicts}.",
-        caption=f"What the claims say is on the right; bars are {100 * table.level.min():.2f} % "
-        f"intervals, grey the margin: {verdicts}.",
+        caption=f"What the claims say is on the right; bars are {intervals_of(wanted)}, "
+        f"grey the margin: {verdicts}.",
     )
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from steadydescent.study.book import plots
 from steadydescent.study.book.edition import ShownResult
 from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.results.receipts import run_counts
 
 Results = Mapping[str, ShownResult]
 """Task → what the book being built shows of an experiment."""
@@ -55,7 +56,7 @@ def table_of_runs(results: Results, updates: str = "updates") -> pd.DataFrame:
     rows = [
         {
             "task": task,
-            "networks": receipt["networks"],
+            **run_counts([receipt]),
             updates: receipt["updates"],
             "tuning seeds": receipt["seeds"]["tuning"],
             "report seeds": receipt["seeds"]["report"],

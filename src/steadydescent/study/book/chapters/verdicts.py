@@ -11,6 +11,7 @@ from steadydescent.study.judging.claims import Question, questions
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import paired
 from steadydescent.study.planning import load_study
+from steadydescent.study.results.receipts import run_counts
 
 TASK = "mnist1d-mlp"
 """The task whose verdicts are attacked."""
@@ -50,7 +51,7 @@ Experiments = Mapping[str, Results]
 
 
 def table_of_levels(shown: Experiments, rows: Callable[[str], Sequence[Row]]) -> pd.DataFrame:
-    """A row a chapter: rows judged, the level of each interval, seeds, networks.
+    """A row a chapter: rows judged, primary and secondary, seeds, networks, points on surfaces.
 
     Args:
         shown: all experiments' results.
@@ -59,17 +60,17 @@ def table_of_levels(shown: Experiments, rows: Callable[[str], Sequence[Row]]) ->
     table = []
     for experiment, results in shown.items():
         receipts = [result.receipt for result in results.values()]
-        levels = [row["level"] for row in rows(experiment) if row["level"] is not None]
+        primary = [row["primary"] for row in rows(experiment) if row["level"] is not None]
         if receipts:
             table.append(
                 {
                     "chapter": title(experiment),
                     "tasks": len(receipts),
-                    "rows judged": len(levels),
-                    "level of each interval, %": 100 * min(levels) if levels else None,
+                    "primary rows": sum(primary),
+                    "secondary rows": len(primary) - sum(primary),
                     "tuning seeds": _span(receipts, "tuning"),
                     "report seeds": _span(receipts, "report"),
-                    "networks": sum(receipt["networks"] for receipt in receipts),
+                    **run_counts(receipts),
                 }
             )
     return pd.DataFrame(table)

@@ -34,7 +34,7 @@ RECEIPT = {
     "profile": "Profile",
     "device": "Device",
     "threads": "Threads",
-    "networks": "Networks",
+    "networks": "Runs",
     "seeds": "Seeds",
     "seconds": "Seconds",
     "numerics_version": "Numerics version",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from docutils import nodes
@@ -26,18 +27,25 @@ from steadydescent.study.book.sphinx.elements import (
 )
 from steadydescent.study.book.sphinx.lookup import (
     FindingsError,
+    check_outcome,
     check_verdict,
     find_claim,
     find_verdict,
 )
 from steadydescent.study.book.sphinx.sources import source_links
 from steadydescent.study.book.words import (
+    ADDED_AFTER,
     DASH,
+    SECONDARY,
+    added_after,
     condition_text,
     estimate_and_interval,
     margin_text,
     notes,
 )
+
+BETWEEN_WORDS = re.compile(r",(?!\s*size open)")
+"""The comma between verdicts; "supported, size open" is one."""
 
 
 def claim_anchor(name: str) -> str:
@@ -59,7 +67,9 @@ def shared(rows: list[dict], key: str) -> str | None:
 
 
 class ClaimBox(SphinxDirective):
-    """```{claim} id``` with prose inside: title, source, verdict, prose, and deciding rows."""
+    """```{claim} id``` with prose inside: title, outcome, headline, source, prose, and rows, the
+    primary ones first.
+    """
 
     required_arguments = 1
     has_content = True
@@ -68,7 +78,7 @@ class ClaimBox(SphinxDirective):
         name = self.arguments[0]
         try:
             claim, _ = find_claim(findings_of(self.env), name)
-            check_verdict(claim["verdict"])
+            check_outcome(claim["outcome"])
             rows = self._table(claim["rows"])
         except FindingsError as error:
             warn(self.get_location(), str(error), "claim")
@@ -76,7 +86,7 @@ class ClaimBox(SphinxDirective):
         anchor = claim_anchor(name)
         note_anchor(self.env, "claim", name, anchor, claim["title"], self.get_location())
         note_target(self.env, anchor, claim["title"])
-        box = nodes.container(ids=[anchor], classes=["claim", "claim-" + slug(claim["verdict"])])
+        box = nodes.container(ids=[anchor], classes=["claim", "claim-" + slug(claim["outcome"])])
         box += self._head(claim)
         self.state.nested_parse(self.content, self.content_offset, box)
         box += rows
@@ -86,7 +96,8 @@ class ClaimBox(SphinxDirective):
 
     def _head(self, claim: dict) -> list[nodes.Node]:
         title = nodes.paragraph("", "", nodes.strong("", claim["title"]), classes=["claim-title"])
-        title += [nodes.Text(" "), badge(claim["verdict"])]
+        title += [nodes.Text(" "), badge(claim["outcome"])]
+        found = nodes.paragraph("", claim["headline"], classes=["claim-headline"])
         sentence = nodes.paragraph(
             "", "", nodes.Text(claim["sentence"] + " "), classes=["claim-sentence"]
         )
@@ -96,11 +107,13 @@ class ClaimBox(SphinxDirective):
             *joined(source_links(claim["source"], self.env.docname)),
             classes=["claim-source"],
         )
-        return [title, sentence]
+        return [title, found, sentence]
 
     def _foot(self, name: str, claim: dict) -> nodes.paragraph:
         foot = nodes.paragraph(classes=["claim-foot"])
         foot += nodes.Text(decided_by(claim, shared(claim["rows"], "measure")))
+        if levels := {row["level"] for row in claim["rows"] if row["primary"] and row["level"]}:
+            foot += nodes.Text(f"Primary intervals: {100 * max(levels):.4g} %. ")
         if tests := list(
             dict.fromkeys(test for row in claim["rows"] for test in row.get("tests", []))
         ):
@@ -117,8 +130,9 @@ class ClaimBox(SphinxDirective):
         filled = (
             [name for name in cells[0] if any(row[name] != DASH for row in cells)] if cells else []
         )
+        lines = [row_of([row[name] for name in filled]) for row in cells]
         made: list[nodes.Node] = [
-            table(filled, [row_of([row[n] for n in filled]) for row in cells], ["claim-table"])
+            table(filled, _with_head(rows, lines, len(filled)), ["claim-table"])
         ]
         remarks = [
             f"{row['task']}, {condition_text(row)}: {' and '.join(notes(row))}"
@@ -143,24 +157,35 @@ class ClaimBox(SphinxDirective):
             "Margin": margin_text(row),
             "Seeds": str(row.get("n_seeds") or DASH),
             "Networks": f"{row['networks']:,}" if row.get("networks") else DASH,
+            "Points": f"{row['points']:,}" if row.get("points") else DASH,
             "Result": link_to_result(self.env, result, result.partition("@")[2] or result)
             if result
             else DASH,
         }
 
 
-class VerdictTable(SphinxDirective):
-    """```{verdicts}```: every claim, who makes it, its verdict; its test and rows too.
+def _with_head(rows: list[dict], lines: list[nodes.row], columns: int) -> list[nodes.row]:
+    """Lines of rows, with a line over the secondary ones that says what they are."""
+    first = sum(row["primary"] for row in rows)
+    if first == len(rows):
+        return lines
+    head = nodes.entry("", nodes.paragraph("", SECONDARY), morecols=columns - 1)
+    return [*lines[:first], nodes.row("", head, classes=["secondary-head"]), *lines[first:]]
 
-    With `:summary:` it leaves test and rows out.
+
+class VerdictTable(SphinxDirective):
+    """```{verdicts}```: every claim, who makes it, its outcome; its headline, test and rows too.
+
+    With `:summary:` it has claim, outcome and headline alone.
     """
 
     option_spec: ClassVar = {"summary": directives.flag}
-    header = ("Claim, and who makes it", "Verdict", "Estimate and interval", "Seeds, networks")
+    header = ("Claim, and who makes it", "Verdict", "Estimate and interval", "Seeds, runs")
+    brief = ("Claim, and who makes it", "Verdict", "What was found")
 
     def run(self):
         claims = findings_of(self.env)["claims"]
-        header = list(self.header[:2] if "summary" in self.options else self.header)
+        header = list(self.brief if "summary" in self.options else self.header)
         try:
             rows = [row for name, claim in claims.items() for row in self._rows(name, claim)]
         except FindingsError as error:
@@ -172,26 +197,28 @@ class VerdictTable(SphinxDirective):
         title = nodes.strong("", "", link_to(self.env, claim_anchor(name), claim["title"]))
         links = joined(source_links(claim["source"], self.env.docname))
         sources = nodes.inline("", "", *links, classes=["claim-source"])
-        cells = [entry([title, " ", sources]), entry(badge(check_verdict(claim["verdict"])))]
+        cells = [entry([title, " ", sources]), entry(badge(check_outcome(claim["outcome"])))]
         if "summary" in self.options:
-            return [row_of(cells)]
+            return [row_of([*cells, claim["headline"]])]
         cells[1]["morecols"] = len(self.header) - 2
         rows = [row_of(cells, ["verdicts-claim"])]
         measure = shared(claim["rows"], "measure")
-        if test := decided_by(claim, measure):
-            whole = nodes.entry(
-                "",
-                nodes.paragraph("", test, classes=["claim-notes"]),
-                morecols=len(self.header) - 1,
-            )
-            rows.append(nodes.row("", whole, classes=["verdicts-claim", "verdicts-test"]))
-        return [*rows, *(self._detail(row, measure is None) for row in claim["rows"])]
+        whole = nodes.entry(
+            "",
+            nodes.paragraph("", claim["headline"], classes=["claim-headline"]),
+            nodes.paragraph("", decided_by(claim, measure), classes=["claim-notes"]),
+            morecols=len(self.header) - 1,
+        )
+        rows.append(nodes.row("", whole, classes=["verdicts-claim", "verdicts-test"]))
+        lines = [self._detail(row, measure is None) for row in claim["rows"]]
+        return [*rows, *_with_head(claim["rows"], lines, len(self.header))]
 
     def _detail(self, row: dict, with_measure: bool) -> nodes.row:
         place = f"{row['task']}, {condition_text(row)}" + (
             f": {row['measure']}" if with_measure else ""
         )
-        counts = [f"{row[key]:,}" for key in ("n_seeds", "networks") if row.get(key)]
+        place += f" ({ADDED_AFTER})" if added_after(row) else ""
+        counts = [f"{row[key]:,}" for key in ("n_seeds", "networks", "points") if row.get(key)]
         verdict = badge(check_verdict(row["verdict"]))
         return row_of(
             [place, verdict, estimate_and_interval(row), ", ".join(counts) or DASH],
@@ -201,6 +228,8 @@ class VerdictTable(SphinxDirective):
 
 class HoldsWhile(SphinxDirective):
     """```{holds} claim/task/condition: verdict, verdict``` around prose true only with those.
+
+    Of a claim alone, ``claim: outcome``.
 
     In the published book any other verdict is a warning, so the build fails. In a reader's own book
     the prose gives way to a note that says what the published text rests on and how this run came
@@ -234,7 +263,8 @@ class HoldsWhile(SphinxDirective):
         reference, colon, words = self.arguments[0].rpartition(":")
         if not colon or not words.strip():
             raise FindingsUsage(self.arguments[0])
-        return reference.strip(), [check_verdict(word.strip()) for word in words.split(",")]
+        check = check_verdict if "/" in reference else check_outcome
+        return reference.strip(), [check(word.strip()) for word in BETWEEN_WORDS.split(words)]
 
     def _came_out(
         self, reference: str, allowed: list[str], claim: dict, row: dict | None
@@ -248,7 +278,7 @@ class HoldsWhile(SphinxDirective):
             link_to(self.env, claim_anchor(reference.partition("/")[0]), claim["title"]),
             nodes.Text(place),
         ]
-        verdict = (row or claim)["verdict"]
+        verdict = claim["outcome"] if row is None else row["verdict"]
         if verdict == "not run":
             text += nodes.Text("; your run did not include this.")
         else:

@@ -1,7 +1,7 @@
 """From a reference in the text to what findings.json holds. Nothing here knows Sphinx.
 
 findings.json is made by the ``steady`` command and is the only source of numbers in the book. Its
-parts: ``origin`` (whose run), ``results`` (key to number), ``claims`` (id to verdict and rows),
+parts: ``origin`` (whose run), ``results`` (key to number), ``claims`` (id to outcome and rows),
 ``files`` (result id to tables).
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from steadydescent import verified
 from steadydescent.study.book.words import number, unit_after
+from steadydescent.study.judging.headlines import OUTCOMES
 from steadydescent.study.judging.verdicts import VERDICTS
 
 
@@ -123,15 +124,22 @@ def find_claim(findings: dict, reference: str) -> tuple[dict, dict | None]:
 
 
 def find_verdict(findings: dict, reference: str) -> str:
-    """Verdict of a claim or of one of its rows, checked to be one of VERDICTS."""
+    """Outcome of a claim, one of OUTCOMES, or verdict of one of its rows, one of VERDICTS."""
     claim, row = find_claim(findings, reference)
-    return check_verdict((row or claim)["verdict"])
+    return check_outcome(claim["outcome"]) if row is None else check_verdict(row["verdict"])
 
 
 def check_verdict(word: str) -> str:
-    """The word itself, if it is a verdict."""
+    """The word itself, if it is a row's verdict."""
     if word not in VERDICTS:
-        raise FindingsError(f"{word!r} is no verdict; allowed are {', '.join(VERDICTS)}")
+        raise FindingsError(f"{word!r} is no verdict; allowed are {'; '.join(VERDICTS)}")
+    return word
+
+
+def check_outcome(word: str) -> str:
+    """The word itself, if it is a claim's outcome."""
+    if word not in OUTCOMES:
+        raise FindingsError(f"{word!r} is no outcome of a claim; allowed are {', '.join(OUTCOMES)}")
     return word
 
 

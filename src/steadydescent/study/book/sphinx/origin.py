@@ -23,6 +23,7 @@ def facts(origin: dict) -> list[str]:
     parts = [
         f"Profile {origin['profile']}" if origin.get("profile") else None,
         f"{origin['networks']:,} networks" if origin.get("networks") is not None else None,
+        f"{origin['points']:,} points on surfaces" if origin.get("points") else None,
         origin.get("device"),
         None
         if minutes is None

@@ -34,7 +34,7 @@ class ResultRole(SphinxRole):
 
 
 class VerdictRole(SphinxRole):
-    """{verdict}`claim` over all tasks, {verdict}`claim/task/condition` for one row."""
+    """{verdict}`claim` for its outcome, {verdict}`claim/task/condition` for the word of a row."""
 
     def run(self):
         try:

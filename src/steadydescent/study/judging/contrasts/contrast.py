@@ -2,7 +2,9 @@
 
 import json
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, ValidationInfo
@@ -51,7 +53,9 @@ class Contrast(Checked):
     """One row of a claim for each of its `margins` (task → margin) and `conditions`.
 
     The estimate is above 0 where the source is right; `rule` makes it a verdict. `measure` is what
-    a row says that it compares, `label` tells rows of one claim apart.
+    a row says that it compares, `label` tells rows of one claim apart. `registered` is the day on
+    which the contrast was fixed, as it stands. `when` names the level of the claim's moderator that
+    a primary contrast is asked at; `experiment` is stated where it is not the claim's.
     """
 
     kind: ClassVar[str]
@@ -63,6 +67,9 @@ class Contrast(Checked):
     measure: str
     rule: DecisionRule
     label: str = ""
+    registered: date
+    when: str = ""
+    experiment: str | None = None
 
     def __init_subclass__(cls, kind: str, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -106,8 +113,14 @@ class Contrast(Checked):
         """What tuning chose, by the name that a row gives to the arm; none where nothing is."""
         return {}
 
+    def remarks(self, evidence: Evidence, condition: str) -> Mapping[str, Any]:
+        """What a row says beside its estimate: any of `edge_share`, `censored_share`, `choices` and
+        `bound` of `steadydescent.study.judging.rows`; nothing where a kind has none.
+        """
+        return {}
+
     def networks(self, evidence: Evidence, condition: str) -> int:
-        """How many networks the contrast rests on, those of tuning included."""
+        """How many runs the contrast rests on, those of tuning included."""
         return len(evidence.result.runs)
 
 

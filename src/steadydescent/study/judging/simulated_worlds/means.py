@@ -14,7 +14,7 @@ from steadydescent.study.judging.simulated_worlds.worlds import (
     trials,
 )
 from steadydescent.study.judging.statistics import Array, level, paired, student, tuned
-from steadydescent.study.judging.verdicts import of_interval
+from steadydescent.study.judging.verdicts import of_interval, stance
 
 MEAN_SIZES = ((20, 60), (10, 30), (10, 20), (5, 12), (3, 8))
 """Tuning seeds, report seeds."""
@@ -120,10 +120,10 @@ def _counted(
 
     def words(effect: float) -> list[str]:
         ends = zip(value + effect - half, value + effect + half, strict=True)
-        return [of_interval(low, high, SIMULATED_MARGIN) for low, high in ends]
+        return [stance(of_interval(low, high, SIMULATED_MARGIN)) for low, high in ends]
 
     null, n = words(0.0), len(value)
-    false = (null.count("supported") + null.count("refuted")) / n
+    false = (null.count("for") + null.count("against")) / n
     counts = {
         "contrasts": k,
         "coverage": covered(truth),
@@ -131,8 +131,8 @@ def _counted(
         "chapter_error": 1 - covered(truth) ** k,
         "false_verdict": false,
         "chapter_false_verdict": 1 - (1 - false) ** k,
-        "no_difference": null.count("no difference") / n,
+        "no_difference": null.count("small") / n,
     }
     return counts | {
-        f"supported_{e:g}": words(e * SIMULATED_MARGIN).count("supported") / n for e in effects
+        f"supported_{e:g}": words(e * SIMULATED_MARGIN).count("for") / n for e in effects
     }
