@@ -165,6 +165,20 @@ def search_gain(
         ValueError: for what `searched` refuses, fewer than 2 tuning or report seeds, and a level
             outside (0, 1).
     """
+    value, parts = gain_and_parts(sweep, method, against, trials, seed, bounds, draws)
+    return interval_of_parts(value, parts, level)
+
+
+def gain_and_parts(
+    sweep: Sweep,
+    method: str,
+    against: str,
+    trials: int,
+    seed: int = 0,
+    bounds: Bounds | None = None,
+    draws: int = FIRST_ROUNDS,
+) -> tuple[float, list[tuple[float, int]]]:
+    """The value of `search_gain`, and the parts of its variance with their numbers of seeds."""
     seeds_of(sweep)
     better, worse = (
         _law(sweep, one, trials, bounds_within(sweep, bounds, trials), seed, draws)
@@ -173,7 +187,7 @@ def search_gain(
     shares = better(None) - worse(None)
     without = [better(i) - worse(i) for i in range(len(sweep.tuning))]
     parts = [of_tuning(np.array(without) @ sweep.means), of_report(sweep, shares)]
-    return interval_of_parts(float(shares @ sweep.means), parts, level)
+    return float(shares @ sweep.means), parts
 
 
 def _law(
