@@ -4,7 +4,7 @@ Axes: S tuning seeds, S' report seeds, C candidates of an arm (rates × readouts
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 
@@ -37,7 +37,8 @@ OVER_SEEDS: dict[str, Callable[[Array], Array]] = {
 class Estimate(NamedTuple):
     """A mean difference with its two-sided interval.
 
-    `sd` is the standard deviation that n seeds would average.
+    `sd` is the standard deviation that n seeds would average, `fixed` a standard error that the
+    interval holds besides and no number of seeds lessens.
     """
 
     value: float
@@ -45,10 +46,31 @@ class Estimate(NamedTuple):
     high: float
     sd: float
     n: int
+    fixed: float = 0.0
 
     def turned(self) -> "Estimate":
         """The estimate of the opposite difference."""
-        return Estimate(-self.value, -self.high, -self.low, self.sd, self.n)
+        return self._replace(value=-self.value, low=-self.high, high=-self.low)
+
+    def widened(self, variance: float, freedom: float, level: float) -> "Estimate":
+        """The estimate with a further, independent variance of so many degrees of freedom.
+
+        Student's interval has (Σv)²/Σ(v²/freedom) degrees of freedom (Satterthwaite), with
+        sd²/n and n − 1 for the seeds.
+
+        >>> plain = Estimate(0.0, -1.0, 1.0, sd=1.0, n=4)
+        >>> round(plain.widened(0.75, freedom=1_000, level=0.95).high, 3)  # √(1/4 + 3/4) and t
+        2.012
+        """
+        seeds = self.sd**2 / self.n
+        if not variance:
+            return self
+        total = seeds + variance
+        own = total**2 / (seeds**2 / (self.n - 1) + variance**2 / freedom)
+        half = student(level, own) * math.sqrt(total)
+        return self._replace(
+            low=self.value - half, high=self.value + half, fixed=math.sqrt(variance)
+        )
 
 
 class Scores(NamedTuple):
@@ -65,6 +87,22 @@ class Scores(NamedTuple):
     def chosen(self) -> int:
         """The candidate that tuning chooses."""
         return chosen(self.tuning)
+
+
+class Side(NamedTuple):
+    """What counts, with its sign, to a sum of tuned scores: the best of some candidates.
+
+    With `groups`, a number for each candidate, the worst of the groups' best ones instead.
+    """
+
+    scores: Scores
+    sign: float = 1.0
+    groups: tuple[int, ...] = ()
+
+    @property
+    def weights(self) -> Array:
+        """Signed shares of the redraws that each candidate is chosen in, `[C]`."""
+        return self.sign * shares(self.scores, self.groups)
 
 
 def chosen(tuning: Array) -> int:
@@ -119,17 +157,35 @@ def tuned(
     Raises:
         ValueError: for too few seeds, an unknown statistic, or scores that have no such statistic.
     """
-    _check(arm, against, statistic)
-    tuning, report = len(arm.tuning), len(arm.report)
-    counts = _redraws(tuning + len(arm.validation), tuning, draws, seed)
-    ours, theirs = _chosen(arm, counts, statistic), _chosen(against, counts, statistic)
-    each, drawn = ours[0] - theirs[0], ours[1] - theirs[1]  # [S'], [D]
+    return combined((Side(arm), Side(against, -1.0)), level, seed, draws, statistic)
+
+
+def combined(
+    sides: Sequence[Side],
+    level: float,
+    seed: int = 0,
+    draws: int = TUNING_DRAWS,
+    statistic: Statistic = "mean",
+) -> Estimate:
+    """Interval for a signed sum of what tuning chooses of several sides, as `tuned` has it for two:
+    all are chosen anew on the same redraws.
+
+    Raises:
+        ValueError: as `tuned` does.
+    """
+    _check([side.scores for side in sides], statistic)
+    first = sides[0].scores
+    tuning, report = len(first.tuning), len(first.report)
+    counts = _redraws(tuning + len(first.validation), tuning, draws, seed)
+    parts = [(side.sign, *_chosen(side, counts, statistic)) for side in sides]
+    each = np.sum([sign * values for sign, values, _ in parts], axis=0)  # [S']
+    drawn = np.sum([sign * values for sign, _, values in parts], axis=0)  # [D]
     value = float(each.mean())
     own = (each - value) / report
-    # cov(times drawn, difference drawn), of every seed in the pool
+    # cov(times drawn, sum drawn), of every seed in the pool
     choice = (drawn - drawn.mean()) @ counts / draws
     variance = _product(own, own) + _product(choice[:tuning], choice[:tuning])
-    if len(arm.validation):
+    if len(first.validation):
         part = choice[tuning:]
         variance += _product(part, part) + max(0.0, 2 * _product(own, part))
     half = student(level, report - 1) * math.sqrt(variance)
@@ -147,25 +203,25 @@ def student(level: float, freedom: float) -> float:
     return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
-def _check(arm: Scores, against: Scores, statistic: str) -> None:
+def _check(sides: Sequence[Scores], statistic: str) -> None:
     if statistic not in OVER_SEEDS:
         raise ValueError(f"statistic must be one of {sorted(OVER_SEEDS)}, got {statistic!r}")
     for kind, scores, needed in (
-        ("tuning", arm.tuning, 2),
-        ("report", arm.report, 3 if statistic == "log sd" else 2),
+        ("tuning", sides[0].tuning, 2),
+        ("report", sides[0].report, 3 if statistic == "log sd" else 2),
     ):
         if len(scores) < needed:
             raise ValueError(
                 f"an interval for the {statistic} needs at least {needed} {kind} seeds, "
                 f"got {len(scores)}"
             )
-    seeds = [tuple(len(table) for table in scores) for scores in (arm, against)]
-    if seeds[0] != seeds[1] or seeds[0][2] not in (0, len(arm.report)):
+    seeds = [tuple(len(table) for table in scores) for scores in sides]
+    if len(set(seeds)) > 1 or seeds[0][2] not in (0, len(sides[0].report)):
         raise ValueError(
             "arms must be scored on the same seeds (tuning, report, validation on report), "
             f"got {seeds}"
         )
-    choosing = [table for s in (arm, against) for table in (s.tuning, s.validation)]
+    choosing = [table for s in sides for table in (s.tuning, s.validation)]
     if not all(np.isfinite(table).all() for table in choosing):
         raise ValueError(
             "tuning and validation scores must be finite numbers; count a diverged run as guessing"
@@ -181,13 +237,39 @@ def _redraws(pool: int, tuning: int, draws: int, seed: int) -> Array:
     return counts
 
 
-def _chosen(scores: Scores, counts: Array, statistic: Statistic) -> tuple[Array, Array]:
+def shares(
+    scores: Scores, groups: Sequence[int] = (), seed: int = 0, draws: int = TUNING_DRAWS
+) -> Array:
+    """The share of the redraws of `tuned` that each candidate is chosen in, `[C]`, sum 1; with
+    `groups` as the worst of the groups' best (`Side`).
+
+    >>> shares(Scores(np.array([[1.0, 2.0], [1.0, 3.0]]), np.zeros((2, 2)))).tolist()
+    [0.0, 1.0]
+    """
+    tuning = len(scores.tuning)
+    counts = _redraws(tuning + len(scores.validation), tuning, draws, seed)
+    choices = _choices(Side(scores, groups=tuple(groups)), counts)
+    return np.bincount(choices, minlength=scores.tuning.shape[1]) / draws
+
+
+def _choices(side: Side, counts: Array) -> NDArray[np.int64]:
+    """The candidate that each draw chooses, `[D]`."""
+    known = side.scores.tuning
+    if len(side.scores.validation):
+        known = np.concatenate([known, side.scores.validation])
+    sums = counts @ known
+    if not side.groups:
+        return sums.argmax(axis=1)
+    places = [np.flatnonzero(np.array(side.groups) == group) for group in sorted({*side.groups})]
+    best = np.stack([mine[sums[:, mine].argmax(axis=1)] for mine in places], axis=1)  # [D, groups]
+    worst = np.take_along_axis(sums, best, axis=1).argmin(axis=1)
+    return best[np.arange(len(best)), worst]
+
+
+def _chosen(side: Side, counts: Array, statistic: Statistic) -> tuple[Array, Array]:
     """What each draw chooses: pseudo-values averaged over draws, `[S']`; the statistic, `[D]`."""
-    known = scores.tuning
-    if len(scores.validation):
-        known = np.concatenate([scores.tuning, scores.validation])
-    used, choice = np.unique((counts @ known).argmax(axis=1), return_inverse=True)
-    values = pseudo_values(scores.report[:, used], statistic)
+    used, choice = np.unique(_choices(side, counts), return_inverse=True)
+    values = pseudo_values(side.scores.report[:, used], statistic)
     return values @ (np.bincount(choice) / len(counts)), values.mean(axis=0)[choice]
 
 

@@ -12,7 +12,7 @@ from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.contrasts.contrast import Contrast, Needs
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place, StatedArm
-from steadydescent.study.judging.statistics import Estimate, tuned
+from steadydescent.study.judging.statistics import Estimate, Side, combined
 from steadydescent.study.yaml_files import unique
 
 SAME_RATE = 1.25
@@ -99,25 +99,18 @@ class TunedDifference(Contrast, kind="tuned"):
         return abs(math.log(arm / (against * self.factor))) < math.log(SAME_RATE)
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
-        """The interval between both sides, minus that under another condition."""
-        here = self._between(evidence, condition, level)
-        if self.minus is None:
-            return here
-        there = self._between(evidence, self.minus, level)
-        # half-widths add in squares as if the two were independent; what seeds have in common is
-        # not made use of
-        half = math.hypot(here.high - here.value, there.high - there.value)
-        value, sd = here.value - there.value, math.hypot(here.sd, there.sd)
-        return Estimate(value, value - half, value + half, sd, here.n)
-
-    def _between(self, evidence: Evidence, condition: str, level: float) -> Estimate:
-        """The interval between both sides, turned round where smaller is better, or worse meant."""
+        """The interval between both sides, minus that under another condition, seed by seed."""
         measure = measures.measure_named(self.measure)
-        arm, against = self.sides(evidence, condition)
-        estimate = tuned(
-            arm.scores, against.scores, level, self.draws_from, statistic=measure.statistic
-        )
+        sides = []
+        for sign, where in zip((1.0, -1.0), self._conditions(condition), strict=False):
+            arm, against = self.sides(evidence, where)
+            sides += [Side(arm.scores, sign), Side(against.scores, -sign)]
+        estimate = combined(sides, level, self.draws_from, statistic=measure.statistic)
         return estimate if measure.higher == self.better else estimate.turned()
+
+    def _conditions(self, condition: str) -> tuple[str, ...]:
+        """The row's condition, and that of `minus`."""
+        return (condition, *([self.minus] if self.minus else []))
 
     def sides(self, evidence: Evidence, condition: str) -> tuple[Candidates, Candidates]:
         """The candidates on both sides."""

@@ -1,6 +1,6 @@
 """All tables of the simulation, made together, since books are made of the same replications."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -14,42 +14,44 @@ from steadydescent.study.judging.simulated_worlds.searches import (
     simulated_range_tests,
     simulated_searches,
 )
-from steadydescent.study.judging.simulated_worlds.tally import Intervals, rows_of
+from steadydescent.study.judging.simulated_worlds.tally import rows_of
 
 USED = "tuned"
 """The interval for means that claims are decided by."""
 STUDENTS = ("ratio of updates", "ratio of spreads", "difference of differences")
 """Kinds beside means whose rows books are made of: superiority, with Student's intervals."""
-CLOSING_SHARE = 5
+CLOSING_SHARE = 10
 """Coarse-to-fine searches take long, and have so many times fewer replications."""
+Tables = dict[str, pd.DataFrame]
 
 
-def simulate(
-    replications: int,
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    told: Callable[[str], None] = print,
-) -> dict[str, pd.DataFrame]:
+def simulate(replications: int, sizes: Sequence[tuple[int, int]] = SIZES) -> Tables:
     """File name → table: intervals for means, other kinds of interval, whole books.
 
     Args:
         replications: of every cell, and the number of books.
         sizes: tuning seeds, report seeds.
-        told: is called with a line a cell.
     """
+    return together([part(replications, sizes) for part in PARTS])
 
-    def heard(cells: Iterator[Intervals]) -> Iterator[Intervals]:
-        for cell in cells:
-            told(" ".join(str(part) for part in cell.case.values()))
-            yield cell
 
+def together(parts: Sequence[Tables]) -> Tables:
+    """The tables of all parts, those of one name below each other."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: pd.concat([part[name] for part in parts if name in part]) for name in names}
+
+
+def of_runs(replications: int, sizes: Sequence[tuple[int, int]] = SIZES) -> Tables:
+    """Contrasts of tuned arms, and the books that are made of them."""
     means, kinds, pool = [], [], []
-    for cell in heard(simulated_means(replications, sizes=sizes)):
+    for cell in simulated_means(replications, sizes=sizes):
         means += rows_of(cell)
         if cell.case["interval"] == USED:
             pool.append(cell)
             case = {name: cell.case[name] for name in cell.case if name != "interval"}
             kinds += rows_of(alike(cell)._replace(case={"kind": "two arms alike", **case}))
-    for cell in heard(_other_cells(replications, sizes)):
+    others = simulated_kinds, simulated_differences
+    for cell in (cell for kind in others for cell in kind(replications, sizes=sizes)):
         kinds += rows_of(cell)
         if cell.case["kind"] in STUDENTS:
             pool.append(cell)
@@ -60,10 +62,16 @@ def simulate(
     }
 
 
-def _other_cells(replications: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Intervals]:
-    yield from simulated_kinds(replications, sizes=sizes)
-    yield from simulated_differences(replications, sizes=sizes)
-    yield from simulated_best_rates(replications, sizes=sizes)
-    yield from simulated_range_tests(replications, sizes=sizes)
-    yield from simulated_searches(replications, sizes=sizes)
-    yield from simulated_closing(max(2, replications // CLOSING_SHARE), sizes=sizes[1:3])
+def of_sweeps(replications: int, sizes: Sequence[tuple[int, int]] = SIZES) -> Tables:
+    """What is read off grids and dense sweeps."""
+    kinds = simulated_best_rates, simulated_range_tests, simulated_searches
+    rows = [
+        row for kind in kinds for cell in kind(replications, sizes=sizes) for row in rows_of(cell)
+    ]
+    few = max(2, replications // CLOSING_SHARE)
+    rows += [row for cell in simulated_closing(few, sizes=sizes[1:3]) for row in rows_of(cell)]
+    return {"intervals-kinds.csv": pd.DataFrame(rows)}
+
+
+PARTS = (of_runs, of_sweeps)
+"""What may be simulated at the same time."""

@@ -1,6 +1,5 @@
 """How the interval for a difference of two differences fares, as a contrast with `minus` has it."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from steadydescent.study.judging.simulated_worlds.worlds import (
     WORLDS,
     trials,
 )
-from steadydescent.study.judging.statistics import Array, Estimate, Scores, tuned
+from steadydescent.study.judging.statistics import Array, Estimate, Scores, Side, combined
 
 SHARED = {"conditions apart": 0.0, "seeds help one arm": 1.0}
 """World → standard deviation, in run noises, of what a seed gives the arm under both conditions."""
@@ -57,7 +56,11 @@ def _given(scores: Scores, tuning: Array, report: Array) -> Scores:
 def difference(
     here: tuple[Scores, Scores], there: tuple[Scores, Scores], draws: int = 500
 ) -> Estimate:
-    """As a contrast with `minus` has it: standard errors add in squares."""
-    first, second = (tuned(*pair, 0.95, draws=draws) for pair in (here, there))
-    sd = math.hypot(first.sd, second.sd)
-    return Estimate(first.value - second.value, math.nan, math.nan, sd, first.n)
+    """As a contrast with `minus` has it: seed by seed, on the same redraws."""
+    signs = ((here, 1.0), (there, -1.0))
+    sides = [
+        Side(scores, sign * way)
+        for pair, sign in signs
+        for scores, way in zip(pair, (1.0, -1.0), strict=True)
+    ]
+    return combined(sides, 0.95, draws=draws)

@@ -8,7 +8,7 @@ import pandas as pd
 from steadydescent.study.judging import regret
 from steadydescent.study.judging.simulated_worlds.means import SIZES
 from steadydescent.study.judging.simulated_worlds.other_kinds import NOT_WORSE, TRUTH_SEEDS
-from steadydescent.study.judging.simulated_worlds.tally import LEVELS, Intervals
+from steadydescent.study.judging.simulated_worlds.tally import LEVELS, Intervals, at_levels
 from steadydescent.study.judging.simulated_worlds.worlds import (
     COMMON_SHARE,
     SIMULATED_MARGIN,
@@ -91,17 +91,17 @@ def simulated_range_tests(
     """
     for tuning, report in sizes:
         rng = np.random.default_rng([seed, tuning, report, 1])
-        ends: dict[float, list[tuple[float, float, float]]] = {level: [] for level in LEVELS}
+        estimates = []
         for _ in range(replications):
             validation, test = reported(report, rng)
             sweep = regret.Sweep(SWEEP_RATES, swept(tuning, rng), test, validation)
             suggested = _suggested(test.mean(axis=1) - SWEEP.mean(), rng)
-            for level in LEVELS:
-                lost = regret.range_test_estimates(sweep, suggested, level, draws=draws)
-                made = lost["middle", 400].turned()
-                ends[level].append((made.value, made.low, made.high))
-        made_up = _intervals(LOSS, tuning, report, replications, ends, -_true_loss(tuning))
-        yield made_up._replace(rule="at least", effects=NOT_WORSE)
+            lost = regret.range_test_estimates(sweep, suggested, LEVELS[0], draws=draws)
+            estimates.append(lost["middle", 400].turned())
+        case = {"kind": LOSS, "world": "sweep", "tuning": tuning, "report": report}
+        case |= {"replications": replications}
+        truth = -_true_loss(tuning)
+        yield Intervals(case, at_levels(estimates), truth, SIMULATED_MARGIN, "at least", NOT_WORSE)
 
 
 def reported(seeds: int, rng: np.random.Generator) -> tuple[Array, Array]:
