@@ -6,15 +6,17 @@ the others' results: it is counted here, and bears no verdict.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from steadydescent.study.judging.rows import Row
 from steadydescent.study.judging.statistics import Array, student
 
+Row = Mapping[str, Any]
+"""A row of claims as `judging.rows.Row.as_dict` has it."""
 TOTAL = 0.05
 """The chance of any false decision that all primary rows share."""
 
@@ -55,28 +57,27 @@ def p_of_deciding(value: Array, error: Array, margin: float, rule: str, freedom:
 
 
 def decided_by_holm(rows: Sequence[Row]) -> int:
-    """How many primary rows Holm would decide among those of `rows` that were run."""
-    p = [_p_of(row) for row in rows if row.primary and row.estimate is not None and row.level]
+    """How many of the primary rows that were run Holm would decide."""
+    p = [_p_of(row) for row in _with_intervals(rows)]
     return int(holm(p).sum()) if p else 0
 
 
 def decided_in_place(rows: Sequence[Row]) -> int:
-    """How many of the same rows are decided as they stand."""
-    return sum(
-        row.primary and row.estimate is not None and bool(row.level) and row.verdict != "open"
-        for row in rows
-    )
+    """How many of the same rows are decided as they stand, each at its own place."""
+    return sum(row["verdict"] != "open" for row in _with_intervals(rows))
+
+
+def _with_intervals(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["primary"] and row["level"] is not None]
 
 
 def _p_of(row: Row) -> float:
     """p of a row from its interval, as if it were Student's around its middle."""
-    ends = (row.ci_low, row.ci_high)
-    if row.level is None or row.n_seeds is None or None in ends:
-        raise ValueError(f"row {row.key} has no interval")
-    margin, (low, high) = row.margin, (float(end) for end in ends if end is not None)
-    if row.null == 1.0:
+    low, high, margin = row["ci_low"], row["ci_high"], row["margin"]
+    if row["null"] == 1.0:
         low, high, margin = math.log(low), math.log(high), math.log(margin)
-    freedom = row.n_seeds - 1
-    error = (high - low) / 2 / student(row.level, freedom)
-    middle = np.array([(low + high) / 2])
-    return float(p_of_deciding(middle, np.array([error]), margin, row.rule, freedom)[0])
+    freedom = row["n_seeds"] - 1
+    error = np.array([(high - low) / 2 / student(row["level"], freedom)])
+    return float(
+        p_of_deciding(np.array([(low + high) / 2]), error, margin, row["rule"], freedom)[0]
+    )
