@@ -45,7 +45,7 @@ def maybe_best(tuning: Array, again: Array, reported: Array, level: float) -> Ar
     """Which candidates may have the best true mean, `[C]` true or false.
 
     Those that no other beats significantly; the truly best one is among them with probability
-    `level` at least (multiple comparisons with the best, Hsu 1984). Each pair is compared by
+    `level` at least (multiple comparisons with the best). Each pair is compared by
     one-sided paired t-tests: on the S tuning seeds `tuning` `[S, C]`; and on S' report seeds, whose
     validation scores `again` `[S', K]` no choice has seen, where both were `reported` `[C]`. Each
     family of tests has half of 1 − level, shared by a candidate's tests (Bonferroni). With few
