@@ -31,9 +31,7 @@ def _warmup_linear(total: int, epoch: int | None, warmup_share: float) -> Schedu
     return functions.warmup_linear(total, _updates(warmup_share, "warmup_share", total))
 
 
-def _cooldown(
-    total: int, epoch: int | None, cooldown_share: float, power: float = 1.0
-) -> Schedule:
+def _cooldown(total: int, epoch: int | None, cooldown_share: float, power: float = 1.0) -> Schedule:
     return functions.cooldown(total, _updates(cooldown_share, "cooldown_share", total), power)
 
 

@@ -267,6 +267,7 @@ FILES = {
     "bench-cpu.json": "speed",
     "growth-cpu.json": "growth",
     "intervals.csv": "methods",
+    "intervals-book.csv": "methods",
     "intervals-kinds.csv": "methods",
 }
 """Published files of numbers, each with the page that shows it."""

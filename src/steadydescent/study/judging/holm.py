@@ -1,61 +1,83 @@
-"""What Holm's procedure would decide of the rows at hand: shown beside the verdicts, never used.
+"""How many more primary rows a step-down procedure would decide than fixed places do.
 
-Its thresholds depend on how the other rows came out, so that a verdict would depend on which other
-results are there. Here each row has its place, whatever else is known.
+The book gives each primary row a place of its own, 0.05/200, so that its verdict rests on its own
+result alone. Holm's procedure holds the same 5 % and decides more, but each verdict then depends on
+the others' results: it is counted here, and bears no verdict.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from steadydescent.study.judging.rows import in_margins
-from steadydescent.study.judging.statistics import student
+from steadydescent.study.judging.statistics import Array, student
 
-JUDGED = ("estimate", "ci_low", "ci_high", "null", "margin", "level", "n_seeds", "rule")
-"""What of a row its chance follows from."""
+Row = Mapping[str, Any]
+"""A row of claims as `judging.rows.Row.as_dict` has it."""
+TOTAL = 0.05
+"""The chance of any false decision that all primary rows share."""
 
 
-def open_chance(
-    estimate: float,
-    ci_low: float,
-    ci_high: float,
-    null: float,
-    margin: float,
-    level: float,
-    n_seeds: int,
-    rule: str,
-) -> float:
-    """The largest α at which the row's interval, at level 1 − α, would still be open.
+def holm(p: ArrayLike, total: float = TOTAL) -> NDArray[np.bool_]:
+    """Which of m hypotheses Holm's procedure rejects, along the last axis, `[…, m]`.
 
-    Its half-width is Student's quantile times the standard error; of the half-widths that decide
-    the widest counts. A row is decided at every level below 1 minus this.
+    In rising order the i-th p value, from 0, must not exceed total/(m − i), nor any before it
+    theirs (Holm 1979).
 
-    >>> row = {"null": 0.0, "margin": 1.0, "level": 0.95, "n_seeds": 9, "rule": "superiority"}
-    >>> round(open_chance(2.0, 0.0, 4.0, **row), 3)  # whose interval just touches 0
-    0.05
+    >>> holm([0.04, 0.001, 0.03]).tolist()
+    [False, True, False]
     """
-    value, low, high = (in_margins(end, null, margin) for end in (estimate, ci_low, ci_high))
-    widest = {
-        "superiority": max(abs(value), 1 - abs(value)),
-        "at least": abs(value + 1),
-    }.get(rule, abs(abs(value) - 1))
-    error = (high - low) / 2 / student(level, n_seeds - 1)
-    if error == 0:
-        return 0.0 if widest > 0 else 1.0
-    return float(2 * stats.t.sf(widest / error, n_seeds - 1))
+    values = np.asarray(p, dtype=np.float64)
+    order, count = np.argsort(values, axis=-1, kind="stable"), values.shape[-1]
+    bars = total / (count - np.arange(count))
+    passed = np.logical_and.accumulate(np.take_along_axis(values, order, -1) <= bars, axis=-1)
+    rejected = np.empty_like(passed)
+    np.put_along_axis(rejected, order, passed, axis=-1)
+    return rejected
 
 
-def rejected(chances: Sequence[float], alpha: float = 0.05) -> list[int]:
-    """Which of K hypotheses Holm (1979) rejects: the smallest chance is held to α/K, the next to
-    α/(K − 1), and so on, up to the first that fails.
+def p_of_deciding(value: Array, error: Array, margin: float, rule: str, freedom: int) -> Array:
+    """The smallest 1 − level at which Student's interval around each value gives a word that is not
+    open.
 
-    >>> rejected([0.04, 0.001, 0.02, 0.3])
-    [1]
-    >>> rejected([0.02, 0.001, 0.04])
-    [1, 0, 2]
+    By superiority it must leave out 0 or lie within ±margin, by *at least* leave out −margin, else
+    leave out both margins or hold neither.
     """
-    order = sorted(range(len(chances)), key=lambda place: chances[place])
-    kept = 0
-    while kept < len(order) and chances[order[kept]] <= alpha / (len(order) - kept):
-        kept += 1
-    return order[:kept]
+    size = np.abs(value)
+    distance = {
+        "superiority": np.maximum(size, margin - size),
+        "at least": np.abs(value + margin),
+    }.get(rule, np.abs(size - margin))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = np.where(distance > 0, distance / error, 0.0)
+    return 2 * stats.t.sf(times, freedom)
+
+
+def decided_by_holm(rows: Sequence[Row]) -> int:
+    """How many of the primary rows that were run Holm would decide."""
+    p = [_p_of(row) for row in _with_intervals(rows)]
+    return int(holm(p).sum()) if p else 0
+
+
+def decided_in_place(rows: Sequence[Row]) -> int:
+    """How many of the same rows are decided as they stand, each at its own place."""
+    return sum(row["verdict"] != "open" for row in _with_intervals(rows))
+
+
+def _with_intervals(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["primary"] and row["level"] is not None]
+
+
+def _p_of(row: Row) -> float:
+    """p of a row from its interval, as if it were Student's around its middle."""
+    low, high, margin = row["ci_low"], row["ci_high"], row["margin"]
+    if row["null"] == 1.0:
+        low, high, margin = math.log(low), math.log(high), math.log(margin)
+    freedom = row["n_seeds"] - 1
+    error = np.array([(high - low) / 2 / student(row["level"], freedom)])
+    return float(
+        p_of_deciding(np.array([(low + high) / 2]), error, margin, row["rule"], freedom)[0]
+    )

@@ -93,47 +93,98 @@ def test_results_with_few_seeds_are_not_halved():
 
 # ---- methods -------------------------------------------------------------------------------------
 
-OURS = {"coverage": [0.95, 0.96], "bias": [0.01, -0.02], "error": [0.1, 0.1]}
+OURS = {"coverage": [0.95, 0.96], "bias": [0.01, -0.02], "sd": [0.1, 0.1]}
 PLAIN = {"coverage": [0.8, 0.94]}
 
 
+def check(ours: dict, plain: dict, high: float) -> None:
+    methods.check_prose(
+        pd.DataFrame(OURS | ours), pd.DataFrame(PLAIN | plain), pd.DataFrame({"coverage": [high]})
+    )
+
+
 def test_trials_that_the_prose_describes_are_accepted():
-    methods.check_prose(pd.DataFrame(OURS), pd.DataFrame(PLAIN), 0.04)
+    check({}, {}, 0.999)
 
 
 @pytest.mark.parametrize(
-    ("ours", "plain", "few", "point"),
+    ("ours", "plain", "high", "point"),
     [
-        ({"coverage": [0.95, 0.93]}, {}, 0.04, "ours nearly holds"),
-        ({"coverage": [0.98, 0.99]}, {}, 0.04, "ours nearly holds"),
-        ({}, {}, 0.06, "few chapters"),
-        ({}, {"coverage": [0.8, 0.96]}, 0.04, "the plain interval"),
-        ({"bias": [0.01, -0.06]}, {}, 0.04, "the estimate leans"),
-        ({"error": [0.02, 0.05]}, {}, 0.04, "the estimate leans"),
+        ({"coverage": [0.95, 0.93]}, {}, 1.0, "ours nearly holds"),
+        ({"coverage": [0.98, 0.99]}, {}, 1.0, "ours nearly holds"),
+        ({}, {}, 0.99, "level of primary rows"),
+        ({}, {"coverage": [0.8, 0.96]}, 1.0, "the plain interval"),
+        ({"bias": [0.01, -0.07]}, {}, 1.0, "the estimate leans"),
+        ({"sd": [0.02, 0.05]}, {}, 1.0, "the estimate leans"),
     ],
 )
-def test_prose_that_the_trials_contradict_fails_the_page(ours, plain, few, point):
+def test_prose_that_the_trials_contradict_fails_the_page(ours, plain, high, point):
     with pytest.raises(ValueError, match=f"is not what the prose .*{point}"):
-        methods.check_prose(pd.DataFrame(OURS | ours), pd.DataFrame(PLAIN | plain), few)
+        check(ours, plain, high)
+
+
+def trial(**fields) -> dict:
+    words = dict.fromkeys(("for", "against", "supported", "too small to matter", "open"), 0.5)
+    made = {"world": "alike", "tuning": 3, "report": 8, "level": 0.95, "coverage": 0.95}
+    return made | {"effect": 0.0} | words | fields
 
 
 def test_coverage_is_a_column_an_interval():
     rows = [
-        {"world": w, "tuning": 3, "report": 8, "contrasts": 1, "interval": i, "coverage": c}
-        for w, worst in (("alike", 0.9), ("crashes", 0.8))
-        for i, c in zip(methods.LABELS, (0.95, 0.97, worst), strict=True)
+        trial(world=world, interval=interval, coverage=share, effect=effect, level=level)
+        for world, worst in (("alike", 0.9), ("crashes", 0.8))
+        for interval, share in zip(methods.LABELS, (0.95, 0.97, worst), strict=True)
+        for effect in (0.0, 1.0)
+        for level in (0.95, 0.9995)
     ]
     table = methods.table_of_coverage(methods.with_seeds(pd.DataFrame(rows)))
     assert list(table.columns) == ["world", "seeds", *methods.LABELS.values()]
     assert table.iloc[1].tolist() == ["crashes", "3 + 8", 95.0, 97.0, 80.0]
 
 
+def test_words_are_means_over_worlds_by_effect():
+    rows = [
+        trial(world=world, effect=effect, level=0.9995, supported=share)
+        for world, share in (("alike", 0.2), ("crashes", 0.4))
+        for effect in (0.0, 0.2)
+    ]
+    table = methods.table_of_words(methods.with_seeds(pd.DataFrame([*rows, trial()])))
+    assert table["effect, margins"].tolist() == [0.0, 0.2]
+    assert table.supported.tolist() == pytest.approx([30.0, 30.0])
+    assert table["direction right"].tolist() == [50.0, 50.0]
+
+
 def test_kinds_that_miss_are_named_with_their_shares():
-    rows = [("tuned", "alike", 0.95, 0.01), ("search", "alike", 0.99, 0.02), ("a", "b", 0.93, 0.0)]
-    trials = pd.DataFrame(rows, columns=["kind", "world", "coverage", "false"])
-    assert methods.coverage_of_kinds(trials).text == (
-        "Of 3 cells 1 have a coverage of 94 to 96 %, 1 more, 1 less. Less: a, b (93.0 %). "
-        "More: search, alike (99.0 %). False verdicts at the level of one claim: at most 2.0 %."
+    shares = {"tuned": 0.95, "search": 0.99, "a": 0.93}
+    rows = [
+        trial(kind=kind, coverage=share if level == 0.95 else 0.999, level=level)
+        for kind, share in shares.items()
+        for level in (0.95, 0.9995)
+    ]
+    assert methods.coverage_of_kinds(pd.DataFrame(rows)).text == (
+        "Of 3 cells 1 have a coverage of 94 to 97 %, 1 more, 1 less. Less: a, alike (93.0 %). "
+        "More: search, alike (99.0 %). At 99.95 % the lowest coverage is 99.90 %."
+    )
+
+
+def test_books_are_summed_up_by_their_worst():
+    rows = [
+        {"book": "nulls", "seeds": "all", "books": 10, "rows": 55, "false_word": share}
+        | {"false_direction": share / 2, "decided": 3.0, "decided_by_holm": 4.0}
+        for share in (0.01, 0.02)
+    ]
+    sentence = methods.book_errors(pd.DataFrame(rows)).text
+    assert "at most 2.0 % held any false word and at most 1.0 % any false direction" in sentence
+    assert "any false word, % of books" in methods.table_of_books(pd.DataFrame(rows)).text
+
+
+def test_holm_is_compared_with_places_over_the_rows_that_were_run():
+    made = {"primary": True, "level": 0.9995, "ci_low": 1.0, "ci_high": 1.2, "null": 0.0}
+    made |= {"margin": 0.5, "rule": "superiority", "n_seeds": 9, "verdict": "supported"}
+    rows = [made, made | {"level": None}, made | {"primary": False}]
+    assert methods.more_by_holm(rows).text == (
+        "Of 1 primary rows that were run, 1 are decided; "
+        "Holm's procedure over the same rows would decide 1."
     )
 
 

@@ -8,7 +8,7 @@ from rate_searches import rng
 from steadydescent.study.judging.regret import Sweep
 
 RATES = np.geomspace(1e-5, 1, 31)
-DRAWS, RESAMPLES = 1_009, 251
+DRAWS = 1_009
 
 
 MIDDLE = math.sqrt(1e-5)

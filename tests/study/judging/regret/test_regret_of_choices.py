@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from sweeps import RATES, RESAMPLES, certain, noisy, parabola
+from sweeps import RATES, certain, noisy, parabola
 
 from rate_searches import rng
 from steadydescent.study.judging.regret import (
@@ -68,24 +68,37 @@ def test_range_test_regret_is_interpolated_and_marks_what_lies_outside():
     assert table.columns.tolist() == ["seed", "rule", "length", "rate", "regret", "outside"]
 
 
-def test_range_test_interval_is_students_when_one_kind_of_seed_alone_varies():
-    """Suggestions vary on a certain sweep; then one suggestion on a noisy sweep whose choice is
-    beyond doubt.
+def test_range_test_interval_is_students_where_the_choice_is_beyond_doubt():
+    """Suggestions that vary on a certain sweep; then noisy report seeds, each with its suggestion:
+    the pairing counts.
     """
-    sweep = Sweep(RATES, np.tile(parabola(RATES), (29, 1)), np.tile(parabola(RATES), (29, 1)))
-    rows = suggested(10 ** rng(17).uniform(-4, -1, size=5))
-    found = range_test_estimates(sweep, rows, 0.95, resamples=4_001)["middle", 100]
-    expected = paired(sweep.interpolated_regret(rows.rate.to_numpy()), 0.95)
-    assert found.value == pytest.approx(expected.value) and found.n == 5
-    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.05)
+    truth = np.tile(parabola(RATES), (29, 1))
+    rows = suggested(10 ** rng(17).uniform(-4, -1, size=29))
+    found = range_test_estimates(Sweep(RATES, truth, truth), rows, 0.95)["middle", 100]
+    lost = Sweep(RATES, truth, truth).interpolated_regret(rows.rate.to_numpy())
+    assert found[:3] == pytest.approx(paired(lost, 0.95)[:3]) and found.n == 29
 
-    sweep = Sweep(RATES, sweep.tuning, parabola(RATES) + rng(18).normal(size=(5, 31)))
-    found = range_test_estimates(sweep, suggested(np.full(29, RATES[20])), 0.95, resamples=4_001)[
-        "middle", 100
-    ]
+    sweep = Sweep(RATES, truth, parabola(RATES) + rng(18).normal(size=(29, 31)))
+    found = range_test_estimates(sweep, suggested(np.full(29, RATES[20])), 0.95)["middle", 100]
     expected = paired(sweep.report[:, 15] - sweep.report[:, 20], 0.95)
-    assert found.value == pytest.approx(expected.value) and found.n == 5
-    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.05)
+    assert found[:3] == pytest.approx(expected[:3])
+
+    found = range_test_estimates(sweep, rows, 0.95)["middle", 100]
+    each = sweep.interpolated_regret(rows.rate.to_numpy())
+    shares = np.eye(31)[15] - sweep.interpolated_shares(rows.rate.to_numpy())
+    expected = paired(sweep.report @ shares + each - each.mean(), 0.95)
+    assert found[:3] == pytest.approx(expected[:3])
+
+
+def test_seeds_without_a_suggestion_count_as_the_others_do_on_average():
+    truth = np.tile(parabola(RATES), (10, 1))
+    rows = suggested(10 ** rng(17).uniform(-4, -1, size=10)).iloc[[0, 3, 4, 5, 7]]
+    sweep = Sweep(RATES, truth, truth)
+    found = range_test_estimates(sweep, rows, 0.95)["middle", 100]
+    lost = sweep.interpolated_regret(rows.rate.to_numpy())
+    spread = lost.std() / math.sqrt(5 - 5 / 10)
+    assert found.value == pytest.approx(lost.mean()) and found.n == 10
+    assert found.sd / math.sqrt(10) == pytest.approx(spread, rel=1e-6)
 
 
 def test_range_test_estimates_tell_a_good_rule_from_a_bad_one_at_every_length():
@@ -93,7 +106,7 @@ def test_range_test_estimates_tell_a_good_rule_from_a_bad_one_at_every_length():
     rows = pd.concat(
         [suggested(r, rule, t) for rule, r in (("good", good), ("bad", bad)) for t in (50, 200)]
     )
-    found = range_test_estimates(noisy(21, parabola(RATES)), rows, 0.95, resamples=RESAMPLES)
+    found = range_test_estimates(noisy(21, parabola(RATES)), rows, 0.95)
     assert list(found) == [("bad", 50), ("bad", 200), ("good", 50), ("good", 200)]
     for length in (50, 200):
         assert found["good", length].low < 0.3 < found["bad", length].low
@@ -156,12 +169,16 @@ LONE = Sweep([0.1, 1], [[1, 2]], [[1, 2], [1, 2]])
             "at least 2 tuning and 2 report seeds, got 1",
         ),
         (
-            lambda: search_gain(GOOD, "uniform", "uniform", 1, 1.0, 3, 0, 2),
+            lambda: search_gain(GOOD, "uniform", "uniform", 1, 1.0),
             r"level must be in \(0, 1\), got 1.0",
         ),
         (
-            lambda: search_gain(GOOD, "uniform", "uniform", 1, 0.9, 3, 0, 1),
-            "resamples must be a whole number of at least 2",
+            lambda: Sweep([0.1, 1], [[1, 2]], [[1, 2]], seeds=(3, 4)),
+            "seeds must be 1, one a row of report, got 2",
+        ),
+        (
+            lambda: range_test_estimates(GOOD, suggested([0.1, 0.2, 0.3, 0.4]), 0.9),
+            r"of the report seeds \(0, 1, 2\), got \[0, 1, 2, 3\]",
         ),
         (
             lambda: best_of_k([[1, 2]], [[1, 2]], [3]),

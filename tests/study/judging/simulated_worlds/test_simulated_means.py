@@ -3,11 +3,12 @@ as they should.
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from steadydescent.study.judging.simulated_worlds import simulate_means
-from steadydescent.study.judging.simulated_worlds.means import MEAN_SIZES, _counted, replicate
+from steadydescent.study.judging.simulated_worlds.means import SIZES, replicate, simulated_means
+from steadydescent.study.judging.simulated_worlds.tally import EFFECTS, LEVELS, at_levels, rows_of
 from steadydescent.study.judging.simulated_worlds.worlds import (
     COMMON_SHARE,
     GRID_PLACES,
@@ -90,76 +91,56 @@ def test_all_intervals_are_the_same_exact_one_when_there_is_no_choice():
     """Hills so steep that every draw chooses the top."""
     world = World(hill(0, 90), hill(1, 90))
     found, truth = replicate(world, 3, 5, 800, 50, np.random.default_rng(7))
-    every = list(found.values())
-    assert truth == 0 and all(one == pytest.approx(every[0]) for one in every)
-    half = stats.t.ppf(0.975, 4) * every[0][:, 1]
+    pairs = [np.array([(e.value, e.sd) for e in every]) for every in found.values()]
+    assert truth == 0 and all(one == pytest.approx(pairs[0]) for one in pairs)
     drawn = trials(world, 3, 5, 800, np.random.default_rng(7))
     by_hand = [paired(a.report[:, a.chosen()] - b.report[:, b.chosen()], 0.95) for a, b, _ in drawn]
-    assert every[0][:, 0] == pytest.approx([one.value for one in by_hand])
-    assert half == pytest.approx([one.high - one.value for one in by_hand])
-    assert np.mean(np.abs(every[0][:, 0]) <= half) == pytest.approx(
-        0.95, abs=0.024
-    )  # 3 binomial standard errors
-
-
-def test_counts_of_two_intervals_known_in_advance():
-    """One of ± 0.2 around 0, one of ± 0.2 around 3; the margin is 1."""
-    error = np.full(2, 0.2 / stats.t.ppf(0.975, 59))
-    estimates = np.stack([np.array([0.0, 3.0]), error], axis=1)
-    found = _counted(estimates, 60, 0.1, 1, (0.5, 0.9, -3.0))
-    assert (found["coverage"], found["coverage_of_best"], found["chapter_error"]) == (0.5, 0.5, 0.5)
-    assert (found["no_difference"], found["false_verdict"]) == (0.5, 0.5)
-    assert (found["supported_0.5"], found["supported_0.9"], found["supported_-3"]) == (
-        0.5,
-        1.0,
-        0.0,
-    )
+    ends = at_levels(found["tuned"])[0.95]
+    assert ends == pytest.approx(np.array([one[:3] for one in by_hand]))
+    held = (ends[:, 1] <= 0) & (ends[:, 2] >= 0)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.024)  # 3 binomial standard errors
 
 
 def test_tuned_intervals_hold_the_truth_where_plain_ones_do_not():
-    table = simulate_means(600, 300, ["alike"], [(20, 60)], [1, 12], progress=False).set_index(
-        ["interval", "contrasts"]
-    )
+    rows = [r for made in simulated_means(600, 300, ["alike"], [(20, 60)]) for r in rows_of(made)]
+    table = pd.DataFrame(rows).set_index(["interval", "level", "effect"])
     low, high = stats.binom.ppf([0.001, 0.999], 600, 0.95) / 600
-    assert low <= table.coverage["tuned", 1] <= high
-    assert table.coverage["tuned, tuning seeds only", 1] >= low
-    assert table.coverage["paired t", 1] < 0.9
-    assert table.sd["tuned", 1] < table.sd["tuned, tuning seeds only", 1] < table.sd["paired t", 1]
-    assert (table.no_difference + table.false_verdict <= 1).all()
-    assert (table["supported_0.5"] <= table.supported_1).all() and (
-        table.supported_1 <= table.supported_2
-    ).all()
-    assert table.chapter_error["tuned", 12] == pytest.approx(1 - table.coverage["tuned", 12] ** 12)
+    assert low <= table.coverage["tuned", 0.95, 0] <= high
+    assert table.coverage["tuned", LEVELS[1], 0] > 0.995
+    assert table.coverage["tuned, tuning seeds only", 0.95, 0] >= low
+    assert table.coverage["paired t", 0.95, 0] < 0.9
+    sd = table.sd.xs((0.95, 0), level=("level", "effect"))
+    assert sd["tuned"] < sd["tuned, tuning seeds only"] < sd["paired t"]
+    ours = table.loc["tuned", LEVELS[1]]
+    assert ours["for"][2.0] > 0.99 and ours["against"][0.0] + ours["for"][0.0] < 0.01
+    assert ours["supported"][[0.2, 0.5, 1.0]].max() < 0.01
+    assert ours["too small to matter"][0.0] > 0.99
 
 
-def test_simulation_is_the_same_every_time_and_reports_every_cell(capsys):
-    ask = {
-        "worlds": ["alike", "readouts"],
-        "sizes": [(2, 3), (3, 5)],
-        "contrasts": [1, 4],
-        "effects": [1.0],
-    }
-    first = simulate_means(20, 50, **ask)
-    assert "80/80" in capsys.readouterr().err
-    assert first.equals(simulate_means(20, 50, **ask, progress=False))
-    assert len(first) == 2 * 2 * 3 * 2 and not first.isna().any().any()
-    assert not first.equals(simulate_means(20, 50, **ask, seed=1, progress=False))
+def test_simulation_is_the_same_every_time():
+    ask = {"worlds": ["alike", "readouts"], "sizes": [(2, 3), (3, 5)]}
+
+    def table(seed):
+        return pd.DataFrame(
+            [r for made in simulated_means(20, 50, **ask, seed=seed) for r in rows_of(made)]
+        )
+
+    first = table(0)
+    assert first.equals(table(0)) and not first.equals(table(1))
+    assert len(first) == 2 * 2 * 3 * 2 * len(EFFECTS) and not first.isna().any().any()
 
 
 def test_published_simulation_backs_what_methods_say():
-    """`simulate_means(10_000)`, stored; a changed interval must be simulated anew."""
+    """Stored; a changed interval must be simulated anew."""
     table = published.table("intervals.csv")
-    assert set(table.world) == set(WORLDS) and len(table) == len(WORLDS) * len(MEAN_SIZES) * 3 * 4
-    assert (table.replications == 10_000).all()
+    assert set(table.world) == set(WORLDS)
+    assert len(table) == len(WORLDS) * len(SIZES) * 3 * 2 * len(EFFECTS)
+    assert (table.replications >= 2_000).all()
     ours = table[table.interval == "tuned"]
-    assert ours[ours.contrasts == 1].coverage.between(0.94, 0.985).all()
-    assert (ours.chapter_false_verdict < 0.055).all()
-    again = (
-        simulate_means(200, 200, ["alike"], [(3, 8)], [1], progress=False)
-        .set_index("interval")
-        .loc["tuned"]
-    )
-    stored = ours[(ours.world == "alike") & (ours.report == 8) & (ours.contrasts == 1)].iloc[0]
-    assert again["error"] == pytest.approx(stored.error, rel=0.1) and again.sd == pytest.approx(
-        stored.sd, rel=0.25
-    )
+    assert ours[ours.level == 0.95].coverage.between(0.94, 0.985).all()
+    assert (ours[ours.level > 0.95].coverage > 0.998).all()
+    made, *_ = simulated_means(200, 200, ["alike"], [(3, 8)])
+    again = rows_of(made)[0]
+    stored = ours[(ours.world == "alike") & (ours.report == 8) & (ours.level == 0.95)].iloc[0]
+    assert again["half_width"] == pytest.approx(stored.half_width, rel=0.1)
+    assert again["sd"] == pytest.approx(stored.sd, rel=0.25)

@@ -10,8 +10,7 @@ from steadydescent.study.book.chapters.results import Results
 from steadydescent.study.book.words import difference
 from steadydescent.study.judging.claims import Question, questions
 from steadydescent.study.judging.evidence import Evidence
-from steadydescent.study.judging.holm import JUDGED, open_chance, rejected
-from steadydescent.study.judging.statistics import level_of, paired
+from steadydescent.study.judging.statistics import paired
 from steadydescent.study.planning import load_study
 from steadydescent.study.results.receipts import run_counts
 
@@ -82,19 +81,6 @@ def title(experiment: str) -> str:
     """What an experiment is called: by the study, or by its name where the study has it no more."""
     study = load_study()
     return study[experiment].title if experiment in study else experiment
-
-
-def beside_holm(rows: Sequence[Row]) -> page.Shown:
-    """How many primary rows are decided as judged, and how many Holm's procedure would decide."""
-    primary = [row for row in rows if row["primary"] and row["level"] is not None]
-    chances = [open_chance(**{name: row[name] for name in JUDGED}) for row in primary]
-    ours = sum(row["verdict"] != "open" for row in primary)
-    holm = len(rejected(chances))
-    return page.paragraph(
-        f"Of {len(primary)} primary rows with an interval {ours} are decided, each at "
-        f"{100 * level_of(primary=True):.4g} %; Holm's procedure over the same rows would decide "
-        f"{holm}."
-    )
 
 
 def _span(receipts: Sequence[Row], kind: str) -> str:

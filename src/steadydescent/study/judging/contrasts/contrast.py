@@ -59,6 +59,8 @@ class Contrast(Checked):
     """
 
     kind: ClassVar[str]
+    draws_from: ClassVar[int] = 0
+    """The seed of what a kind draws to estimate; another one gives nearly the same interval."""
     arm: StatedArm
     margins: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
     conditions: Annotated[Names, Field(min_length=1)]

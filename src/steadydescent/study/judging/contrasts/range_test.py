@@ -37,9 +37,10 @@ class RangeTestLoss(Contrast, kind="range test"):
         return not self._suggested(evidence).empty
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
-        """Minus the mean regret of the suggested rates, in percentage points of accuracy."""
+        """Minus the mean loss at the suggested rates against the tuned one, in pp of accuracy."""
         sweep = regret.dense_sweep(evidence, *self.arm.under(condition))
-        (lost,) = regret.range_test_estimates(sweep, self._suggested(evidence), level).values()
+        suggested = self._suggested(evidence)
+        (lost,) = regret.range_test_estimates(sweep, suggested, level, self.draws_from).values()
         return lost.turned()
 
     def _suggested(self, evidence: Evidence) -> pd.DataFrame:

@@ -10,9 +10,6 @@ from steadydescent.study.judging.contrasts.contrast import Contrast
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import Estimate
 
-SEARCHES = 1_000
-"""Searches simulated in each of the bootstrap's draws; their own noise is part of the interval."""
-
 
 def _known(method: str) -> str:
     return check_choice(method, regret.METHODS, "a method of search")
@@ -32,4 +29,6 @@ class SearchRegret(Contrast, kind="search regret"):
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """Regret of `than` minus regret of `method`, in percentage points of accuracy."""
         sweep = regret.dense_sweep(evidence, *self.arm.under(condition))
-        return regret.search_gain(sweep, self.method, self.than, self.trials, level, SEARCHES)
+        return regret.search_gain(
+            sweep, self.method, self.than, self.trials, level, self.draws_from
+        )

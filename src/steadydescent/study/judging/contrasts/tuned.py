@@ -13,7 +13,7 @@ from steadydescent.study.judging.contrasts.contrast import Needs
 from steadydescent.study.judging.contrasts.sides import SidedContrast
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place, StatedArm
-from steadydescent.study.judging.statistics import Estimate, tuned
+from steadydescent.study.judging.statistics import Estimate, Side, combined
 
 SAME_RATE = 1.25
 """Rates that differ by a smaller factor count as one; grids have no rates between their points."""
@@ -91,24 +91,18 @@ class TunedDifference(SidedContrast, kind="tuned"):
         return f"the arm ran no rate near {against * self.factor:.3g}, the nearest is {arm:.3g}"
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
-        """The interval between both sides, minus that under another condition."""
-        estimate = self._between(evidence, condition, level)
-        if self.minus is not None:
-            there = self._between(evidence, self.minus, level)
-            # half-widths add in squares as if the two were independent; what seeds have in common
-            # is not made use of
-            half = math.hypot(estimate.high - estimate.value, there.high - there.value)
-            value, sd = estimate.value - there.value, math.hypot(estimate.sd, there.sd)
-            estimate = Estimate(value, value - half, value + half, sd, estimate.n)
+        """The interval between both sides, minus that under another condition, seed by seed; turned
+        round where smaller is better, or worse meant.
+        """
+        measure = measures.measure_named(self.measure)
+        sides = []
+        for sign, where in zip((1.0, -1.0), self.compared_under(condition), strict=False):
+            arm, against = self.sides(evidence, where)
+            sides += [Side(arm.scores, sign), Side(against.scores, -sign)]
+        estimate = combined(sides, level, self.draws_from, statistic=measure.statistic)
+        estimate = estimate if measure.higher == self.better else estimate.turned()
         test_set = self._test_set(evidence, condition)
         return estimate.widened(*test_set, level) if test_set else estimate
-
-    def _between(self, evidence: Evidence, condition: str, level: float) -> Estimate:
-        """The interval between both sides, turned round where smaller is better, or worse meant."""
-        measure = measures.measure_named(self.measure)
-        arm, against = self.sides(evidence, condition)
-        estimate = tuned(arm.scores, against.scores, level, statistic=measure.statistic)
-        return estimate if measure.higher == self.better else estimate.turned()
 
     def _test_set(self, evidence: Evidence, condition: str) -> tuple[float, int] | None:
         """The variance that another test set would give, and its degrees of freedom."""

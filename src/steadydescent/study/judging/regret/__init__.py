@@ -7,23 +7,28 @@ better when higher; regrets in percentage points (pp), better when lower.
 """
 
 from steadydescent.study.judging.regret.evidence_sweep import dense_sweep
+from steadydescent.study.judging.regret.expected import FIRST_ROUNDS
 from steadydescent.study.judging.regret.range_test import range_test_estimates, range_test_regret
 from steadydescent.study.judging.regret.searches import (
     METHODS,
     TRIALS,
     best_of_k,
+    gain_and_parts,
     regrets,
     search_gain,
     searched,
 )
-from steadydescent.study.judging.regret.sweep import Sweep
+from steadydescent.study.judging.regret.sweep import Sweep, interval_of_parts
 
 __all__ = [
+    "FIRST_ROUNDS",
     "METHODS",
     "TRIALS",
     "Sweep",
     "best_of_k",
     "dense_sweep",
+    "gain_and_parts",
+    "interval_of_parts",
     "range_test_estimates",
     "range_test_regret",
     "regrets",

@@ -5,16 +5,9 @@ from collections.abc import Hashable
 import numpy as np
 import pandas as pd
 
-from steadydescent.checks import check_count
-from steadydescent.study.judging.regret.sweep import (
-    RESAMPLES,
-    Sweep,
-    interval_of_parts,
-    of_report,
-    of_tuning,
-    seeds_of,
-)
-from steadydescent.study.judging.statistics import Estimate
+from steadydescent.checks import check_fraction
+from steadydescent.study.judging.regret.sweep import Sweep, seeds_of
+from steadydescent.study.judging.statistics import TUNING_DRAWS, Array, Estimate, Scores, tuned
 
 
 def range_test_regret(sweep: Sweep, suggestions: pd.DataFrame) -> pd.DataFrame:
@@ -46,31 +39,46 @@ def range_test_regret(sweep: Sweep, suggestions: pd.DataFrame) -> pd.DataFrame:
 
 
 def range_test_estimates(
-    sweep: Sweep, suggestions: pd.DataFrame, level: float, seed: int = 0, resamples: int = RESAMPLES
+    sweep: Sweep, suggestions: pd.DataFrame, level: float, seed: int = 0, draws: int = TUNING_DRAWS
 ) -> dict[tuple[Hashable, Hashable], Estimate]:
-    """(rule, length) → the mean regret of its suggestions in pp.
+    """(rule, length) → the mean regret of its suggestions in pp, were tuning done afresh.
 
-    `suggestions` are those of `range_test_regret`. Seeds of the range test vary by what they
-    suggest, report seeds by their scores; for the oracle's choice tuning seeds are resampled. See
-    `interval_of_parts` for the interval; n is the smallest of the three numbers of seeds.
+    `suggestions` are those of `range_test_regret`, of report seeds. What is lost is the tuned rate
+    against the suggested one, so that `statistics.tuned` makes the interval: the sweep's rates are
+    one arm's candidates, and the other arm has none to choose from, only each seed's part in the
+    mean score at the suggested rates. That part is its own scores there, and what its suggestion
+    differs from the others'. n is the number of report seeds.
 
     Raises:
-        ValueError: for what `range_test_regret` refuses, fewer than 2 seeds of a kind, and a level
-            outside (0, 1).
+        ValueError: for what `range_test_regret` refuses, fewer than 2 seeds of a kind, suggestions
+            of other seeds than those that report, and a level outside (0, 1).
     """
-    estimates, draws = {}, check_count(resamples, "resamples", 2)
+    check_fraction(level, "level")
+    seeds_of(sweep)
+    choose = sweep.validation if len(sweep.validation) else np.empty((0, len(sweep.rates)))
+    swept = Scores(sweep.tuning, sweep.report, choose)
+    nothing = [np.zeros((len(table), 1)) for table in (sweep.tuning, choose)]
+    estimates = {}
     for (rule, length), rows in range_test_regret(sweep, suggestions).groupby(
         ["rule", "length"], dropna=False
     ):
-        rates, generator = rows.rate.to_numpy(dtype=np.float64), np.random.default_rng(seed)
-        seeds_of(sweep)
-        if len(rates) < 2:
+        if len(rows) < 2:
             raise ValueError(
                 f"an interval needs at least 2 seeds, got 1 of rule {rule!r} and length {length}"
             )
-        oracle = np.array([sweep.retuned(generator).oracle for _ in range(draws)])
-        shares = np.eye(len(sweep.rates))[sweep.best] - sweep.interpolated_shares(rates)
-        suggested = (float(rows.regret.var(ddof=1)) / len(rates), len(rates))
-        parts = [of_tuning(sweep, oracle), of_report(sweep, shares), suggested]
-        estimates[rule, length] = interval_of_parts(rows.regret.mean(), parts, level)
+        suggested = Scores(nothing[0], _parts_in_the_mean(sweep, rows)[:, None], nothing[1])
+        estimates[rule, length] = tuned(swept, suggested, level, seed, draws)
     return estimates
+
+
+def _parts_in_the_mean(sweep: Sweep, rows: pd.DataFrame) -> Array:
+    """Each report seed's part in the mean score at the suggested rates, `[S']`."""
+    places = [sweep.seeds.index(seed) for seed in rows.seed if seed in sweep.seeds]
+    if len(places) < len(rows):
+        raise ValueError(
+            f"suggestions must be of the report seeds {sweep.seeds}, got {sorted(rows.seed)}"
+        )
+    at_all = sweep.report @ sweep.interpolated_shares(rows.rate.to_numpy(dtype=np.float64))
+    own = np.zeros(len(at_all))
+    own[places] = rows.regret.mean() - rows.regret
+    return at_all + own * len(own) / len(places)

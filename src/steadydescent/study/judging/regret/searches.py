@@ -1,7 +1,7 @@
 """Searches replayed on a dense sweep, and what they give away."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from steadydescent.checks import check_count, check_numpy_generator
 from steadydescent.lr_search import log_uniform, uniform
-from steadydescent.lr_search.random_search import check_draw
+from steadydescent.study.judging.regret.expected import (
+    FIRST_ROUNDS,
+    Bounds,
+    FirstRounds,
+    bounds_within,
+    closer,
+    closing_in_shares,
+    random_shares,
+)
 from steadydescent.study.judging.regret.sweep import (
-    RESAMPLES,
     Sweep,
     checked_table,
     interval_of_parts,
@@ -22,7 +29,6 @@ from steadydescent.study.judging.regret.sweep import (
 )
 from steadydescent.study.judging.statistics import Array, Estimate
 
-Bounds = tuple[float, float]
 METHODS = {"uniform": uniform, "log-uniform": log_uniform, "coarse-to-fine": log_uniform}
 """Method → the law that its trials, or those of its first round, are drawn from."""
 TRIALS = (1, 2, 3, 5, 9, 15, 25)
@@ -50,12 +56,18 @@ class _Searches(NamedTuple):
         rates, scores = self.rates, sweep.tuning[self.seeds, self.nearest]
         if self.method == "coarse-to-fine":
             coarse, fine = np.split(np.arange(len(rates)), [math.ceil(len(rates) / 2)])
-            low, high = _closer(rates[coarse], scores[coarse], self.low, self.high)
+            low, high = closer(rates[coarse], scores[coarse], self.low, self.high)
             share = np.log(rates[fine] / self.low) / math.log(self.high / self.low)
             finer = low * (high / low) ** share
             rates = np.concatenate([rates[coarse], finer])
             scores[fine] = sweep.tuning[self.seeds[fine], sweep.nearest(finer)]
         return rates[scores.argmax(axis=0), np.arange(rates.shape[1])]
+
+
+def _known(method: str) -> str:
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
+    return method
 
 
 def _searches(
@@ -66,30 +78,14 @@ def _searches(
     generator: np.random.Generator,
     bounds: Bounds | None,
 ) -> _Searches:
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
+    _known(method)
     shape = check_count(trials, "trials"), check_count(draws, "draws")
-    edges = float(sweep.rates[0]), float(sweep.rates[-1])
-    low, high = edges if bounds is None else bounds
-    check_draw(low, high, trials)
-    if low < edges[0] or high > edges[1]:
-        raise ValueError(
-            f"bounds must lie within the sweep's rates {edges}, got {(low, high)}; sweep further"
-        )
+    low, high = bounds_within(sweep, bounds, trials)
     # apart, so that fewer trials are the first of more
     places, seeds = check_numpy_generator(generator).spawn(2)
     rates = METHODS[method](low, high, math.prod(shape), places).reshape(shape)
     drawn = seeds.integers(len(sweep.tuning), size=shape)
     return _Searches(method, rates, sweep.nearest(rates), drawn, low, high)
-
-
-def _closer(rates: Array, scores: Array, low: float, high: float) -> tuple[Array, Array]:
-    """Each search's interval for its second round, `[D]` both, as `lr_search.coarse_to_fine`
-    has."""
-    best = np.argsort(-scores, axis=0, kind="stable")[: math.ceil(len(rates) / 4)]
-    region = np.take_along_axis(rates, best, axis=0)
-    below = np.where(rates < region.min(axis=0), rates, low).max(axis=0)
-    return below, np.where(rates > region.max(axis=0), rates, high).min(axis=0)
 
 
 def searched(
@@ -153,38 +149,59 @@ def search_gain(
     against: str,
     trials: int,
     level: float,
-    draws: int = DRAWN_SEARCHES,
     seed: int = 0,
-    resamples: int = RESAMPLES,
     bounds: Bounds | None = None,
+    draws: int = FIRST_ROUNDS,
 ) -> Estimate:
-    """Mean regret of `against` − mean regret of `method` at equal trials, in pp: above 0 `method`
-    is better.
+    """Expected regret of `against` − expected regret of `method` at equal trials, in pp: above 0
+    `method` is better.
 
-    Tuning seeds are resampled and the same D searches repeated in every resample; the mean is
-    linear in report scores, whose variance is that of seeds. The Monte Carlo error of D searches is
-    added. See `interval_of_parts` for the interval.
+    The expectation over searches is exact; only first rounds of coarse-to-fine searches are drawn,
+    `draws` of them, the same for every set of tuning seeds. The variance has two parts: tuning
+    seeds by the jackknife (each left out once), report seeds by their scores, in which the value is
+    linear. See `interval_of_parts` for the interval.
 
     Raises:
         ValueError: for what `searched` refuses, fewer than 2 tuning or report seeds, and a level
             outside (0, 1).
     """
-    pair = [
-        _searches(sweep, m, trials, draws, np.random.default_rng(seed), bounds)
-        for m in (against, method)
-    ]
+    value, parts = gain_and_parts(sweep, method, against, trials, seed, bounds, draws)
+    return interval_of_parts(value, parts, level)
 
-    def gains(sweep: Sweep) -> Array:
-        worse, better = (sweep.regret(searches.winners(sweep)) for searches in pair)
-        return worse - better
 
+def gain_and_parts(
+    sweep: Sweep,
+    method: str,
+    against: str,
+    trials: int,
+    seed: int = 0,
+    bounds: Bounds | None = None,
+    draws: int = FIRST_ROUNDS,
+) -> tuple[float, list[tuple[float, int]]]:
+    """The value of `search_gain`, and the parts of its variance with their numbers of seeds."""
     seeds_of(sweep)
-    now, generator = gains(sweep), np.random.default_rng([seed, 1])
-    times = range(check_count(resamples, "resamples", 2))
-    again = np.array([gains(sweep.retuned(generator)).mean() for _ in times])
-    worse, better = (sweep.shares(searches.winners(sweep)) for searches in pair)
-    parts = [of_tuning(sweep, again), of_report(sweep, better - worse)]
-    return interval_of_parts(now.mean(), parts, level, certain=now.var() / draws)
+    better, worse = (
+        _law(sweep, one, trials, bounds_within(sweep, bounds, trials), seed, draws)
+        for one in (method, against)
+    )
+    shares = better(None) - worse(None)
+    without = [better(i) - worse(i) for i in range(len(sweep.tuning))]
+    parts = [of_tuning(np.array(without) @ sweep.means), of_report(sweep, shares)]
+    return float(shares @ sweep.means), parts
+
+
+def _law(
+    sweep: Sweep, method: str, trials: int, bounds: Bounds, seed: int, draws: int
+) -> Callable[[int | None], Array]:
+    """Tuning seed to leave out, or None → the chance that a search chooses each rate, `[G]`."""
+    if _known(method) != "coarse-to-fine":
+        logarithmic = METHODS[method] is log_uniform
+        return lambda left_out: random_shares(sweep, logarithmic, trials, bounds, left_out)
+    first = FirstRounds.drawn(sweep, math.ceil(trials / 2), bounds, seed, draws)
+    fewer = first.first_quarter()
+    return lambda left_out: closing_in_shares(
+        sweep, first if left_out is None else fewer, trials, bounds, left_out
+    )
 
 
 def best_of_k(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,14 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from steadydescent.checks import check_fraction
 from steadydescent.study.judging.statistics import Array, Estimate, student
 
-RESAMPLES = 1_000
-"""Draws of tuning seeds for an interval."""
-
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """Scores of a dense sweep in percent: `rates` `[G]`, `tuning` `[S, G]` (validation), `report`
-    `[S', G]` (test).
+    `[S', G]` (test) and `validation` `[S', G]` of report seeds; no rows: unknown.
+
+    `seeds` are the numbers of report seeds, by default 0 … S' − 1.
 
     regret(rate) = mean report score of the oracle − mean report score at the rate, in pp. Three
     oracles were open: (a) the highest report mean: the highest of noisy means lies above the best
@@ -40,6 +39,8 @@ class Sweep:
     rates: Array
     tuning: Array
     report: Array
+    validation: Array = field(default_factory=lambda: np.empty((0, 0)))
+    seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         rates = np.asarray(self.rates, dtype=np.float64)
@@ -49,6 +50,11 @@ class Sweep:
         object.__setattr__(self, "rates", rates)
         for name in ("tuning", "report"):
             object.__setattr__(self, name, checked_table(getattr(self, name), name, len(rates)))
+        object.__setattr__(self, "seeds", self.seeds or tuple(range(len(self.report))))
+        if len(self.seeds) != len(self.report):
+            raise ValueError(
+                f"seeds must be {len(self.report)}, one a row of report, got {len(self.seeds)}"
+            )
 
     @cached_property
     def means(self) -> Array:
@@ -78,36 +84,31 @@ class Sweep:
         """Regret in pp between the sweep's rates, linear in log rate; beyond them, the end's."""
         return self.oracle - np.interp(np.log(rates), np.log(self.rates), self.means)
 
-    def retuned(self, generator: np.random.Generator) -> "Sweep":
-        """The sweep with as many tuning seeds, drawn with replacement."""
-        drawn = generator.integers(len(self.tuning), size=len(self.tuning))
-        return Sweep(self.rates, self.tuning[drawn], self.report)
-
     def shares(self, rates: Array) -> Array:
         """What part of these rates lies at each of the sweep's, the nearest, `[G]`."""
         return np.bincount(self.nearest(rates), minlength=len(self.rates)) / len(rates)
 
     def interpolated_shares(self, rates: Array) -> Array:
-        """The same where a rate between two counts to both, linear in log rate."""
+        """The same where a rate between two counts to both, linear in log rate; beyond the sweep to
+        its end.
+        """
         places, grid = np.log(rates), np.log(self.rates)
         return np.array([np.interp(places, grid, one).mean() for one in np.eye(len(grid))])
 
 
-def interval_of_parts(
-    value: float, parts: Sequence[tuple[float, int]], level: float, certain: float = 0.0
-) -> Estimate:
+def interval_of_parts(value: float, parts: Sequence[tuple[float, int]], level: float) -> Estimate:
     """Student's interval around `value`, from the parts of its variance.
 
     Each part has the number of seeds behind it. Tuning and report seeds share nothing, so variances
     add up. Degrees of freedom are Satterthwaite's, (Σv)²/Σ(v²/(n−1)): with those of the smaller
     number of seeds, nominal 95 % intervals held the truth in up to 100 % of simulated sweeps, with
-    those of report seeds in 89 %. `certain` is a variance known from very many draws. n, and the sd
-    that so many seeds would average, are the smallest number of seeds'.
+    those of report seeds in 89 %. n, and the sd that so many seeds would average, are the
+    smallest number of seeds'.
     """
     variances, seeds = np.array([v for v, _ in parts]), np.array([n for _, n in parts])
     total, n = float(variances.sum()), int(seeds.min())
     freedom = total**2 / float((variances**2 / (seeds - 1)).sum()) if total else n - 1
-    error = math.sqrt(total + certain)
+    error = math.sqrt(total)
     half = student(check_fraction(level, "level"), freedom) * error
     return Estimate(float(value), float(value) - half, float(value) + half, error * math.sqrt(n), n)
 
@@ -117,10 +118,10 @@ def of_report(sweep: Sweep, shares: Array) -> tuple[float, int]:
     return float((sweep.report @ shares).var(ddof=1)) / len(sweep.report), len(sweep.report)
 
 
-def of_tuning(sweep: Sweep, again: Array) -> tuple[float, int]:
-    """The variance that tuning seeds give, from values with them drawn anew, and their number."""
-    n = len(sweep.tuning)
-    return float(again.var(ddof=1)) * n / (n - 1), n
+def of_tuning(without: Array) -> tuple[float, int]:
+    """The jackknife's variance from the values with each tuning seed left out, and their number."""
+    n = len(without)
+    return float(without.var()) * (n - 1), n
 
 
 def seeds_of(sweep: Sweep) -> int:
