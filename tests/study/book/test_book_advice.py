@@ -79,6 +79,7 @@ def test_too_small_to_matter_is_otherwise_for_who_advises_it_and_open_for_nobody
     for word in ("refuted", "refuted, size open", "too small to matter", "no difference"):
         assert side_of(word) == "against"
     assert side_of("supported") == side_of("supported, size open") == "for"
+    assert side_of("holds when") == "for" and side_of("does not hold") == "against"
     for word in ("open", "inconclusive", "mixed", "not run"):
         assert side_of(word) == "open"
     rows = [row("a", "x", "supported"), row("b", "x", "too small to matter"), row("c", "x", "open")]

@@ -13,11 +13,13 @@ from steadydescent.study.book.sphinx.lookup import FindingsError, find_claim
 
 SIDES = {
     "supported": "for",
+    "holds": "for",
     "refuted": "against",
+    "does not hold": "against",
     "too small to matter": "against",
     "no difference": "against",
 }
-"""How a verdict begins → the side that it takes; every other verdict is open."""
+"""How a verdict, or a claim's outcome, begins → the side that it takes; all others are open."""
 SECTION = "What to do"
 """The heading under which a page advises."""
 ROLE = re.compile(r"\{[\w:]+\}`[^`]*`")
