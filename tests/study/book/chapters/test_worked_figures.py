@@ -136,7 +136,7 @@ def test_the_example_is_one_signal_whose_label_stays():
         (jagged.draw_costs, "0 at n = 256"),
         (temperatures.draw_temperatures, "1.76 without, 44.5 with it"),
         (shadow.draw_shadow, "second half: weight 0.2"),
-        (checkpoints.draw_contents, "2 weights and 6 slots of Adam, m, v, t"),
+        (checkpoints.draw_contents, "2 weights and 6 slots of Adam, t, m, v"),
         (checkpoints.draw_mean, "Slots are not averaged"),
         (examples.draw_signals, "the inputs move and the label stays"),
     ],

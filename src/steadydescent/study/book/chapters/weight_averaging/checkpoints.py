@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from safetensors import safe_open
 from torch import nn
 
 from steadydescent.study.book import figures
@@ -16,9 +15,10 @@ from steadydescent.weight_averaging import (
     last_checkpoints,
     save_checkpoint,
 )
+from steadydescent.weight_averaging.checkpoint_files import opened
 
 INPUTS, OUTPUTS, UPDATES = 3, 2, 2
-COLUMNS = ["checkpoint", "tensor", "kind", "of", "shape"]
+COLUMNS = ["tensor", "kind", "of", "shape"]
 SLOT_NAMES = {"exp_avg": "m", "exp_avg_sq": "v", "step": "t"}
 """torch's name of a slot of Adam → the paper's letter."""
 
@@ -39,16 +39,18 @@ def write_checkpoints(folder: Path) -> None:
 
 def table_of_contents(path: Path) -> pd.DataFrame:
     """Tensors of a checkpoint: columns tensor, kind (weight or slot), of (its weight), shape."""
-    rows = []
-    with safe_open(path, "pt") as file:
-        for name in sorted(file.keys()):
-            part, *rest = name.split(".")
-            is_slot = part != "weights"
-            slot = next((letter for known, letter in SLOT_NAMES.items() if known == rest[-1]), "")
-            weight = next((own for own in ("weight", "bias") if own in rest), "")
-            kind = f"slot {slot}".strip() if is_slot else "weight"
-            rows.append((name, kind, weight, "×".join(map(str, file.get_slice(name).get_shape()))))
-    return pd.DataFrame(rows, columns=COLUMNS[1:])
+    with opened(path) as file:
+        weights, slots = file.mapping("weights"), file["slots"]
+    rows = [(f"weights.{of}", "weight", of, _shape(value)) for of, value in weights.items()]
+    for of, own in slots.items():
+        for slot, value in own.items():
+            kind = f"slot {SLOT_NAMES[slot]}"
+            rows.append((f"slots.{of}.{slot}", kind, of, _shape(value)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _shape(value: torch.Tensor) -> str:
+    return "×".join(map(str, value.shape))
 
 
 def contents() -> pd.DataFrame:
@@ -120,9 +122,8 @@ def table_of_mean() -> pd.DataFrame:
 
 
 def _weights_in(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, "pt") as file:
-        names = [name for name in file.keys() if name.startswith("weights.")]  # noqa: SIM118
-        return {name.removeprefix("weights."): file.get_tensor(name) for name in sorted(names)}
+    with opened(path) as file:
+        return dict(file.mapping("weights"))
 
 
 def draw_mean(name: str) -> None:
