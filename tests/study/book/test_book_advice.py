@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from steadydescent.study.book.sphinx.advice import asked_alike, left_out, side_of
+from steadydescent.study.book.sphinx.advice import asked_alike, side_of, unmentioned
 from toy_book import Book, row, toy_findings, words
 
 ADVICE = "```{{advice}} toy-claim/toy-task/constant: supported\nAverage your weights{}.\n```"
@@ -79,13 +79,14 @@ def test_too_small_to_matter_is_otherwise_for_who_advises_it_and_open_for_nobody
     for word in ("refuted", "refuted, size open", "too small to matter", "no difference"):
         assert side_of(word) == "against"
     assert side_of("supported") == side_of("supported, size open") == "for"
+    assert side_of("holds when") == "for" and side_of("does not hold") == "against"
     for word in ("open", "inconclusive", "mixed", "not run"):
         assert side_of(word) == "open"
     rows = [row("a", "x", "supported"), row("b", "x", "too small to matter"), row("c", "x", "open")]
     claim = {"rows": rows}
-    assert left_out("toy", claim, rows[0], "for", "Do it.") == rows[1:2]
-    assert left_out("toy", claim, rows[1], "against", "Leave it.") == rows[:1]
-    assert not left_out("toy", claim, rows[0], "for", "Do it, not on b.")
+    assert unmentioned("toy", claim, rows[0], "for", "Do it.") == rows[1:2]
+    assert unmentioned("toy", claim, rows[1], "against", "Leave it.") == rows[:1]
+    assert not unmentioned("toy", claim, rows[0], "for", "Do it, not on b.")
 
 
 def test_a_task_asked_under_another_condition_answers_by_its_primary_row():

@@ -5,8 +5,8 @@ from steadydescent.study.book.slips.slip import LANGUAGES, Remark, Slip, Value
 from steadydescent.study.book.slips.uit_slides import SIZES_AND_NOISE, UIT_SLIDES
 from steadydescent.study.book.slips.uit_slides_normalization import UIT_SLIDES_NORMALIZATION
 from steadydescent.study.book.slips.uit_slides_optimizers import (
+    AXES_AND_NAMES,
     UIT_SLIDES_OPTIMIZERS,
-    WHO_MADE_ADAM,
 )
 from steadydescent.study.book.slips.viblo import LATE_START, VIBLO_EMA, VIBLO_LR
 from steadydescent.study.book.slips.zh_ema import ZH_EMA
@@ -28,7 +28,7 @@ SLIPS: tuple[Slip, ...] = tuple(
 """Every slip, by number; a number, once given, stays."""
 REMARKS: tuple[Remark, ...] = (
     *SIZES_AND_NOISE,
-    *WHO_MADE_ADAM,
+    *AXES_AND_NAMES,
     *RAMP_AND_FLOOR,
     *LATE_START,
 )

@@ -135,7 +135,7 @@ UIT_SLIDES_NORMALIZATION = [
         ),
     ),
     Slip(
-        number=31,
+        number=30,
         source="uit-slides",
         title="Forward, backward and update inside a layer",
         quote="For each l in Layer … dW^[l], (db^[l]), β^[l], γ^[l] … W^[l] = W^[l] − α·dW^[l]",
@@ -153,7 +153,7 @@ UIT_SLIDES_NORMALIZATION = [
         ),
     ),
     Slip(
-        number=33,
+        number=32,
         source="uit-slides",
         title="Concept shift needs no time to pass",
         quote=(

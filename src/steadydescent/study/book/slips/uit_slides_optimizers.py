@@ -258,34 +258,14 @@ UIT_SLIDES_OPTIMIZERS = [
         shown=_decayed,
     ),
     Slip(
-        number=30,
-        source="uit-slides",
-        title="Which axis to slow down",
-        quote="Mục tiêu: x chậm lại, y tăng lên.",
-        printed=(
-            "Momentum is to slow the x axis and speed up the y axis; RMSProp, in the same "
-            "picture, to slow the vertical axis and speed up the horizontal one."
-        ),
-        rule=(
-            "The second is meant: the valley lies along the horizontal axis, the swings across. "
-            "But momentum knows no axes. It keeps a step of {} of the rate where gradients agree "
-            "and leaves {} where they change sign at every step (β = 0.9)."
-        ),
-        right=_steady_and_swinging,
-        why=(
-            "Who believes the first slide takes the swing for progress. What counts in a "
-            "direction is whether its gradients agree, whatever it is called."
-        ),
-    ),
-    Slip(
-        number=32,
+        number=31,
         source="uit-slides",
         title="A product sign that means another product",
         quote="dW² = dW ⊗ dW",
         printed="The squared gradient is dW ⊗ dW.",
         rule=(
-            "It is squared element by element, dW ⊙ dW: of a 2 × 3 matrix {} numbers. ⊗ is the "
-            "sign of the outer, or Kronecker, product, which has 36."
+            "It is squared element by element, mostly written dW ⊙ dW: of a 2 × 3 matrix {} "
+            "numbers. ⊗ is the usual sign of the outer, or Kronecker, product, which has 36."
         ),
         right=_kept_squares,
         why=(
@@ -296,7 +276,20 @@ UIT_SLIDES_OPTIMIZERS = [
     ),
 ]
 
-WHO_MADE_ADAM = [
+AXES_AND_NAMES = [
+    Remark(
+        source="uit-slides",
+        title="Which axis is to slow down",
+        rule=(
+            "The slide on momentum wants its x axis, “how fast it varies with each iteration”, "
+            "slower and its y axis, “how fast it converges”, faster; the one on RMSProp the "
+            "vertical axis slower and the horizontal one faster. If x and y are those of the "
+            "picture, the first has them exchanged. Momentum knows no axes anyway: it keeps a "
+            "step of {} of the rate where gradients agree, and leaves {} where they change sign "
+            "at every step (β = 0.9)."
+        ),
+        right=_steady_and_swinging,
+    ),
     Remark(
         source="uit-slides",
         title="Who made Adam",
@@ -306,5 +299,5 @@ WHO_MADE_ADAM = [
             "look when two implementations differ, as they do in slip 5."
         ),
         formerly=23,
-    )
+    ),
 ]

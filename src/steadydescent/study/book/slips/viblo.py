@@ -257,7 +257,7 @@ VIBLO_LR = [
         ),
     ),
     Slip(
-        number=34,
+        number=33,
         source="viblo-lr",
         title="Hyperparameters that do not depend on the data",
         quote=(

@@ -13,11 +13,13 @@ from steadydescent.study.book.sphinx.lookup import FindingsError, find_claim
 
 SIDES = {
     "supported": "for",
+    "holds": "for",
     "refuted": "against",
+    "does not hold": "against",
     "too small to matter": "against",
     "no difference": "against",
 }
-"""How a verdict begins → the side that it takes; every other verdict is open."""
+"""How a verdict, or a claim's outcome, begins → the side that it takes; all others are open."""
 SECTION = "What to do"
 """The heading under which a page advises."""
 ROLE = re.compile(r"\{[\w:]+\}`[^`]*`")
@@ -61,7 +63,7 @@ def asked_alike(claim: dict, named: dict | None) -> list[dict]:
     return same + (elsewhere if named.get("primary") else [])
 
 
-def left_out(name: str, claim: dict, named: dict | None, side: str, text: str) -> list[dict]:
+def unmentioned(name: str, claim: dict, named: dict | None, side: str, text: str) -> list[dict]:
     """Rows of the other side that the text neither cites, as `name/task/…`, nor names by task."""
     plain = ROLE.sub("", text)
     return [
@@ -107,7 +109,7 @@ class Advice(HoldsWhile):
         reference, allowed = self._parse()
         claim, named = find_claim(findings, reference)
         name, text = reference.partition("/")[0], "\n".join(self.content)
-        for row in left_out(name, claim, named, side_of_advice(allowed), text):
+        for row in unmentioned(name, claim, named, side_of_advice(allowed), text):
             key = f"{name}/{row['task']}/{row['condition']}"
             words = f"the advice on {self.env.docname!r} rests on {reference}: {allowed[0]}, and "
             words += f"leaves out {row['task']}, which is {row['verdict']} ({row['condition']}); "

@@ -14,7 +14,7 @@ from steadydescent.study.judging.exact.number import Exact
 EXACT: dict[str, Callable[[], list[Exact]]] = {
     "lr-small-precise": batches.small_rate,
     "batch-noise": batches.noise_against_size,
-    "batch-memory": batches.memory,
+    "batch-memory": batches.bytes_in_memory,
     "bn-bias-redundant": networks.bias_under_batch_norm,
     "averages-smooth": averages.noise_of_average,
     "ewa-bias-correction-early": averages.early_correction,

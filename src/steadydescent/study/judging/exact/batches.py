@@ -44,7 +44,7 @@ def noise_against_size() -> list[Exact]:
     return rows
 
 
-def memory() -> list[Exact]:
+def bytes_in_memory() -> list[Exact]:
     """Bytes of inputs and activations at n = 1 against all m examples: they are proportional to n.
 
     Weights, gradients and velocities do not grow with n, so with them less is saved.

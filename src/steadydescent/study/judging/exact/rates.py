@@ -5,7 +5,7 @@ import numpy as np
 from steadydescent.schedules import Schedule, exp_drop, exponential, noam
 from steadydescent.study.judging.exact.number import MATTERS, ROUNDING_LEFT, Exact
 
-D_MODEL, WARMUP, SMALLEST = 768, 8000, 1e-4
+D_MODEL, ASSUMED_WARMUP, SMALLEST = 768, 8000, 1e-4
 """opennmt-tf's model and smallest rate; the warm-up of its images is assumed, as on the page."""
 
 
@@ -13,8 +13,8 @@ def shorter_warm_up() -> list[Exact]:
     """Slope of the rate in warm-up against that of 8000 updates, at scale 2."""
     rows, measure = [], "excess of the rate's slope"
     for warmup in (6000, 4000, 2000):
-        excess = 100 * (_slope(warmup) / _slope(WARMUP) - 1)
-        against = f"warm-up {warmup} against {WARMUP}"
+        excess = 100 * (_slope(warmup) / _slope(ASSUMED_WARMUP) - 1)
+        against = f"warm-up {warmup} against {ASSUMED_WARMUP}"
         rows.append(Exact(against, measure, excess, MATTERS, "%", "superiority"))
     return rows
 
@@ -83,7 +83,7 @@ def listed_decays(epochs: int = 100) -> list[Exact]:
 
 
 def _noam(scale: float = 2) -> Schedule:
-    return noam(D_MODEL, WARMUP, scale)
+    return noam(D_MODEL, ASSUMED_WARMUP, scale)
 
 
 def _updates(last: int) -> np.ndarray:
@@ -91,18 +91,18 @@ def _updates(last: int) -> np.ndarray:
 
 
 def _peak(scale: float) -> float:
-    return float(_noam(scale)(_updates(2 * WARMUP)).max())
+    return float(_noam(scale)(_updates(2 * ASSUMED_WARMUP)).max())
 
 
 def _at_peak(schedule: Schedule) -> int:
     """The last update with the largest rate."""
-    rates = schedule(_updates(4 * WARMUP))
+    rates = schedule(_updates(4 * ASSUMED_WARMUP))
     return int(np.flatnonzero(rates == rates.max())[-1]) + 1
 
 
 def _fall_to_half(schedule: Schedule) -> int:
     """Updates from the peak until half of it is left."""
-    rates, peak = schedule(_updates(13 * WARMUP)), _at_peak(schedule)
+    rates, peak = schedule(_updates(13 * ASSUMED_WARMUP)), _at_peak(schedule)
     return int((rates[peak - 1 :] > rates[peak - 1] / 2).sum())
 
 
