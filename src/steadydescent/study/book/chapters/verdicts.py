@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from steadydescent.study.book import page
 from steadydescent.study.book.chapters.results import Results
 from steadydescent.study.book.words import difference
 from steadydescent.study.judging.claims import Question, questions
