@@ -157,8 +157,8 @@ def test_measure_that_is_better_when_smaller_is_turned_round(tmp_path):
 
 
 def test_diverged_report_runs_at_the_chosen_rates_are_counted_once_each(toy):
-    """Report seeds 1 000 and 1 003 diverge at every rate; tuning runs that diverge, or other rates, are not
-    counted.
+    """Report seeds 1 000 and 1 003 diverge at every rate; tuning runs that diverge, or other rates,
+    are not counted.
     """
     lost = lambda run: run.seed in (1_000, 1_003, 11_000)
     apart = lambda run, readout, split: (

@@ -69,7 +69,7 @@ def test_a_grid_that_one_arm_makes_grow_grows_for_every_arm(toy, monkeypatch):
 
     arms = {name: {"schedule": name} for name in ("constant", "linear")}
     with study_with(toy, arms=arms, conditions={"both": {}}):
-        trial, asked = start(monkeypatch, toy, {}, score=score)
+        trial, _ = start(monkeypatch, toy, {}, score=score)
         trial.tune()
         trial.report()
         assert trial.reported["both", "linear"] == {-1, 0, 1}

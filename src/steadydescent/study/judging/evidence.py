@@ -120,10 +120,18 @@ class Evidence:
         """The readouts that an arm chooses among."""
         return self.design.arms[arm]
 
-    def _settings(self, condition: str, arm: str) -> Trajectory:
-        """What an arm's runs have in common: task, optimizer, schedule, batch_size and steps."""
-        first = self.runs(condition, arm).iloc[0]
-        task, optimizer, schedule, batch_size, steps = (first[name] for name in SETTINGS)
+    def _settings(self, condition: str, arm: str, lr: float | None = None) -> Trajectory:
+        """What an arm's runs, or those at a rate, have in common: task, optimizer, schedule,
+        batch_size and steps.
+
+        Where the options of its rule were searched, a rate has its own and all have the rule's
+        name.
+        """
+        runs = self.runs(condition, arm)
+        own = runs[runs.lr == lr] if lr is not None else runs
+        task, optimizer, schedule, batch_size, steps = (own.iloc[0][name] for name in SETTINGS)
+        if own.optimizer.nunique() > 1:
+            optimizer = optimizer.partition("(")[0]
         return Trajectory(task, optimizer, schedule, int(batch_size), int(steps))
 
     def grid_centre(self, condition: str, arm: str) -> float:
@@ -132,8 +140,7 @@ class Evidence:
 
     def quantiles(self, condition: str, arm: str) -> pd.DataFrame:
         """Quantiles over report seeds along training of an arm, at every rate and readout."""
-        table = self.result.quantiles
-        return table[(table[SETTINGS] == list(self.settings(condition, arm))).all(axis=1)]
+        return self._of_runs(self.result.quantiles, self.runs(condition, arm), SETTINGS)
 
     @property
     def tune_by(self) -> tuple[str, ...]:
@@ -160,9 +167,14 @@ class Evidence:
         `above` counts those that climbed above the ceiling; what is excluded is no candidate for
         steps to target.
         """
-        same = (self._lost[SETTINGS] == list(self.settings(condition, arm))).all(axis=1)
-        mine = self._lost[same & self._lost.lr.isin(self.runs(condition, arm).lr)]
+        mine = self._of_runs(self._lost, self.runs(condition, arm), [*SETTINGS, "lr"])
         return mine.drop(columns=SETTINGS).sort_values("lr", ignore_index=True)
+
+    @staticmethod
+    def _of_runs(table: pd.DataFrame, runs: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+        """The rows whose settings are those of a run."""
+        mine = pd.MultiIndex.from_frame(runs[columns].drop_duplicates())
+        return table[pd.MultiIndex.from_frame(table[columns]).isin(mine)]
 
     def _runs(self, condition: str, arm: str) -> pd.DataFrame:
         """The runs of an arm, those of tuning and those that report."""
@@ -280,7 +292,7 @@ class Evidence:
         """
         if not weights:
             return None
-        rows = [(*self.settings(*c.place), c.lr, c.readout) for c in weights]
+        rows = [(*self.settings(*c.place, c.lr), c.lr, c.readout) for c in weights]
         w = pd.Series(list(weights.values()), pd.MultiIndex.from_tuples(rows, names=CANDIDATE))
         found = variance(self.result.sampling, w.groupby(level=list(range(len(CANDIDATE)))).sum())
         return found and (found[0] * 100**2, found[1])

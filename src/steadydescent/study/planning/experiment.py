@@ -10,6 +10,7 @@ from steadydescent.engine.tasks import TASKS
 from steadydescent.study import yaml_files
 from steadydescent.study.judging.places import StatedArm
 from steadydescent.study.paths import EXPERIMENTS
+from steadydescent.study.planning.search import Law
 from steadydescent.study.yaml_files import Checked, Names
 
 FIRST_REPORT_SEED, FIRST_TUNING_SEED = 1_000, 11_000
@@ -85,19 +86,25 @@ class Arm(Recipe):
 
     Report seeds also run the grid point nearest to `default`, the rate that people use untuned, and
     those nearest to the rate that was chosen for the arm `at_rate_of` and to its neighbours, which
-    another tuning might choose.
+    another tuning might choose. With a `search` its grid points are trials: random rates on the
+    grid's range, and these options of its rule by their laws
+    (`steadydescent.study.planning.search`); `{}` searches the rate alone.
     """
 
     default: Annotated[float, Field(gt=0)] | None = None
     at_rate_of: str | None = None
     readouts: Annotated[Names, Field(min_length=1)] = ("last",)
+    search: dict[str, Law] | None = None
 
 
 class Condition(Recipe):
-    """What arms are compared under; some arms alone, or on a smaller grid, where it says so."""
+    """What arms are compared under; some arms alone, on a smaller grid, or with another number of
+    trials, where it says so.
+    """
 
     arms: Names | None = None
     points: Points | None = None
+    trials: Count | None = None
 
 
 class Size(Checked):
@@ -106,7 +113,7 @@ class Size(Checked):
     `batch_size` stands in for the experiment's, as for surfaces, whose batches are noise.
     `examples` caps what a run may see, so that small minibatches make more updates than large ones.
     `ramps` are the lengths in updates of range tests, `timed` the minibatch sizes whose time per
-    example is taken.
+    example is taken, `trials` how many every searched arm has.
     """
 
     steps: Count
@@ -122,6 +129,7 @@ class Size(Checked):
     probes: Names = ()
     ramps: tuple[Count, ...] = ()
     timed: tuple[Count, ...] = ()
+    trials: Count | None = None
 
 
 class Experiment(Checked):
@@ -166,6 +174,7 @@ class Experiment(Checked):
             check_choice(stated.arm, self.arms, "an arm in secondary")
             if stated.condition is not None:
                 check_choice(stated.condition, self.conditions, "a condition in secondary")
+        self._check_search()
         for profile, tasks in self.profiles.items():
             check_choice(profile, PROFILES, "profile")
             for task, size in tasks.items():
@@ -182,7 +191,33 @@ class Experiment(Checked):
                 )
         return self
 
+    @property
+    def searched(self) -> bool:
+        """Whether its arms have random trials in place of a grid."""
+        return any(arm.search is not None for arm in self.arms.values())
+
+    def _check_search(self) -> None:
+        """See that trials are the same lot for every arm: all are searched, and all are reported.
+
+        Raises:
+            ValueError: where they are not.
+        """
+        if not self.searched:
+            return
+        if left := [name for name, arm in self.arms.items() if arm.search is None]:
+            raise ValueError(
+                f"search must be stated for all arms or none, not for {left}; {{}} is "
+                "a search of the rate alone"
+            )
+        if self.report != "everything":
+            raise ValueError(
+                f"report must be 'everything' where arms are searched, got {self.report!r}"
+            )
+
     def _check_size(self, size: Size, where: str) -> None:
+        for name in (size.conditions or self.conditions) if self.searched else ():
+            if not (size.trials or self.conditions[name].trials):
+                raise ValueError(f"trials must be stated for {name!r} in {where}")
         for name in size.conditions or ():
             check_choice(name, self.conditions, f"a condition in {where}")
         for name in size.arms or ():

@@ -24,6 +24,7 @@ from steadydescent.study.planning.experiment import (
     Recipe,
     Size,
 )
+from steadydescent.study.planning.search import Trial, trials
 from steadydescent.study.results.design import Design, Named, TunedBy
 from steadydescent.study.results.roster import Trajectory
 from steadydescent.weight_averaging import Readout
@@ -118,6 +119,19 @@ class Plan(BaseModel):
         """Points of a condition's grid on either side of its centre."""
         return (self.experiment.conditions[condition].points or self.grid.points) // 2
 
+    def grid_points(self, condition: str) -> range:
+        """The points of a condition's grid as it is laid; of a search, its trials."""
+        if self.experiment.searched:
+            return range(self.experiment.conditions[condition].trials or self.size.trials or 0)
+        half = self.half(condition)
+        return range(-half, half + 1)
+
+    def trials(self, condition: str, arm: str) -> list[Trial]:
+        """The trials of a searched arm: rates on its grid's range, options by their laws."""
+        half, number = self.half(condition), len(self.grid_points(condition))
+        low, high = (self._grid_rate(condition, arm, i) for i in (-half, half))
+        return trials(self.arms[arm].search or {}, low, high, number)
+
     @property
     def tune_by(self) -> tuple[TunedBy, ...]:
         """What rates are chosen by; a surface has a height in place of an accuracy."""
@@ -148,7 +162,9 @@ class Plan(BaseModel):
                 for arm, against in self.experiment.secondary
             ),
             centres={
-                condition: {arm: self.rate(condition, arm, 0) for arm in self.arms_in(condition)}
+                condition: {
+                    arm: self._grid_rate(condition, arm, 0) for arm in self.arms_in(condition)
+                }
                 for condition in self.conditions
             },
             curve_points=self.curve_points,
@@ -165,7 +181,14 @@ class Plan(BaseModel):
         )
 
     def rate(self, condition: str, arm: str, index: int) -> float:
-        """The arm's rate `index` steps above the grid's centre, in its unit, to four digits."""
+        """The arm's rate `index` steps above the grid's centre, in its unit, to four digits; of a
+        search, that of a trial.
+        """
+        if self.experiment.searched:
+            return self.trials(condition, arm)[index].lr
+        return self._grid_rate(condition, arm, index)
+
+    def _grid_rate(self, condition: str, arm: str, index: int) -> float:
         return float(f"{self.grid.rate(index) * self.recipe(condition, arm).unit:.4g}")
 
     def besides(
@@ -186,15 +209,19 @@ class Plan(BaseModel):
         batch_size = size.batch_size or recipe.batch_size
         if batch_size is None or recipe.optimizer is None or recipe.schedule is None:
             raise ValueError(f"batch_size, optimizer and schedule must be stated, got {recipe}")
+        lr, rule = self.rate(condition, arm, index), read(recipe.optimizer)
+        if self.experiment.searched:
+            lr, options = self.trials(condition, arm)[index]
+            rule = Setting(rule.name, rule.options | options)
         steps = round(size.steps * recipe.steps)
         steps = min(steps, max(1, size.examples // batch_size)) if size.examples else steps
         most = int(recipe.task.get("examples") or SPLIT_SIZES[find(self.task).source]["train"])
         followed = report or "steps to target" in self.tune_by
         return Run(
             task=self._task(recipe),
-            optimizer=recipe.optimizer,
+            optimizer=rule.text(),
             schedule=recipe.schedule,
-            lr=self.rate(condition, arm, index),
+            lr=lr,
             batch_size=min(batch_size, most),
             steps=steps,
             seed=FIRST_REPORT_SEED if report else FIRST_TUNING_SEED,
@@ -206,15 +233,18 @@ class Plan(BaseModel):
         )
 
     def trajectory(self, condition: str, arm: str) -> Trajectory:
-        """What an arm's runs have in common under a condition."""
+        """What an arm's runs have in common under a condition; of a search, the rule's name."""
         run = self._run(condition, arm, 0, report=False)
-        return Trajectory(**{name: getattr(run, name) for name in Trajectory._fields})
+        common = Trajectory(**{name: getattr(run, name) for name in Trajectory._fields})
+        name = read(common.optimizer).name
+        return common._replace(optimizer=name) if self.experiment.searched else common
 
     def sharing(self, condition: str) -> list[list[str]]:
         """The arms of a condition; those that are readouts of the same runs stand together."""
-        sharing: dict[tuple[Trajectory, float], list[str]] = {}
+        sharing: dict[tuple[Trajectory, float, str], list[str]] = {}
         for arm in self.arms_in(condition):
-            alike = self.trajectory(condition, arm), self.recipe(condition, arm).unit
+            unit, search = self.recipe(condition, arm).unit, repr(self.arms[arm].search)
+            alike = self.trajectory(condition, arm), unit, search
             sharing.setdefault(alike, []).append(arm)
         return list(sharing.values())
 
@@ -263,7 +293,7 @@ class Plan(BaseModel):
         """
         runs, centres = [], {arm: [0] for arm in self.arms}
         for condition in self.conditions:
-            whole = range(-self.half(condition), self.half(condition) + 1)
+            whole = self.grid_points(condition)
             for arms in self.sharing(condition):
                 near = self._near_the_centre(whole, len(arms))
                 near = near.union(*(self.besides(condition, arm, whole, centres) for arm in arms))

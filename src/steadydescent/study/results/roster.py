@@ -16,7 +16,9 @@ PURPOSES = ("tuning", "report", "range test")
 
 
 class Trajectory(NamedTuple):
-    """What the runs of an arm under a condition have in common: all but rate and seed."""
+    """What the runs of an arm under a condition have in common: all but rate and seed; where the
+    options of its rule were searched, each rate has its own.
+    """
 
     task: str
     optimizer: str
@@ -43,7 +45,11 @@ def check_roster(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
             f"{folder} is refused: not the runs with test data, and they alone, report"
         )
     compared = served[served.purpose != "range test"]
-    if (compared.groupby(["condition", "arm"])[SETTINGS].nunique() > 1).any(axis=None):
+    rules = compared.assign(optimizer=compared.optimizer.str.partition("(")[0])
+    rates = compared.groupby(["condition", "arm", "lr"]).optimizer.nunique()
+    if (rules.groupby(["condition", "arm"])[SETTINGS].nunique() > 1).any(axis=None) or (
+        rates > 1
+    ).any():
         raise DamagedFile(f"{folder} is refused: runs of one arm and condition have other settings")
     tuned = served.loc[served.purpose == "tuning", ["condition", "arm", "lr"]].drop_duplicates()
     if len(choices.merge(tuned)) < len(choices):

@@ -76,8 +76,8 @@ class Trial:
         """
         tables = []
         for condition in self.plan.conditions:
-            half = self.plan.half(condition)
-            low, high = -half, half
+            points = self.plan.grid_points(condition)
+            low, high = points[0], points[-1]
             while True:
                 scores = self._tuned(condition, range(low, high + 1))
                 edges = {i for indices in self.choices[condition].values() for i in indices}
@@ -94,10 +94,10 @@ class Trial:
 
     def _allowed(self, condition: str) -> range:
         """The grid points that may be tuned: some beyond each edge where a grid may grow."""
-        half = self.plan.half(condition)
-        fixed = self.plan.profile == "smoke" or self.plan.experiment.report == "everything"
-        most = half if fixed else half + EXTENSIONS
-        return range(-most, most + 1)
+        points = self.plan.grid_points(condition)
+        if self.plan.profile == "smoke" or self.plan.experiment.report == "everything":
+            return points
+        return range(points[0] - EXTENSIONS, points[-1] + EXTENSIONS + 1)
 
     def _tuned(self, condition: str, indices: range) -> pd.DataFrame:
         """Train these grid points of every arm and choose; the mean scores of every candidate."""

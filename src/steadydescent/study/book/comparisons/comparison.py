@@ -110,7 +110,7 @@ class Comparison:
                 candidate = self.evidence.chosen(condition, arm)
                 rows.append(
                     {"condition": condition, "arm": arm}
-                    | self.evidence.settings(condition, arm)._asdict()
+                    | self.evidence.settings(condition, arm, candidate.lr)._asdict()
                     | {"lr": candidate.lr, "readout": candidate.readout}
                     | {"on_edge": self.evidence.on_edge(condition, arm, candidate.lr)}
                     | interval(self.at_tuned(condition, arm))
