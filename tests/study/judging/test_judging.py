@@ -32,8 +32,8 @@ def test_rows_are_what_a_slow_computation_by_hand_gives(toy):
     assert [row["condition"] for row in rows] == ["constant", "linear"]
     for row in rows:
         expected = row_by_hand(made, row["condition"])
-        # the level of one of 100 places, of which two are taken
-        half = stats.t.ppf(1 - 0.05 / 100 / 2, expected["n"] - 1) * expected["error"]
+        # the level of one of 200 places, of which two are taken
+        half = stats.t.ppf(1 - 0.05 / 200 / 2, expected["n"] - 1) * expected["error"]
         assert row["estimate"] == pytest.approx(expected["estimate"], abs=0.05 * half)
         assert (row["ci_high"] - row["ci_low"]) / 2 == pytest.approx(half, rel=0.05)
         for arm in ("ema", "last"):
@@ -49,7 +49,7 @@ def test_rows_are_what_a_slow_computation_by_hand_gives(toy):
             "n_seeds": 5,
             "diverged": 0,
             "profile": "laptop",
-            "level": 0.9995,
+            "level": 0.99975,
             "primary": True,
             "when": f"the rate is {row['condition']}",
             "registered": "2026-01-02",

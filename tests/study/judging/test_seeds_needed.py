@@ -8,15 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from steadydescent.study.judging.power import MOST_SEEDS, decided, seeds_needed
 from steadydescent.study.judging.statistics import (
-    MOST_SEEDS,
     PLACES,
     Estimate,
     confidence_tail,
-    decided,
     level,
     level_of,
-    seeds_needed,
     student,
 )
 from steadydescent.study.judging.verdicts import DECISIONS, of_interval

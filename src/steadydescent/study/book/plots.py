@@ -51,7 +51,7 @@ def chosen_at_each_rate(
     """What tuning chooses of an arm at each of the rates that report seeds ran."""
     side = evidence.candidates(condition, arm, measure)
     rates = dict.fromkeys(label.lr for label in side.labels)
-    return [side.only(label.lr == lr for label in side.labels).chosen for lr in rates]
+    return [side.only((label.lr == lr for label in side.labels), "the rate").chosen for lr in rates]
 
 
 def sweep_table(evidence: Evidence) -> pd.DataFrame:

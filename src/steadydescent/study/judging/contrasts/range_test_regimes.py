@@ -46,9 +46,11 @@ class RangeTestRegimes(Contrast, kind="range test regimes"):
         """Range tests of that length."""
         return Needs(ramp=self.updates)
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether at least two curves fall."""
-        return len(self._parts(evidence)) > 1
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Where fewer than two curves fall."""
+        curves = len(self._parts(evidence))
+        few = f"the loss falls in {curves} range tests of {self.updates} updates, two are the least"
+        return "" if curves > 1 else few
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The mean part over seeds."""

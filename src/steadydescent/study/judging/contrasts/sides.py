@@ -77,12 +77,8 @@ class SidedContrast(Contrast):
         """The candidates of several arms together."""
         return evidence.best_of([stated.under(condition) for stated in arms], self.scored_in)
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether both sides have candidates, scored in the measure."""
-        return not self.obstacle(evidence, condition)
-
     def obstacle(self, evidence: Evidence, condition: str) -> str:
-        """Why the contrast cannot be answered; nothing where it can."""
+        """Where a side has no candidates that are scored in the measure."""
         if not evidence.holds(self.scored_in):
             return f"no run has the measure {self.scored_in!r}"
         try:

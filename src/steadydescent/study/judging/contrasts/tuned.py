@@ -131,7 +131,7 @@ class TunedDifference(SidedContrast, kind="tuned"):
         if self.rate == "against":
             return at_rates_of(against, arm, self.factor), against
         fixed = (math.isclose(label.lr, self.rate, rel_tol=1e-3) for label in arm.labels)
-        return arm.only(fixed), against
+        return arm.only(fixed, f"the rate {self.rate:g}"), against
 
     def tuned_sides(self, evidence: Evidence, condition: str) -> tuple[Candidates, ...]:
         """Both, but for an arm that takes the other side's rate."""

@@ -59,11 +59,8 @@ class CostOfAWrongChoice(Contrast, kind="cost of a wrong choice"):
         """Those of the arm and of the rules."""
         return [stated.under(condition) for stated in (self.arm, *self.rules)]
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether the arm ran the wrong rate."""
-        return not self._obstacle(evidence, condition)
-
-    def _obstacle(self, evidence: Evidence, condition: str) -> str:
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Where the arm did not run the wrong rate."""
         if not evidence.holds(self.measure):
             return f"no run has the measure {self.measure!r}"
         right, wrong, _ = self._candidates(evidence, condition)
@@ -86,7 +83,7 @@ class CostOfAWrongChoice(Contrast, kind="cost of a wrong choice"):
 
     def remarks(self, evidence: Evidence, condition: str) -> Remarks:
         """What redraws choose, or why there is no answer."""
-        if reason := self._obstacle(evidence, condition):
+        if reason := self.obstacle(evidence, condition):
             return Remarks(reason=reason)
         each = [evidence.candidates(*p, self.measure) for p in self.places(condition)]
         sides = self._sides(evidence, condition)

@@ -38,7 +38,7 @@ def simulated_differences(
                 pairs = [(_given(arm, *gift), against) for arm, against, _ in (here, there)]
                 estimates.append(difference(pairs[0], pairs[1], draws))
                 truths.append(here[2] - there[2])
-            case = {"kind": "difference of differences", "world": name}
+            case: dict[str, object] = {"kind": "difference of differences", "world": name}
             case |= {"tuning": tuning, "report": report, "replications": replications}
             truth = float(np.mean(truths))
             yield Intervals(case, at_levels(estimates), truth, SIMULATED_MARGIN)
