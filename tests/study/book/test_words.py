@@ -106,6 +106,20 @@ def test_notes_say_only_what_there_is_to_say():
     assert notes(row | {"seeds_needed": None}) == []
 
 
+def test_notes_say_why_a_row_is_open_or_was_not_run():
+    why = {"reason": "the arm ran no rate near 0.14", "censored_share": None}
+    assert notes(why) == ["the arm ran no rate near 0.14"]
+    missed = {"reason": "runs that miss the target: 30 % …", "censored_share": 0.3}
+    assert notes(missed) == ["runs that miss the target: 30 % …"]
+    bound = {"reason": "", "censored_share": 0.3, "bound": "at least"}
+    assert notes(bound) == ["30 % of runs did not arrive, so the ratio is a bound"]
+
+
+def test_notes_say_which_intervals_are_about_one_test_set():
+    said = {sampled: notes({"test_set_sampled": sampled}) for sampled in (True, False, None)}
+    assert said == {True: [], False: ["on this test set: the interval holds seeds alone"], None: []}
+
+
 def test_choices_are_told_where_no_candidate_is_most_of_them():
     share = lambda lr, readout, share: {"lr": lr, "readout": readout, "share": share}
     spread = [share(0.1, "ema-10", 0.45), share(0.2, "last", 0.4)]

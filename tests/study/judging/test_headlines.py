@@ -96,6 +96,12 @@ def row(task: str, verdict: str, when: str = "", **more) -> Row:
             "holds when",
             "Holds in 3 cases; does not hold in 1 case.",
         ),
+        (
+            [row("arithmetic", FOR, "it decays"), row("arithmetic", AGAINST, "it is constant")]
+            + [row("arithmetic", FOR, "it is cut")],
+            "holds when",
+            "Holds when it decays and when it is cut; does not hold when it is constant.",
+        ),
     ],
 )
 def test_sentence_says_where_a_claim_holds(rows, outcome, sentence):
@@ -134,6 +140,8 @@ def test_exact_claims_have_headlines_of_their_arithmetic():
             assert all(one.primary for one in rows)
             said = headline(rows)
             assert said.outcome in ("holds", "holds when", "does not hold", SMALL), claim.id
+            if said.outcome == "holds when":
+                assert said.sentence.startswith("Holds when "), said.sentence
 
 
 # ---- one row, one verdict ------------------------------------------------------------------------

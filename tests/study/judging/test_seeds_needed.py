@@ -15,6 +15,7 @@ from steadydescent.study.judging.statistics import (
     confidence_tail,
     level,
     level_of,
+    paired,
     student,
 )
 from steadydescent.study.judging.verdicts import DECISIONS, of_interval
@@ -76,6 +77,44 @@ def test_never_where_no_number_of_seeds_decides():
         assert seeds_needed(truth(value), 1.0, rule, 0.95) == "never"
     assert seeds_needed(truth(-1.0), 1.0, "superiority", 0.95) < 30
     assert seeds_needed(truth(0.0, sd=1_000.0), 1.0, "superiority", 0.95) == "never"
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "fixed", "at"),
+    [
+        ("superiority", 0.5, 0.15, 0.95),
+        ("superiority", 2.0, 0.4, PRIMARY),
+        ("at least", -0.4, 0.2, 0.95),
+        ("equivalence", 0.0, 0.2, PRIMARY),
+    ],
+)
+def test_so_many_seeds_decide_beside_an_error_that_none_lessens(rule, value, fixed, at):
+    """The test set stays as it was drawn: means move by their seeds alone, and each interval is as
+    much wider as `widened` makes it.
+    """
+    known = truth(value)._replace(fixed=fixed, fixed_freedom=40.0)
+    n, rng = seeds_needed(known, 1.0, rule, at), np.random.default_rng(3)
+    assert n > seeds_needed(truth(value), 1.0, rule, at)
+    words = []
+    for seeds in rng.normal(value, 1.0, size=(3_000, n)):
+        wide = paired(seeds, at).widened(fixed**2, 40.0, at)
+        words.append(of_interval(wide.low, wide.high, 1.0, rule))
+    assert 0.77 < np.mean([word != "open" for word in words]) < 0.87
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "room"),
+    [("superiority", 1.5, 1.5), ("superiority", 0.1, 0.9), ("at least", -0.7, 0.3)]
+    + [("equivalence", 0.4, 0.6), ("difference", 1.2, 0.2)],
+)
+def test_never_where_the_fixed_error_alone_reaches_further_than_a_decision_allows(
+    rule, value, room
+):
+    """With seeds without end the interval is value ± z·fixed; `room` is what it may reach."""
+    z = stats.norm.ppf(0.975)
+    for share, decides in ((0.97, True), (1.03, False)):
+        known = truth(value)._replace(fixed=share * room / z)
+        assert (seeds_needed(known, 1.0, rule, 0.95) != "never") is decides
 
 
 @given(st.floats(-3, 3), st.floats(0, 20), st.sampled_from(RULES))

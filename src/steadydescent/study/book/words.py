@@ -16,6 +16,8 @@ MOST = 0.5
 """Share of redraws from which on one candidate stands for what an arm chooses."""
 ADDED_AFTER = "added after results were seen"
 """What a row says whose contrast was registered later than its first result was seen."""
+THIS_TEST_SET = "on this test set: the interval holds seeds alone"
+"""What a row says whose interval does not hold what another test set would give."""
 SECONDARY = "Secondary, plain 95 %"
 """Over the rows that never make a headline."""
 MINUS = "\N{MINUS SIGN}"
@@ -133,8 +135,9 @@ def condition_text(row: dict[str, Any]) -> str:
 
 
 def notes(row: dict[str, Any]) -> list[str]:
-    """What a row's table leaves out: divergence, choices on the edge or spread over several
-    candidates, seeds that would decide, runs that did not arrive, and that it came after the fact.
+    """What a row's table leaves out: why it is not decided or was not run, divergence, choices on
+    the edge or spread over several candidates, seeds that would decide, runs that did not arrive,
+    what of the test set its interval holds, and that it came after the fact.
     """
     remarks = []
     if row.get("diverged"):
@@ -150,8 +153,13 @@ def notes(row: dict[str, Any]) -> list[str]:
         share = f"{100 * row['edge_share']:.0f} %"
         remarks.append(f"in {share} of redraws the choice is the outermost reported")
     remarks += _spread_choices(row.get("choices") or {})
-    if row.get("censored_share"):
-        remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive")
+    if row.get("reason"):
+        remarks.append(row["reason"])
+    elif row.get("censored_share"):
+        bound = ", so the ratio is a bound" if row.get("bound") else ""
+        remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive{bound}")
+    if row.get("test_set_sampled") is False:
+        remarks.append(THIS_TEST_SET)
     if added_after(row):
         remarks.append(ADDED_AFTER)
     return remarks

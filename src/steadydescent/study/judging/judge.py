@@ -36,7 +36,10 @@ def judge(question: Question, evidence: Evidence) -> Row:
     if obstacle := contrast.obstacle(evidence, condition):
         return replace(question.row, reason=obstacle)
     level = level_of(question.primary)
-    row = _estimated(question, contrast.estimate(evidence, condition, level), level)
+    estimate = contrast.estimate(evidence, condition, level)
+    if not math.isfinite(estimate.high - estimate.low):
+        return replace(question.row, reason="runs that diverged leave no finite estimate")
+    row = _estimated(question, estimate, level)
     row = _of_result(row, question, evidence)
     remarks = asdict(contrast.remarks(evidence, condition))
     if not (decides := remarks.pop("decides")):  # and more seeds would not
