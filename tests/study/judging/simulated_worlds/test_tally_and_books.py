@@ -35,7 +35,7 @@ def test_counts_of_two_intervals_known_in_advance():
 
 def test_levels_are_those_of_secondary_and_primary_rows():
     ends = at_levels([Estimate(1.0, 0.0, 2.0, 2.0, 16)] * 2)
-    assert list(ends) == [0.95, 0.9995]
+    assert list(ends) == [0.95, 0.99975]
     for level, made in ends.items():
         assert made[0] == pytest.approx(1 + 0.5 * student(level, 15) * np.array([0, -1, 1]))
 
