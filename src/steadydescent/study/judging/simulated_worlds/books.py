@@ -10,8 +10,8 @@ from steadydescent.study.judging.simulated_worlds.tally import LEVELS, Intervals
 from steadydescent.study.judging.statistics import Array, student
 from steadydescent.study.judging.verdicts import direction_of, of_interval
 
-USED = 55
-"""Primary rows of a simulated book; it has places for 100."""
+USED = 130
+"""Primary rows of a simulated book, as many as the study asks; it has places for 200."""
 BOOKS = {
     "mixed": {0.0: 0.3, 0.2: 0.2, 0.5: 0.15, 2.0: 0.25, -2.0: 0.1},
     "nulls": {0.0: 1.0},
@@ -36,8 +36,8 @@ def simulated_books(
 ) -> Iterator[dict[str, object]]:
     """A row for each kind of book and each number of seeds, and all seeds together.
 
-    Each primary row of a book is a random replication of a random cell, at the level of one of 100
-    places, with an effect planted by the book's shares. Rows share no seed here; what 100 places
+    Each primary row of a book is a random replication of a random cell, at the level of one of 200
+    places, with an effect planted by the book's shares. Rows share no seed here; what 200 places
     promise holds however they depend on each other. Columns: false_word and false_direction, the
     share of books that hold any; decided, how many rows have a word that is not open, and
     decided_by_holm, what Holm's procedure over the same rows would decide.
