@@ -134,9 +134,10 @@ def condition_text(row: dict[str, Any]) -> str:
 
 def notes(row: dict[str, Any]) -> list[str]:
     """What a row's table leaves out: divergence, choices on the edge or spread over several
-    candidates, seeds that would decide, runs that did not arrive, and that it came after the fact.
+    candidates, seeds that would decide, runs that did not arrive, why it is not decided, that its
+    interval is about this test set alone, and that it came after the fact.
     """
-    remarks = []
+    remarks = [row["reason"]] if row.get("reason") else []
     if row.get("diverged"):
         runs = row["n_seeds"] * max(1, len(row["rates"]))
         remarks.append(f"{row['diverged']} of {runs} diverged")
@@ -150,8 +151,10 @@ def notes(row: dict[str, Any]) -> list[str]:
         share = f"{100 * row['edge_share']:.0f} %"
         remarks.append(f"in {share} of redraws the choice is the outermost reported")
     remarks += _spread_choices(row.get("choices") or {})
-    if row.get("censored_share"):
+    if row.get("censored_share") and not row.get("reason"):
         remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive")
+    if row.get("test_set_sampled") is False:
+        remarks.append("on this test set")
     if added_after(row):
         remarks.append(ADDED_AFTER)
     return remarks
@@ -159,16 +162,19 @@ def notes(row: dict[str, Any]) -> list[str]:
 
 def _spread_choices(choices: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     """What redraws choose for arms of which no one candidate is most of them."""
-    texts = []
-    for arm, candidates in choices.items():
-        if candidates and max(candidate["share"] for candidate in candidates) < MOST:
-            shares = [
-                f"{100 * c['share']:.0f} % {c['lr']:g}"
-                + f" with {c['readout']}" * bool(c["readout"])
-                for c in candidates
-            ]
-            texts.append(f"redraws choose for {arm} {', '.join(shares)}")
-    return texts
+    return [
+        f"redraws choose for {arm} {choices_in_words(candidates)}"
+        for arm, candidates in choices.items()
+        if candidates and max(candidate["share"] for candidate in candidates) < MOST
+    ]
+
+
+def choices_in_words(candidates: Iterable[Mapping[str, Any]]) -> str:
+    """What redraws choose for an arm, with their shares: ``62 % 0.1 with ema-2, 30 % 0.2``."""
+    return ", ".join(
+        f"{100 * c['share']:.0f} % {c['lr']:g}" + f" with {c['readout']}" * bool(c["readout"])
+        for c in candidates
+    )
 
 
 def added_after(row: dict[str, Any]) -> bool:

@@ -53,8 +53,7 @@ def draw_budgets(name: str, results: Results) -> None:
         data=table,
         results=ids(results, tasks),
         **grid(len(tasks), 3.8),
-        alt="Expected test accuracy of the best of k trials against k, by rule. Ahead: "
-        f"{words}.",
+        alt=f"Expected test accuracy of the best of k trials against k, by rule. Ahead: {words}.",
         caption="What a budget of k trials buys when rate and options are searched together: "
         "expected test accuracy of the best of k random trials, chosen on tuning seeds, scored on "
         f"report seeds. Means, without intervals; they bear no verdict. Ahead: {words}.",

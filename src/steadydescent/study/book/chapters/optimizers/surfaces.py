@@ -96,7 +96,7 @@ def paths(results: Results) -> list[Path]:
 
 
 def arrival(surface: str, way: NDArray[np.float32], target: float) -> int | None:
-    """The update from which on the height is at most the target; None where it is not at the end."""
+    """The update from which on the height is at most the target; None if not at the end."""
     heights = SURFACES[surface]().function(torch.tensor(way)).numpy()
     above = np.flatnonzero(~(heights <= target))
     held = int(above[-1]) + 1 if len(above) else 0
