@@ -117,7 +117,7 @@ def test_notes_say_why_a_row_is_open_or_was_not_run():
 
 def test_notes_say_which_intervals_are_about_one_test_set():
     said = {sampled: notes({"test_set_sampled": sampled}) for sampled in (True, False, None)}
-    assert said == {True: [], False: ["on this test set: the interval holds seeds alone"], None: []}
+    assert said == {True: [], False: ["on this test set"], None: []}
 
 
 def test_choices_are_told_where_no_candidate_is_most_of_them():
@@ -128,8 +128,8 @@ def test_choices_are_told_where_no_candidate_is_most_of_them():
 
 
 def test_intervals_are_named_by_their_kind():
-    rows = [{"primary": False, "level": 0.95}, {"primary": True, "level": 0.9995}] * 2
-    said = "99.95 % intervals (primary) and 95 % intervals (secondary)"
+    rows = [{"primary": False, "level": 0.95}, {"primary": True, "level": 0.99975}] * 2
+    said = "99.975 % intervals (primary) and 95 % intervals (secondary)"
     assert intervals_of(rows) == said
     assert intervals_of(rows[:1]) == "95 % intervals (secondary)"
 

@@ -49,21 +49,28 @@ def headline(rows: Iterable[Row]) -> Headline:
     texts = [said + " and".join(places) for said, places in parts.items()]
     sentences = ["; ".join(texts), *filter(None, (level.prediction for level in levels))]
     return Headline(
-        _outcome(levels), " ".join(f"{text[:1].upper()}{text[1:]}." for text in sentences)
+        outcome_of(level.stances for level in levels),
+        " ".join(f"{text[:1].upper()}{text[1:]}." for text in sentences),
     )
 
 
-def _outcome(levels: Sequence["Level"]) -> str:
-    stances = {row_stance for level in levels for row_stance in level.stances}
+def outcome_of(levels: Iterable[set[Stance]]) -> str:
+    """One of `OUTCOMES`, from what the rows at each level of a claim's moderator say, each once.
+
+    >>> outcome_of([{"for", "open"}]), outcome_of([{"for"}, {"open"}]), outcome_of([{"small"}])
+    ('holds', 'holds when', 'too small to matter')
+    """
+    levels = list(levels)
+    stances = {stance for level in levels for stance in level}
     decided = stances & SAID.keys()
     if decided == {"for"}:
-        everywhere = all(level.stances & SAID.keys() for level in levels)
+        everywhere = all(level & SAID.keys() for level in levels)
         return "holds" if everywhere else "holds when"
     if "for" in decided:
         return "holds when"
     if decided:
         return SAID["against" if "against" in decided else "small"]
-    return "open"
+    return "open" if stances - {"not run"} else "not run"
 
 
 class Level(NamedTuple):
@@ -160,10 +167,10 @@ def _places(rows: Sequence[Row]) -> str:
     """On which tasks, or in how many cases of arithmetic."""
     if rows[0].task == ARITHMETIC:
         return f"in {len(rows)} case{'s' if len(rows) > 1 else ''}"
-    return f"on {_listed([task_name(row.task) for row in rows])}"
+    return f"on {listed([task_name(row.task) for row in rows])}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Names in a sentence: ``a, b and c``."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
