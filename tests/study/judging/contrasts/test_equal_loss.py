@@ -41,7 +41,9 @@ def falling(run) -> list[float]:
 
 def rising(run) -> list[float]:
     linear = run.schedule == "linear"
-    return [0.5, 0.56, 0.58, 0.6] if linear else [0.5, 0.52, 0.54, 0.55 + 0.001 * (run.seed - 1_000)]
+    return (
+        [0.5, 0.56, 0.58, 0.6] if linear else [0.5, 0.52, 0.54, 0.55 + 0.001 * (run.seed - 1_000)]
+    )
 
 
 def test_the_level_is_the_lowest_that_both_sides_reach_and_accuracies_are_read_off_there():

@@ -112,7 +112,7 @@ def test_contrast_at_a_rate_that_was_not_run_is_a_row_that_says_so(tmp_path):
         rows = rows_of(lambda run, readout, split: 0.6 - 0.1 * abs(np.log2(run.lr / 0.1)))
     words = {row["condition"]: (row["verdict"] != "not run", row["reason"]) for row in rows}
     why = "the arm ran no rate near 0.14, the nearest is 0.1"
-    nothing = {name: (False, why) for name in ("constant", "linear")}
+    nothing = dict.fromkeys(("constant", "linear"), (False, why))
     assert words == nothing | {"constant, tuned": (True, ""), "linear, tuned": (True, "")}
     assert {row["first_seen"] for row in rows if row["reason"]} == {None}
 
@@ -174,7 +174,9 @@ def test_difference_of_differences_is_taken_seed_by_seed(tmp_path):
         found = contrast.estimate(toy_evidence(made), "constant", 0.95)
     tables = [table_by_hand(made, name, "test", True) for name in ("constant", "linear")]
     gains = [
-        np.array([each[0.1, "tail-25"][s] - each[0.1, "last"][s] for s in sorted(each[0.1, "last"])])
+        np.array(
+            [each[0.1, "tail-25"][s] - each[0.1, "last"][s] for s in sorted(each[0.1, "last"])]
+        )
         for each in tables
     ]
     expected = stats.ttest_1samp(gains[0] - gains[1], 0).confidence_interval(0.95)

@@ -22,7 +22,9 @@ class FasterSize(Contrast, kind="faster size"):
     def obstacle(self, evidence: Evidence, condition: str) -> str:
         """Where fewer than two rounds timed a power of two beside its neighbours."""
         rounds = len(time_saved(evidence))
-        few = f"a power of two was timed beside its neighbours in {rounds} rounds, two are the least"
+        few = (
+            f"a power of two was timed beside its neighbours in {rounds} rounds, two are the least"
+        )
         return "" if rounds > 1 else few
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:

@@ -54,7 +54,7 @@ def table_of_updates(results: Results) -> pd.DataFrame:
             columns |= {"updates": updates, "examples": updates * n}
             columns["arrived"] = _arrived(shown.evidence, condition, side.chosen)
             parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _arrived(evidence: Evidence, condition: str, chosen: Candidate) -> np.ndarray:
@@ -111,16 +111,19 @@ def draw_target(name: str, results: Results) -> None:
         chapter_figures.not_run(name)
         return
     targets = table_of_updates(results)
-    tables = {task: targets[targets.task == task] for task in results}
+    if targets.empty:
+        chapter_figures.no_candidate(name)
+        return
+    tables = {str(task): part for task, part in targets.groupby("task", sort=False)}
     fits = {task: critical(table) for task, table in tables.items()}
-    words = ". ".join(in_words(task, tables[task], fits[task]) for task in results)
+    words = ". ".join(in_words(task, table, fits[task]) for task, table in tables.items())
     figures.figure(
         name,
         lambda axes: _panels(axes, tables, fits),
         data=targets,
         results=ids(results),
-        size=(8.4, 0.4 + 3.2 * len(results)),
-        nrows=len(results),
+        size=(8.4, 0.4 + 3.2 * len(tables)),
+        nrows=len(tables),
         ncols=2,
         squeeze=False,
         alt=f"Updates and examples to the target against the batch size. {words}.",
