@@ -26,7 +26,7 @@ from steadydescent.study.judging.claims import (
 from steadydescent.study.judging.contrasts import CONTRASTS, Contrast
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.places import Place
-from steadydescent.study.judging.statistics import PLACES
+from steadydescent.study.judging.statistics import PRIMARY_PLACES
 from steadydescent.study.planning import PROFILES, load_study, plans
 from steadydescent.study.planning.claims_fit import check_claim, check_claims
 
@@ -403,13 +403,15 @@ def test_a_contrast_is_registered_on_a_day(toy, day):
 
 def test_more_primary_rows_than_there_are_places_are_refused(tmp_path):
     """Claims of two rows fill all places; one more row is refused. Secondary rows need none."""
-    many = [SMALL_CLAIM | {"id": f"claim-{n}"} for n in range(PLACES // 2)]
+    many = [SMALL_CLAIM | {"id": f"claim-{n}"} for n in range(PRIMARY_PLACES // 2)]
     for more in ({}, {"secondary": [SMALL_CONTRAST | {"label": "x"}]}):
         write_experiments(tmp_path, claims=[*many[:-1], many[-1] | more])
         with experiments_from(tmp_path):
             assert len(load_claims()) == len(many)
     write_experiments(tmp_path, claims=[*many, SMALL_CLAIM | {"primary": [LEVEL]}])
-    refusal = pytest.raises(ValueError, match=rf"share {PLACES} places.*got {PLACES + 1}")
+    refusal = pytest.raises(
+        ValueError, match=rf"share {PRIMARY_PLACES} places.*got {PRIMARY_PLACES + 1}"
+    )
     with experiments_from(tmp_path), refusal:
         load_claims()
 

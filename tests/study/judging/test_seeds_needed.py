@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from steadydescent.study.judging.power import MOST_SEEDS, decided, seeds_needed
+from steadydescent.study.judging.power import MOST_REPORT_SEEDS, decided, seeds_needed
 from steadydescent.study.judging.statistics import (
-    PLACES,
+    PRIMARY_PLACES,
     Estimate,
     confidence_tail,
     level,
@@ -31,7 +31,7 @@ def truth(value: float, sd: float = 1.0, n: int = 5) -> Estimate:
 def test_contrasts_share_five_percent():
     assert [level(k) for k in (1, 5, 10)] == pytest.approx([0.95, 0.99, 0.995])
     assert 2 * 7 * confidence_tail(7) == pytest.approx(0.05)
-    assert pytest.approx(0.05) == PLACES * (1 - PRIMARY)
+    assert pytest.approx(0.05) == PRIMARY_PLACES * (1 - PRIMARY)
     with pytest.raises(ValueError, match="contrasts must be at least 1, got 0"):
         level(0)
 
@@ -122,7 +122,7 @@ def test_fewest_seeds_that_reach_the_power_and_more_for_more(value, sd, rule):
     at = truth(value, sd)
     n = seeds_needed(at, 1.0, rule, 0.95)
     if n == "never":
-        assert decided(at, MOST_SEEDS, 1.0, rule, 0.95) < 0.8
+        assert decided(at, MOST_REPORT_SEEDS, 1.0, rule, 0.95) < 0.8
         return
     assert n == 2 or decided(at, n - 1, 1.0, rule, 0.95) < 0.8 <= decided(at, n, 1.0, rule, 0.95)
     for more in (seeds_needed(at, 1.0, rule, PRIMARY), seeds_needed(at, 1.0, rule, 0.95, 0.9)):

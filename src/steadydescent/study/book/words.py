@@ -12,7 +12,7 @@ from typing import Any
 
 EDGE = 0.1
 """Share of redraws that choose the outermost candidate from which on a row is marked."""
-MOST = 0.5
+MAJORITY = 0.5
 """Share of redraws from which on one candidate stands for what an arm chooses."""
 ADDED_AFTER = "added after results were seen"
 """What a row says whose contrast was registered later than its first result was seen."""
@@ -168,7 +168,7 @@ def _spread_choices(choices: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     return [
         f"redraws choose for {arm} {choices_in_words(candidates)}"
         for arm, candidates in choices.items()
-        if candidates and max(candidate["share"] for candidate in candidates) < MOST
+        if candidates and max(candidate["share"] for candidate in candidates) < MAJORITY
     ]
 
 

@@ -167,10 +167,10 @@ def _places(rows: Sequence[Row]) -> str:
     """On which tasks, or in how many cases of arithmetic."""
     if rows[0].task == ARITHMETIC:
         return f"in {len(rows)} case{'s' if len(rows) > 1 else ''}"
-    return f"on {listed([task_name(row.task) for row in rows])}"
+    return f"on {enumerated([task_name(row.task) for row in rows])}"
 
 
-def listed(names: Sequence[str]) -> str:
+def enumerated(names: Sequence[str]) -> str:
     """Names in a sentence: ``a, b and c``."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

@@ -10,7 +10,7 @@ from scipy.special import ndtr
 from steadydescent.study.judging.statistics import Array, Estimate, satterthwaite, student
 from steadydescent.study.judging.verdicts import DECISIONS, DecisionRule
 
-MOST_SEEDS = 100_000
+MOST_REPORT_SEEDS = 100_000
 """Report seeds beyond which nobody runs."""
 SPREADS = 500
 """Quantiles of the estimated spread over which a power is averaged."""
@@ -23,8 +23,8 @@ def seeds_needed(
 
     Decides: by any word of the rule but open. Seeds are taken as normal, with the estimate's value
     and sd, and the interval is Student's; the estimate's fixed error is in every one. "never" where
-    `MOST_SEEDS` would not do, as where arms are to be alike and differ by the margin itself, or
-    where the fixed error alone reaches further than a decision allows.
+    `MOST_REPORT_SEEDS` would not do, as where arms are to be alike and differ by the margin itself,
+    or where the fixed error alone reaches further than a decision allows.
 
     >>> noisy = Estimate(0.0, -1.0, 1.0, sd=1.0, n=5)
     >>> seeds_needed(noisy, 1.0, "superiority", 0.95)
@@ -42,9 +42,9 @@ def seeds_needed(
     decides = lambda n: decided(estimate, n, margin, rule, level) >= power
     enough = 2
     while not decides(enough):
-        if enough >= MOST_SEEDS:
+        if enough >= MOST_REPORT_SEEDS:
             return "never"
-        enough = min(2 * enough, MOST_SEEDS)
+        enough = min(2 * enough, MOST_REPORT_SEEDS)
     few = enough // 2
     while enough - few > 1:
         middle = (few + enough) // 2

@@ -15,7 +15,7 @@ from scipy import stats
 Array = NDArray[np.float64]
 Statistic = Literal["mean", "log mean", "log sd"]
 TUNING_DRAWS = 10_000
-PLACES = 200
+PRIMARY_PLACES = 200
 """Primary rows for which the book has room, fixed for good: their intervals hold together with
 95 % (Bonferroni), and none depends on how many there are.
 """
@@ -321,4 +321,4 @@ def level_of(primary: bool) -> float:
     >>> round(level_of(primary=True), 6), level_of(primary=False)
     (0.99975, 0.95)
     """
-    return level(PLACES if primary else 1)
+    return level(PRIMARY_PLACES if primary else 1)

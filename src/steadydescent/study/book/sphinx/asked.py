@@ -11,11 +11,11 @@ from steadydescent.study.book.sphinx.lookup import (
     check_verdict,
     find_claim,
 )
-from steadydescent.study.judging.headlines import ARITHMETIC, SAID, listed, outcome_of
+from steadydescent.study.judging.headlines import ARITHMETIC, SAID, enumerated, outcome_of
 from steadydescent.study.judging.task_names import task_name
 from steadydescent.study.judging.verdicts import Stance, stance
 
-SAYING: dict[str, Stance] = {said: own for own, said in SAID.items()} | {"open": "open"}
+OUTCOME_WORDS: dict[str, Stance] = {said: own for own, said in SAID.items()} | {"open": "open"}
 """An outcome → what rows say that stand for it."""
 
 
@@ -71,9 +71,9 @@ def parsed(reference: str) -> tuple[str, list[str]]:
     """
     where, colon, words = reference.rpartition(":")
     outcomes = [word.strip() for word in words.split(",")]
-    if not colon or not set(outcomes) <= SAYING.keys():
+    if not colon or not set(outcomes) <= OUTCOME_WORDS.keys():
         raise FindingsError(
-            f"{reference!r} is not 'claim: outcome' with outcomes among {', '.join(SAYING)}"
+            f"{reference!r} is not 'claim: outcome' with outcomes among {', '.join(OUTCOME_WORDS)}"
         )
     return where.strip(), outcomes
 
@@ -86,16 +86,16 @@ def places(findings: dict, reference: str) -> str:
     """
     where, outcomes = parsed(reference)
     asked = find_asked(findings, where)
-    wanted = {SAYING[word] for word in outcomes}
+    wanted = {OUTCOME_WORDS[word] for word in outcomes}
     by_level: dict[str, list[dict]] = {}
     for row in asked.rows:
         if stance(row["verdict"]) in wanted:
             by_level.setdefault("" if asked.level else row.get("when", ""), []).append(row)
     if not by_level:
         raise FindingsError(f"no primary row of {where!r} says {' or '.join(outcomes)}")
-    return listed([_on(rows) + f" when {when}" * bool(when) for when, rows in by_level.items()])
+    return enumerated([_on(rows) + f" when {when}" * bool(when) for when, rows in by_level.items()])
 
 
 def _on(rows: Iterable[dict]) -> str:
     names = [task_name(row["task"]) for row in rows]
-    return "by arithmetic" if set(names) == {ARITHMETIC} else f"on {listed(names)}"
+    return "by arithmetic" if set(names) == {ARITHMETIC} else f"on {enumerated(names)}"

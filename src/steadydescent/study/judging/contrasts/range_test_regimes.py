@@ -11,7 +11,7 @@ from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.measures.range_tests import curves_of_length
 from steadydescent.study.judging.statistics import Array, Estimate, paired
 
-MOST = 1.0
+LARGEST_RISE = 1.0
 """A rise by more than the whole fall counts as one by as much: how far a loss explodes says no
 more.
 """
@@ -68,7 +68,11 @@ class RangeTestRegimes(Contrast, kind="range test regimes"):
         if not (fall := losses[0] - losses[lowest]) > 0:
             return None
         if self.rate is None:
-            return MOST if rates[-1] < largest else min(MOST, (losses[-1] - losses[lowest]) / fall)
+            return (
+                LARGEST_RISE
+                if rates[-1] < largest
+                else min(LARGEST_RISE, (losses[-1] - losses[lowest]) / fall)
+            )
         if self.rate >= rates[lowest]:
             return 1.0
         there = np.interp(np.log(self.rate), np.log(rates), losses)

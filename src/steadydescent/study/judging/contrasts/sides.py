@@ -18,7 +18,7 @@ from steadydescent.study.judging.remarks import (
     arrivals_of,
     choices_of,
     edge_share_of,
-    named,
+    side_in_row,
 )
 from steadydescent.study.yaml_files import unique
 
@@ -113,7 +113,7 @@ class SidedContrast(Contrast):
         if reason := self.obstacle(evidence, condition):
             return Remarks(reason=reason)
         under = self.compared_under(condition)
-        sides = [named(s, condition) for where in under for s in self.sides(evidence, where)]
+        sides = [side_in_row(s, condition) for where in under for s in self.sides(evidence, where)]
         tuned = [side for where in under for side in self.tuned_sides(evidence, where)]
         remarks = self.censored(evidence, condition)
         arrivals = {} if remarks.censored_share is None else arrivals_by_arm(evidence, sides)

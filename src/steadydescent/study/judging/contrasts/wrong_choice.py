@@ -14,7 +14,7 @@ from steadydescent.study.judging.contrasts.sides import Against
 from steadydescent.study.judging.contrasts.tuned import SAME_RATE, at_rates_of
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place
-from steadydescent.study.judging.remarks import Remarks, choices_of, edge_share_of, named
+from steadydescent.study.judging.remarks import Remarks, choices_of, edge_share_of, side_in_row
 from steadydescent.study.judging.statistics import Estimate, Side, combined
 
 
@@ -90,7 +90,7 @@ class CostOfAWrongChoice(Contrast, kind="cost of a wrong choice"):
         sampled = measures.on_test_set(self.measure)
         return replace(
             Remarks(edge_share=edge_share_of(each)),
-            choices=choices_of([named(side, condition) for side in each]),
+            choices=choices_of([side_in_row(side, condition) for side in each]),
             test_set_sampled=self._test_set(evidence, sides) is not None if sampled else None,
         )
 

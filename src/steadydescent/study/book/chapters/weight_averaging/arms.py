@@ -12,7 +12,7 @@ from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.results import Results, ids, main_task, networks
 from steadydescent.study.book.edition import Numbers
 from steadydescent.study.book.words import (
-    MOST,
+    MAJORITY,
     choices_in_words,
     difference,
     estimate_and_interval,
@@ -143,7 +143,7 @@ def table_of_choices(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             }
             for row in rows
             for arm, choices in row["choices"].items()
-            if choices and max(choice["share"] for choice in choices) < MOST
+            if choices and max(choice["share"] for choice in choices) < MAJORITY
         ]
     )
 
