@@ -109,8 +109,8 @@ def test_notes_say_only_what_there_is_to_say():
 def test_notes_say_why_a_row_is_open_or_was_not_run():
     why = {"reason": "the arm ran no rate near 0.14", "censored_share": None}
     assert notes(why) == ["the arm ran no rate near 0.14"]
-    missed = {"reason": "runs that miss the target: 30 % …", "censored_share": 0.3}
-    assert notes(missed) == ["runs that miss the target: 30 % …"]
+    missed = {"reason": "30 % of the runs miss the target", "censored_share": 0.3}
+    assert notes(missed) == ["30 % of the runs miss the target"]
     bound = {"reason": "", "censored_share": 0.3, "bound": "at least"}
     assert notes(bound) == ["30 % of runs did not arrive, so the ratio is a bound"]
 

@@ -63,6 +63,16 @@ def row(task: str, verdict: str, when: str = "", **more) -> Row:
         ),
         ([row(FASHION, NOT_RUN)], NOT_RUN, "Not run."),
         (
+            [row(FASHION, NOT_RUN), row(CNN, NOT_RUN, reason="nothing was timed")],
+            NOT_RUN,
+            "Not run: on MNIST-1D's CNN nothing was timed.",
+        ),
+        (
+            [row(CNN, OPEN, reason="30 % of the runs miss the target")],
+            OPEN,
+            "Open: on MNIST-1D's CNN 30 % of the runs miss the target.",
+        ),
+        (
             [
                 *(row(task, FOR, CONSTANT) for task in (FASHION, SIGNALS, CNN)),
                 *(row(task, SMALL, LINEAR) for task in (FASHION, SIGNALS)),

@@ -42,7 +42,7 @@ def headline(rows: Iterable[Row]) -> Headline:
             by_level.setdefault(row.when, []).append(row)
     levels = [Level(when, tuple(mine)) for when, mine in by_level.items()]
     if not any(level.run for level in levels):
-        return Headline("not run", "Not run.")
+        return Headline("not run", _not_run([row for level in levels for row in level.rows]))
     parts: dict[str, list[str]] = {}
     for level in levels:
         parts.setdefault(level.said, []).append(level.where)
@@ -176,12 +176,20 @@ def enumerated(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def _not_run(rows: Sequence[Row]) -> str:
+    """That nothing was run, and why where results say so."""
+    reasons = dict.fromkeys(f"on {task_name(row.task)} {row.reason}" for row in rows if row.reason)
+    return f"Not run: {'; '.join(reasons)}." if reasons else "Not run."
+
+
 def _what_decides(rows: Sequence[Row]) -> str:
-    """How many seeds would decide open rows."""
+    """How many seeds would decide open rows, or why none would."""
     parts = []
     for row in rows:
         if row.seeds_needed == "never":
             parts.append(f"no number of seeds would decide {task_name(row.task)} at this margin")
         elif row.seeds_needed:
             parts.append(f"about {row.seeds_needed:,} seeds would decide {task_name(row.task)}")
+        elif row.reason:
+            parts.append(f"on {task_name(row.task)} {row.reason}")
     return ", ".join(parts)

@@ -132,8 +132,8 @@ class Censored(NamedTuple):
         found_faster = claimed_faster if value > 0 else other[claimed_faster]
         missing = {side for side, share in shares.items() if share > MOST_CENSORED}
         words = (
-            f"runs that miss the target: {100 * self.arm:.0f} % of the arm's, "
-            f"{100 * self.against:.0f} % of those against it"
+            f"{100 * self.arm:.0f} % of the arm's runs and {100 * self.against:.0f} % of those "
+            "against it miss the target"
         )
         if missing & {claimed_faster, found_faster}:
             return Remarks(censored_share=max(self), decides=False, reason=words)
