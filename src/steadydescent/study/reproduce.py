@@ -173,7 +173,7 @@ def publish_results(profile: str, only: str = "") -> list[str]:
     for name, (result, receipt) in chosen.items():
         _publish(name, result, receipt)
     answered = [row for pair in chosen.values() for row in judge_all(Evidence(*pair))]
-    note_first_seen({row.key: str(row.first_seen) for row in answered}, PUBLISHED)
+    note_first_seen({row.key: row.first_seen for row in answered if row.first_seen}, PUBLISHED)
     write_summary(findings("published")["claims"], RESULTS)
     return [receipt["result"] for _, receipt in chosen.values()]
 

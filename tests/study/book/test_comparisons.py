@@ -48,11 +48,11 @@ def own(experiment: str, score=lambda run, readout, split: 0.5, **changes) -> Co
 
 
 def searched(plan: Plan, rates: dict[int, float]) -> dict[str, pd.DataFrame]:
-    """Range tests of every length that suggest these rates, seed by seed."""
+    """Range tests of every length that suggest these rates, by the place of their seed."""
     runs = [run for length in plan.size.ramps for run in plan.range_tests(length)]
     made = result(plan, lambda *_: 0.5).runs
     rows = pd.DataFrame([{**run.row, "diverged_at": None} for run in runs]).astype(made.dtypes)
-    suggestions = [(run.key, rule, rates[run.seed]) for run in runs for rule in SUGGESTIONS]
+    suggestions = [(run.key, rule, rates[run.seed - 1_000]) for run in runs for rule in SUGGESTIONS]
     return {
         "runs": pd.concat([made, rows], ignore_index=True),
         "suggestions": pd.DataFrame(suggestions, columns=["run", "rule", "rate"]),
@@ -188,4 +188,5 @@ def test_regret_of_a_range_test_is_what_its_nearest_rate_gives_away():
 
 
 def test_every_comparison_of_the_study_has_its_table_and_figure():
-    assert set(VARIATIONS) == set(load_study())
+    notebooks = {experiment.notebook for experiment in load_study().values()}
+    assert {f"{name}.ipynb" for name in VARIATIONS} == notebooks

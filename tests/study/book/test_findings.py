@@ -101,12 +101,13 @@ def test_judged_rows_stand_among_those_not_run_in_the_order_of_the_claims(tmp_pa
     assert list(rows[0]) == list(rows[1])  # both have every column, in one order
 
 
-def test_measure_that_an_older_result_has_not_is_not_judged(tmp_path):
+def test_measure_that_an_older_result_has_not_leaves_a_row_that_says_so(tmp_path):
     with asked(
         tmp_path, {"measure": "churn"}, {"label": "plain"}, size={"probes": ["predictions"]}
     ):
         rows = rows_of(score)
-    assert [row["measure"] for row in rows] == ["accuracy", "accuracy"]
+    told = {(row["measure"], row["verdict"] == "not run", row["reason"]) for row in rows}
+    assert told == {("accuracy", False, ""), ("churn", True, "no run has the measure 'churn'")}
 
 
 # ---- what the book is given ----------------------------------------------------------------------

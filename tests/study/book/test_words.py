@@ -106,6 +106,20 @@ def test_notes_say_only_what_there_is_to_say():
     assert notes(row | {"seeds_needed": None}) == []
 
 
+def test_notes_say_why_a_row_is_open_or_was_not_run():
+    why = {"reason": "the arm ran no rate near 0.14", "censored_share": None}
+    assert notes(why) == ["the arm ran no rate near 0.14"]
+    missed = {"reason": "30 % of the runs miss the target", "censored_share": 0.3}
+    assert notes(missed) == ["30 % of the runs miss the target"]
+    bound = {"reason": "", "censored_share": 0.3, "bound": "at least"}
+    assert notes(bound) == ["30 % of runs did not arrive, so the ratio is a bound"]
+
+
+def test_notes_say_which_intervals_are_about_one_test_set():
+    said = {sampled: notes({"test_set_sampled": sampled}) for sampled in (True, False, None)}
+    assert said == {True: [], False: ["on this test set"], None: []}
+
+
 def test_choices_are_told_where_no_candidate_is_most_of_them():
     share = lambda lr, readout, share: {"lr": lr, "readout": readout, "share": share}
     spread = [share(0.1, "ema-10", 0.45), share(0.2, "last", 0.4)]
@@ -114,8 +128,8 @@ def test_choices_are_told_where_no_candidate_is_most_of_them():
 
 
 def test_intervals_are_named_by_their_kind():
-    rows = [{"primary": False, "level": 0.95}, {"primary": True, "level": 0.9995}] * 2
-    said = "99.95 % intervals (primary) and 95 % intervals (secondary)"
+    rows = [{"primary": False, "level": 0.95}, {"primary": True, "level": 0.99975}] * 2
+    said = "99.975 % intervals (primary) and 95 % intervals (secondary)"
     assert intervals_of(rows) == said
     assert intervals_of(rows[:1]) == "95 % intervals (secondary)"
 

@@ -26,7 +26,7 @@ from steadydescent.study.judging.claims import (
 from steadydescent.study.judging.contrasts import CONTRASTS, Contrast
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.places import Place
-from steadydescent.study.judging.statistics import PLACES
+from steadydescent.study.judging.statistics import PRIMARY_PLACES
 from steadydescent.study.planning import PROFILES, load_study, plans
 from steadydescent.study.planning.claims_fit import check_claim, check_claims
 
@@ -43,7 +43,8 @@ adam-general decay-helps decay-which noam-warmup ema-better-than-last ema-calibr
 ema-shift-robust ema-label-noise-robust ema-seed-stable ema-window ema-ramp ema-outlier
 ema-smooths-training checkpoint-averaging tail-average-convex noise-oscillation
 averages-smooth ema-decay-values lr-small-precise batch-memory decay-formulas noam-scale
-noam-start noam-duration
+noam-start noam-duration momentum-faster adam-faster lr-matters-most lr-range-regimes batch-range
+ema-bn-statistics ema-or-checkpoints
 """
 
 
@@ -75,7 +76,7 @@ def every_difference() -> list[tuple[Claim, Contrast]]:
 
 def test_claims_are_those_of_the_sources():
     expected = OF_THE_SOURCES.split()
-    assert len(set(expected)) == len(expected) == 51
+    assert len(set(expected)) == len(expected) == 58
     assert set(load_claims()) == set(expected)
 
 
@@ -89,14 +90,20 @@ def test_every_claim_has_sources_and_says_what_decides_it():
 
 
 def test_accuracy_has_the_margins_of_the_design():
-    """Percentage points: 1 on MNIST-1D, 0.3 on Fashion-MNIST, 0.5 on names, for whatever claim."""
-    design = {"mnist1d": 1.0, "fashion-mnist": 0.3, "names": 0.5}
-    of_accuracy = [c for _, c in every_difference() if c.measure == "accuracy"]
-    margins = [pair for contrast in of_accuracy for pair in contrast.margins.items()]
+    """Percentage points: 1 on MNIST-1D, 0.5 on Fashion-MNIST, 1 on names, for whatever claim; 1
+    everywhere where networks see 200 examples and end far lower.
+    """
+    design = {"mnist1d": 1.0, "fashion-mnist": 0.5, "names": 1.0}
+    margins = [
+        (claim.id, *pair)
+        for claim, contrast in every_difference()
+        if contrast.measure == "accuracy"
+        for pair in contrast.margins.items()
+    ]
     assert margins
-    for task, margin in margins:
+    for claim, task, margin in margins:
         (expected,) = (value for name, value in design.items() if task.startswith(name))
-        assert margin == expected, task
+        assert margin == (1.0 if claim == "batch-small-data-full" else expected), (claim, task)
 
 
 def test_margins_of_ratios_are_factors_above_one():
@@ -132,7 +139,7 @@ def test_fixed_rates_lie_on_the_grid_of_their_arm(profile):
     for plan in plans(profile):
         for question in questions_for(plan):
             fixed = getattr(question.contrast, "rate", None)
-            if isinstance(fixed, float):
+            if question.contrast.kind == "tuned" and isinstance(fixed, float):
                 place = question.contrast.arm.under(question.condition)
                 half = plan.half(place.condition)
                 rates = [plan.rate(*place, i) for i in range(-half, half + 1)]
@@ -246,6 +253,8 @@ def test_profile_plans_the_rows_that_it_trains_and_measures(tmp_path, size, told
 def test_planned_rows_look_at_nothing_that_the_profile_leaves_out(profile):
     """By hand: every condition and arm that a planned row looks at has runs in the profile."""
     for experiment in load_study():
+        if not load_study()[experiment].profiles.get(profile):
+            continue
         known = {plan.task: plan for plan in plans(profile, experiment)}
         for cell in planned(experiment, profile):
             size = known[cell.task].size
@@ -393,14 +402,16 @@ def test_a_contrast_is_registered_on_a_day(toy, day):
 
 
 def test_more_primary_rows_than_there_are_places_are_refused(tmp_path):
-    """Fifty claims of two rows fill all places; one more is refused. Secondary rows need none."""
-    many = [SMALL_CLAIM | {"id": f"claim-{n}"} for n in range(PLACES // 2)]
+    """Claims of two rows fill all places; one more row is refused. Secondary rows need none."""
+    many = [SMALL_CLAIM | {"id": f"claim-{n}"} for n in range(PRIMARY_PLACES // 2)]
     for more in ({}, {"secondary": [SMALL_CONTRAST | {"label": "x"}]}):
         write_experiments(tmp_path, claims=[*many[:-1], many[-1] | more])
         with experiments_from(tmp_path):
             assert len(load_claims()) == len(many)
     write_experiments(tmp_path, claims=[*many, SMALL_CLAIM | {"primary": [LEVEL]}])
-    refusal = pytest.raises(ValueError, match=r"primary rows share 100 places.*got 101")
+    refusal = pytest.raises(
+        ValueError, match=rf"share {PRIMARY_PLACES} places.*got {PRIMARY_PLACES + 1}"
+    )
     with experiments_from(tmp_path), refusal:
         load_claims()
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fabricated import result
+from fabricated import (
+    SMALL_CLAIM,
+    SMALL_CONTRAST,
+    experiments_from,
+    result,
+    write_experiments,
+)
 from judged import (
     ARMS,
     TASK,
@@ -32,8 +38,8 @@ def test_rows_are_what_a_slow_computation_by_hand_gives(toy):
     assert [row["condition"] for row in rows] == ["constant", "linear"]
     for row in rows:
         expected = row_by_hand(made, row["condition"])
-        # the level of one of 100 places, of which two are taken
-        half = stats.t.ppf(1 - 0.05 / 100 / 2, expected["n"] - 1) * expected["error"]
+        # the level of one of 200 places, of which two are taken
+        half = stats.t.ppf(1 - 0.05 / 200 / 2, expected["n"] - 1) * expected["error"]
         assert row["estimate"] == pytest.approx(expected["estimate"], abs=0.05 * half)
         assert (row["ci_high"] - row["ci_low"]) / 2 == pytest.approx(half, rel=0.05)
         for arm in ("ema", "last"):
@@ -49,7 +55,7 @@ def test_rows_are_what_a_slow_computation_by_hand_gives(toy):
             "n_seeds": 5,
             "diverged": 0,
             "profile": "laptop",
-            "level": 0.9995,
+            "level": 0.99975,
             "primary": True,
             "when": f"the rate is {row['condition']}",
             "registered": "2026-01-02",
@@ -151,6 +157,40 @@ def test_measure_that_is_better_when_smaller_is_turned_round(tmp_path):
     assert (loss["unit"], training["unit"]) == ("nats", "pp") and training[
         "estimate"
     ] == pytest.approx(5)
+
+
+def asked_as(folder, contrast: dict):
+    """The small study with one claim of one contrast, of whatever kind."""
+    write_experiments(folder, claims=[SMALL_CLAIM | {"primary": [contrast]}])
+    return experiments_from(folder)
+
+
+WINDOWS = {"kind": "matching window", "arm": "ema", "against": ["last", "tail"]}
+
+
+@pytest.mark.parametrize(
+    ("lr", "kind", "reason"),
+    [
+        (0.1, {}, "no ratio or difference in 'accuracy': report scores must be finite numbers"),
+        (0.1, WINDOWS, "runs that diverged leave no finite estimate"),
+        (0.2, {}, ""),  # a rate that no redraw chooses
+    ],
+)
+def test_a_run_without_a_score_leaves_a_row_that_says_so(tmp_path, lr, kind, reason):
+    """One report run has no numbers in the end, as one that diverged has none of some measures."""
+
+    def how(run, readout, split):
+        lost = split == "test" and run.seed == 1_001 and run.lr == lr
+        return np.nan if lost else steep({"ema-10": 0.05})(run, readout, split)
+
+    usual = SMALL_CONTRAST | {"conditions": ["constant"]}
+    if kind:
+        usual = {name: usual[name] for name in usual if name not in ("better", "rate")}
+    with asked_as(tmp_path, usual | kind):
+        (row,) = rows_of(how)
+    assert row["reason"].startswith(reason) and bool(row["reason"]) == bool(reason)
+    assert (row["verdict"] == "not run") == bool(reason)
+    assert (row["estimate"] is None) == bool(reason)
 
 
 # ---- what a row says besides ---------------------------------------------------------------------

@@ -8,15 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from steadydescent.study.judging.power import MOST_REPORT_SEEDS, decided, seeds_needed
 from steadydescent.study.judging.statistics import (
-    MOST_SEEDS,
-    PLACES,
+    PRIMARY_PLACES,
     Estimate,
     confidence_tail,
-    decided,
     level,
     level_of,
-    seeds_needed,
+    paired,
     student,
 )
 from steadydescent.study.judging.verdicts import DECISIONS, of_interval
@@ -32,7 +31,7 @@ def truth(value: float, sd: float = 1.0, n: int = 5) -> Estimate:
 def test_contrasts_share_five_percent():
     assert [level(k) for k in (1, 5, 10)] == pytest.approx([0.95, 0.99, 0.995])
     assert 2 * 7 * confidence_tail(7) == pytest.approx(0.05)
-    assert pytest.approx(0.05) == PLACES * (1 - PRIMARY)
+    assert pytest.approx(0.05) == PRIMARY_PLACES * (1 - PRIMARY)
     with pytest.raises(ValueError, match="contrasts must be at least 1, got 0"):
         level(0)
 
@@ -80,12 +79,50 @@ def test_never_where_no_number_of_seeds_decides():
     assert seeds_needed(truth(0.0, sd=1_000.0), 1.0, "superiority", 0.95) == "never"
 
 
+@pytest.mark.parametrize(
+    ("rule", "value", "fixed", "at"),
+    [
+        ("superiority", 0.5, 0.15, 0.95),
+        ("superiority", 2.0, 0.4, PRIMARY),
+        ("at least", -0.4, 0.2, 0.95),
+        ("equivalence", 0.0, 0.2, PRIMARY),
+    ],
+)
+def test_so_many_seeds_decide_beside_an_error_that_none_lessens(rule, value, fixed, at):
+    """The test set stays as it was drawn: means move by their seeds alone, and each interval is as
+    much wider as `widened` makes it.
+    """
+    known = truth(value)._replace(fixed=fixed, fixed_freedom=40.0)
+    n, rng = seeds_needed(known, 1.0, rule, at), np.random.default_rng(3)
+    assert n > seeds_needed(truth(value), 1.0, rule, at)
+    words = []
+    for seeds in rng.normal(value, 1.0, size=(3_000, n)):
+        wide = paired(seeds, at).widened(fixed**2, 40.0, at)
+        words.append(of_interval(wide.low, wide.high, 1.0, rule))
+    assert 0.77 < np.mean([word != "open" for word in words]) < 0.87
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "room"),
+    [("superiority", 1.5, 1.5), ("superiority", 0.1, 0.9), ("at least", -0.7, 0.3)]
+    + [("equivalence", 0.4, 0.6), ("difference", 1.2, 0.2)],
+)
+def test_never_where_the_fixed_error_alone_reaches_further_than_a_decision_allows(
+    rule, value, room
+):
+    """With seeds without end the interval is value ± z·fixed; `room` is what it may reach."""
+    z = stats.norm.ppf(0.975)
+    for share, decides in ((0.97, True), (1.03, False)):
+        known = truth(value)._replace(fixed=share * room / z)
+        assert (seeds_needed(known, 1.0, rule, 0.95) != "never") is decides
+
+
 @given(st.floats(-3, 3), st.floats(0, 20), st.sampled_from(RULES))
 def test_fewest_seeds_that_reach_the_power_and_more_for_more(value, sd, rule):
     at = truth(value, sd)
     n = seeds_needed(at, 1.0, rule, 0.95)
     if n == "never":
-        assert decided(at, MOST_SEEDS, 1.0, rule, 0.95) < 0.8
+        assert decided(at, MOST_REPORT_SEEDS, 1.0, rule, 0.95) < 0.8
         return
     assert n == 2 or decided(at, n - 1, 1.0, rule, 0.95) < 0.8 <= decided(at, n, 1.0, rule, 0.95)
     for more in (seeds_needed(at, 1.0, rule, PRIMARY), seeds_needed(at, 1.0, rule, 0.95, 0.9)):

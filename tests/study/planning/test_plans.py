@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from fabricated import LAPTOP, SMALL_EXPERIMENT, experiments_from, write_experiments
 from planned import EVERY_PLAN, changed, cost_of, is_ramp, label, places, plan_of, planned, varied
 from steadydescent.engine.runs import Run
+from steadydescent.engine.tasks import find
 from steadydescent.study.planning import (
     FIRST_REPORT_SEED,
     FIRST_TUNING_SEED,
@@ -56,9 +57,10 @@ def test_every_planned_run_is_valid_and_planned_once(expected):
 def test_every_arm_has_its_tuning_and_report_runs_at_the_centre(plan, expected):
     keys = {run.key for run in expected}
     for place in places(plan):
-        whole = range(-plan.half(place[0]), plan.half(place[0]) + 1)
+        whole = plan.grid_points(place[0])
         assert {run.key for run in plan.tuning(*place, whole)} <= keys
-        assert {run.key for run in plan.reporting(*place, [-1, 0, 1])} <= keys
+        middle = [0, 1] if plan.experiment.searched else [-1, 0, 1]
+        assert {run.key for run in plan.reporting(*place, middle)} <= keys
 
 
 FIRST_EDITION = {*range(400), *range(10_000, 10_050)}
@@ -164,7 +166,7 @@ def test_profile_plus_what_it_leaves_out_is_everything(profile):
     }
     for name, experiment in load_study().items():
         for task in {task for tasks in experiment.profiles.values() for task in tasks}:
-            size, told = experiment.profiles[profile].get(task), gone.get(f"{name}/{task}")
+            size, told = experiment.profiles.get(profile, {}).get(task), gone.get(f"{name}/{task}")
             if size is None:
                 assert told == ""
                 continue
@@ -321,7 +323,8 @@ def test_changing_what_is_trained_changes_every_key(path, value):
 
 def test_cost_counts_networks_steps_and_stacks_as_planned(plan, expected):
     cost, steps = cost_of(EVERY_PLAN.index(plan)), sum(run.steps for run in expected)
-    assert (cost["networks"], cost["replica_steps"]) == (len(expected), steps)
+    runs = (0, len(expected)) if find(plan.task).surface else (len(expected), 0)
+    assert (cost["networks"], cost["points"], cost["replica_steps"]) == (*runs, steps)
     assert cost["stacks"] == len(stacks(expected, "cpu"))
     least = (
         sum(run.steps * (0.4 + 0.6 * run.batch_size / 100) for run in expected)

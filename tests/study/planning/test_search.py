@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from steadydescent.optimizers import RULES
 from steadydescent.study.planning import plan_of
-from steadydescent.study.planning.search import Law, near, trials
+from steadydescent.study.planning.search import Law, drawn_trials, near
 from trials import start, study_with
 
 LAWS = {"beta2": Law(one_minus=(1e-4, 0.1)), "eps": Law(log=(1e-8, 1e-2))}
@@ -25,7 +25,7 @@ SEARCHED = {"size": {"trials": 7}, **SEARCH}
 
 
 def test_rates_and_options_are_even_in_the_logarithm_their_law_names():
-    made = trials(LAWS, 0.01, 10.0, 2_000)
+    made = drawn_trials(LAWS, 0.01, 10.0, 2_000)
     for shares in (
         np.log10([trial.lr for trial in made]) / 3 + 2 / 3,
         (np.log10([1 - trial.options["beta2"] for trial in made]) + 4) / 3,
@@ -37,17 +37,17 @@ def test_rates_and_options_are_even_in_the_logarithm_their_law_names():
 
 
 def test_trials_are_drawn_once_fewer_are_the_first_of_more_and_rates_name_them():
-    many, few = trials(LAWS, 0.01, 0.0102, 20), trials({}, 0.01, 0.0102, 5)
-    assert many == trials(LAWS, 0.01, 0.0102, 20)
+    many, few = drawn_trials(LAWS, 0.01, 0.0102, 20), drawn_trials({}, 0.01, 0.0102, 5)
+    assert many == drawn_trials(LAWS, 0.01, 0.0102, 20)
     assert [trial.lr for trial in many][:5] == [trial.lr for trial in few]
     assert len({trial.lr for trial in many}) == 20  # of 21 that four digits have there
 
 
 def test_trials_near_the_usual_options_are_counted():
-    made = trials(LAWS, 0.01, 10.0, 500)
+    made = drawn_trials(LAWS, 0.01, 10.0, 500)
     chance = (math.log(9) / math.log(1_000)) * (math.log(3) / math.log(1e6))
     assert near(LAWS, RULES["adam"].hyper, made) == pytest.approx(500 * chance, rel=0.4)
-    assert near({}, {}, trials({}, 0.01, 10.0, 5)) == 5
+    assert near({}, {}, drawn_trials({}, 0.01, 10.0, 5)) == 5
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ Each saves a figure with alt text, caption and data that follow from the rows dr
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from steadydescent.study.book.edition import rows_shown, shown
 from steadydescent.study.book.figures import chart, figure
 from steadydescent.study.book.plots import Line
 from steadydescent.study.book.words import intervals_of, most_first
-from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.evidence import Evidence, NotAnswerable
 from steadydescent.study.judging.measures import measure_named
 
 
@@ -54,27 +56,36 @@ def verdicts(name: str, experiment: str, unit: str, claims: Sequence[str] = ()) 
     )
 
 
+@dataclass(frozen=True)
 class NothingToDraw:
     """A chart of one sentence."""
 
+    sentence: str
+
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "data": {"values": [{}]},
-            "mark": {"type": "text", "text": "not run in this profile"},
-        }
+        return {"data": {"values": [{}]}, "mark": {"type": "text", "text": self.sentence}}
 
 
 def not_run(name: str, *, as_chart: bool = False) -> None:
     """A figure, or a chart, in place of one whose results this profile did not make."""
+    text = "These results were not made in this profile."
+    _nothing(name, "not run in this profile", text, as_chart)
 
+
+def no_candidate(name: str) -> None:
+    """A figure in place of one of rates that lose too many runs to be chosen by their speed."""
+    text = "Every rate that report seeds ran loses too many runs to be chosen by its speed."
+    _nothing(name, "no rate can be chosen", text)
+
+
+def _nothing(name: str, drawn: str, text: str, as_chart: bool = False) -> None:
     def draw(ax: Axes) -> None:
-        ax.text(0.5, 0.5, "not run in this profile", ha="center", va="center")
+        ax.text(0.5, 0.5, drawn, ha="center", va="center")
         ax.set_axis_off()
 
-    text = "These results were not made in this profile."
     nothing = pd.DataFrame({"rows": []})
     if as_chart:
-        chart(name, NothingToDraw(), data=nothing, alt=text, caption=text)
+        chart(name, NothingToDraw(drawn), data=nothing, alt=text, caption=text)
     else:
         figure(name, draw, size=(6.8, 1.2), data=nothing, alt=text, caption=text)
 
@@ -99,6 +110,9 @@ def rates(
     across = min(columns, len(conditions))
     down = -(-len(conditions) // across)
     table = plots.rate_table(evidence, conditions, measure, arms)
+    if table.empty:
+        no_candidate(name)
+        return
     means = table.groupby(["condition", "arm", "lr"])[measure].mean()
     higher = measure_named(measure).higher
     top, worst = (means.idxmax(), means.min()) if higher else (means.idxmin(), means.max())
@@ -132,12 +146,13 @@ def along(
 ) -> None:
     """Curves along training on one task: (condition, arm) each at its tuned rate and readout.
 
-    Lines that were not run are left out; `by` is what rates are chosen by, where not as usual.
+    Lines that were not run, or of which no rate can be chosen, are left out; `by` is what rates are
+    chosen by, where not as usual.
     """
     result = shown(experiment).get(task)
     drawn = _tuned_lines(result.evidence, lines, by) if result else []
     if result is None or not drawn:
-        not_run(name)
+        (no_candidate if result and _run(result.evidence, lines) else not_run)(name)
         return
     evidence = result.evidence
     table = pd.concat([plots.curve_table(evidence, line) for line in drawn], ignore_index=True)
@@ -160,10 +175,15 @@ def along(
 
 
 def _tuned_lines(evidence: Evidence, lines: Sequence[tuple[str, str]], by: str) -> list[Line]:
-    """The lines that were run, each at the rate and readout that tuning chose."""
+    """The lines that were run, each at the rate and readout that tuning chose, if it could."""
     drawn = []
-    for condition, arm in lines:
-        if condition in evidence.conditions and arm in evidence.arms_in(condition):
+    for condition, arm in _run(evidence, lines):
+        with suppress(NotAnswerable):
             side = evidence.candidates(condition, arm, evidence.main_measure, by or None)
             drawn.append(Line(condition, arm, side.chosen.readout, side.chosen.lr))
     return drawn
+
+
+def _run(evidence: Evidence, lines: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The lines that were run."""
+    return [(condition, arm) for condition, arm in lines if arm in evidence.arms_in(condition)]

@@ -104,7 +104,8 @@ def _of_pair(
     lr = against.chosen.lr
     if lr in {label.lr for label in arm.labels}:
         ours, theirs = (
-            side.only(label.lr == lr for label in side.labels).scores for side in (arm, against)
+            side.only((label.lr == lr for label in side.labels), "the rate").scores
+            for side in (arm, against)
         )
         out[f"{name}/same-rate"] = _contrast(tuned(ours, theirs, 0.95), unit)
     return out

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from steadydescent.study.judging import measures
 from steadydescent.study.judging.choosing import Candidate
-from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.evidence import Evidence, NotAnswerable
 from steadydescent.weight_averaging import coefficients, parse
 
 
@@ -32,9 +32,11 @@ def rate_table(
 ) -> pd.DataFrame:
     """A measure by condition, arm, rate and report seed, of the readout that tuning chooses there.
 
-    Columns seed, readout, condition, lr, arm and the measure.
+    Columns seed, readout, condition, lr, arm and the measure; arms of which no rate can be chosen
+    have no rows.
     """
-    parts = []
+    columns = ["seed", measure, "readout", "condition", "lr", "arm"]
+    parts = [pd.DataFrame(columns=columns)]
     for condition in conditions:
         for arm in arms or evidence.arms_in(condition):
             report = evidence.report(condition, arm, measure)
@@ -42,16 +44,21 @@ def rate_table(
                 scores = report[chosen.lr, chosen.readout]
                 values = pd.DataFrame({measure: scores, "readout": chosen.readout}).reset_index()
                 parts.append(values.assign(condition=condition, lr=chosen.lr, arm=arm))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def chosen_at_each_rate(
     evidence: Evidence, condition: str, arm: str, measure: str
 ) -> list[Candidate]:
-    """What tuning chooses of an arm at each of the rates that report seeds ran."""
-    side = evidence.candidates(condition, arm, measure)
+    """What tuning chooses of an arm at each of the rates that report seeds ran; nothing where it
+    can choose none.
+    """
+    try:
+        side = evidence.candidates(condition, arm, measure)
+    except NotAnswerable:
+        return []
     rates = dict.fromkeys(label.lr for label in side.labels)
-    return [side.only(label.lr == lr for label in side.labels).chosen for lr in rates]
+    return [side.only((label.lr == lr for label in side.labels), "the rate").chosen for lr in rates]
 
 
 def sweep_table(evidence: Evidence) -> pd.DataFrame:

@@ -21,8 +21,8 @@ LOOKS = {"supported": ("C0", "o"), "supported, size open": ("C0", "^")}
 LOOKS |= {"too small to matter": ("C2", "s"), "open": ("C5", "D")}
 LOOKS |= {"refuted, size open": ("C1", "v"), "refuted": ("C1", "X")}
 """Verdict → colour and marker; who cannot tell the colours apart has the markers."""
-WORDS = ("task", "condition", "primary", "verdict", "direction", "size")
-COLUMNS = ("claim", "title", *WORDS, "estimate", "low", "high")
+SAID_OF_A_ROW = ("task", "condition", "primary", "verdict", "direction", "size")
+COLUMNS = ("claim", "title", *SAID_OF_A_ROW, "estimate", "low", "high")
 TICKS = (-100, -10, -1, 0, 1, 10, 100)
 BAND = 0.7
 """Share of a claim's line over which its rows are spread."""
@@ -52,13 +52,13 @@ profile leaves the row out. The book's chapter on method says more.
 def summary(claims: dict[str, Any]) -> pd.DataFrame:
     """A line for each row that has an interval, in the order of the claims.
 
-    Columns claim, title, `WORDS`, and estimate, low and high in margins.
+    Columns claim, title, `SAID_OF_A_ROW`, and estimate, low and high in margins.
     """
     rows = [
         {
             "claim": name,
             "title": claim["title"],
-            **{column: row[column] for column in WORDS},
+            **{column: row[column] for column in SAID_OF_A_ROW},
             "estimate": in_margins(row["estimate"], row["null"], row["margin"]),
             "low": in_margins(row["ci_low"], row["null"], row["margin"]),
             "high": in_margins(row["ci_high"], row["null"], row["margin"]),

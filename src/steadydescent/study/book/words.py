@@ -12,10 +12,12 @@ from typing import Any
 
 EDGE = 0.1
 """Share of redraws that choose the outermost candidate from which on a row is marked."""
-MOST = 0.5
+MAJORITY = 0.5
 """Share of redraws from which on one candidate stands for what an arm chooses."""
 ADDED_AFTER = "added after results were seen"
 """What a row says whose contrast was registered later than its first result was seen."""
+THIS_TEST_SET = "on this test set"
+"""What a row says whose interval does not hold what another test set would give."""
 SECONDARY = "Secondary, plain 95 %"
 """Over the rows that never make a headline."""
 MINUS = "\N{MINUS SIGN}"
@@ -133,10 +135,11 @@ def condition_text(row: dict[str, Any]) -> str:
 
 
 def notes(row: dict[str, Any]) -> list[str]:
-    """What a row's table leaves out: divergence, choices on the edge or spread over several
-    candidates, seeds that would decide, runs that did not arrive, and that it came after the fact.
+    """What a row's table leaves out: why it is not decided or was not run, divergence, choices on
+    the edge or spread over several candidates, seeds that would decide, runs that did not arrive,
+    what of the test set its interval holds, and that it came after the fact.
     """
-    remarks = []
+    remarks = [row["reason"]] if row.get("reason") else []
     if row.get("diverged"):
         runs = row["n_seeds"] * max(1, len(row["rates"]))
         remarks.append(f"{row['diverged']} of {runs} diverged")
@@ -150,8 +153,11 @@ def notes(row: dict[str, Any]) -> list[str]:
         share = f"{100 * row['edge_share']:.0f} %"
         remarks.append(f"in {share} of redraws the choice is the outermost reported")
     remarks += _spread_choices(row.get("choices") or {})
-    if row.get("censored_share"):
-        remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive")
+    if row.get("censored_share") and not row.get("reason"):
+        bound = ", so the ratio is a bound" if row.get("bound") else ""
+        remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive{bound}")
+    if row.get("test_set_sampled") is False:
+        remarks.append(THIS_TEST_SET)
     if added_after(row):
         remarks.append(ADDED_AFTER)
     return remarks
@@ -159,16 +165,19 @@ def notes(row: dict[str, Any]) -> list[str]:
 
 def _spread_choices(choices: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     """What redraws choose for arms of which no one candidate is most of them."""
-    texts = []
-    for arm, candidates in choices.items():
-        if candidates and max(candidate["share"] for candidate in candidates) < MOST:
-            shares = [
-                f"{100 * c['share']:.0f} % {c['lr']:g}"
-                + f" with {c['readout']}" * bool(c["readout"])
-                for c in candidates
-            ]
-            texts.append(f"redraws choose for {arm} {', '.join(shares)}")
-    return texts
+    return [
+        f"redraws choose for {arm} {choices_in_words(candidates)}"
+        for arm, candidates in choices.items()
+        if candidates and max(candidate["share"] for candidate in candidates) < MAJORITY
+    ]
+
+
+def choices_in_words(candidates: Iterable[Mapping[str, Any]]) -> str:
+    """What redraws choose for an arm, with their shares: ``62 % 0.1 with ema-2, 30 % 0.2``."""
+    return ", ".join(
+        f"{100 * c['share']:.0f} % {c['lr']:g}" + f" with {c['readout']}" * bool(c["readout"])
+        for c in candidates
+    )
 
 
 def added_after(row: dict[str, Any]) -> bool:
@@ -178,12 +187,17 @@ def added_after(row: dict[str, Any]) -> bool:
 
 
 def intervals_of(rows: Iterable[Mapping[str, Any]]) -> str:
-    """What intervals rows have: ``99.95 % intervals (primary) and 95 % intervals (secondary)``."""
+    """What intervals rows have: ``99.975 % intervals (primary) and 95 % intervals (secondary)``."""
     levels = {(not row["primary"], row["level"]) for row in rows if row["level"]}
     kinds = {False: "primary", True: "secondary"}
     return " and ".join(
-        f"{100 * level:.4g} % intervals ({kinds[secondary]})" for secondary, level in sorted(levels)
+        f"{percent(level)} intervals ({kinds[secondary]})" for secondary, level in sorted(levels)
     )
+
+
+def percent(level: float) -> str:
+    """A level of intervals: ``99.975 %``."""
+    return f"{100 * level:.6g} %"
 
 
 def counted(words: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from steadydescent.study.judging.measures import HIGHEST, ceiling
+from steadydescent.study.judging.measures import HIGHEST_POINT, ceiling
 from steadydescent.study.judging.places import Place
 from steadydescent.study.judging.statistics import chosen
 from steadydescent.study.results.roster import SETTINGS
@@ -23,7 +23,7 @@ it settles ties. A run that diverged has lost so much accuracy.
 """
 MOST_LOST = 0.05
 BY_STEPS = "steps to target"
-RATE = [*SETTINGS, "lr"]
+OF_A_RATE = [*SETTINGS, "lr"]
 
 
 class Candidate(NamedTuple):
@@ -48,7 +48,7 @@ def tuning_scores(runs: pd.DataFrame, finals: pd.DataFrame, measures: pd.DataFra
     diverged = table.run.isin(runs[runs.diverged_at.notna()].run)
     ends = table.accuracy.fillna(table.loss).where(~diverged, -LOST)
     out = lost_rates(runs, measures)
-    lost = runs.merge(out[out.excluded], on=RATE).run
+    lost = runs.merge(out[out.excluded], on=OF_A_RATE).run
     steps = (TIE * ends - table.value).where(~table.run.isin(lost))
     return table.assign(**{BY_STEPS: steps}).drop(columns="value")
 
@@ -60,12 +60,12 @@ def lost_rates(runs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     diverged), excluded.
     """
     counted = runs[runs.run.isin(measures[measures.measure == BY_STEPS].run)]
-    highest = measures[measures.measure == HIGHEST].set_index("run").value
+    highest = measures[measures.measure == HIGHEST_POINT].set_index("run").value
     tops = counted.task.map(lambda task: np.inf if (top := ceiling(task)) is None else top)
     diverged = counted.diverged_at.notna()
     above = ~diverged & (counted.run.map(highest).astype(float) > tops.astype(float))
-    told = counted[RATE].assign(runs=1, diverged=diverged, above=above)
-    sums = told.groupby(RATE, sort=False, as_index=False).sum()
+    told = counted[OF_A_RATE].assign(runs=1, diverged=diverged, above=above)
+    sums = told.groupby(OF_A_RATE, sort=False, as_index=False).sum()
     lost = (sums.diverged + sums.above) / sums.runs
     return sums.assign(excluded=(lost > MOST_LOST).astype(bool))
 

@@ -15,7 +15,7 @@ from steadydescent.study.judging.contrasts import Contrast, StatedContrast
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.exact import EXACT
 from steadydescent.study.judging.rows import Row
-from steadydescent.study.judging.statistics import PLACES
+from steadydescent.study.judging.statistics import PRIMARY_PLACES
 from steadydescent.study.paths import EXPERIMENTS
 from steadydescent.study.results.design import Design
 from steadydescent.study.yaml_files import Checked, Names, unique
@@ -183,8 +183,10 @@ def load_claims() -> dict[str, Claim]:
         if claim.id in claims:
             raise file.error((number, "id"), f"{claim.id!r} is the id of an earlier claim")
         claims[claim.id] = claim
-    if (rows := sum(len(c.margins) for claim in claims.values() for c in claim.primary)) > PLACES:
-        raise file.error((), f"primary rows share {PLACES} places, fixed for good; got {rows}")
+    rows = sum(len(c.margins) for claim in claims.values() for c in claim.primary)
+    if rows > PRIMARY_PLACES:
+        said = f"primary rows share {PRIMARY_PLACES} places, fixed for good; got {rows}"
+        raise file.error((), said)
     return claims
 
 

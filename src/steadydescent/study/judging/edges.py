@@ -8,7 +8,7 @@ from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.statistics import Scores, shares
 from steadydescent.weight_averaging import Readout
 
-LOWEST, HIGHEST, READOUT = "lowest rate", "highest rate", "readout"
+LOWEST, HIGHEST, LONGEST_READOUT = "lowest rate", "highest rate", "readout"
 
 
 def edge_shares(scores: Scores, labels: Sequence[Candidate]) -> dict[str, float]:
@@ -29,7 +29,11 @@ def edge_shares(scores: Scores, labels: Sequence[Candidate]) -> dict[str, float]
     part = shares(scores)
     if len(part) != len(labels):
         raise ValueError(f"labels must be those of {len(part)} candidates, got {len(labels)}")
-    on = {LOWEST: _outermost(labels, -1), HIGHEST: _outermost(labels, 1), READOUT: _longest(labels)}
+    on = {
+        LOWEST: _outermost(labels, -1),
+        HIGHEST: _outermost(labels, 1),
+        LONGEST_READOUT: _longest(labels),
+    }
     return {edge: float(part[mask].sum()) for edge, mask in on.items()}
 
 

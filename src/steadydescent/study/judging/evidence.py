@@ -32,10 +32,6 @@ NEVER_CHOSEN = -1e12
 """A score that no choice falls on while another candidate has one."""
 
 
-NEVER_CHOSEN = -1e12
-"""A score that no choice falls on while another candidate has one."""
-
-
 class NotAnswerable(ValueError):
     """What a contrast compares is not to be had from a result; the message says why."""
 
@@ -55,13 +51,17 @@ class Candidates(NamedTuple):
         """The share of redraws that each candidate is chosen in, `[C]`."""
         return shares(self.scores)
 
-    def only(self, keep: Iterable[bool]) -> "Candidates":
-        """Those candidates alone."""
+    def only(self, keep: Iterable[bool], what: str) -> "Candidates":
+        """Those candidates alone; `what` says of errors which they are to be.
+
+        Raises:
+            NotAnswerable: where there are none.
+        """
         mask = np.array(list(keep))
         labels = [label for label, stays in zip(self.labels, mask, strict=True) if stays]
         if not labels:
-            rates = sorted({label.lr for label in self.labels})
-            raise ValueError(f"none of the rates {rates} is the one that was asked for")
+            known = ", ".join(sorted({f"{label.lr:g} {label.readout}" for label in self.labels}))
+            raise NotAnswerable(f"no run has {what}; what is known are {known}")
         return Candidates(labels, Scores(*(part[:, mask] for part in self.scores)))
 
 
@@ -129,6 +129,8 @@ class Evidence:
         """
         runs = self.runs(condition, arm)
         own = runs[runs.lr == lr] if lr is not None else runs
+        if own.empty:
+            raise ValueError(f"no run of {arm!r} under {condition!r} has the rate {lr}")
         task, optimizer, schedule, batch_size, steps = (own.iloc[0][name] for name in SETTINGS)
         if own.optimizer.nunique() > 1:
             optimizer = optimizer.partition("(")[0]
@@ -290,7 +292,8 @@ class Evidence:
 
         None where predictions of one of the candidates are not known.
         """
-        if not weights:
+        known = all(c.lr in set(self.runs(*c.place).lr) for c in weights)
+        if not (weights and known):
             return None
         rows = [(*self.settings(*c.place, c.lr), c.lr, c.readout) for c in weights]
         w = pd.Series(list(weights.values()), pd.MultiIndex.from_tuples(rows, names=CANDIDATE))

@@ -42,28 +42,35 @@ def headline(rows: Iterable[Row]) -> Headline:
             by_level.setdefault(row.when, []).append(row)
     levels = [Level(when, tuple(mine)) for when, mine in by_level.items()]
     if not any(level.run for level in levels):
-        return Headline("not run", "Not run.")
+        return Headline("not run", _not_run([row for level in levels for row in level.rows]))
     parts: dict[str, list[str]] = {}
     for level in levels:
         parts.setdefault(level.said, []).append(level.where)
     texts = [said + " and".join(places) for said, places in parts.items()]
     sentences = ["; ".join(texts), *filter(None, (level.prediction for level in levels))]
     return Headline(
-        _outcome(levels), " ".join(f"{text[:1].upper()}{text[1:]}." for text in sentences)
+        outcome_of(level.stances for level in levels),
+        " ".join(f"{text[:1].upper()}{text[1:]}." for text in sentences),
     )
 
 
-def _outcome(levels: Sequence["Level"]) -> str:
-    stances = {row_stance for level in levels for row_stance in level.stances}
+def outcome_of(levels: Iterable[set[Stance]]) -> str:
+    """One of `OUTCOMES`, from what the rows at each level of a claim's moderator say, each once.
+
+    >>> outcome_of([{"for", "open"}]), outcome_of([{"for"}, {"open"}]), outcome_of([{"small"}])
+    ('holds', 'holds when', 'too small to matter')
+    """
+    levels = list(levels)
+    stances = {stance for level in levels for stance in level}
     decided = stances & SAID.keys()
     if decided == {"for"}:
-        everywhere = all(level.stances & SAID.keys() for level in levels)
+        everywhere = all(level & SAID.keys() for level in levels)
         return "holds" if everywhere else "holds when"
     if "for" in decided:
         return "holds when"
     if decided:
         return SAID["against" if "against" in decided else "small"]
-    return "open"
+    return "open" if stances - {"not run"} else "not run"
 
 
 class Level(NamedTuple):
@@ -160,21 +167,29 @@ def _places(rows: Sequence[Row]) -> str:
     """On which tasks, or in how many cases of arithmetic."""
     if rows[0].task == ARITHMETIC:
         return f"in {len(rows)} case{'s' if len(rows) > 1 else ''}"
-    return f"on {_listed([task_name(row.task) for row in rows])}"
+    return f"on {enumerated([task_name(row.task) for row in rows])}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def enumerated(names: Sequence[str]) -> str:
     """Names in a sentence: ``a, b and c``."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def _not_run(rows: Sequence[Row]) -> str:
+    """That nothing was run, and why where results say so."""
+    reasons = dict.fromkeys(f"on {task_name(row.task)} {row.reason}" for row in rows if row.reason)
+    return f"Not run: {'; '.join(reasons)}." if reasons else "Not run."
+
+
 def _what_decides(rows: Sequence[Row]) -> str:
-    """How many seeds would decide open rows."""
+    """How many seeds would decide open rows, or why none would."""
     parts = []
     for row in rows:
         if row.seeds_needed == "never":
             parts.append(f"no number of seeds would decide {task_name(row.task)} at this margin")
         elif row.seeds_needed:
             parts.append(f"about {row.seeds_needed:,} seeds would decide {task_name(row.task)}")
+        elif row.reason:
+            parts.append(f"on {task_name(row.task)} {row.reason}")
     return ", ".join(parts)

@@ -15,7 +15,7 @@ from scipy import stats
 
 from steadydescent.study.judging.statistics import Array, student
 
-Row = Mapping[str, Any]
+JudgedRow = Mapping[str, Any]
 """A row of claims as `judging.rows.Row.as_dict` has it."""
 TOTAL = 0.05
 """The chance of any false decision that all primary rows share."""
@@ -56,22 +56,22 @@ def p_of_deciding(value: Array, error: Array, margin: float, rule: str, freedom:
     return 2 * stats.t.sf(times, freedom)
 
 
-def decided_by_holm(rows: Sequence[Row]) -> int:
+def decided_by_holm(rows: Sequence[JudgedRow]) -> int:
     """How many of the primary rows that were run Holm would decide."""
     p = [_p_of(row) for row in _with_intervals(rows)]
     return int(holm(p).sum()) if p else 0
 
 
-def decided_in_place(rows: Sequence[Row]) -> int:
+def decided_in_place(rows: Sequence[JudgedRow]) -> int:
     """How many of the same rows are decided as they stand, each at its own place."""
     return sum(row["verdict"] != "open" for row in _with_intervals(rows))
 
 
-def _with_intervals(rows: Sequence[Row]) -> list[Row]:
+def _with_intervals(rows: Sequence[JudgedRow]) -> list[JudgedRow]:
     return [row for row in rows if row["primary"] and row["level"] is not None]
 
 
-def _p_of(row: Row) -> float:
+def _p_of(row: JudgedRow) -> float:
     """p of a row from its interval, as if it were Student's around its middle."""
     low, high, margin = row["ci_low"], row["ci_high"], row["margin"]
     if row["null"] == 1.0:

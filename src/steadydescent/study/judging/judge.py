@@ -9,14 +9,15 @@ from steadydescent.study.judging.claims import (
     Claim,
     Question,
     load_claims,
-    questions,
+    questions_for,
     questions_of,
 )
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.exact import EXACT, Exact, tests_of
 from steadydescent.study.judging.headlines import headline
+from steadydescent.study.judging.power import seeds_needed
 from steadydescent.study.judging.rows import Row
-from steadydescent.study.judging.statistics import Estimate, level_of, seeds_needed
+from steadydescent.study.judging.statistics import Estimate, level_of
 from steadydescent.study.judging.verdicts import (
     DecisionRule,
     direction_of,
@@ -29,15 +30,24 @@ def judge(question: Question, evidence: Evidence) -> Row:
     """The row of one contrast on one task under one condition.
 
     Nothing but that contrast and that result makes it: no other row changes its level or its word.
+    Where the result has not what the contrast compares it is not run, and says why.
     """
     contrast, condition = question.contrast, question.condition
+    if obstacle := contrast.obstacle(evidence, condition):
+        return replace(question.row, reason=obstacle)
     level = level_of(question.primary)
-    row = _estimated(question, contrast.estimate(evidence, condition, level), level)
+    estimate = contrast.estimate(evidence, condition, level)
+    if not math.isfinite(estimate.high - estimate.low):
+        return replace(question.row, reason="runs that diverged leave no finite estimate")
+    row = _estimated(question, estimate, level)
     row = _of_result(row, question, evidence)
     remarks = asdict(contrast.remarks(evidence, condition))
-    decides = remarks.pop("decides") and evidence.receipt["profile"] != "smoke"
+    if not (decides := remarks.pop("decides")):  # and more seeds would not
+        row = replace(row, seeds_needed=None)
     row = replace(row, **remarks)
-    return row if decides else replace(row, verdict="open", direction="open", size="open")
+    if decides and evidence.receipt["profile"] != "smoke":
+        return row
+    return replace(row, verdict="open", direction="open", size="open")
 
 
 def _estimated(question: Question, estimate: Estimate, level: float) -> Row:
@@ -93,8 +103,8 @@ def _needed(
 
 
 def judge_all(evidence: Evidence) -> list[Row]:
-    """Rows of every claim that the result answers; what claims ask that it has not is left out."""
-    return [judge(q, evidence) for q in questions(evidence.experiment) if q.held_by(evidence)]
+    """Rows of everything that claims ask of what the result trained and observed."""
+    return [judge(question, evidence) for question in questions_for(evidence)]
 
 
 def exact_rows(claim: Claim) -> list[Row]:
@@ -105,6 +115,7 @@ def exact_rows(claim: Claim) -> list[Row]:
 
 
 def _exact_row(claim: Claim, number: Exact) -> Row:
+    primary = not claim.primary
     return Row(
         id=claim.id,
         scope=claim.scope,
@@ -119,7 +130,8 @@ def _exact_row(claim: Claim, number: Exact) -> Row:
         estimate=number.estimate,
         unit=number.unit,
         tests=tests_of(claim.id),
-        primary=not claim.primary,
+        primary=primary,
+        when=number.when if primary else "",
     )
 
 

@@ -40,7 +40,7 @@ class Remarks:
     decides: bool = True
 
 
-class Named(NamedTuple):
+class SideInRow(NamedTuple):
     """One side of a contrast as a row speaks of it: candidates, and arms' names in the row."""
 
     names: Sequence[str]
@@ -65,12 +65,12 @@ class Named(NamedTuple):
         }
 
 
-def named(found: Candidates, condition: str) -> Named:
+def side_in_row(found: Candidates, condition: str) -> SideInRow:
     """A side whose arms have their names in rows about a condition."""
-    return Named([label.place.label(condition) for label in found.labels], found)
+    return SideInRow([label.place.label(condition) for label in found.labels], found)
 
 
-def choices_of(sides: Sequence[Named]) -> dict[str, list[dict[str, Any]]]:
+def choices_of(sides: Sequence[SideInRow]) -> dict[str, list[dict[str, Any]]]:
     """What redraws choose on all sides, by arm; an arm that chooses otherwise on a later side is
     `against …` there, and arms that are never chosen are left out.
     """
@@ -99,7 +99,7 @@ def arrivals_of(evidence: Evidence, side: Candidates) -> Array:
     )
 
 
-def arrivals_by_arm(evidence: Evidence, sides: Sequence[Named]) -> dict[str, float]:
+def arrivals_by_arm(evidence: Evidence, sides: Sequence[SideInRow]) -> dict[str, float]:
     """Arm → the redraw-weighted share of its report runs that hold their target."""
     told: dict[str, float] = {}
     for names, found in sides:
@@ -132,7 +132,8 @@ class Censored(NamedTuple):
         found_faster = claimed_faster if value > 0 else other[claimed_faster]
         missing = {side for side, share in shares.items() if share > MOST_CENSORED}
         words = (
-            f"runs that miss the target: {self.arm:.0%} of the arm's, {self.against:.0%} against"
+            f"{100 * self.arm:.0f} % of the arm's runs and {100 * self.against:.0f} % of those "
+            "against it miss the target"
         )
         if missing & {claimed_faster, found_faster}:
             return Remarks(censored_share=max(self), decides=False, reason=words)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from math import log
 from typing import Any, Literal
 
-from steadydescent.study.judging.verdicts import Direction, Size
+from steadydescent.study.judging.verdicts import Direction, EffectSize
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Row:
     primary: bool = False
     when: str = ""
     direction: Direction | None = None
-    size: Size | None = None
+    size: EffectSize | None = None
     registered: str | None = None
     first_seen: str | None = None
     edge_share: float | None = None

@@ -20,7 +20,7 @@ VERDICTS = (
 )
 """Every word that a row may have."""
 Direction = Literal["for", "against", "open"]
-Size = Literal["large", "small", "open"]
+EffectSize = Literal["large", "small", "open"]
 Stance = Literal["for", "against", "small", "open", "not run"]
 DecisionRule = Literal["superiority", "equivalence", "difference", "at least"]
 
@@ -30,7 +30,7 @@ def direction_of(low: float, high: float) -> Direction:
     return "for" if low > 0 else "against" if high < 0 else "open"
 
 
-def size_of(low: float, high: float, margin: float) -> Size:
+def size_of(low: float, high: float, margin: float) -> EffectSize:
     """Where an interval lies beside ±margin: beyond it on one side, within it, or neither.
 
     The margin itself is within, so that an interval that shrinks onto it never changes its size.

@@ -24,7 +24,7 @@ from steadydescent.study.planning.experiment import (
     Recipe,
     Size,
 )
-from steadydescent.study.planning.search import Trial, trials
+from steadydescent.study.planning.search import SearchTrial, drawn_trials
 from steadydescent.study.results.design import Design, Named, TunedBy
 from steadydescent.study.results.roster import Trajectory
 from steadydescent.weight_averaging import Readout
@@ -126,11 +126,11 @@ class Plan(BaseModel):
         half = self.half(condition)
         return range(-half, half + 1)
 
-    def trials(self, condition: str, arm: str) -> list[Trial]:
+    def trials(self, condition: str, arm: str) -> list[SearchTrial]:
         """The trials of a searched arm: rates on its grid's range, options by their laws."""
         half, number = self.half(condition), len(self.grid_points(condition))
         low, high = (self._grid_rate(condition, arm, i) for i in (-half, half))
-        return trials(self.arms[arm].search or {}, low, high, number)
+        return drawn_trials(self.arms[arm].search or {}, low, high, number)
 
     @property
     def tune_by(self) -> tuple[TunedBy, ...]:

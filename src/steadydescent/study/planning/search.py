@@ -51,7 +51,7 @@ class Law(Checked):
         return round(1 - between(*(self.one_minus or (1.0, 1.0)), u), 8)
 
 
-class Trial(NamedTuple):
+class SearchTrial(NamedTuple):
     """What one trial of an arm is trained with."""
 
     lr: float
@@ -67,24 +67,28 @@ def between(low: float, high: float, u: float) -> float:
     return float(f"{low * (high / low) ** u:.4g}")
 
 
-def trials(laws: Mapping[str, Law], low: float, high: float, number: int) -> list[Trial]:
+def drawn_trials(
+    laws: Mapping[str, Law], low: float, high: float, number: int
+) -> list[SearchTrial]:
     """So many trials, with rates between low and high.
 
     A rate that an earlier trial has, to four digits, is passed over: a rate names its trial.
 
-    >>> trials({"mu": Law(one_minus=(0.01, 1.0))}, 0.001, 1.0, 2)[0].options.keys()
+    >>> drawn_trials({"mu": Law(one_minus=(0.01, 1.0))}, 0.001, 1.0, 2)[0].options.keys()
     dict_keys(['mu'])
     """
     draws = {name: _draws(name) for name in (RATE, *laws)}
-    found: dict[float, Trial] = {}
+    found: dict[float, SearchTrial] = {}
     while len(found) < number:
         u = {name: next(stream) for name, stream in draws.items()}
         lr = between(low, high, u[RATE])
-        found.setdefault(lr, Trial(lr, {name: law.value(u[name]) for name, law in laws.items()}))
+        found.setdefault(
+            lr, SearchTrial(lr, {name: law.value(u[name]) for name, law in laws.items()})
+        )
     return list(found.values())
 
 
-def near(laws: Mapping[str, Law], usual: Mapping[str, float], tried: list[Trial]) -> int:
+def near(laws: Mapping[str, Law], usual: Mapping[str, float], tried: list[SearchTrial]) -> int:
     """How many trials lie near a rule's usual options: each within a factor of three, of x or of
     1 − x as its law has it.
     """

@@ -10,7 +10,7 @@ from judged import arms_plan, contrast_of, peak
 from steadydescent.lr_search import smoothed
 from steadydescent.study.judging.measures.range_tests import (
     CURVE,
-    POINTS,
+    KEPT_POINTS,
     curves_of_length,
     quantiles_of_curves,
     range_test_curves,
@@ -108,7 +108,7 @@ def test_curves_are_smoothed_as_the_rules_do_and_end_at_the_first_loss_that_is_n
     whole = list(smoothed(losses[0], 0.9))
     assert by_seed[0].value.tolist() == pytest.approx(whole)
     assert by_seed[0].step.tolist() == list(range(1, LENGTH + 1))
-    assert set(kept.measure) == {CURVE} and LENGTH < POINTS
+    assert set(kept.measure) == {CURVE} and LENGTH < KEPT_POINTS
 
 
 def test_quantiles_over_seeds_are_taken_rate_by_rate():

@@ -84,7 +84,45 @@ def test_the_best_of_several_arms_stands_where_one_does():
 
 
 def test_kinds_without_choices_say_nothing():
-    assert contrast_of("noise slope").remarks(evidence(peak), "constant") == Remarks()
+    assert contrast_of("closed form").remarks(evidence(peak), "constant") == Remarks()
+
+
+def test_kinds_that_rest_on_test_accuracies_say_so_and_others_do_not():
+    """Where predictions are not known the interval is about this test set."""
+    searched = {"method": "log-uniform", "than": "uniform", "trials": 3}
+    told = {
+        "tuned": {"against": "ema"},
+        "cost of a wrong choice": {"factor": 0.5, "rules": ["last", "ema"]},
+        "search regret": searched,
+        "range test": {"suggestion": "middle", "updates": 100},
+        "matching window": {"against": ["last", "last"]},
+        "decades below": {"limit": 0.1},
+        "noise slope": {},
+        "closed form": {},
+    }
+    found, rests = evidence(peak), list(told)[:5]
+    for kind, options in told.items():
+        said = contrast_of(kind, "last", **options).remarks(found, "constant")
+        assert said.test_set_sampled is (False if kind in rests else None), kind
+
+
+def test_every_kind_that_has_no_answer_says_why():
+    """Nothing was timed, probed, ramped or run at the other rate."""
+    told = {
+        "tuned": {"against": "ema", "rate": "against", "factor": 1.4},
+        "cost of a wrong choice": {"factor": 10.0, "rules": ["last", "ema"]},
+        "equal loss": {"against": "ema", "better": True},
+        "time to target": {"against": "ema", "better": True},
+        "range test": {"suggestion": "middle", "updates": 100},
+        "range test regimes": {"updates": 100, "part": "rise beyond"},
+        "noise slope": {},
+        "faster size": {},
+    }
+    found = evidence(peak)
+    for kind, options in told.items():
+        contrast = contrast_of(kind, "last", **options)
+        assert not contrast.answerable(found, "constant"), kind
+        assert contrast.remarks(found, "constant").reason, kind
 
 
 def test_decades_below_say_how_often_tuning_ends_on_an_edge():
@@ -124,7 +162,7 @@ def arriving(missing: dict[str, int]):
     """
 
     def how(run, readout, split):
-        lost = run.test and run.seed < missing.get(run.schedule, 0)
+        lost = run.test and run.seed - 1_000 < missing.get(run.schedule, 0)
         return 0.4 if lost else 0.6 - 0.01 * abs(np.log2(run.lr / 0.1))
 
     return how
@@ -174,7 +212,7 @@ def test_rates_that_lose_runs_are_no_candidates_for_steps_to_target():
     """
     plan = arms_plan({"last": {"readouts": ["last"]}}, **HITS)
     how = lambda run, readout, split: 0.9 - 0.1 * abs(np.log2(run.lr / 0.11))
-    lost = lambda run: run.lr == 0.1 and run.seed == 1 and run.test
+    lost = lambda run: run.lr == 0.1 and run.seed == 1_001
     found = evidence_of(result(plan, how, half=1, diverged=lost), plan)
     assert found.chosen("constant", "last").lr == 0.1
     assert found.chosen("constant", "last", "steps to target").lr == 0.2
@@ -188,7 +226,7 @@ def test_rates_that_lose_runs_are_no_candidates_for_steps_to_target():
 
 def test_where_every_rate_loses_runs_there_is_no_answer_and_a_reason():
     plan = arms_plan({"last": {"readouts": ["last"]}}, **HITS)
-    found = evidence_of(result(plan, peak, diverged=lambda run: run.seed == 1), plan)
+    found = evidence_of(result(plan, peak, diverged=lambda run: run.seed == 1_001), plan)
     with pytest.raises(NotAnswerable, match="more than 5 % of the runs of 'last'"):
         found.candidates("constant", "last", "steps to target")
     contrast = contrast_of("tuned", against="last", measure="steps to target")

@@ -36,7 +36,7 @@ def evidence(rounds):
     size, seed = (
         made.measures.run.map(made.runs.set_index("run")[c]) for c in ("batch_size", "seed")
     )
-    examples = np.where(size == 50, 1_000 + 10 * seed, 3_000 - 20 * seed)
+    examples = np.where(size == 50, 1_000 + 10 * (seed - 1_000), 3_000 - 20 * (seed - 1_000))
     asked = made.measures.measure == "examples to target"
     planted = made.measures.assign(value=made.measures.value.where(~asked, examples))
     return evidence_of(made._replace(measures=planted, timings=times(rounds)), plan)

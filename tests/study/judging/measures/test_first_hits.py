@@ -8,7 +8,7 @@ from fabricated import a_run, tables
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stack import Stack
 from steadydescent.study.judging.choosing import lost_rates, tuning_scores
-from steadydescent.study.judging.measures import ARRIVAL, HIGHEST, ceiling, derived
+from steadydescent.study.judging.measures import ARRIVAL, HIGHEST_POINT, ceiling, derived
 from steadydescent.study.results.store import Tables
 
 
@@ -37,7 +37,7 @@ def test_a_throw_across_the_target_and_away_is_no_arrival():
     run = a_run(**RAVINE)
     found = of_curves([run], heights).set_index("measure").value
     assert found["steps to target"] == 4 and found[ARRIVAL] == 0
-    assert found[HIGHEST] == 486_000
+    assert found[HIGHEST_POINT] == 486_000
 
 
 def test_rmsprop_on_the_ravine_does_so_and_its_rate_is_no_candidate(tmp_path):
@@ -56,7 +56,7 @@ def test_rmsprop_on_the_ravine_does_so_and_its_rate_is_no_candidate(tmp_path):
     first = made.curves[made.curves.loss <= 0.01].groupby("run").step.min()
     found = derived(made, 0.01, by_loss=True)
     fast = {run.key for run in runs if run.lr == 9.843}
-    tops = found[(found.measure == HIGHEST) & found.run.isin(fast)].value
+    tops = found[(found.measure == HIGHEST_POINT) & found.run.isin(fast)].value
     assert len(first[first.index.isin(fast)]) and (tops > 1e5).all()
     held = found[found.measure == ARRIVAL].set_index("run").value
     assert held[[run.key for run in runs if run.lr == 0.005]].all()

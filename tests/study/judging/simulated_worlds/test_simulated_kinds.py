@@ -12,7 +12,7 @@ from scipy import stats
 from steadydescent.study.judging.simulated_worlds.best_rates import simulated_best_rates
 from steadydescent.study.judging.simulated_worlds.books import BOOKS
 from steadydescent.study.judging.simulated_worlds.differences import simulated_differences
-from steadydescent.study.judging.simulated_worlds.means import SIZES
+from steadydescent.study.judging.simulated_worlds.means import NUMBERS_OF_SEEDS
 from steadydescent.study.judging.simulated_worlds.other_kinds import (
     LONGEST_RUN,
     OTHER_KINDS,
@@ -154,6 +154,6 @@ def test_published_simulation_backs_what_methods_say():
 
 def test_published_books_hold_few_false_words():
     table = published.table("intervals-book.csv")
-    assert set(table.book) == set(BOOKS) and len(table) == len(BOOKS) * (1 + len(SIZES))
+    assert set(table.book) == set(BOOKS) and len(table) == len(BOOKS) * (1 + len(NUMBERS_OF_SEEDS))
     assert (table[["false_word", "false_direction"]] <= 0.05).all(axis=None)
     assert (table.decided_by_holm >= table.decided - 1e-9).all()

@@ -7,7 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from steadydescent.study.judging.simulated_worlds.means import SIZES, replicate, simulated_means
+from steadydescent.study.judging.simulated_worlds.means import (
+    NUMBERS_OF_SEEDS,
+    replicate,
+    simulated_means,
+)
 from steadydescent.study.judging.simulated_worlds.tally import EFFECTS, LEVELS, at_levels, rows_of
 from steadydescent.study.judging.simulated_worlds.worlds import (
     COMMON_SHARE,
@@ -134,7 +138,7 @@ def test_published_simulation_backs_what_methods_say():
     """Stored; a changed interval must be simulated anew."""
     table = published.table("intervals.csv")
     assert set(table.world) == set(WORLDS)
-    assert len(table) == len(WORLDS) * len(SIZES) * 3 * 2 * len(EFFECTS)
+    assert len(table) == len(WORLDS) * len(NUMBERS_OF_SEEDS) * 3 * 2 * len(EFFECTS)
     assert (table.replications >= 2_000).all()
     ours = table[table.interval == "tuned"]
     assert ours[ours.level == 0.95].coverage.between(0.94, 0.985).all()

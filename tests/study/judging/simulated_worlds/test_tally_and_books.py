@@ -5,8 +5,8 @@ import pytest
 
 from steadydescent.study.judging.simulated_worlds.books import simulated_books
 from steadydescent.study.judging.simulated_worlds.tally import (
+    JUDGED_WORDS,
     LEVELS,
-    WORDS,
     Intervals,
     at_levels,
     false_word,
@@ -30,12 +30,12 @@ def test_counts_of_two_intervals_known_in_advance():
     assert (none["too small to matter"], none["supported"], none["for"]) == (0.5, 0.5, 0.5)
     assert (half["too small to matter"], half["supported"], half["for"]) == (0.5, 0.5, 1.0)
     assert (turned["refuted"], turned["too small to matter"], turned["against"]) == (0.5, 0.5, 0.5)
-    assert all(sum(row[word] for word in WORDS) == 1 for row in rows_of(made))
+    assert all(sum(row[word] for word in JUDGED_WORDS) == 1 for row in rows_of(made))
 
 
 def test_levels_are_those_of_secondary_and_primary_rows():
     ends = at_levels([Estimate(1.0, 0.0, 2.0, 2.0, 16)] * 2)
-    assert list(ends) == [0.95, 0.9995]
+    assert list(ends) == [0.95, 0.99975]
     for level, made in ends.items():
         assert made[0] == pytest.approx(1 + 0.5 * student(level, 15) * np.array([0, -1, 1]))
 
@@ -58,7 +58,7 @@ def test_levels_are_those_of_secondary_and_primary_rows():
     ],
 )
 def test_false_words_are_those_that_the_truth_contradicts(rule, effect, wrong):
-    assert {word for word in WORDS if false_word(word, effect, rule)} == wrong
+    assert {word for word in JUDGED_WORDS if false_word(word, effect, rule)} == wrong
 
 
 def test_a_book_of_sure_rows_has_no_false_word_and_one_of_wrong_rows_only_such():

@@ -1,16 +1,20 @@
 """What several chapters ask of results: their ids, runs at one rate, probes, how much was run."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from steadydescent.study.book import plots
 from steadydescent.study.book.edition import ShownResult
-from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.evidence import Candidates, Evidence, NotAnswerable
 from steadydescent.study.results.receipts import run_counts
 
 Results = Mapping[str, ShownResult]
 """Task → what the book being built shows of an experiment."""
+FIRST = "mnist1d-mlp"
+"""The task that pictures of one task show, where it was run."""
 NUMBERS = {
     "rate": "rate",
     "accuracy, %": "accuracy",
@@ -26,6 +30,42 @@ NUMBERS = {
 def ids(results: Results, tasks: Iterable[str] | None = None) -> list[str]:
     """Ids of the results, of all or of these tasks."""
     return [results[task].id for task in (results if tasks is None else tasks)]
+
+
+def networks(results: Results) -> dict[str, ShownResult]:
+    """The tasks that are networks: they have an accuracy, surfaces have a height."""
+    return {t: shown for t, shown in results.items() if shown.evidence.main_measure == "accuracy"}
+
+
+def main_task(results: Results) -> str:
+    """The task that pictures of one task show; empty if no network was run."""
+    tasks = list(networks(results))
+    return FIRST if FIRST in tasks else (tasks or [""])[0]
+
+
+def fastest(evidence: Evidence, condition: str, arm: str) -> Candidates | None:
+    """An arm's candidates as they are chosen by updates to the target.
+
+    None where every rate that report seeds ran loses too many runs to be chosen.
+    """
+    try:
+        return evidence.candidates(condition, arm, "steps to target")
+    except NotAnswerable:
+        return None
+
+
+def grid(panels: int, height: float = 3.5, across: int = 2) -> dict[str, Any]:
+    """Arguments of a figure of so many panels, two in a row."""
+    across = min(across, panels)
+    down = -(-panels // across)
+    size = (8.4, 0.4 + height * down)
+    return {"size": size, "nrows": down, "ncols": across, "squeeze": False}
+
+
+def hide(axes: np.ndarray, used: int) -> None:
+    """Panels that hold nothing are not seen."""
+    for ax in list(axes.flat)[used:]:
+        ax.set_visible(False)
 
 
 def report_runs(evidence: Evidence, condition: str, arm: str, lr: float) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from steadydescent.study.book.slips.slip import Slip
 from steadydescent.weight_averaging import Shadow
 
 BETAS = (0.5, 0.9, 0.98, 0.999)
-WEIGHTS = (40.0, 49.0, 45.0)
+PRINTED_WEIGHTS = (40.0, 49.0, 45.0)
 
 
 def _swapped() -> tuple[float, float]:
@@ -88,22 +88,22 @@ def _lags() -> DataFrame:
 
 def _shadows(beta: float = 0.9) -> list[float]:
     """The shadow after each of the weights, registered at the first."""
-    shadows = [torch.tensor(WEIGHTS[0], dtype=torch.float64)]
-    for weight in WEIGHTS[1:]:
+    shadows = [torch.tensor(PRINTED_WEIGHTS[0], dtype=torch.float64)]
+    for weight in PRINTED_WEIGHTS[1:]:
         shadows.append(ewa(shadows[-1], torch.tensor(weight, dtype=torch.float64), beta))
     return [shadow.item() for shadow in shadows]
 
 
 def _means() -> list[float]:
-    average = SimpleMovingAverage(len(WEIGHTS))
-    return [average.update(weight).item() for weight in WEIGHTS]
+    average = SimpleMovingAverage(len(PRINTED_WEIGHTS))
+    return [average.update(weight).item() for weight in PRINTED_WEIGHTS]
 
 
 def _three_readings() -> DataFrame:
     return DataFrame(
         {
             "t": [1, 2, 3],
-            "weights of step t": WEIGHTS,
+            "weights of step t": PRINTED_WEIGHTS,
             "mean of all so far": _means(),
             "shadow": _shadows(),
         }

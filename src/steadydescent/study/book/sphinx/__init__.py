@@ -1,8 +1,8 @@
 """Sphinx extension of the book: numbers, verdicts, alt texts and captions come from data.
 
-Roles: ``result``, ``verdict``. Directives: ``claim``, ``headlines``, ``verdicts``, ``holds``,
-``advice``, ``origin``, ``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever the text
-refers to and the data do not hold is a warning; the book is built with ``-W``.
+Roles: ``result``, ``verdict``, ``where``. Directives: ``claim``, ``headlines``, ``verdicts``,
+``holds``, ``advice``, ``origin``, ``datafig``, ``vegachart``, ``howtocite``, ``slips``. Whatever
+the text refers to and the data do not hold is a warning; the book is built with ``-W``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from steadydescent.study.book.sphinx.pages import (
     protect_pages,
     write_permalinks,
 )
-from steadydescent.study.book.sphinx.roles import ResultRole, VerdictRole
+from steadydescent.study.book.sphinx.roles import ResultRole, VerdictRole, WhereRole
 from steadydescent.study.book.sphinx.slips import Slips
 from steadydescent.study.book.sphinx.sources import ResolveSources, source_reference
 from steadydescent.study.paths import ROOT
@@ -106,6 +106,7 @@ def setup(app) -> dict:
     app.add_config_value("steady_jobs", 1, "")
     app.add_role("result", ResultRole())
     app.add_role("verdict", VerdictRole())
+    app.add_role("where", WhereRole())
     for name, directive in DIRECTIVES.items():
         app.add_directive(name, directive)
     app.add_node(source_reference)

@@ -34,14 +34,13 @@ from steadydescent.study.book.sphinx.lookup import (
 )
 from steadydescent.study.book.sphinx.sources import source_links
 from steadydescent.study.book.words import (
-    ADDED_AFTER,
     DASH,
     SECONDARY,
-    added_after,
     condition_text,
     estimate_and_interval,
     margin_text,
     notes,
+    percent,
 )
 
 BETWEEN_WORDS = re.compile(r",(?!\s*size open)")
@@ -113,7 +112,7 @@ class ClaimBox(SphinxDirective):
         foot = nodes.paragraph(classes=["claim-foot"])
         foot += nodes.Text(decided_by(claim, shared(claim["rows"], "measure")))
         if levels := {row["level"] for row in claim["rows"] if row["primary"] and row["level"]}:
-            foot += nodes.Text(f"Primary intervals: {100 * max(levels):.4g} %. ")
+            foot += nodes.Text(f"Primary intervals: {percent(max(levels))}. ")
         if tests := list(
             dict.fromkeys(test for row in claim["rows"] for test in row.get("tests", []))
         ):
@@ -180,7 +179,10 @@ class VerdictTable(SphinxDirective):
     """
 
     option_spec: ClassVar = {"summary": directives.flag}
-    header = ("Claim, and who makes it", "Verdict", "Estimate and interval", "Seeds, runs")
+    header = (
+        *("Claim, and who makes it", "Verdict", "Direction, size"),
+        *("Estimate and interval", "Seeds, runs", "Registered, first seen"),
+    )
     brief = ("Claim, and who makes it", "Verdict", "What was found")
 
     def run(self):
@@ -217,11 +219,17 @@ class VerdictTable(SphinxDirective):
         place = f"{row['task']}, {condition_text(row)}" + (
             f": {row['measure']}" if with_measure else ""
         )
-        place += f" ({ADDED_AFTER})" if added_after(row) else ""
+        first = nodes.entry("", nodes.paragraph("", place))
+        if remarks := notes(row):
+            first += nodes.paragraph("", "; ".join(remarks) + ".", classes=["claim-notes"])
+        answers = [row[key] for key in ("direction", "size") if row.get(key)]
         counts = [f"{row[key]:,}" for key in ("n_seeds", "networks", "points") if row.get(key)]
+        days = [row[key] for key in ("registered", "first_seen") if row.get(key)]
         verdict = badge(check_verdict(row["verdict"]))
+        told = (", ".join(parts) or DASH for parts in (answers, counts, days))
+        answered, counted, dated = told
         return row_of(
-            [place, verdict, estimate_and_interval(row), ", ".join(counts) or DASH],
+            [first, verdict, answered, estimate_and_interval(row), counted, dated],
             ["verdicts-row"],
         )
 

@@ -1,10 +1,11 @@
-"""Inline roles: a number or a verdict from the findings."""
+"""Inline roles: a number, a verdict or the tasks of a verdict, from the findings."""
 
 from __future__ import annotations
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
+from steadydescent.study.book.sphinx.asked import places
 from steadydescent.study.book.sphinx.elements import badge, findings_of, warn
 from steadydescent.study.book.sphinx.lookup import FindingsError, find_verdict, result_text
 
@@ -39,6 +40,20 @@ class VerdictRole(SphinxRole):
     def run(self):
         try:
             return [badge(find_verdict(findings_of(self.env), self.text))], []
+        except FindingsError as error:
+            warn(self.get_location(), str(error), "claim")
+            return [nodes.problematic(self.rawtext, self.rawtext)], []
+
+
+class WhereRole(SphinxRole):
+    """{where}`claim: outcome, outcome` or {where}`claim@level: outcome` for the tasks whose primary
+    rows say so: *on A and B*.
+    """
+
+    def run(self):
+        try:
+            text = places(findings_of(self.env), self.text)
+            return [nodes.inline(self.rawtext, text, classes=["where"])], []
         except FindingsError as error:
             warn(self.get_location(), str(error), "claim")
             return [nodes.problematic(self.rawtext, self.rawtext)], []

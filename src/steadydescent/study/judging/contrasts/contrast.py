@@ -103,9 +103,15 @@ class Contrast(Checked):
         """Every place that the contrast looks at."""
         return [self.arm.under(condition)]
 
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Why a result with all places, so observed, has not what the contrast compares; nothing
+        where it has.
+        """
+        return ""
+
     def answerable(self, evidence: Evidence, condition: str) -> bool:
         """Whether a result with all places, so observed, has what the contrast compares."""
-        return True
+        return not self.obstacle(evidence, condition)
 
     @abstractmethod
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
@@ -117,7 +123,7 @@ class Contrast(Checked):
 
     def remarks(self, evidence: Evidence, condition: str) -> Remarks:
         """What a row says beside its estimate; where it is not answerable, why."""
-        return Remarks()
+        return Remarks(reason=self.obstacle(evidence, condition))
 
     def networks(self, evidence: Evidence, condition: str) -> int:
         """How many runs the contrast rests on, those of tuning included."""

@@ -64,7 +64,9 @@ def _redrawn(table: Array) -> NDArray[np.int64]:
     return (counts @ table).argmax(axis=1)
 
 
-def maybe_best(tuning: Array, again: Array, reported: Array, level: float) -> Array:
+def maybe_best(
+    tuning: Array, again: Array, reported: NDArray[np.bool_], level: float
+) -> NDArray[np.bool_]:
     """Which candidates may have the best true mean, `[C]` true or false.
 
     Those that no other beats significantly; the truly best one is among them with probability

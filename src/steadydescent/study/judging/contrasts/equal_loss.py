@@ -53,7 +53,10 @@ class EqualLoss(SidedContrast, kind="equal loss"):
     def sides(self, evidence: Evidence, condition: str) -> tuple[Candidates, Candidates]:
         """The last weights on both sides: of averages no training loss is known."""
         both = super().sides(evidence, condition)
-        arm, against = (s.only(label.readout == "last" for label in s.labels) for s in both)
+        arm, against = (
+            side.only((label.readout == "last" for label in side.labels), "last weights alone")
+            for side in both
+        )
         return arm, against
 
     def obstacle(self, evidence: Evidence, condition: str) -> str:

@@ -19,9 +19,13 @@ class FasterSize(Contrast, kind="faster size"):
         """Times per example."""
         return Needs(timed=True)
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether times were taken."""
-        return not time_saved(evidence).empty
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Where fewer than two rounds timed a power of two beside its neighbours."""
+        rounds = len(time_saved(evidence))
+        few = (
+            f"a power of two was timed beside its neighbours in {rounds} rounds, two are the least"
+        )
+        return "" if rounds > 1 else few
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The mean gain over sizes, round by round, in percent."""

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator
 from steadydescent.study.judging.contrasts.contrast import Contrast
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place, StatedArm
+from steadydescent.study.judging.remarks import Remarks
 from steadydescent.study.judging.statistics import Array, Estimate, paired
 
 
@@ -38,6 +39,10 @@ class MatchingWindow(Contrast, kind="matching window"):
         lr = arm.chosen.lr
         loss, near_loss, far_loss = (_at(side, lr) for side in (arm, near, far))
         return paired(np.abs(loss - far_loss) - np.abs(loss - near_loss), level)
+
+    def remarks(self, evidence: Evidence, condition: str) -> Remarks:
+        """Losses on one test set."""
+        return Remarks(test_set_sampled=False)
 
 
 def _at(side: Candidates, lr: float) -> Array:

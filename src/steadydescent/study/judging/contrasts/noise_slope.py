@@ -20,9 +20,10 @@ class NoiseSlope(Contrast, kind="noise slope"):
         """The probe of minibatch gradients."""
         return Needs(probe="gradient-noise")
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether the probe looked at the arm's runs."""
-        return not noise_table(evidence, *self.arm.under(condition)).empty
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Where the probe did not look at the arm's runs."""
+        empty = noise_table(evidence, *self.arm.under(condition)).empty
+        return "the noise of gradients was not measured" if empty else ""
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The mean of the seeds' slopes, each by least squares."""

@@ -1,5 +1,6 @@
 """What is lost by training at the rate that range tests suggest."""
 
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import pandas as pd
@@ -10,6 +11,7 @@ from steadydescent.lr_search import SUGGESTIONS
 from steadydescent.study.judging import regret
 from steadydescent.study.judging.contrasts.contrast import Contrast, Needs
 from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.remarks import Remarks
 from steadydescent.study.judging.statistics import Estimate
 
 
@@ -32,9 +34,11 @@ class RangeTestLoss(Contrast, kind="range test"):
         """Range tests of that length."""
         return Needs(ramp=self.updates)
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether range tests of that length suggested rates."""
-        return not self._suggested(evidence).empty
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Where fewer than two range tests of that length suggest a rate."""
+        tests = len(self._suggested(evidence))
+        few = f"{tests} range tests of {self.updates} updates suggest a rate, two are the least"
+        return "" if tests > 1 else few
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """Minus the mean loss at the suggested rates against the tuned one, in pp of accuracy."""
@@ -42,6 +46,10 @@ class RangeTestLoss(Contrast, kind="range test"):
         suggested = self._suggested(evidence)
         (lost,) = regret.range_test_estimates(sweep, suggested, level, self.draws_from).values()
         return lost.turned()
+
+    def remarks(self, evidence: Evidence, condition: str) -> Remarks:
+        """Accuracies of one test set, or why there is no answer."""
+        return replace(super().remarks(evidence, condition), test_set_sampled=False)
 
     def _suggested(self, evidence: Evidence) -> pd.DataFrame:
         table = suggestions(evidence)

@@ -11,7 +11,7 @@ from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.measures.range_tests import curves_of_length
 from steadydescent.study.judging.statistics import Array, Estimate, paired
 
-MOST = 1.0
+LARGEST_RISE = 1.0
 """A rise by more than the whole fall counts as one by as much: how far a loss explodes says no
 more.
 """
@@ -46,9 +46,11 @@ class RangeTestRegimes(Contrast, kind="range test regimes"):
         """Range tests of that length."""
         return Needs(ramp=self.updates)
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether at least two curves fall."""
-        return len(self._parts(evidence)) > 1
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Where fewer than two curves fall."""
+        curves = len(self._parts(evidence))
+        few = f"the loss falls in {curves} range tests of {self.updates} updates, two are the least"
+        return "" if curves > 1 else few
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The mean part over seeds."""
@@ -66,7 +68,11 @@ class RangeTestRegimes(Contrast, kind="range test regimes"):
         if not (fall := losses[0] - losses[lowest]) > 0:
             return None
         if self.rate is None:
-            return MOST if rates[-1] < largest else min(MOST, (losses[-1] - losses[lowest]) / fall)
+            return (
+                LARGEST_RISE
+                if rates[-1] < largest
+                else min(LARGEST_RISE, (losses[-1] - losses[lowest]) / fall)
+            )
         if self.rate >= rates[lowest]:
             return 1.0
         there = np.interp(np.log(self.rate), np.log(rates), losses)

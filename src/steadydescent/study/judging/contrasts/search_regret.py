@@ -8,6 +8,7 @@ from steadydescent.checks import check_choice
 from steadydescent.study.judging import regret
 from steadydescent.study.judging.contrasts.contrast import Contrast
 from steadydescent.study.judging.evidence import Evidence
+from steadydescent.study.judging.remarks import Remarks
 from steadydescent.study.judging.statistics import Estimate
 
 
@@ -32,3 +33,7 @@ class SearchRegret(Contrast, kind="search regret"):
         return regret.search_gain(
             sweep, self.method, self.than, self.trials, level, self.draws_from
         )
+
+    def remarks(self, evidence: Evidence, condition: str) -> Remarks:
+        """Accuracies of one test set."""
+        return Remarks(test_set_sampled=False)

@@ -18,7 +18,7 @@ from steadydescent.study.judging.remarks import (
     arrivals_of,
     choices_of,
     edge_share_of,
-    named,
+    side_in_row,
 )
 from steadydescent.study.yaml_files import unique
 
@@ -77,12 +77,8 @@ class SidedContrast(Contrast):
         """The candidates of several arms together."""
         return evidence.best_of([stated.under(condition) for stated in arms], self.scored_in)
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether both sides have candidates, scored in the measure."""
-        return not self.obstacle(evidence, condition)
-
     def obstacle(self, evidence: Evidence, condition: str) -> str:
-        """Why the contrast cannot be answered; nothing where it can."""
+        """Where a side has no candidates that are scored in the measure."""
         if not evidence.holds(self.scored_in):
             return f"no run has the measure {self.scored_in!r}"
         try:
@@ -117,7 +113,7 @@ class SidedContrast(Contrast):
         if reason := self.obstacle(evidence, condition):
             return Remarks(reason=reason)
         under = self.compared_under(condition)
-        sides = [named(s, condition) for where in under for s in self.sides(evidence, where)]
+        sides = [side_in_row(s, condition) for where in under for s in self.sides(evidence, where)]
         tuned = [side for where in under for side in self.tuned_sides(evidence, where)]
         remarks = self.censored(evidence, condition)
         arrivals = {} if remarks.censored_share is None else arrivals_by_arm(evidence, sides)

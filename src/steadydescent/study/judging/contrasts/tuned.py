@@ -13,7 +13,7 @@ from steadydescent.study.judging.contrasts.contrast import Needs
 from steadydescent.study.judging.contrasts.sides import SidedContrast
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place, StatedArm
-from steadydescent.study.judging.statistics import Estimate, Side, combined
+from steadydescent.study.judging.statistics import Estimate, Side, combined, pseudo_values
 
 SAME_RATE = 1.25
 """Rates that differ by a smaller factor count as one; grids have no rates between their points."""
@@ -80,8 +80,12 @@ class TunedDifference(SidedContrast, kind="tuned"):
         return (condition, *([self.minus] if self.minus else []))
 
     def obstacle(self, evidence: Evidence, condition: str) -> str:
-        """Also where the arm did not run the rate of the other side."""
-        if reason := super().obstacle(evidence, condition):
+        """Also where runs have no such score, having diverged, or the arm did not run the rate of
+        the other side.
+        """
+        if reason := super().obstacle(evidence, condition) or self._no_statistic(
+            evidence, condition
+        ):
             return reason
         if self.rate != "against":
             return ""
@@ -89,6 +93,17 @@ class TunedDifference(SidedContrast, kind="tuned"):
         if abs(math.log(arm / (against * self.factor))) < math.log(SAME_RATE):
             return ""
         return f"the arm ran no rate near {against * self.factor:.3g}, the nearest is {arm:.3g}"
+
+    def _no_statistic(self, evidence: Evidence, condition: str) -> str:
+        """Why report scores of what redraws choose have no such statistic; nothing if they have."""
+        statistic = measures.measure_named(self.measure).statistic
+        for where in self.compared_under(condition):
+            for side in self.sides(evidence, where):
+                try:
+                    pseudo_values(side.scores.report[:, side.weights > 0], statistic)
+                except ValueError as reason:
+                    return f"no ratio or difference in {self.measure!r}: {reason}"
+        return ""
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
         """The interval between both sides, minus that under another condition, seed by seed; turned
@@ -131,7 +146,7 @@ class TunedDifference(SidedContrast, kind="tuned"):
         if self.rate == "against":
             return at_rates_of(against, arm, self.factor), against
         fixed = (math.isclose(label.lr, self.rate, rel_tol=1e-3) for label in arm.labels)
-        return arm.only(fixed), against
+        return arm.only(fixed, f"the rate {self.rate:g}"), against
 
     def tuned_sides(self, evidence: Evidence, condition: str) -> tuple[Candidates, ...]:
         """Both, but for an arm that takes the other side's rate."""

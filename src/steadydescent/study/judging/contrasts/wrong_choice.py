@@ -14,7 +14,7 @@ from steadydescent.study.judging.contrasts.sides import Against
 from steadydescent.study.judging.contrasts.tuned import SAME_RATE, at_rates_of
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place
-from steadydescent.study.judging.remarks import Remarks, choices_of, edge_share_of, named
+from steadydescent.study.judging.remarks import Remarks, choices_of, edge_share_of, side_in_row
 from steadydescent.study.judging.statistics import Estimate, Side, combined
 
 
@@ -59,11 +59,8 @@ class CostOfAWrongChoice(Contrast, kind="cost of a wrong choice"):
         """Those of the arm and of the rules."""
         return [stated.under(condition) for stated in (self.arm, *self.rules)]
 
-    def answerable(self, evidence: Evidence, condition: str) -> bool:
-        """Whether the arm ran the wrong rate."""
-        return not self._obstacle(evidence, condition)
-
-    def _obstacle(self, evidence: Evidence, condition: str) -> str:
+    def obstacle(self, evidence: Evidence, condition: str) -> str:
+        """Where the arm did not run the wrong rate."""
         if not evidence.holds(self.measure):
             return f"no run has the measure {self.measure!r}"
         right, wrong, _ = self._candidates(evidence, condition)
@@ -86,14 +83,14 @@ class CostOfAWrongChoice(Contrast, kind="cost of a wrong choice"):
 
     def remarks(self, evidence: Evidence, condition: str) -> Remarks:
         """What redraws choose, or why there is no answer."""
-        if reason := self._obstacle(evidence, condition):
+        if reason := self.obstacle(evidence, condition):
             return Remarks(reason=reason)
         each = [evidence.candidates(*p, self.measure) for p in self.places(condition)]
         sides = self._sides(evidence, condition)
         sampled = measures.on_test_set(self.measure)
         return replace(
             Remarks(edge_share=edge_share_of(each)),
-            choices=choices_of([named(side, condition) for side in each]),
+            choices=choices_of([side_in_row(side, condition) for side in each]),
             test_set_sampled=self._test_set(evidence, sides) is not None if sampled else None,
         )
 

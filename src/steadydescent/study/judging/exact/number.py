@@ -17,6 +17,7 @@ class Exact:
     """One number that bears on a claim, and the rule of `verdicts` by which it does.
 
     The estimate is taken in the claimed direction. There is no interval: arithmetic has no seeds.
+    `when` names the case where a claim's cases come out differently, for its sentence.
 
     >>> Exact("t = 1", "gain", -3.0, 1.0, "%", "superiority").verdict
     'refuted'
@@ -31,6 +32,7 @@ class Exact:
     margin: float
     unit: str
     rule: DecisionRule
+    when: str = ""
 
     def __post_init__(self) -> None:
         check_choice(self.rule, DECISIONS, "rule")

@@ -69,16 +69,17 @@ def listed_decays(epochs: int = 100) -> list[Exact]:
 
     α·e⁻¹ "from epoch n on" is read both ways, with n = 10.
     """
+    once, every = (exp_drop(10, every_epoch=each, epoch=1) for each in (False, True))
     decays = {
-        "0.95^epoch": exponential(0.95, epoch=1),
-        "0.99^epoch": exponential(0.99, epoch=1),
-        "e⁻¹ once, from epoch 10": exp_drop(10, every_epoch=False, epoch=1),
-        "e⁻¹ in every epoch from 10 on": exp_drop(10, every_epoch=True, epoch=1),
+        "0.95^epoch": (exponential(0.95, epoch=1), "the formula is 0.95^epoch"),
+        "0.99^epoch": (exponential(0.99, epoch=1), "the formula is 0.99^epoch"),
+        "e⁻¹ once, from epoch 10": (once, "e⁻¹ is taken once"),
+        "e⁻¹ in every epoch from 10 on": (every, "e⁻¹ is taken in every epoch"),
     }
     measure = f"share of α₀ after {epochs} epochs"
     return [
-        Exact(name, measure, 100 * decay(epochs), MATTERS, "%", "equivalence")
-        for name, decay in decays.items()
+        Exact(name, measure, 100 * decay(epochs), MATTERS, "%", "equivalence", when)
+        for name, (decay, when) in decays.items()
     ]
 
 

@@ -5,7 +5,7 @@ result keeps for that (`kept`) follows from curves (`along`, `ceilings`, `equal_
 `range_tests`) and from predictions (`churn`, `sampling`).
 """
 
-from steadydescent.study.judging.measures.along import ARRIVAL, HIGHEST, derived, held_from
+from steadydescent.study.judging.measures.along import ARRIVAL, HIGHEST_POINT, derived, held_from
 from steadydescent.study.judging.measures.ceilings import ceiling
 from steadydescent.study.judging.measures.churn import churned
 from steadydescent.study.judging.measures.finals import (
@@ -32,7 +32,7 @@ __all__ = [
     "ARRIVAL",
     "EARLY",
     "FINALS",
-    "HIGHEST",
+    "HIGHEST_POINT",
     "MEASURES",
     "SEVERITY",
     "TO_TARGET",

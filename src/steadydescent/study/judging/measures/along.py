@@ -11,7 +11,7 @@ from steadydescent.study.judging.measures.rows import table
 from steadydescent.study.results.store import Tables
 from steadydescent.weight_averaging import Readout
 
-ARRIVAL, HIGHEST = "arrival at the target", "highest point"
+ARRIVAL, HIGHEST_POINT = "arrival at the target", "highest point"
 """1 for a run that holds its target to the end, else 0; the height that a run on a surface reaches.
 """
 
@@ -30,7 +30,7 @@ def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame
         if target is not None and readout == "last":
             rows += [(run, readout, *row) for row in _to_target(about, curve, target, by_loss)]
         if by_loss and readout == "last":
-            rows.append((run, readout, HIGHEST, _highest(curve.loss.to_numpy())))
+            rows.append((run, readout, HIGHEST_POINT, _highest(curve.loss.to_numpy())))
         if Readout.parse(readout).average_along and not by_loss:
             rows += [(run, readout, *row) for row in _early(int(about.steps), curve)]
     return table(rows)

@@ -15,7 +15,7 @@ DEVIATIONS = 4.0
 """How far across the valley noise may carry a run that crosses the barrier: at a rate of 1 the
 distance is white noise, with the deviation of a single draw.
 """
-ROUNDING = 1e-6
+HEIGHT_ROUNDING = 1e-6
 
 
 @cache
@@ -34,7 +34,7 @@ def ceiling(task: str) -> float | None:
     surface = SURFACES[name]()
     if name in OVER_A_BARRIER:
         return _barrier() + (DEVIATIONS * surface.scale[1]) ** 2 / 2
-    return _start(surface) + ROUNDING
+    return _start(surface) + HEIGHT_ROUNDING
 
 
 def _start(surface: Surface) -> float:

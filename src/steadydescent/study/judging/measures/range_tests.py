@@ -13,11 +13,11 @@ from steadydescent.study.judging.measures.rows import table
 from steadydescent.study.results.store import Result, Tables
 
 CURVE = "smoothed loss of a range test"
-POINTS, BETA = 200, 0.9
+KEPT_POINTS, BETA = 200, 0.9
 """Points that a curve keeps, evenly spaced, and the decay of its average, that of the rules which
 read rates off it.
 """
-QUANTILES = (0.1, 0.5, 0.9)
+CURVE_QUANTILES = (0.1, 0.5, 0.9)
 ENDED = 1e300
 """In place of the loss of a test that has ended: higher than any, and quantiles among such show it.
 """
@@ -25,7 +25,7 @@ ENDED = 1e300
 
 def range_test_curves(tables: Tables, roster: pd.DataFrame) -> pd.DataFrame:
     """The smoothed minibatch loss of every range test, up to the first that is not finite, at
-    `POINTS` of its steps, as rows of measures.
+    `KEPT_POINTS` of its steps, as rows of measures.
     """
     tests = set(roster[roster.purpose == "range test"].run)
     losses = tables.measures[tables.measures.run.isin(tests) & (tables.measures.measure == "loss")]
@@ -33,7 +33,7 @@ def range_test_curves(tables: Tables, roster: pd.DataFrame) -> pd.DataFrame:
     rows, steps = [], []
     for run, part in losses.sort_values("step").groupby("run", sort=False):
         curve = list(smoothed(takewhile(isfinite, part.value), BETA))
-        kept = np.unique(np.linspace(0, lengths[run] - 1, POINTS).round().astype(int))
+        kept = np.unique(np.linspace(0, lengths[run] - 1, KEPT_POINTS).round().astype(int))
         kept = kept[kept < len(curve)]
         rows += [(run, "last", CURVE, curve[i]) for i in kept]
         steps += (kept + 1).tolist()
@@ -63,7 +63,7 @@ def quantiles_of_curves(result: Result, updates: int) -> pd.DataFrame:
     curves = curves_of_length(result, updates)
     table = curves.pivot(index="rate", columns="run", values="loss").sort_index()
     heights = table.fillna(ENDED).to_numpy(float)
-    found = np.quantile(heights, QUANTILES, axis=1) if len(table) else np.empty((3, 0))
+    found = np.quantile(heights, CURVE_QUANTILES, axis=1) if len(table) else np.empty((3, 0))
     low, median, high = np.where(found < ENDED / 1e6, found, np.nan)
     told = {"rate": table.index.to_numpy(float), "low": low, "median": median, "high": high}
     return pd.DataFrame(told | {"seeds": table.notna().sum(axis=1).to_numpy()})

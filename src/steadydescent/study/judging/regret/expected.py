@@ -61,11 +61,11 @@ class _Ranked(NamedTuple):
     @staticmethod
     def of(tuning: Array, left_out: int | None = None) -> "_Ranked":
         """Of the scores `[S, G]`; the networks of a seed that is left out count nowhere."""
-        different, rank = np.unique(tuning, return_inverse=True)
-        rank = rank.reshape(tuning.shape)
-        kept = rank[np.arange(len(rank)) != left_out]
-        networks = np.zeros((rank.shape[1], len(different)))
-        np.add.at(networks, (np.arange(rank.shape[1]), kept), 1.0)
+        different, places = np.unique(tuning, return_inverse=True)
+        kept = places.reshape(tuning.shape)[np.arange(len(tuning)) != left_out]
+        rates = np.arange(tuning.shape[1])
+        networks = np.zeros((len(rates), len(different)))
+        np.add.at(networks, (rates, kept), 1.0)
         return _Ranked(kept, networks / len(kept))
 
     def best_of(self, chance: Array, trials: int, above: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -133,7 +133,8 @@ class FirstRounds(NamedTuple):
 
     def first_quarter(self) -> "FirstRounds":
         """A quarter of them: what the differences between tuning seeds are taken on."""
-        return FirstRounds(*(part[:, : part.shape[1] // 4] for part in self))
+        few = self.rates.shape[1] // 4
+        return FirstRounds(self.rates[:, :few], self.nearest[:, :few], self.places[:, :few])
 
 
 def closing_in_shares(
@@ -165,7 +166,7 @@ def closing_in_shares(
 
 
 def closer(
-    rates: Array, scores: NDArray[np.generic], low: float, high: float
+    rates: Array, scores: NDArray[np.number], low: float, high: float
 ) -> tuple[Array, Array]:
     """Each search's interval for its second round, `[D]` both, as `lr_search.coarse_to_fine` has.
 

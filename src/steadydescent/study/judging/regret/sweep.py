@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from steadydescent.checks import check_fraction
-from steadydescent.study.judging.statistics import Array, Estimate, student
+from steadydescent.study.judging.statistics import Array, Estimate, satterthwaite, student
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def interval_of_parts(value: float, parts: Sequence[tuple[float, int]], level: f
     """
     variances, seeds = np.array([v for v, _ in parts]), np.array([n for _, n in parts])
     total, n = float(variances.sum()), int(seeds.min())
-    freedom = total**2 / float((variances**2 / (seeds - 1)).sum()) if total else n - 1
+    freedom = float(satterthwaite(variances, seeds - 1.0)) if total else n - 1
     error = math.sqrt(total)
     half = student(check_fraction(level, "level"), freedom) * error
     return Estimate(float(value), float(value) - half, float(value) + half, error * math.sqrt(n), n)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from steadydescent.study.judging.contrasts.decades_below import maybe_best
-from steadydescent.study.judging.simulated_worlds.means import SIZES
+from steadydescent.study.judging.simulated_worlds.means import NUMBERS_OF_SEEDS
 from steadydescent.study.judging.simulated_worlds.tally import LEVELS, Intervals
 from steadydescent.study.judging.simulated_worlds.worlds import GRID_PLACES, World, hill, runs_of
 from steadydescent.study.judging.statistics import Array
@@ -22,7 +22,7 @@ TOPS = {
 
 
 def simulated_best_rates(
-    replications: int, sizes: Sequence[tuple[int, int]] = SIZES, seed: int = 0
+    replications: int, sizes: Sequence[tuple[int, int]] = NUMBERS_OF_SEEDS, seed: int = 0
 ) -> Iterator[Intervals]:
     """Decades between the grid's middle and the best rate; the margin is half a step of the grid.
 

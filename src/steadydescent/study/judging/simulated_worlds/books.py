@@ -10,7 +10,7 @@ from steadydescent.study.judging.simulated_worlds.tally import LEVELS, Intervals
 from steadydescent.study.judging.statistics import Array, student
 from steadydescent.study.judging.verdicts import direction_of, of_interval
 
-USED = 130
+ROWS_USED = 130
 """Primary rows of a simulated book, as many as the study asks; it has places for 200."""
 BOOKS = {
     "mixed": {0.0: 0.3, 0.2: 0.2, 0.5: 0.15, 2.0: 0.25, -2.0: 0.1},
@@ -32,7 +32,7 @@ class _Told(NamedTuple):
 
 
 def simulated_books(
-    cells: Sequence[Intervals], books: int, used: int = USED, seed: int = 0
+    cells: Sequence[Intervals], books: int, used: int = ROWS_USED, seed: int = 0
 ) -> Iterator[dict[str, object]]:
     """A row for each kind of book and each number of seeds, and all seeds together.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from steadydescent.study.judging.simulated_worlds.means import SIZES
+from steadydescent.study.judging.simulated_worlds.means import NUMBERS_OF_SEEDS
 from steadydescent.study.judging.simulated_worlds.tally import Intervals, at_levels
 from steadydescent.study.judging.simulated_worlds.worlds import (
     RUN,
@@ -21,7 +21,7 @@ SHARED = {"conditions apart": 0.0, "seeds help one arm": 1.0}
 def simulated_differences(
     replications: int,
     draws: int = 500,
-    sizes: Sequence[tuple[int, int]] = SIZES,
+    sizes: Sequence[tuple[int, int]] = NUMBERS_OF_SEEDS,
     seed: int = 0,
 ) -> Iterator[Intervals]:
     """Arm minus against under one condition, minus the same under another, on the same seeds."""
@@ -36,9 +36,9 @@ def simulated_differences(
             for here, there in zip(*both, strict=True):
                 gift = share * RUN * rng.normal(size=tuning), share * RUN * rng.normal(size=report)
                 pairs = [(_given(arm, *gift), against) for arm, against, _ in (here, there)]
-                estimates.append(difference(pairs[0], pairs[1], draws))
+                estimates.append(difference_of_differences(pairs[0], pairs[1], draws))
                 truths.append(here[2] - there[2])
-            case = {"kind": "difference of differences", "world": name}
+            case: dict[str, object] = {"kind": "difference of differences", "world": name}
             case |= {"tuning": tuning, "report": report, "replications": replications}
             truth = float(np.mean(truths))
             yield Intervals(case, at_levels(estimates), truth, SIMULATED_MARGIN)
@@ -53,7 +53,7 @@ def _given(scores: Scores, tuning: Array, report: Array) -> Scores:
     )
 
 
-def difference(
+def difference_of_differences(
     here: tuple[Scores, Scores], there: tuple[Scores, Scores], draws: int = 500
 ) -> Estimate:
     """As a contrast with `minus` has it: seed by seed, on the same redraws."""

@@ -13,18 +13,18 @@ from steadydescent.study.judging.simulated_worlds.worlds import (
 )
 from steadydescent.study.judging.statistics import Estimate, paired, tuned
 
-SIZES = ((20, 60), (10, 20), (5, 12), (3, 8))
+NUMBERS_OF_SEEDS = ((20, 60), (10, 20), (5, 12), (3, 8))
 """Tuning seeds, report seeds."""
-DRAWS = 1_000
+SIMULATED_DRAWS = 1_000
 """Draws of tuning in each interval; claims use 10 000, fewer make intervals a little wider."""
 ALIKE_EFFECTS = (0.0, 0.2, 0.5, 2.0)
 
 
 def simulated_means(
     replications: int,
-    draws: int = DRAWS,
+    draws: int = SIMULATED_DRAWS,
     worlds: Sequence[str] = tuple(WORLDS),
-    sizes: Sequence[tuple[int, int]] = SIZES,
+    sizes: Sequence[tuple[int, int]] = NUMBERS_OF_SEEDS,
     seed: int = 0,
 ) -> Iterator[Intervals]:
     """Three intervals for each world and size, of which claims use `tuned`.

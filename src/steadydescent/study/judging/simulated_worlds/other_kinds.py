@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from steadydescent.study.judging.simulated_worlds.means import SIZES
+from steadydescent.study.judging.simulated_worlds.means import NUMBERS_OF_SEEDS
 from steadydescent.study.judging.simulated_worlds.tally import EFFECTS, Intervals, at_levels
 from steadydescent.study.judging.simulated_worlds.worlds import (
     AS_DRAWN,
@@ -74,7 +74,7 @@ def simulated_kinds(
     replications: int,
     draws: int = 500,
     kinds: Sequence[str] = tuple(OTHER_KINDS),
-    sizes: Sequence[tuple[int, int]] = SIZES,
+    sizes: Sequence[tuple[int, int]] = NUMBERS_OF_SEEDS,
     seed: int = 0,
 ) -> Iterator[Intervals]:
     """Intervals of these kinds for each world and size.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.study.judging import regret
-from steadydescent.study.judging.simulated_worlds.means import SIZES
+from steadydescent.study.judging.simulated_worlds.means import NUMBERS_OF_SEEDS
 from steadydescent.study.judging.simulated_worlds.other_kinds import NOT_WORSE, TRUTH_SEEDS
 from steadydescent.study.judging.simulated_worlds.tally import LEVELS, Intervals, at_levels
 from steadydescent.study.judging.simulated_worlds.worlds import (
@@ -28,7 +28,7 @@ CLOSING_DRAWS = 2**12
 
 
 def simulated_searches(
-    replications: int, sizes: Sequence[tuple[int, int]] = SIZES, seed: int = 0
+    replications: int, sizes: Sequence[tuple[int, int]] = NUMBERS_OF_SEEDS, seed: int = 0
 ) -> Iterator[Intervals]:
     """What 9 trials of log-uniform search regain of what uniform search gives away."""
     truth = _true_gain("log-uniform", "uniform", SWEEP_TRIALS)
@@ -37,7 +37,7 @@ def simulated_searches(
 
 
 def simulated_closing(
-    replications: int, sizes: Sequence[tuple[int, int]] = SIZES[1:3], seed: int = 0
+    replications: int, sizes: Sequence[tuple[int, int]] = NUMBERS_OF_SEEDS[1:3], seed: int = 0
 ) -> Iterator[Intervals]:
     """What 9 trials of coarse-to-fine search regain of what log-uniform search gives away."""
     truth = _true_gain("coarse-to-fine", "log-uniform", CLOSING_TRIALS)
@@ -83,7 +83,7 @@ def _intervals(
 def simulated_range_tests(
     replications: int,
     draws: int = 500,
-    sizes: Sequence[tuple[int, int]] = SIZES,
+    sizes: Sequence[tuple[int, int]] = NUMBERS_OF_SEEDS,
     seed: int = 0,
 ) -> Iterator[Intervals]:
     """Minus what is lost at rates that range tests suggest, here drawn log-normally around half the

@@ -18,7 +18,7 @@ LEVELS = (level_of(primary=False), level_of(primary=True))
 """Those of secondary and of primary rows."""
 EFFECTS = (-1.0, 0.0, 0.2, 0.5, 1.0, 2.0)
 """Planted effects in margins."""
-WORDS = tuple(word for word in VERDICTS if word != "not run")
+JUDGED_WORDS = tuple(word for word in VERDICTS if word != "not run")
 
 
 class Intervals(NamedTuple):
@@ -85,7 +85,7 @@ def _told(made: Intervals, around: Array, effect: float) -> dict[str, float]:
     directions = Counter(direction_of(low, high) for low, high in ends)
     words = Counter(of_interval(low, high, made.margin, made.rule) for low, high in ends)
     counts = {"for": directions["for"], "against": directions["against"]} | {
-        word: words[word] for word in WORDS
+        word: words[word] for word in JUDGED_WORDS
     }
     return {"effect": effect} | {name: count / len(ends) for name, count in counts.items()}
 

@@ -9,11 +9,10 @@ from matplotlib.axes import Axes
 
 from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.study.book import chapter_figures, figures
-from steadydescent.study.book.chapters.batch_size.sizes import RULE, TASK, sizes
-from steadydescent.study.book.chapters.results import Results, measured
+from steadydescent.study.book.chapters.batch_size.sizes import RULE, sizes
+from steadydescent.study.book.chapters.results import Results, main_task, measured
 from steadydescent.study.judging.evidence import Evidence
 
-EXAMPLES = SPLIT_SIZES["mnist1d"]["train"]
 AXES = {"step": "updates", "epochs": "epochs"}
 """What is held equal: column of the table → name of the axis."""
 
@@ -35,17 +34,22 @@ class Equal(NamedTuple):
         return str(self.accuracy.idxmin())
 
 
+def training_examples(task: str) -> int:
+    """How many examples a task trains on."""
+    return SPLIT_SIZES[next(name for name in SPLIT_SIZES if task.startswith(name))]["train"]
+
+
 def table_of_budgets(evidence: Evidence) -> pd.DataFrame:
     """Median validation accuracy of every size along training, each point at its best rate.
 
     The best is among the rates that report seeds ran. Columns step, median, condition, n, epochs
     and accuracy in percent.
     """
-    parts = []
+    parts, examples = [], training_examples(evidence.task)
     for condition, n in sizes(evidence).items():
         medians = evidence.quantiles(condition, RULE).groupby("step")["median"]
         best = medians.max().reset_index().assign(condition=condition, n=n)
-        best = best.assign(epochs=best.step * n / EXAMPLES, accuracy=100 * best["median"])
+        best = best.assign(epochs=best.step * n / examples, accuracy=100 * best["median"])
         parts.append(best)
     return pd.concat(parts, ignore_index=True)
 
@@ -60,10 +64,11 @@ def equal(table: pd.DataFrame, along: str, at: float) -> Equal:
 
 def draw_budgets(name: str, results: Results) -> None:
     """Validation accuracy against updates, and against epochs."""
-    if TASK not in results:
+    task = main_task(results)
+    if not task:
         chapter_figures.not_run(name)
         return
-    budgets = table_of_budgets(results[TASK].evidence)
+    budgets = table_of_budgets(results[task].evidence)
     longest = {axis: budgets.groupby("condition")[axis].max().min() for axis in AXES}
     common = {axis: equal(budgets, axis, at) for axis, at in longest.items()}
     words = {axis: _best_and_worst(part) for axis, part in common.items()}
@@ -75,13 +80,13 @@ def draw_budgets(name: str, results: Results) -> None:
         name,
         lambda axes: _budget_panels(axes, budgets, longest),
         data=budgets,
-        results=[results[TASK].id],
+        results=[results[task].id],
         size=(8.4, 3.6),
         ncols=2,
         sharey=True,
         alt="Validation accuracy against updates and against epochs for "
         f"{budgets.condition.nunique()} batch sizes. {outcome}",
-        caption=f"Median validation accuracy on {TASK} for equal updates (left) and equal epochs "
+        caption=f"Median validation accuracy on {task} for equal updates (left) and equal epochs "
         f"(right), each size at its best rate for that budget. {outcome} Dotted: the longest "
         "budget that all sizes had.",
     )
@@ -119,10 +124,14 @@ def table_of_losses(evidence: Evidence) -> pd.DataFrame:
 
 def draw_losses(name: str, results: Results) -> None:
     """Validation accuracy against training loss, which takes speed out of the comparison."""
-    if TASK not in results:
+    task = main_task(results)
+    if not task:
         chapter_figures.not_run(name)
         return
-    curves = table_of_losses(results[TASK].evidence)
+    curves = table_of_losses(results[task].evidence)
+    if curves.empty:
+        chapter_figures.not_run(name)
+        return
     level = curves.groupby("condition")["training loss"].min().max()
     common = equal(curves, "training loss", level)
     best, worst = common.accuracy.max(), common.accuracy.min()
@@ -134,11 +143,11 @@ def draw_losses(name: str, results: Results) -> None:
         name,
         lambda ax: _loss_panel(ax, curves, level),
         data=curves[["condition", "step", "training loss", "low", "median", "high"]],
-        results=[results[TASK].id],
+        results=[results[task].id],
         alt="Validation accuracy against training loss along training for "
         f"{len(common.accuracy)} batch sizes. {outcome}.",
         caption="Validation accuracy (median over seeds) against training loss (mean) on "
-        f"{TASK}, training going to the right. {outcome}. Medians, without intervals; they bear "
+        f"{task}, training going to the right. {outcome}. Medians, without intervals; they bear "
         "no verdict.",
     )
 

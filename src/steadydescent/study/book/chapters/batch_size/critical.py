@@ -14,7 +14,9 @@ from scipy.optimize import curve_fit
 
 from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.batch_size.sizes import RULE, sizes
-from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.chapters.results import Results, fastest, ids
+from steadydescent.study.judging.choosing import Candidate
+from steadydescent.study.judging.evidence import Evidence
 
 ARRIVED = 0.9
 """The share of seeds that must arrive for a size to count as measured; others give a bound."""
@@ -45,13 +47,20 @@ def table_of_updates(results: Results) -> pd.DataFrame:
     parts = []
     for task, shown in results.items():
         for condition, n in sizes(shown.evidence).items():
-            side = shown.evidence.candidates(condition, RULE, "steps to target")
+            if (side := fastest(shown.evidence, condition, RULE)) is None:
+                continue
             updates = side.scores.report[:, side.scores.chosen()]
             columns = {"task": task, "n": n, "rate": side.chosen.lr, "seed": range(len(updates))}
             columns |= {"updates": updates, "examples": updates * n}
-            columns["arrived"] = updates < shown.evidence.settings(condition, RULE).steps
+            columns["arrived"] = _arrived(shown.evidence, condition, side.chosen)
             parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _arrived(evidence: Evidence, condition: str, chosen: Candidate) -> np.ndarray:
+    """Which report runs hold the target to the end, `[S]`."""
+    held = evidence.arrivals(condition, RULE)[chosen.lr, chosen.readout]
+    return held.to_numpy() > 0
 
 
 def fit(updates: pd.Series) -> tuple[float, float]:
@@ -102,16 +111,19 @@ def draw_target(name: str, results: Results) -> None:
         chapter_figures.not_run(name)
         return
     targets = table_of_updates(results)
-    tables = {task: targets[targets.task == task] for task in results}
+    if targets.empty:
+        chapter_figures.no_candidate(name)
+        return
+    tables = {str(task): part for task, part in targets.groupby("task", sort=False)}
     fits = {task: critical(table) for task, table in tables.items()}
-    words = ". ".join(in_words(task, tables[task], fits[task]) for task in results)
+    words = ". ".join(in_words(task, table, fits[task]) for task, table in tables.items())
     figures.figure(
         name,
         lambda axes: _panels(axes, tables, fits),
         data=targets,
         results=ids(results),
-        size=(8.4, 0.4 + 3.2 * len(results)),
-        nrows=len(results),
+        size=(8.4, 0.4 + 3.2 * len(tables)),
+        nrows=len(tables),
         ncols=2,
         squeeze=False,
         alt=f"Updates and examples to the target against the batch size. {words}.",

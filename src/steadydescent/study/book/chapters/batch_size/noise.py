@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from steadydescent.study.book import chapter_figures, figures
-from steadydescent.study.book.chapters.batch_size.sizes import RULE, TASK, sizes
-from steadydescent.study.book.chapters.results import Results, measured
+from steadydescent.study.book.chapters.batch_size.sizes import RULE, sizes
+from steadydescent.study.book.chapters.results import Results, main_task, measured
 from steadydescent.study.judging.contrasts.noise_slope import noise_table
 from steadydescent.study.judging.evidence import Evidence
 
@@ -64,10 +64,11 @@ def slope(noise: pd.DataFrame) -> float:
 
 def draw_noise(name: str, results: Results) -> None:
     """Left: noise against the batch size. Right: the noise scale along training."""
-    if TASK not in results:
+    task = main_task(results)
+    if not task:
         chapter_figures.not_run(name)
         return
-    evidence = results[TASK].evidence
+    evidence = results[task].evidence
     by_size = {n: condition for condition, n in sizes(evidence).items()}
     condition = by_size.get(SHOWN, next(iter(by_size.values())))
     noise = noise_table(evidence, condition, RULE)
@@ -79,13 +80,13 @@ def draw_noise(name: str, results: Results) -> None:
         name,
         lambda axes: _panels(axes, means, scales),
         data=pd.concat([noise, scales]),
-        results=[results[TASK].id],
+        results=[results[task].id],
         size=(8.4, 3.6),
         ncols=2,
         alt=f"Left: the gradient's standard deviation falls from {first} to {last} on a line of "
         f"slope {slope(noise):.3f}. Right: the noise scale along training for "
         f"{scales.condition.nunique()} batch sizes.",
-        caption=f"Left: standard deviation of minibatch gradients on {TASK} (mean over training, "
+        caption=f"Left: standard deviation of minibatch gradients on {task} (mean over training, "
         f"runs at {condition}); slope {slope(noise):.3f}. Right: noise scale along training at "
         f"each size's tuned rate, 95 % bootstrap over seeds; at {condition} it goes from "
         f"{early:.0f} to {late:.0f} examples.",

@@ -11,7 +11,7 @@ from steadydescent.engine.tasks.noisy_quadratic import stationary_variance
 from steadydescent.engine.tasks.surfaces import EIGENVALUES
 from steadydescent.study.book import chapter_figures, figures
 from steadydescent.study.book.chapters.batch_size.sizes import QUADRATIC, RULE
-from steadydescent.study.book.chapters.results import Results
+from steadydescent.study.book.chapters.results import Results, fastest
 from steadydescent.study.judging.contrasts.closed_form import expected_curve
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import paired
@@ -42,9 +42,8 @@ def descents(evidence: Evidence) -> list[Descent]:
 
 
 def _tuned_rates(evidence: Evidence, condition: str, arm: str) -> list[float]:
-    measures = ("height", "steps to target")
-    sides = [evidence.candidates(condition, arm, measure) for measure in measures]
-    return list(dict.fromkeys(side.chosen.lr for side in sides))
+    sides = evidence.candidates(condition, arm, "height"), fastest(evidence, condition, arm)
+    return list(dict.fromkeys(side.chosen.lr for side in sides if side is not None))
 
 
 def _descent(evidence: Evidence, condition: str, arm: str, lr: float) -> Descent:

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 
 from steadydescent.study.book import chapter_figures, figures, plots
 from steadydescent.study.book.chapters.batch_size.critical import ARRIVED, table_of_updates
-from steadydescent.study.book.chapters.batch_size.sizes import RULE, TASK, few_examples, sizes
-from steadydescent.study.book.chapters.results import Results
+from steadydescent.study.book.chapters.batch_size.sizes import FEW, RULE, few_examples, sizes
+from steadydescent.study.book.chapters.results import Results, main_task
 from steadydescent.study.judging.evidence import Evidence
 
 
@@ -33,22 +33,23 @@ def table_of_best_rates(results: Results, task: str) -> pd.DataFrame:
 
 def draw_rates(name: str, results: Results) -> None:
     """Left: accuracy against the rate. Right: the best rate against the size."""
-    if TASK not in results:
+    task = main_task(results)
+    if not task:
         chapter_figures.not_run(name)
         return
-    evidence = results[TASK].evidence
-    sweep, best = table_of_sweep(evidence), table_of_best_rates(results, TASK)
+    evidence = results[task].evidence
+    sweep, best = table_of_sweep(evidence), table_of_best_rates(results, task)
     rates = ", ".join(f"{row.accuracy:g} at n = {row.n:.0f}" for row in best.itertuples())
     figures.figure(
         name,
         lambda axes: _panels(axes, sweep[sweep.condition.isin(sizes(evidence))], best),
         data=sweep,
-        results=[results[TASK].id],
+        results=[results[task].id],
         size=(8.4, 3.6),
         ncols=2,
         alt=f"Left: validation accuracy against the rate for {len(best)} batch sizes. Right: the "
         f"best rate against n. Best for accuracy: {rates}.",
-        caption=f"Left: mean validation accuracy of SGD over tuning seeds on {TASK}, every rate "
+        caption=f"Left: mean validation accuracy of SGD over tuning seeds on {task}, every rate "
         f"tried. Right: the rates that tuning chose. For accuracy: {rates}.",
     )
 
@@ -74,9 +75,12 @@ def _sweep_panel(ax: Axes, sweep: pd.DataFrame) -> None:
 
 
 def draw_few_examples(name: str, results: Results) -> None:
-    """Accuracy against the rate with 200 training examples."""
-    evidence = results[TASK].evidence if TASK in results else None
-    conditions = [c for c in evidence.conditions if few_examples(evidence, c)] if evidence else []
+    """Accuracy against the rate with `FEW` training examples."""
+    task = main_task(results)
+    evidence = results[task].evidence if task else None
+    conditions = (
+        [c for c in evidence.conditions if few_examples(evidence, c) == FEW] if evidence else []
+    )
     if evidence is None or not conditions:
         chapter_figures.not_run(name)
         return
@@ -90,8 +94,8 @@ def draw_few_examples(name: str, results: Results) -> None:
         name,
         lambda ax: _sweep_panel(ax, few),
         data=few,
-        results=[results[TASK].id],
-        alt=f"Validation accuracy against the rate with 200 examples. Best: {best}.",
-        caption="With 200 training examples, equal updates: mean validation accuracy over tuning "
-        f"seeds at every rate. Best: {best}.",
+        results=[results[task].id],
+        alt=f"Validation accuracy against the rate with {FEW} examples. Best: {best}.",
+        caption=f"With {FEW} training examples, equal updates: mean validation accuracy over "
+        f"tuning seeds at every rate. Best: {best}.",
     )

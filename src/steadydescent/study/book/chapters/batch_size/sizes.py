@@ -12,19 +12,22 @@ from steadydescent.study.book.chapters.results import Results
 from steadydescent.study.judging.evidence import Evidence
 
 TASK, QUADRATIC = "mnist1d-mlp", "noisy-quadratic"
+FEW = 200
+"""The examples of the slides' smallest training set."""
 RULE = "sgd"
 """The arm that every size has."""
 SHORT = {
     "batch-noise-better-minima": "small batch against large",
+    "batch-range": "64 to 1 024",
     "batch-small-data-full": "full batch against minibatches",
     "momentum-small-batches": "momentum",
 }
 """Claim → what a row of it compares."""
 
 
-def few_examples(evidence: Evidence, condition: str) -> bool:
-    """Whether networks saw a part of the training set alone."""
-    return "examples" in read(evidence.settings(condition, RULE).task).options
+def few_examples(evidence: Evidence, condition: str) -> int:
+    """How many examples networks saw, where it was a part of the training set alone; else 0."""
+    return int(read(evidence.settings(condition, RULE).task).options.get("examples", 0))
 
 
 def sizes(evidence: Evidence) -> dict[str, int]:

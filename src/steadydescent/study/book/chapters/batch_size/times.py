@@ -5,8 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from steadydescent.study.book import chapter_figures, figures
-from steadydescent.study.book.chapters.batch_size.sizes import TASK
-from steadydescent.study.book.chapters.results import Results
+from steadydescent.study.book.chapters.results import Results, main_task
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import paired
 
@@ -28,11 +27,12 @@ def table_of_gains(evidence: Evidence) -> pd.DataFrame:
 
 def draw_times(name: str, results: Results) -> None:
     """Left: time per example. Right: what powers of two save."""
-    times = table_of_times(results[TASK].evidence) if TASK in results else pd.DataFrame()
+    task = main_task(results)
+    times = table_of_times(results[task].evidence) if task else pd.DataFrame()
     if times.empty:
         chapter_figures.not_run(name)
         return
-    gains = table_of_gains(results[TASK].evidence)
+    gains = table_of_gains(results[task].evidence)
     cost = times.groupby("n").microseconds.median()
     saved = ", ".join(f"{value:+.1f} % at n = {n}" for n, value in gains.value.items())
     first, last = (f"{cost.iloc[i]:.3g} µs at n = {cost.index[i]}" for i in (0, -1))
@@ -40,7 +40,7 @@ def draw_times(name: str, results: Results) -> None:
         name,
         lambda axes: _panels(axes, times, gains),
         data=times,
-        results=[results[TASK].id],
+        results=[results[task].id],
         size=(8.4, 3.4),
         ncols=2,
         alt=f"Time per example falls from {first} to {last}. Powers of two save {saved}.",

@@ -8,7 +8,7 @@ import pandas as pd
 from steadydescent.engine.settings import read
 from steadydescent.study.book import chapter_figures
 from steadydescent.study.book.chapters.contrasts import Look, draw_contrasts
-from steadydescent.study.book.chapters.results import Results, table_of_numbers
+from steadydescent.study.book.chapters.results import Results, main_task, table_of_numbers
 from steadydescent.study.judging.evidence import Evidence
 
 TASK, CONDITION = "mnist1d-mlp", "constant"
@@ -18,6 +18,7 @@ COLOURS = {
     NORMED: "C1",
     "noisy batch norm": "C2",
     "badly scaled inputs": "C3",
+    "raw inputs": "C3",
     MILD: "C4",
     "group norm": "C5",
 }
@@ -25,14 +26,15 @@ SHORT = {"norm-inputs-faster": "normalised inputs", "bn-faster": "batch norm's s
 """Claim → what a row of it compares, where the row's condition does not say it."""
 LOOKS = {
     "×": Look("how many times better", row=0.32, ticks=(1, 1.5, 2, 3, 5)),
-    "pp": Look("points less lost with batch norm", row=0.32),
+    "pp": Look("points in favour of batch norm", row=0.32),
 }
 """Unit of the verdicts → how they are drawn."""
 
 
 def same_inputs(evidence: Evidence) -> list[str]:
-    """Arms that see the features as they are, not badly scaled."""
-    tasks = {arm: evidence.settings(CONDITION, arm).task for arm in evidence.arms}
+    """Arms that see standardised features, not raw or badly scaled ones."""
+    arms = evidence.arms_in(CONDITION)
+    tasks = {arm: evidence.settings(CONDITION, arm).task for arm in arms}
     return [arm for arm, task in tasks.items() if "features" not in read(task).options]
 
 
@@ -48,17 +50,16 @@ def _label(row: Mapping[str, Any]) -> str:
 
 def draw_along(name: str, results: Results) -> None:
     """Accuracy along training of every arm, at the rate best for its speed."""
-    if TASK not in results:
+    task = main_task(results)
+    if not task:
         chapter_figures.not_run(name)
         return
-    lines = [(CONDITION, arm) for arm in results[TASK].evidence.arms]
-    chapter_figures.along(name, "covariate_shift", TASK, lines, by="steps to target")
+    lines = [(CONDITION, arm) for arm in results[task].evidence.arms_in(CONDITION)]
+    chapter_figures.along(name, "covariate_shift", task, lines, by="steps to target")
 
 
 def table_of_arms(results: Results, numbers: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     """Numbers of every arm at its tuned rate."""
-    if TASK not in results:
-        return pd.DataFrame()
-    arms = {task: shown.evidence.arms for task, shown in results.items()}
+    arms = {task: shown.evidence.arms_in(CONDITION) for task, shown in results.items()}
     columns = ["rate", "accuracy, %", "sd", "gap, pp", "nats", "calibration, pp", "diverged"]
     return table_of_numbers(numbers, "covariate_shift", arms, arm="arm", columns=columns)

@@ -14,10 +14,17 @@ from steadydescent.study.book.chapters.covariate_shift.arms import (
     MILD,
     NORMED,
     PLAIN,
-    TASK,
     same_inputs,
 )
-from steadydescent.study.book.chapters.results import Results, ids, measured
+from steadydescent.study.book.chapters.results import (
+    Results,
+    fastest,
+    grid,
+    hide,
+    ids,
+    main_task,
+    measured,
+)
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import paired
 
@@ -31,6 +38,15 @@ LABELS = {
 }
 """Measure of the probe → label of its axis: the thing, then its unit."""
 INPUT_SHIFT, COSINE = "input-shift", "gradient-cosine"
+
+
+def probed(results: Results) -> Results:
+    """The tasks on which the probe of internal shift looked on."""
+    return {
+        task: shown
+        for task, shown in results.items()
+        if (shown.evidence.result.measures.measure == INPUT_SHIFT).any()
+    }
 
 
 def nearest_rate(evidence: Evidence, arm: str, wanted: float) -> float:
@@ -63,10 +79,12 @@ def later_means(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw_measures(name: str, results: Results) -> None:
     """Six measures along training, a line an arm."""
-    if TASK not in results:
+    results = probed(results)
+    task = main_task(results)
+    if not task:
         chapter_figures.not_run(name)
         return
-    table = table_of_measures(results[TASK].evidence)
+    table = table_of_measures(results[task].evidence)
     means = later_means(table)
     ratios = means[NORMED] / means[PLAIN]
     named = {m: label.split(" /")[0].split(",")[0] for m, label in LABELS.items() if m != COSINE}
@@ -76,13 +94,13 @@ def draw_measures(name: str, results: Results) -> None:
         name,
         lambda axes: _measure_panels(axes, table),
         data=table,
-        results=[results[TASK].id],
+        results=[results[task].id],
         size=(8.4, 6.0),
         nrows=2,
         ncols=3,
-        alt=f"Six measures along training on {TASK} for {table.arm.nunique()} arms. With batch "
+        alt=f"Six measures along training on {task} for {table.arm.nunique()} arms. With batch "
         f"norm, against without: {words}; cosine {ours} against {theirs}.",
-        caption=f"Internal shift and smoothness on {TASK}, each arm at the rate best without batch "
+        caption=f"Internal shift and smoothness on {task}, each arm at the rate best without batch "
         "norm or the nearest that it ran; means and 95 % bands over seeds. Averaged along training "
         f"(first look left out), batch norm has {words} that of no norm; its cosine is {ours} "
         f"against {theirs}.",
@@ -112,16 +130,18 @@ def table_of_speeds(results: Results) -> pd.DataFrame:
     rows = []
     for task, shown in results.items():
         for arm in same_inputs(shown.evidence):
-            rows.append({"task": task, "arm": arm} | _speed(shown.evidence, arm))
+            if (side := fastest(shown.evidence, CONDITION, arm)) is not None:
+                row = {"task": task, "arm": arm}
+                rows.append(row | _speed(shown.evidence, arm, side.chosen.lr))
     return pd.DataFrame(rows)
 
 
-def _speed(evidence: Evidence, arm: str) -> dict[str, float]:
-    by = "steps to target"
-    lr = evidence.candidates(CONDITION, arm, by).chosen.lr
+def _speed(evidence: Evidence, arm: str, lr: float) -> dict[str, float]:
     shifts = measured(evidence, CONDITION, arm, lr, [INPUT_SHIFT])
     shifts = shifts[shifts.step > shifts.step.min()].groupby("run").value.mean()
-    updates = measured(evidence, CONDITION, arm, lr, [by]).drop_duplicates("run").value
+    updates = (
+        measured(evidence, CONDITION, arm, lr, ["steps to target"]).drop_duplicates("run").value
+    )
     row = {"rate": lr}
     for name, values in (("shift", shifts), ("updates", updates)):
         mean = paired(values.to_numpy(), 0.95)
@@ -131,22 +151,25 @@ def _speed(evidence: Evidence, arm: str) -> dict[str, float]:
 
 def draw_speeds(name: str, results: Results) -> None:
     """Updates to the target against the shift of layer inputs, a panel a task."""
-    if TASK not in results:
+    results = probed(results)
+    if not results:
         chapter_figures.not_run(name)
         return
     table = table_of_speeds(results)
-    noisy = table[table.arm == MILD].task
+    if table.empty:
+        chapter_figures.no_candidate(name)
+        return
+    arms = table.groupby("task", sort=False).arm.agg(set)
+    noisy = arms[[{MILD, PLAIN} <= mine for mine in arms]].index
     words = "; ".join(_with_mild_noise(task, table) for task in noisy)
     figures.figure(
         name,
         lambda axes: _speed_panels(axes, table),
         data=table,
         results=ids(results),
-        size=(8.4, 3.8),
-        ncols=len(results),
-        squeeze=False,
+        **grid(len(results)),
         alt="Updates to the target against the shift of layer inputs for "
-        f"{table.arm.nunique()} arms on {len(results)} tasks. {words}.",
+        f"{table.arm.nunique()} arms on {len(results)} task{'s' * (len(results) > 1)}. {words}.",
         caption="If less shift were the reason, updates would grow with it from left to right. "
         "Each arm at the rate best for its speed; 95 % intervals over seeds; runs that never "
         f"arrive count with all their updates. {words}.",
@@ -164,7 +187,8 @@ def _with_mild_noise(task: str, table: pd.DataFrame) -> str:
 
 
 def _speed_panels(axes: np.ndarray, table: pd.DataFrame) -> None:
-    for ax, (task, part) in zip(axes.flat, table.groupby("task", sort=False), strict=True):
+    hide(axes, table.task.nunique())
+    for ax, (task, part) in zip(axes.flat, table.groupby("task", sort=False), strict=False):
         for row in part.to_dict("records"):
             _point(ax, row)
         ax.set(xscale="log", xlabel="shift of layer inputs in one update / σ")

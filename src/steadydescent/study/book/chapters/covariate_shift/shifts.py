@@ -17,10 +17,9 @@ from steadydescent.study.book.chapters.covariate_shift.arms import (
     CONDITION,
     NORMED,
     PLAIN,
-    TASK,
     same_inputs,
 )
-from steadydescent.study.book.chapters.results import Results, ids, report_runs
+from steadydescent.study.book.chapters.results import Results, grid, hide, ids, report_runs
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.measures import SEVERITY
 from steadydescent.study.judging.statistics import paired
@@ -73,12 +72,19 @@ def table_of_losses(results: Results) -> pd.DataFrame:
     """Accuracy lost under each shift, in points, by arm and statistics, at the arm's tuned rate.
 
     Means over report seeds with 95 % intervals: columns task, shift, severity, arm, inputs (a
-    number, or all), statistics, drop, low and high; no rows where the chapter's task was not run.
+    number, or all), statistics, drop, low and high; no rows where nothing was shifted.
     """
-    if TASK not in results:
-        return pd.DataFrame(columns=COLUMNS)
-    parts = [_losses(shown.evidence) for shown in results.values()]
-    return pd.concat(parts, ignore_index=True)
+    parts = [_losses(shown.evidence) for shown in shifted(results).values()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def shifted(results: Results) -> Results:
+    """The tasks whose test data were shifted."""
+    return {
+        t: shown
+        for t, shown in results.items()
+        if (shown.evidence.result.finals["shift"].fillna("") != "").any()
+    }
 
 
 def _losses(evidence: Evidence) -> pd.DataFrame:
@@ -114,15 +120,13 @@ def draw_losses(name: str, results: Results, losses: pd.DataFrame) -> None:
     if lost.empty:
         chapter_figures.not_run(name)
         return
-    words = _gains(lost)
+    words, results = _gains(lost), shifted(results)
     figures.figure(
         name,
         lambda axes: _loss_panels(axes, lost, results),
         data=lost,
         results=ids(results),
-        size=(8.4, 3.8),
-        ncols=len(results),
-        squeeze=False,
+        **grid(len(results), 3.8),
         alt=f"Accuracy lost under {lost['shift'].nunique()} shifts for {len(LINES)} ways on "
         f"{len(results)} tasks. {words}.",
         caption=f"Test accuracy lost when the test data shift (severity {SEVERITY}), each arm at "
@@ -143,7 +147,8 @@ def _gains(lost: pd.DataFrame) -> str:
 
 
 def _loss_panels(axes: np.ndarray, lost: pd.DataFrame, results: Results) -> None:
-    for ax, (task, shown) in zip(axes.flat, results.items(), strict=True):
+    hide(axes, len(results))
+    for ax, (task, shown) in zip(axes.flat, results.items(), strict=False):
         # the study's order of shifts is that of the table
         tested = accuracies(shown.evidence)["shift"]
         shifts = [shift for shift in dict.fromkeys(tested) if shift]
@@ -164,14 +169,14 @@ def _points(ax: Axes, x: Any, part: pd.DataFrame, line: Line, joined: bool) -> N
 def table_after_shift(results: Results, losses: pd.DataFrame) -> pd.DataFrame:
     """Accuracy at the tuned rate, percent, without a shift and under each kind of shift.
 
-    Without rows where some kind was not run.
+    Tasks on which some kind was not run have no value there; without shifts there are no rows.
     """
-    if not {"prior", "concept"} <= set(at_severity(losses)["shift"]):
-        return pd.DataFrame()
     rows = []
     for task, shown in results.items():
+        if task not in set(at_severity(losses).task):
+            continue
         for line in LINES:
-            if line.arm not in shown.evidence.arms:
+            if line.arm not in shown.evidence.arms_in(CONDITION):
                 continue
             anew = f", {REESTIMATED}" if line.statistics == REESTIMATED else ""
             rows.append(
@@ -187,6 +192,7 @@ def _after(evidence: Evidence, arm: str, anew: str) -> dict[str, float]:
     return {
         name: evidence.report(CONDITION, arm, measure)[chosen.lr, chosen.readout].mean()
         for name, measure in measures.items()
+        if evidence.holds(measure)
     }
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.study.book import chapter_figures, figures, plots
-from steadydescent.study.book.chapters.covariate_shift.arms import COLOURS, TASK
-from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.chapters.covariate_shift.arms import COLOURS
+from steadydescent.study.book.chapters.results import Results, grid, hide, ids
 
 CLOSE = 10.0
 """Percentage points below an arm's best mean: what counts as still working."""
@@ -27,7 +27,7 @@ def highest_working(table: pd.DataFrame) -> pd.Series:
 
 def draw_stability(name: str, results: Results) -> None:
     """Validation accuracy against the rate, a panel a task."""
-    if TASK not in results:
+    if not results:
         chapter_figures.not_run(name)
         return
     sweep = table_of_rates(results)
@@ -41,9 +41,7 @@ def draw_stability(name: str, results: Results) -> None:
         lambda axes: _panels(axes, sweep),
         data=sweep,
         results=ids(results),
-        size=(8.4, 3.8),
-        ncols=len(results),
-        squeeze=False,
+        **grid(len(results)),
         alt="Validation accuracy against the learning rate by arm. Rates within "
         f"{CLOSE:g} points of an arm's best: {words}.",
         caption="Mean validation accuracy over tuning seeds, every rate that was tried. The "
@@ -52,7 +50,8 @@ def draw_stability(name: str, results: Results) -> None:
 
 
 def _panels(axes: np.ndarray, sweep: pd.DataFrame) -> None:
-    for ax, (task, part) in zip(axes.flat, sweep.groupby("task", sort=False), strict=True):
+    hide(axes, sweep.task.nunique())
+    for ax, (task, part) in zip(axes.flat, sweep.groupby("task", sort=False), strict=False):
         for arm, line in part.groupby("arm", sort=False):
             ax.plot(line.lr, line.score, marker="o", color=COLOURS[arm], label=arm)
         ax.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy / %", title=task)

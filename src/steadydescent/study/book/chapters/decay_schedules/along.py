@@ -7,7 +7,7 @@ import pandas as pd
 
 from steadydescent.study.book import chapter_figures, figures, plots
 from steadydescent.study.book.chapters.decay_schedules.ends import SHOWN
-from steadydescent.study.book.chapters.results import Results, ids, table_of_sweeps
+from steadydescent.study.book.chapters.results import Results, grid, hide, ids, table_of_sweeps
 from steadydescent.study.judging.evidence import Evidence
 
 WAYS = (*SHOWN, "noam-25", "noam-400")
@@ -54,11 +54,9 @@ def draw_along(name: str, results: Results) -> None:
     )
     figures.figure(
         name,
-        lambda axes: _way_panels(axes[0], parts),
+        lambda axes: _way_panels(axes, parts),
         data=along,
-        size=(8.4, 4),
-        ncols=len(parts),
-        squeeze=False,
+        **grid(len(parts), 3.8),
         results=ids(results),
         alt=f"Validation accuracy along training by schedule, each at its tuned peak. {leads}.",
         caption="Along training, each schedule at its tuned peak rate: medians over seeds. "
@@ -67,12 +65,14 @@ def draw_along(name: str, results: Results) -> None:
 
 
 def _way_panels(axes: np.ndarray, parts: dict[str, pd.DataFrame]) -> None:
-    for ax, (task, part) in zip(axes, parts.items(), strict=True):
+    hide(axes, len(parts))
+    for ax, (task, part) in zip(axes.flat, parts.items(), strict=False):
+        figures.more_lines(ax)
         for arm, line in part.groupby("arm", sort=False):
             ax.plot(line.step, 100 * line["median"], marker=".", label=arm)
         ax.set(title=task, xlabel="update", ylabel="validation accuracy / %")
         ax.set_ylim(100 * part["median"].max() - 25, None)
-    axes[0].legend(fontsize="x-small")
+        ax.legend(fontsize="x-small")
 
 
 def draw_explorer(name: str, results: Results) -> None:

@@ -17,9 +17,12 @@ SCHEDULES = {
     "cosine": "cosine",
     "warmup-linear": "warmup-linear(warmup_share=0.1)",
     "cooldown": "cooldown(cooldown_share=0.2)",
+    "cooldown-sqrt": "cooldown(cooldown_share=0.2, power=0.5)",
     "steps": "steps(shares=[0.5, 0.75], factors=[0.1, 0.1])",
     "exponential": "exponential(base=0.95)",
+    "exponential-0.99": "exponential(base=0.99)",
     "exp-drop": "exp-drop(first_epoch=10, every_epoch=false)",
+    "exp-drop-every-epoch": "exp-drop(first_epoch=10, every_epoch=true)",
     "inverse-time": "inverse-time(rate=1)",
     "inverse-sqrt-epoch": "inverse-sqrt-epoch",
     "inverse-sqrt-step": "inverse-sqrt-step",
@@ -29,9 +32,12 @@ SCHEDULES = {
 }
 """Arm → its schedule, as the study has it, whether or not it was run."""
 GROUPS = {
-    "end at or near zero": ("linear", "cosine", "warmup-linear", "cooldown", "steps"),
+    "end at or near zero": (
+        *("linear", "cosine", "warmup-linear"),
+        *("cooldown", "cooldown-sqrt", "steps"),
+    ),
     "the sources' formulas": (
-        *("exponential", "exp-drop", "inverse-time"),
+        *("exponential", "exponential-0.99", "exp-drop", "exp-drop-every-epoch", "inverse-time"),
         *("inverse-sqrt-epoch", "inverse-sqrt-step"),
     ),
     "Noam, of its peak": ("noam-25", "noam-100", "noam-400"),
@@ -84,6 +90,7 @@ def draw_shapes(name: str) -> None:
 def _shape_panels(axes: Iterable[Axes], shapes: pd.DataFrame) -> None:
     panels = zip(axes, shapes.groupby("group", sort=False), strict=True)
     for place, (ax, (group, part)) in enumerate(panels):
+        figures.more_lines(ax)
         for schedule, line in part.groupby("schedule", sort=False):
             ax.plot(line["update"], line.factor, label=schedule)
         ax.set(title=group, xlabel="update", ylabel="" if place else "factor on the peak rate")

@@ -14,7 +14,7 @@ from steadydescent.study.book.chapters.learning_rate_search.regimes import (
     full_width,
     sweeps,
 )
-from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.chapters.results import Results, ids, networks
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.regret import Sweep
 
@@ -47,7 +47,7 @@ def table_along(results: Results, factors: Sequence[float] = FACTORS) -> pd.Data
 
 def draw_along(name: str, results: Results) -> None:
     """Accuracy along training at multiples of the best rate, a panel a task."""
-    if not results:
+    if not networks(results):
         chapter_figures.not_run(name)
         return
     table = table_along(results)
@@ -95,7 +95,7 @@ def table_of_all(results: Results) -> pd.DataFrame:
 
 def draw_explorer(name: str, results: Results) -> None:
     """A chart of one rate's runs, with a slider for the rate."""
-    if not results:
+    if not networks(results):
         chapter_figures.not_run(name, as_chart=True)
         return
     table = table_of_all(results)
@@ -104,7 +104,7 @@ def draw_explorer(name: str, results: Results) -> None:
         name,
         _explorer(table),
         data=table,
-        results=ids(results),
+        results=ids(networks(results)),
         alt=f"Validation accuracy along training, one of {curves} sweeps' rates at a time, with a "
         "slider for the rate.",
         caption="Validation accuracy along training at any rate of the sweep, median and 10–90 % "

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from steadydescent.study.book import chapter_figures, figures
-from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.chapters.results import Results, ids, networks
 from steadydescent.study.judging import regret
 from steadydescent.study.judging.regret import Sweep
 
@@ -23,14 +23,16 @@ Sweeps = Mapping[str, Sweep]
 
 
 def sweeps(results: Results) -> dict[str, Sweep]:
-    """The dense sweep of every task."""
+    """The dense sweep of every task that trains networks."""
     return {
-        task: regret.dense_sweep(shown.evidence, CONDITION, ARM) for task, shown in results.items()
+        task: regret.dense_sweep(shown.evidence, CONDITION, ARM)
+        for task, shown in networks(results).items()
     }
 
 
 def full_width(results: Results) -> dict[str, Any]:
     """Arguments of a figure with a panel a task, one below the other."""
+    results = networks(results)
     down = len(results)
     size = (8.4, 0.6 + 3.2 * down)
     return {"size": size, "nrows": down, "squeeze": False, "results": ids(results)}
@@ -61,7 +63,7 @@ def table_of_regimes(results: Results) -> pd.DataFrame:
 
 def draw_regimes(name: str, results: Results) -> None:
     """Test accuracy against the rate, with the regimes marked."""
-    if not results:
+    if not networks(results):
         chapter_figures.not_run(name)
         return
     by_task = sweeps(results)

@@ -16,7 +16,7 @@ from steadydescent.study.book.chapters.learning_rate_search.regimes import (
     right_rates,
     sweeps,
 )
-from steadydescent.study.book.chapters.results import Results
+from steadydescent.study.book.chapters.results import Results, networks
 from steadydescent.study.judging import regret
 from steadydescent.study.judging.contrasts.range_test import suggestions
 
@@ -50,13 +50,13 @@ def table_of_regrets(results: Results, draws: int = SEARCHES) -> pd.DataFrame:
 
 def draw_regrets(name: str, results: Results) -> None:
     """Regret against the number of trials, a panel a task."""
-    if not results:
+    if not networks(results):
         chapter_figures.not_run(name)
         return
     table = table_of_regrets(results)
     at = table.set_index(["task", "method", "trials"]).regret
     means = []
-    for task in results:
+    for task in networks(results):
         for trials in (3, 9):
             methods = ", ".join(f"{m} {at[task, m, trials]:.1f}" for m in regret.METHODS)
             means.append(f"{task}, {trials} trials: {methods}")
@@ -87,7 +87,7 @@ def _regret_panels(axes: np.ndarray, table: pd.DataFrame) -> None:
 
 def table_of_suggestions(results: Results) -> pd.DataFrame:
     """What every range test suggests: columns task, seed, rule, length, rate."""
-    parts = [suggestions(shown.evidence).assign(task=t) for t, shown in results.items()]
+    parts = [suggestions(shown.evidence).assign(task=t) for t, shown in networks(results).items()]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -99,7 +99,7 @@ def suggested(results: Results) -> pd.DataFrame:
 
 def draw_range_tests(name: str, results: Results) -> None:
     """Suggested rates against the length of the ramp, a panel a task."""
-    if not results:
+    if not networks(results):
         chapter_figures.not_run(name)
         return
     by_task, table = sweeps(results), suggested(results)
@@ -147,7 +147,7 @@ def _rules(ax: Axes, table: pd.DataFrame) -> None:
 
 def table_of_losses(results: Results) -> pd.DataFrame:
     """What each suggestion gives away in points, with a 95 % interval."""
-    suggestions = table_of_suggestions(results) if results else pd.DataFrame()
+    suggestions = table_of_suggestions(results) if networks(results) else pd.DataFrame()
     rows = []
     for task, sweep in sweeps(results).items():
         own = suggestions[suggestions.task == task]

@@ -4,11 +4,17 @@ import altair as alt
 import pandas as pd
 
 from steadydescent.study.book import chapter_figures, figures
-from steadydescent.study.book.chapters.optimizers.rates import CONDITION, trained
-from steadydescent.study.book.chapters.results import Results, ids, table_of_sweeps
+from steadydescent.study.book.chapters.optimizers.rates import CONDITION
+from steadydescent.study.book.chapters.results import Results, ids, networks, table_of_sweeps
 
 EXPERIMENT = "optimizers"
 UNITS = {"points": "pp", "ratios": "×", "decades": "decades"}
+CLAIMS = (
+    *("adam-general", "rmsprop-general", "momentum-faster", "adam-faster", "rmsprop-stabler"),
+    *("momentum-correction-10-steps", "lr-never-above-0.1"),
+    *("plateau-momentum", "momentum-local-minima", "rmsprop-saddle"),
+)
+"""The claims that stand in this chapter, whichever experiment decides them."""
 FLOOR = 50
 """Accuracies below it are left out at first, in percent."""
 
@@ -16,18 +22,18 @@ FLOOR = 50
 def draw_verdicts(name: str) -> None:
     """The chapter's verdicts, a figure a unit: ``<name>-points`` and so on."""
     for ending, unit in UNITS.items():
-        chapter_figures.verdicts(f"{name}-{ending}", EXPERIMENT, unit)
+        chapter_figures.verdicts(f"{name}-{ending}", "", unit, CLAIMS)
 
 
 def draw_rates(name: str, results: Results) -> None:
     """Test accuracy against the rate on the first task that trains networks."""
-    task = next(iter(trained(results)), "")
+    task = next(iter(networks(results)), "")
     chapter_figures.rates(name, EXPERIMENT, task, [CONDITION])
 
 
 def draw_sweep(name: str, results: Results) -> None:
     """A chart of the sweep with a menu for the task."""
-    results = trained(results)
+    results = networks(results)
     if not results:
         chapter_figures.not_run(name, as_chart=True)
         return

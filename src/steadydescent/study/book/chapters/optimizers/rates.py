@@ -8,18 +8,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from steadydescent.study.book import chapter_figures, figures
-from steadydescent.study.book.chapters.results import Results, ids, table_of_numbers
+from steadydescent.study.book.chapters.results import (
+    Results,
+    grid,
+    hide,
+    ids,
+    networks,
+    table_of_numbers,
+)
 from steadydescent.study.judging import regret
 from steadydescent.study.judging.evidence import Evidence
 
 CONDITION = "constant"
 TRIALS, CLOSE = 9, 2.0
 """Trials that budgets go up to, and percentage points below the best mean that count as close."""
-
-
-def trained(results: Results) -> Results:
-    """Results of networks, not of surfaces."""
-    return {t: r for t, r in results.items() if r.evidence.main_measure == "accuracy"}
 
 
 def scores(evidence: Evidence, rule: str) -> pd.DataFrame:
@@ -54,7 +56,7 @@ def changed_pairs(part: pd.DataFrame) -> int:
 
 def draw_ranks(name: str, results: Results) -> None:
     """Rules by accuracy, untuned on the left and tuned on the right, a panel a task."""
-    results = trained(results)
+    results = networks(results)
     if not results:
         chapter_figures.not_run(name)
         return
@@ -63,11 +65,9 @@ def draw_ranks(name: str, results: Results) -> None:
     words = "; ".join(_changes(str(task), part) for task, part in parts)
     figures.figure(
         name,
-        lambda axes: _rank_panels(axes[0], table),
+        lambda axes: _rank_panels(axes, table),
         data=table,
-        size=(8.4, 4.2),
-        ncols=len(results),
-        squeeze=False,
+        **grid(len(results), 4.2),
         results=ids(results),
         alt=f"Rankings of the rules by validation accuracy, untuned and tuned. {words}.",
         caption="The same rules, ranked by mean validation accuracy over tuning seeds (percent): "
@@ -86,7 +86,8 @@ def _changes(task: str, part: pd.DataFrame) -> str:
 
 
 def _rank_panels(axes: np.ndarray, table: pd.DataFrame) -> None:
-    for ax, (task, part) in zip(axes, table.groupby("task", sort=False), strict=True):
+    hide(axes, table.task.nunique())
+    for ax, (task, part) in zip(axes.flat, table.groupby("task", sort=False), strict=False):
         ranks = part[["untuned", "tuned"]].rank(ascending=False, method="first")
         for row, (start, end) in zip(part.itertuples(), ranks.to_numpy(), strict=True):
             (line,) = ax.plot([0, 1], [start, end], marker="o")
@@ -131,7 +132,7 @@ def table_of_trials(results: Results) -> pd.DataFrame:
 
 def draw_trials(name: str, results: Results) -> None:
     """What a budget of networks buys, a panel a task."""
-    results = trained(results)
+    results = networks(results)
     if not results:
         chapter_figures.not_run(name)
         return
@@ -139,11 +140,9 @@ def draw_trials(name: str, results: Results) -> None:
     words = "; ".join(_leaders(task, table[table.task == task]) for task in results)
     figures.figure(
         name,
-        lambda axes: _trial_panels(axes[0], table),
+        lambda axes: _trial_panels(axes, table),
         data=table,
-        size=(8.4, 3.8),
-        ncols=len(results),
-        squeeze=False,
+        **grid(len(results), 3.8),
         results=ids(results),
         alt="Expected accuracy of the best of k rates drawn from the grid. Ahead: " + words + ".",
         caption="What a budget of k networks buys: expected validation accuracy of the best of k "
@@ -163,11 +162,12 @@ def _leader(part: pd.DataFrame, k: int) -> str:
 
 
 def _trial_panels(axes: np.ndarray, table: pd.DataFrame) -> None:
-    for ax, (task, part) in zip(axes, table.groupby("task", sort=False), strict=True):
+    hide(axes, table.task.nunique())
+    for ax, (task, part) in zip(axes.flat, table.groupby("task", sort=False), strict=False):
         for marker, (rule, line) in zip("os^vDPX*", part.groupby("rule", sort=False), strict=False):
             ax.plot(line.k, line.accuracy, marker=marker, label=rule)
         ax.set(xlabel="rates tried", ylabel="validation accuracy / %", title=task)
-    axes[0].legend(fontsize="x-small")
+    axes.flat[0].legend(fontsize="x-small")
 
 
 def close_range(means: pd.Series) -> tuple[float, bool]:
@@ -193,7 +193,7 @@ def table_of_ranges(results: Results) -> pd.DataFrame:
 
 def draw_ranges(name: str, results: Results) -> None:
     """How far off a rate may be, by rule."""
-    results = trained(results)
+    results = networks(results)
     if not results:
         chapter_figures.not_run(name)
         return
@@ -223,7 +223,7 @@ def _range_panel(ax: Axes, table: pd.DataFrame) -> None:
     rules = list(dict.fromkeys(table.rule))
     for i, (task, part) in enumerate(table.groupby("task", sort=False)):
         places = [rules.index(rule) + 0.15 * (i - 1) for rule in part.rule]
-        ax.plot(part.decades, places, "os^"[i % 3], linestyle="none", label=task)
+        ax.plot(part.decades, places, "os^vD"[i % 5], linestyle="none", label=task)
     ax.set(yticks=range(len(rules)), yticklabels=rules, xlim=(0, None))
     ax.set(xlabel="decades of rates within 2 points of the best")
     ax.invert_yaxis()
@@ -232,7 +232,7 @@ def _range_panel(ax: Axes, table: pd.DataFrame) -> None:
 
 def table_of_rules(results: Results, numbers: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     """Numbers of every rule at its tuned rate."""
-    results = trained(results)
+    results = networks(results)
     arms = {task: shown.evidence.arms_in(CONDITION) for task, shown in results.items()}
     columns = ["rate", "accuracy, %", "sd", "nats", "gap, pp", "diverged"]
     return table_of_numbers(numbers, "optimizers", arms, arm="rule", columns=columns)

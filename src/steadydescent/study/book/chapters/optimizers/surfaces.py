@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from steadydescent.engine.tasks.surfaces import SURFACES
 from steadydescent.optimizers import RULES
 from steadydescent.study.book import chapter_figures, figures, plots
-from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.chapters.results import Results, fastest, grid, hide, ids
 from steadydescent.study.judging.evidence import Evidence
 
 CONDITION, UPDATES = "constant", 200
@@ -32,8 +32,8 @@ VIEWS = {
     "saddle": View(-0.4, 1.2, -1.3, 1.3),
     "plateau": View(-0.5, 12, -0.7, 0.7),
     "double-well": View(-1.6, 1.6, -0.5, 0.5),
+    "double-well-slope": View(-2.2, 1.6, -0.5, 0.5),
 }
-COUNTED = ("no surface", "one surface", "two surfaces", "three surfaces", "four surfaces")
 
 
 class Path(NamedTuple):
@@ -45,12 +45,20 @@ class Path(NamedTuple):
     points: NDArray[np.float32]
     """`[T + 1, 2]`, the start first."""
     arrival: int | None
-    """The first update at which the target is reached."""
+    """The update from which on the target is held."""
 
 
-def fastest(evidence: Evidence, rule: str) -> float:
-    """The rate that tuning chose for a rule's updates to the target."""
-    return evidence.candidates(CONDITION, rule, "steps to target").chosen.lr
+def fastest_rate(evidence: Evidence, rule: str) -> float | None:
+    """The rate that tuning chose for a rule's updates to the target; None where no rate counts."""
+    side = fastest(evidence, CONDITION, rule)
+    return None if side is None else side.chosen.lr
+
+
+def rules_drawn(evidence: Evidence) -> dict[str, float]:
+    """Those of `DRAWN` that were run and have a rate, with it."""
+    run = evidence.arms_in(CONDITION)
+    rates = {rule: fastest_rate(evidence, rule) for rule in DRAWN if rule in run}
+    return {rule: lr for rule, lr in rates.items() if lr is not None}
 
 
 def points(surface: str, rule: str, lr: float, batch_size: int) -> NDArray[np.float32]:
@@ -80,18 +88,19 @@ def paths(results: Results) -> list[Path]:
     drawn = []
     for surface in (name for name in VIEWS if name in results):
         evidence, target = results[surface].evidence, results[surface].receipt["target"]
-        for rule in DRAWN:
-            lr, n = fastest(evidence, rule), evidence.settings(CONDITION, rule).batch_size
+        for rule, lr in rules_drawn(evidence).items():
+            n = evidence.settings(CONDITION, rule).batch_size
             way = points(surface, rule, lr, n)
             drawn.append(Path(surface, rule, lr, way, arrival(surface, way, target)))
     return drawn
 
 
 def arrival(surface: str, way: NDArray[np.float32], target: float) -> int | None:
-    """The first update at which the height is at most the target."""
+    """The update from which on the height is at most the target; None if not at the end."""
     heights = SURFACES[surface]().function(torch.tensor(way)).numpy()
-    reached = np.flatnonzero(heights <= target)
-    return int(reached[0]) if len(reached) else None
+    above = np.flatnonzero(~(heights <= target))
+    held = int(above[-1]) + 1 if len(above) else 0
+    return held if held < len(heights) else None
 
 
 def draw_paths(name: str, results: Results) -> None:
@@ -105,13 +114,10 @@ def draw_paths(name: str, results: Results) -> None:
     figures.figure(
         name,
         lambda axes: _path_panels(axes, drawn),
-        size=(8.4, 3.3 * -(-len(surfaces) // 2)),
-        nrows=-(-len(surfaces) // 2),
-        ncols=2,
-        squeeze=False,
+        **grid(len(surfaces), 3.2),
         results=ids(results, surfaces),
         data=pd.concat([_rows(path) for path in drawn]),
-        alt=f"Paths of four rules on {COUNTED[len(surfaces)]}, one seed, each at its fastest rate. "
+        alt=f"Paths of four rules on {len(surfaces)} surfaces, one seed, each at its fastest rate. "
         f"Updates to the target: {words}.",
         caption="One run of each rule, seed 0, drawn with the library's own rules; "
         f"{UPDATES} updates. Updates to the target in these runs: {words}. One run decides "
@@ -139,7 +145,7 @@ def _path_panels(axes: np.ndarray, drawn: list[Path]) -> None:
         for path in (path for path in drawn if path.surface == surface):
             x, y = path.points.T
             ax.plot(x, y, marker=".", markersize=3, linewidth=1, label=path.rule)
-    _hide(axes, len(surfaces))
+    hide(axes, len(surfaces))
     axes.flat[0].legend(fontsize="small")
 
 
@@ -152,27 +158,39 @@ def _contours(ax: Axes, surface: str) -> None:
     ax.set(xlim=(left, right), ylim=(low, high), title=surface, xlabel="x", ylabel="y")
 
 
-def _hide(axes: np.ndarray, used: int) -> None:
-    """Panels that hold nothing are not seen."""
-    for ax in list(axes.flat)[used:]:
-        ax.set_visible(False)
-
-
 def table_of_arrivals(results: Results) -> pd.DataFrame:
-    """Updates to the target at each rule's fastest rate, how many runs arrived, and diverged."""
-    rows = []
-    for surface, shown in results.items():
-        evidence = shown.evidence
-        if evidence.main_measure != "height":
-            continue
-        for rule in evidence.arms_in(CONDITION):
-            side = evidence.candidates(CONDITION, rule, "steps to target")
-            steps, lr = side.scores.report[:, side.scores.chosen()], side.chosen.lr
-            arrived = f"{(steps < shown.receipt['updates']).sum()} of {len(steps)}"
-            row = {"surface": surface, "rule": rule, "rate": lr, "updates, mean": steps.mean()}
-            row |= {"arrived": arrived, "diverged": evidence.diverged(CONDITION, rule, lr)}
-            rows.append(row)
-    return pd.DataFrame(rows)
+    """At each rule's fastest rate: updates to the target, how many hold it to the end, and diverge;
+    and what rates are no candidates, since they lose too many runs.
+    """
+    surfaces = {t: r for t, r in results.items() if r.evidence.main_measure == "height"}
+    return pd.DataFrame(
+        [
+            {"surface": surface, "rule": rule} | _arrived(shown.evidence, rule)
+            for surface, shown in surfaces.items()
+            for rule in shown.evidence.arms_in(CONDITION)
+        ]
+    )
+
+
+def _arrived(evidence: Evidence, rule: str) -> dict[str, object]:
+    excluded = evidence.lost_rates(CONDITION, rule)
+    lost = excluded[excluded.excluded].lr
+    row: dict[str, object] = {
+        "rates tried": len(excluded),
+        "excluded": len(lost),
+        "from": lost.min() if len(lost) else None,
+    }
+    side = fastest(evidence, CONDITION, rule)
+    if side is None:
+        return {"rate": None, "updates, mean": None, "hold the target": "no rate counts"} | row
+    steps, lr = side.scores.report[:, side.scores.chosen()], side.chosen.lr
+    held = evidence.arrivals(CONDITION, rule)[lr, side.chosen.readout]
+    return {
+        "rate": lr,
+        "updates, mean": steps.mean(),
+        "hold the target": f"{int(held.sum())} of {len(held)}",
+        "diverged": evidence.diverged(CONDITION, rule, lr),
+    } | row
 
 
 def table_of_descents(results: Results) -> pd.DataFrame:
@@ -180,8 +198,8 @@ def table_of_descents(results: Results) -> pd.DataFrame:
     parts = []
     for surface in (name for name in VIEWS if name in results):
         evidence = results[surface].evidence
-        for rule in DRAWN:
-            line = plots.Line(CONDITION, rule, "last", fastest(evidence, rule))
+        for rule, lr in rules_drawn(evidence).items():
+            line = plots.Line(CONDITION, rule, "last", lr)
             parts.append(plots.curve_table(evidence, line).assign(surface=surface))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
@@ -195,15 +213,11 @@ def draw_descents(name: str, results: Results) -> None:
     surfaces = list(dict.fromkeys(table.surface))
     ends = table[table.step == table.groupby("surface").step.transform("max")]
     words = "; ".join(_heights(surface, ends) for surface in surfaces)
-    rows = -(-len(surfaces) // 2)
     figures.figure(
         name,
         lambda axes: _descent_panels(axes, table, results),
         data=table,
-        size=(8.4, 0.4 + 2.9 * rows),
-        nrows=rows,
-        ncols=2,
-        squeeze=False,
+        **grid(len(surfaces), 2.9),
         results=ids(results, surfaces),
         alt=f"Height along training on {len(surfaces)} surfaces for four rules. Medians at the "
         f"end: {words}.",
@@ -227,5 +241,5 @@ def _descent_panels(axes: np.ndarray, table: pd.DataFrame, results: Results) -> 
         target = results[surface].receipt["target"]
         ax.axhline(target, color="0.5", linewidth=1, linestyle="--")
         ax.set(title=surface, xlabel="update", ylabel="height")
-    _hide(axes, len(surfaces))
+    hide(axes, len(surfaces))
     axes.flat[0].legend(fontsize="small")

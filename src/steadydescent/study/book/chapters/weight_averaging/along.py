@@ -6,12 +6,8 @@ import numpy as np
 import pandas as pd
 
 from steadydescent.study.book import chapter_figures, figures, plots
-from steadydescent.study.book.chapters.results import Results, ids
-from steadydescent.study.book.chapters.weight_averaging.arms import (
-    SCHEDULES,
-    first_task,
-    of_networks,
-)
+from steadydescent.study.book.chapters.results import Results, ids, main_task, networks
+from steadydescent.study.book.chapters.weight_averaging.arms import SCHEDULES
 from steadydescent.study.judging.evidence import Evidence
 
 READOUTS = ("last", "ema-2", "ema-10", "ema-30", "ema-start-30")
@@ -20,9 +16,10 @@ SWEEP = ["task", "condition", "readout", "lr"]
 
 
 def lines_of(evidence: Evidence, condition: str) -> list[plots.Line]:
-    """Every readout at the rate that was tuned for the last weights."""
+    """Every readout that was looked at, at the rate that was tuned for the last weights."""
     lr = evidence.candidates(condition, "last").chosen.lr
-    return [plots.Line(condition, "last", readout, lr) for readout in READOUTS]
+    looked = set(evidence.quantiles(condition, "last").readout)
+    return [plots.Line(condition, "last", r, lr) for r in READOUTS if r in looked]
 
 
 def table_along(evidence: Evidence) -> pd.DataFrame:
@@ -33,8 +30,8 @@ def table_along(evidence: Evidence) -> pd.DataFrame:
 
 def draw_along(name: str, results: Results) -> None:
     """Accuracy along training of several readouts, a panel a schedule."""
-    task = first_task(results)
-    if not task:
+    task = main_task(results)
+    if not task or not set(SCHEDULES) <= set(results[task].evidence.conditions):
         chapter_figures.not_run(name)
         return
     evidence = results[task].evidence
@@ -71,7 +68,7 @@ def table_of_sweeps(results: Results) -> pd.DataFrame:
     """Every readout at every rate: mean accuracy over tuning seeds, and `SWEEP`."""
     sweeps = [
         plots.sweep_table(shown.evidence).assign(task=task)
-        for task, shown in of_networks(results).items()
+        for task, shown in networks(results).items()
     ]
     table = pd.concat(sweeps).drop(columns="arm").drop_duplicates(SWEEP)
     return table.rename(columns={"score": "accuracy"})
@@ -79,7 +76,7 @@ def table_of_sweeps(results: Results) -> pd.DataFrame:
 
 def draw_explorer(name: str, results: Results) -> None:
     """A chart of the sweep: a task, a condition and two readouts to pick."""
-    if not of_networks(results):
+    if not networks(results):
         chapter_figures.not_run(name, as_chart=True)
         return
     table = table_of_sweeps(results)
@@ -87,12 +84,17 @@ def draw_explorer(name: str, results: Results) -> None:
         name,
         _explorer(table),
         data=table,
-        results=ids(of_networks(results)),
+        results=ids(networks(results)),
         alt=f"Validation accuracy against the learning rate, {len(table)} means, with menus for "
         "task, condition and two readouts.",
         caption="Mean validation accuracy over tuning seeds, every readout at every rate: "
         f"{len(table)} means.",
     )
+
+
+def _other(readouts: list[str]) -> str:
+    """The readout that is shown beside the last weights at first."""
+    return "ema-10" if "ema-10" in readouts else readouts[-1]
 
 
 def _explorer(table: pd.DataFrame) -> Any:
@@ -116,9 +118,9 @@ def _explorer(table: pd.DataFrame) -> Any:
         )
         .add_params(
             pick("pick_task", "task", options["task"][0], "Task "),
-            pick("pick_condition", "condition", "constant", "Condition "),
+            pick("pick_condition", "condition", options["condition"][0], "Condition "),
             pick("one", "readout", "last", "Readout "),
-            pick("other", "readout", "ema-30", "and "),
+            pick("other", "readout", _other(options["readout"]), "and "),
         )
         .transform_filter(
             "datum.task == pick_task && datum.condition == pick_condition && "

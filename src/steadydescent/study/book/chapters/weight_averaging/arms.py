@@ -1,5 +1,6 @@
 """Arms at their tuned rates: what they score, their gaps, batch norm's statistics."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,21 @@ from matplotlib.axes import Axes
 
 from steadydescent.engine.settings import read
 from steadydescent.study.book import chapter_figures, figures
-from steadydescent.study.book.chapters.results import Results, ids
+from steadydescent.study.book.chapters.results import Results, ids, main_task, networks
 from steadydescent.study.book.edition import Numbers
-from steadydescent.study.book.words import difference
+from steadydescent.study.book.words import (
+    MAJORITY,
+    choices_in_words,
+    difference,
+    estimate_and_interval,
+)
 from steadydescent.study.judging.evidence import Evidence
 
-FIRST = "mnist1d-mlp"
-"""The task that pictures of one task show, where it was run."""
 SCHEDULES = ("constant", "linear")
 """The conditions that every task has."""
 ARMS = ("last", "ema", "checkpoints", "tail", "ramp")
+HEADS = ("ema", "checkpoints")
+"""The arms that are set head to head."""
 TREATMENTS = {
     "ema": "averaged",
     "copied statistics": "copied from the last weights",
@@ -36,37 +42,32 @@ COLUMNS = {
 """Column of `table_of_arms` → the last part of a number's key."""
 
 
-def of_networks(results: Results) -> Results:
-    """The tasks that are networks: they have an accuracy, surfaces have a height."""
-    return {t: shown for t, shown in results.items() if shown.evidence.main_measure == "accuracy"}
-
-
-def first_task(results: Results) -> str:
-    """The task that pictures of one task show; empty if no network was run."""
-    tasks = list(of_networks(results))
-    return FIRST if FIRST in tasks else (tasks or [""])[0]
-
-
 def usual_norm(evidence: Evidence) -> list[str]:
-    """The conditions that leave a network's normalisation as it is."""
-    return [
+    """The conditions that leave a network's normalisation as it is; all, where none does."""
+    plain = [
         condition
         for condition in evidence.conditions
         if "norm" not in read(evidence.settings(condition, "last").task).options
     ]
+    return plain or list(evidence.conditions)
 
 
 def draw_rates(name: str, results: Results) -> None:
     """Accuracy against the rate on one task, a panel a condition without batch norm."""
-    task = first_task(results)
-    conditions = usual_norm(results[task].evidence) if task else []
-    chapter_figures.rates(name, "weight_averaging", task, conditions, arms=ARMS)
+    task = main_task(results)
+    if not task:
+        chapter_figures.not_run(name)
+        return
+    evidence = results[task].evidence
+    conditions = usual_norm(evidence)
+    arms = [arm for arm in ARMS if all(arm in evidence.arms_in(own) for own in conditions)]
+    chapter_figures.rates(name, "weight_averaging", task, conditions, arms=arms)
 
 
 def table_of_arms(results: Results, numbers: Numbers) -> pd.DataFrame:
     """What every arm scores at its tuned rate: task, condition, arm and `COLUMNS`."""
     rows = []
-    for task, shown in of_networks(results).items():
+    for task, shown in networks(results).items():
         for condition in shown.evidence.conditions:
             for arm in ARMS:
                 if arm in shown.evidence.arms_in(condition):
@@ -79,11 +80,11 @@ def table_of_arms(results: Results, numbers: Numbers) -> pd.DataFrame:
 def table_of_statistics(results: Results, numbers: Numbers) -> pd.DataFrame:
     """The EMA with each treatment of batch norm's statistics, at its tuned rate and window."""
     rows = []
-    for task, shown in of_networks(results).items():
+    for task, shown in networks(results).items():
         for condition in shown.evidence.conditions:
             if set(TREATMENTS) <= set(shown.evidence.arms_in(condition)):
                 schedule = read(shown.evidence.settings(condition, "ema").schedule).name
-                where = {"task": task.removesuffix("-mlp"), "schedule": schedule}
+                where = {"task": task, "schedule": schedule}
                 key = f"weight_averaging/{task}/{condition}"
                 rows += [where | _treated(numbers, key, arm) for arm in TREATMENTS]
     return pd.DataFrame(rows)
@@ -103,6 +104,50 @@ def _treated(numbers: Numbers, key: str, arm: str) -> dict[str, Any]:
     }
 
 
+def table_of_heads(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """EMA against checkpoints, head to head: a row a task and schedule, in points of accuracy.
+
+    `rows` as `steadydescent.study.book.edition.rows_shown` has them.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "task": row["task"],
+                "schedule": row["condition"].partition(",")[0],
+                "verdict": row["verdict"],
+                "EMA minus checkpoints, pp": estimate_and_interval(row, unit=False),
+                **{arm: _chosen(row, arm) for arm in HEADS},
+            }
+            for row in rows
+            if row["id"] == "ema-or-checkpoints"
+        ]
+    )
+
+
+def _chosen(row: Mapping[str, Any], arm: str) -> str:
+    """Readout and rate that tuning chose for an arm of a row."""
+    names = [name for name in row["rates"] if name.removeprefix("against ") == arm]
+    return ", ".join(f"{row['readouts'][name]} at {row['rates'][name]:g}" for name in names)
+
+
+def table_of_choices(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What redraws of tuning choose where no candidate has most of them: a row an arm of a row."""
+    return pd.DataFrame(
+        [
+            {
+                "claim": row["title"],
+                "task": row["task"],
+                "condition": row["condition"],
+                "arm": arm,
+                "chosen in so many percent of redraws": choices_in_words(choices),
+            }
+            for row in rows
+            for arm, choices in row["choices"].items()
+            if choices and max(choice["share"] for choice in choices) < MAJORITY
+        ]
+    )
+
+
 def without_statistics(readout: str) -> str:
     """A readout without what it does with statistics: ``ema-10`` of ``ema-10/copied``."""
     return readout.partition("/")[0]
@@ -111,11 +156,11 @@ def without_statistics(readout: str) -> str:
 def table_of_gaps(results: Results, numbers: Numbers) -> pd.DataFrame:
     """Training minus test accuracy in points: columns task, condition, arm, gap, low, high."""
     rows = []
-    for task in of_networks(results):
+    for task in networks(results):
         for condition in SCHEDULES:
             for arm in ARMS:
-                gap = numbers[f"weight_averaging/{task}/{condition}/{arm}/gap"]
-                rows.append((task, condition, arm, gap["value"], gap["low"], gap["high"]))
+                if gap := numbers.get(f"weight_averaging/{task}/{condition}/{arm}/gap"):
+                    rows.append((task, condition, arm, gap["value"], gap["low"], gap["high"]))
     return pd.DataFrame(rows, columns=["task", "condition", "arm", "gap", "low", "high"])
 
 
@@ -130,7 +175,7 @@ def draw_gap(name: str, results: Results, numbers: Numbers) -> None:
         name,
         lambda axes: _gap_panels(axes, gaps),
         data=gaps,
-        results=ids(of_networks(results)),
+        results=ids(networks(results)),
         size=(8.4, 3.8),
         ncols=2,
         sharey=True,
@@ -142,19 +187,20 @@ def draw_gap(name: str, results: Results, numbers: Numbers) -> None:
 
 
 def _gap_panels(axes: np.ndarray, gaps: pd.DataFrame) -> None:
-    labels = [task.replace("-m", "-\nm").replace("-c", "-\nc") for task in gaps.task.unique()]
-    for ax, (condition, part) in zip(axes, gaps.groupby("condition", sort=False), strict=True):
-        _gap_lines(ax, part)
+    tasks = list(gaps.task.unique())
+    labels = [task.replace("-m", "-\nm").replace("-c", "-\nc") for task in tasks]
+    for ax, condition in zip(axes, SCHEDULES, strict=True):
+        _gap_lines(ax, gaps[gaps.condition == condition], tasks)
         ax.set(xticks=range(len(labels)), title=f"{condition} rate")
         ax.set_ylabel("training minus test accuracy / pp")
         ax.set_xticklabels(labels)
     axes[0].legend(fontsize="small")
 
 
-def _gap_lines(ax: Axes, part: pd.DataFrame) -> None:
+def _gap_lines(ax: Axes, part: pd.DataFrame, tasks: list[str]) -> None:
     """An arm's gaps on every task, side by side with the others'."""
     for offset, (arm, own) in enumerate(part.groupby("arm", sort=False)):
-        places = np.arange(len(own)) + 0.12 * (offset - 2)
+        places = np.array([tasks.index(task) for task in own.task]) + 0.12 * (offset - 2)
         ax.errorbar(
             places, own.gap, yerr=[own.gap - own.low, own.high - own.gap], fmt="o", label=arm
         )
