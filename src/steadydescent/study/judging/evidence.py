@@ -61,7 +61,7 @@ class Candidates(NamedTuple):
         labels = [label for label, stays in zip(self.labels, mask, strict=True) if stays]
         if not labels:
             rates = sorted({label.lr for label in self.labels})
-            raise ValueError(f"none of the rates {rates} is the one that was asked for")
+            raise NotAnswerable(f"none of the rates {rates} is the one that was asked for")
         return Candidates(labels, Scores(*(part[:, mask] for part in self.scores)))
 
 
