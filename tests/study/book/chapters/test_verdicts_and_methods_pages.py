@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from fabricated import result
-from judged import asked, score, toy_evidence, toy_plan
+from judged import asked, peak, score, toy_evidence, toy_plan
 from steadydescent.study.book import page
 from steadydescent.study.book.chapters import attacks, methods, verdicts
 from steadydescent.study.judging.claims import load_claims
@@ -96,8 +96,8 @@ def toy_shown(evidence, seeds: int) -> dict:
 def attacked(tmp_path, monkeypatch):
     """The toy claim, attacked, as if it had so many report seeds."""
     monkeypatch.setattr(attacks, "CLAIMS", ("ema-wins",))
-    with asked(tmp_path):
-        evidence = toy_evidence(result(toy_plan(), score))
+    with asked(tmp_path, {"conditions": ["constant"]}):
+        evidence = toy_evidence(result(toy_plan(), peak))
         yield lambda seeds: attacks.attacks(toy_shown(evidence, seeds))
 
 
