@@ -72,6 +72,7 @@ def test_what_is_written_is_the_same_again_and_the_picture_names_its_data(tmp_pa
         summary.write_summary(CLAIMS, tmp_path / name)
     first, second = (sorted((tmp_path / name).iterdir()) for name in ("first", "second"))
     assert [path.name for path in first] == [
+        "CHANGES.md",
         "README.md",
         "verdicts-dark.svg",
         "verdicts-light.svg",
@@ -79,9 +80,10 @@ def test_what_is_written_is_the_same_again_and_the_picture_names_its_data(tmp_pa
     ]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     data = (tmp_path / "first/verdicts.csv").read_text(encoding="utf-8")
-    assert all(summary.digest(data) in path.read_text(encoding="utf-8") for path in first[1:3])
+    assert all(summary.digest(data) in path.read_text(encoding="utf-8") for path in first[2:4])
 
 
 def test_without_intervals_there_is_a_table_and_no_picture(tmp_path):
     summary.write_summary({"exact": CLAIMS["exact"]}, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "verdicts.csv"}
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"CHANGES.md", "README.md", "verdicts.csv"}

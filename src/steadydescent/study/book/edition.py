@@ -26,6 +26,11 @@ def rows_shown(experiment: str = "") -> list[dict[str, Any]]:
     return [row for row in rows if row["estimate"] is not None]
 
 
+def claims_shown() -> dict[str, dict[str, Any]]:
+    """Claims of the book being built, by id: title, outcome, headline, rows and so on."""
+    return _generated()["claims"]
+
+
 Numbers = Mapping[str, Mapping[str, Any]]
 """The book's numbers by key."""
 

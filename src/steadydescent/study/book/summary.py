@@ -12,15 +12,24 @@ from typing import Any
 import pandas as pd
 
 from steadydescent.files import write_atomically
+from steadydescent.study.book import edition_changes
 from steadydescent.study.book.figures import INK, theme
 from steadydescent.study.book.words import verdict_table
 from steadydescent.study.judging.rows import in_margins
 
-TABLE, DATA = "README.md", "verdicts.csv"
+TABLE, DATA, CHANGES = "README.md", "verdicts.csv", "CHANGES.md"
 LOOKS = {"supported": ("C0", "o"), "supported, size open": ("C0", "^")}
 LOOKS |= {"too small to matter": ("C2", "s"), "open": ("C5", "D")}
 LOOKS |= {"refuted, size open": ("C1", "v"), "refuted": ("C1", "X")}
 """Verdict → colour and marker; who cannot tell the colours apart has the markers."""
+CHANGED = """# Both editions, claim by claim
+
+Written by `make publish`. Left the word of the first edition and how many of its rows said what,
+then the sentence of this one. For all claims: new seeds, one registered question a claim, direction
+and size kept apart, and open rows that no longer make a claim mixed. What changed besides stands on
+the right.
+
+"""
 SAID_OF_A_ROW = ("task", "condition", "primary", "verdict", "direction", "size")
 COLUMNS = ("claim", "title", *SAID_OF_A_ROW, "estimate", "low", "high")
 TICKS = (-100, -10, -1, 0, 1, 10, 100)
@@ -100,9 +109,12 @@ def _places(rows: pd.DataFrame) -> Iterator[float]:
 
 
 def texts(claims: dict[str, Any]) -> dict[str, str]:
-    """The table and the data, by name of file."""
+    """The table, the data and, where there was a first edition, what changed, by name of file."""
     data = summary(claims).to_csv(index=False, float_format="%.5g")
-    return {TABLE: INTRODUCTION + verdict_table(claims) + "\n", DATA: data}
+    written = {TABLE: INTRODUCTION + verdict_table(claims) + "\n", DATA: data}
+    if edition_changes.FIRST.exists():
+        written[CHANGES] = CHANGED + edition_changes.markdown(claims) + "\n"
+    return written
 
 
 def digest(data: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steadydescent.study.book.chapters.results import main_task, networks
 from steadydescent.study.book.chapters.weight_averaging import arms, quadratic, readouts
 
 
@@ -79,10 +80,10 @@ NUMBERS = {
 
 
 def test_networks_are_the_tasks_with_an_accuracy_and_the_usual_one_is_shown_first():
-    assert list(arms.of_networks(RESULTS)) == ["mnist1d-mlp"]
-    assert arms.first_task({"other": result()} | RESULTS) == "mnist1d-mlp"
-    assert arms.first_task({"other": result()}) == "other"
-    assert arms.first_task({"noisy-quadratic": result("height")}) == arms.first_task({}) == ""
+    assert list(networks(RESULTS)) == ["mnist1d-mlp"]
+    assert main_task({"other": result()} | RESULTS) == "mnist1d-mlp"
+    assert main_task({"other": result()}) == "other"
+    assert main_task({"noisy-quadratic": result("height")}) == main_task({}) == ""
 
 
 def test_conditions_that_change_the_norm_are_told_by_their_task():
@@ -101,7 +102,7 @@ def test_statistics_are_compared_where_all_treatments_were_run():
     key = "weight_averaging/mnist1d-mlp/constant, batch norm/copied statistics-ema/tuned"
     table = arms.table_of_statistics(RESULTS, NUMBERS | {key: apart})
     assert list(table.statistics) == list(arms.TREATMENTS.values())
-    assert set(table.task) == {"mnist1d"} and set(table.window) == {"ema-10"}
+    assert set(table.task) == {"mnist1d-mlp"} and set(table.window) == {"ema-10"}
     assert list(table["minus averaged, pp"]) == ["", "-0.50 (-0.75 to +0.25)", ""]
 
 
@@ -123,3 +124,23 @@ def test_heights_have_three_standard_errors_on_either_side(monkeypatch):
     half = 3 * np.std(heights, ddof=1) / 2
     assert list(made.readout) == ["last", "tail-25", "ema-10"] and set(made["closed form"]) == {2.5}
     np.testing.assert_allclose(made[["low", "measured", "high"]].iloc[0], [3 - half, 3, 3 + half])
+
+
+def test_heads_are_the_rows_of_that_claim_with_what_tuning_chose():
+    row = {"id": "ema-or-checkpoints", "task": "t", "condition": "linear, head to head"}
+    row |= {"verdict": "supported", "estimate": 0.25, "ci_low": -0.1, "ci_high": 0.6, "margin": 1}
+    row |= {"null": 0.0, "unit": "pp", "rates": {"ema": 0.1, "against checkpoints": 0.2}}
+    row |= {"readouts": {"ema": "ema-10", "against checkpoints": "checkpoints-4"}}
+    (told,) = arms.table_of_heads([row, row | {"id": "other"}]).to_dict("records")
+    assert told["schedule"] == "linear" and told["verdict"] == "supported"
+    assert told["ema"] == "ema-10 at 0.1" and told["checkpoints"] == "checkpoints-4 at 0.2"
+
+
+def test_choices_are_shown_where_no_candidate_has_most_redraws():
+    spread = [{"lr": 0.1, "readout": "ema-2", "share": 0.4}]
+    spread.append({"lr": 0.2, "readout": "ema-10", "share": 0.35})
+    sure = [{"lr": 0.1, "readout": "last", "share": 0.9}]
+    row = {"title": "T", "task": "t", "condition": "c", "choices": {"ema": spread, "last": sure}}
+    (told,) = arms.table_of_choices([row]).to_dict("records")
+    assert told["arm"] == "ema"
+    assert list(told.values())[-1] == "40 % 0.1 with ema-2, 35 % 0.2 with ema-10"

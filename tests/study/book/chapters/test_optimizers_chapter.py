@@ -10,7 +10,7 @@ from published_results import published_result
 
 from steadydescent.engine.tasks.surfaces import SURFACES
 from steadydescent.study.book.chapters.optimizers import correction, rates, surfaces
-from steadydescent.study.book.chapters.results import table_of_sweeps
+from steadydescent.study.book.chapters.results import networks, table_of_sweeps
 
 TASK = "mnist1d-mlp"
 
@@ -38,14 +38,14 @@ def test_path_of_sgd_is_descent_along_the_noisy_gradient():
     np.testing.assert_allclose(path, torch.stack(way).numpy(), rtol=1e-5)
 
 
-def test_arrival_is_the_first_point_at_or_below_the_target():
-    way = surfaces.points("saddle", "momentum", 0.05, 25)
-    heights = SURFACES["saddle"]().function(torch.tensor(way)).tolist()
-    target = heights[90]
-    assert surfaces.arrival("saddle", way, target) == next(
-        step for step, height in enumerate(heights) if height <= target
-    )
-    assert surfaces.arrival("saddle", way, min(heights) - 1) is None
+def test_arrival_is_where_the_target_is_held_from_to_the_end():
+    way = surfaces.points("ravine", "sgd", 0.017, 1)
+    heights = SURFACES["ravine"]().function(torch.tensor(way)).tolist()
+    target = 1.01 * max(heights[150:])
+    held = next(step for step in range(len(heights)) if max(heights[step:]) <= target)
+    first = next(step for step, height in enumerate(heights) if height <= target)
+    assert surfaces.arrival("ravine", way, target) == held >= first
+    assert surfaces.arrival("ravine", way, heights[-1] / 2) is None
 
 
 def test_paths_are_of_surfaces_that_were_run_at_the_rate_that_is_fastest(results):
@@ -54,7 +54,7 @@ def test_paths_are_of_surfaces_that_were_run_at_the_rate_that_is_fastest(results
         ("saddle", rule) for rule in surfaces.DRAWN
     ]
     evidence = results["saddle"].evidence
-    assert drawn[0].rate == surfaces.fastest(evidence, "sgd")
+    assert drawn[0].rate == surfaces.fastest_rate(evidence, "sgd")
     assert surfaces.paths({TASK: results[TASK]}) == []
 
 
@@ -68,7 +68,7 @@ def test_arrivals_count_report_runs_by_hand(results):
     steps = measures[(measures.measure == "steps to target") & measures.run.isin(mine.run)].value
     assert table["updates, mean"]["sgd"] == pytest.approx(fmean(steps))
     early = [step for step in steps if step < shown.receipt["updates"]]
-    assert table.arrived["sgd"] == f"{len(early)} of {len(mine)}"
+    assert table["hold the target"]["sgd"] == f"{len(early)} of {len(mine)}"
 
 
 # ---- bias correction -----------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_close_range_of_a_tent_is_known():
 
 
 def test_sweep_has_networks_of_every_condition_and_no_surface(results):
-    table = table_of_sweeps(rates.trained(results))
+    table = table_of_sweeps(networks(results))
     assert set(table["where"]) == {f"{TASK}, constant", f"{TASK}, linear"}
     mine = table[(table["where"] == f"{TASK}, constant") & (table.arm == "sgd")]
     scores = rates.scores(results[TASK].evidence, "sgd").mean()

@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steadydescent.study.book.chapters.learning_rate_search import along, regimes, searches
+from steadydescent.study.book.chapters.learning_rate_search import (
+    along,
+    range_curves,
+    regimes,
+    searches,
+)
 from steadydescent.study.judging.regret import Sweep
 
 RATES = [0.001, 0.01, 0.1, 1.0, 10.0]
@@ -27,7 +32,8 @@ def results(monkeypatch):
     table = pd.DataFrame(rows, columns=["seed", "rule", "length", "rate"])
     monkeypatch.setattr(regimes.regret, "dense_sweep", lambda *_: sweep())
     monkeypatch.setattr(searches, "suggestions", lambda *_: table)
-    return {"toy": SimpleNamespace(evidence=None, id="toy@1")}
+    own = SimpleNamespace(main_measure="accuracy")
+    return {"toy": SimpleNamespace(evidence=own, id="toy@1")}
 
 
 def test_right_is_what_comes_within_two_points_and_the_rest_lies_on_a_side():
@@ -85,3 +91,10 @@ def test_suggestions_are_shown_by_their_quantiles_over_seeds(results):
     assert [row[q] for q in (0.1, 0.5, 0.9)] == pytest.approx(
         list(np.quantile([0.1, 0.1, 1.0], [0.1, 0.5, 0.9]))
     )
+
+
+def test_a_descent_starts_where_a_tenth_of_the_fall_lies_behind_and_ends_at_the_lowest_loss():
+    losses = [2.0, 2.0, 1.95, 1.5, 0.7, 1.0, np.nan]
+    curve = pd.DataFrame({"rate": np.geomspace(1e-4, 1e2, 7), "median": losses})
+    start, end = range_curves.regimes(curve)
+    assert (start, end) == pytest.approx((1e-2, 1.0))

@@ -11,8 +11,11 @@ import pytest
 from scipy import stats
 
 from fabricated import result
-from judged import asked, score, toy_evidence, toy_plan
-from steadydescent.study.book.chapters import methods, verdicts
+from judged import asked, peak, score, toy_evidence, toy_plan
+from steadydescent.study.book import page
+from steadydescent.study.book.chapters import attacks, methods, verdicts
+from steadydescent.study.judging.claims import load_claims
+from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.planning import PROFILES, load_study
 
 # ---- verdicts ------------------------------------------------------------------------------------
@@ -65,30 +68,65 @@ def test_same_rates_are_paired_differences_by_hand():
     falling = flat + pd.DataFrame([[1.0, -1.0], [2.0, -1.5], [3.0, -1.25]], columns=columns)
     chosen = SimpleNamespace(chosen=SimpleNamespace(lr=0.2))
     own = SimpleNamespace(
-        conditions=("usual", "usual, longer"),
+        conditions=("usual", "longer", "other"),
+        arms_in=lambda condition: ["constant", "linear"][: 1 if condition == "other" else 2],
         candidates=lambda condition, arm: chosen,
         report=lambda condition, arm, measure: flat if arm == "constant" else falling,
     )
-    table = verdicts.table_of_same_rates({verdicts.TASK: SimpleNamespace(evidence=own)})
+    table = verdicts.table_of_same_rates({"toy": SimpleNamespace(evidence=own)})
     gains = [1.0, 2.0, 3.0]
     half = stats.t.ppf(0.975, 2) * stdev(gains) / math.sqrt(3)
     text = f"{fmean(gains):+.2f} ({2 - half:+.2f} to {2 + half:+.2f})"
     assert table["linear minus constant, pp"][0] == text
     assert list(table.condition) == ["usual", "usual", "longer", "longer"]
-    assert list(table["tuning chose it"]) == ["", "yes", "", "yes"]
+    assert list(table["best when constant"]) == ["", "yes", "", "yes"]
     assert verdicts.table_of_same_rates({}).empty
 
 
-def test_every_surprise_is_a_row_of_the_claims():
-    for surprise in verdicts.SURPRISES:
-        keys = [question.row.key for question in verdicts.questions(surprise.experiment)]
-        assert (surprise.claim, verdicts.TASK, surprise.condition) in keys
+# ---- attacks -------------------------------------------------------------------------------------
 
 
-def test_results_with_few_seeds_are_not_halved():
-    few = {"receipt": {"seeds": {"report": 7}}, "evidence": None}
-    results = {s.experiment: {verdicts.TASK: SimpleNamespace(**few)} for s in verdicts.SURPRISES}
-    assert verdicts.table_of_attacks(results).empty and verdicts.table_of_attacks({}).empty
+def toy_shown(evidence, seeds: int) -> dict:
+    receipt = dict(evidence.receipt, seeds={"tuning": 5, "report": seeds})
+    made = Evidence(evidence.result, receipt)
+    return {made.experiment: {made.task: SimpleNamespace(evidence=made, receipt=receipt)}}
+
+
+@pytest.fixture
+def attacked(tmp_path, monkeypatch):
+    """The toy claim, attacked, as if it had so many report seeds."""
+    monkeypatch.setattr(attacks, "CLAIMS", ("ema-wins",))
+    with asked(tmp_path, {"conditions": ["constant"]}):
+        evidence = toy_evidence(result(toy_plan(), peak))
+        yield lambda seeds: attacks.attacks(toy_shown(evidence, seeds))
+
+
+def test_attacked_rows_are_estimated_from_halves_where_these_have_enough_seeds(attacked):
+    for seeds, halves in ((attacks.FEWEST - 1, set()), (attacks.FEWEST, set(attacks.AGAIN[:2]))):
+        (found,) = attacked(seeds)
+        assert found.question.claim.id == "ema-wins" and found.question.primary
+        assert set(found.again) & set(attacks.AGAIN[:2]) == halves
+        assert found.agreeing == sum(e.value * found.whole.value > 0 for e in found.again.values())
+
+
+def test_at_a_neighbouring_rate_the_arm_alone_moves(attacked):
+    (found,) = attacked(attacks.FEWEST)
+    beside = [found.again[name] for name in attacks.AGAIN[2:4] if name in found.again]
+    assert beside and all(other.value != found.whole.value for other in beside)
+
+
+def test_the_table_of_attacks_has_a_column_a_way_and_the_sentence_counts_them(attacked):
+    found = attacked(attacks.FEWEST)
+    table = attacks.table_of_attacks(found)
+    assert list(table.columns) == ["claim", "task", "verdict", "all seeds", *attacks.AGAIN]
+    made = sum(len(attack.again) for attack in found)
+    assert f"Of {made} estimates made anew" in attacks.in_words(found).text
+    assert attacks.table_of_attacks([]).empty and attacks.in_words([]) == page.NOT_RUN
+
+
+def test_every_attacked_claim_is_a_claim_with_primary_rows():
+    claims = load_claims()
+    assert all(claims[name].primary for name in attacks.CLAIMS)
 
 
 # ---- methods -------------------------------------------------------------------------------------

@@ -179,7 +179,9 @@ def book_errors(trials: pd.DataFrame) -> page.Shown:
 def table_of_books(trials: pd.DataFrame) -> page.Shown:
     """Every kind of book: what share holds a false word or direction, and how much is decided."""
     table = trials.assign(
-        false_word=100 * trials.false_word, false_direction=100 * trials.false_direction
+        book=trials.book.replace({"mixed": "some of each"}),
+        false_word=100 * trials.false_word,
+        false_direction=100 * trials.false_direction,
     )
     heads = {
         "book": "planted",

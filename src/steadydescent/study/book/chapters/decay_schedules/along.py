@@ -33,9 +33,11 @@ def table_along(results: Results) -> pd.DataFrame:
 
 
 def lead(part: pd.DataFrame, share: float) -> str:
-    """Who is ahead on a task after a share of the run, and linear decay against a constant rate."""
-    at = part[part.step == part.step.max() * share].set_index("arm")["median"]
-    if "linear" not in at.index:
+    """Who is ahead on a task near a share of the run, and linear decay against a constant rate."""
+    steps = part.step.unique()
+    step = steps[abs(steps - share * steps.max()).argmin()]
+    at = part[part.step == step].set_index("arm")["median"]
+    if not {"linear", "constant"} <= set(at.index):
         return f"{at.idxmax()} ahead"
     gain = 100 * (at["linear"] - at["constant"])
     return f"{at.idxmax()} ahead, linear {gain:+.1f} points from constant"
@@ -49,7 +51,7 @@ def draw_along(name: str, results: Results) -> None:
     along = table_along(results)
     parts = {task: along[along.task == task] for task in results}
     leads = "; ".join(
-        f"{task}: half way {lead(part, 0.5)}, at the end {lead(part, 1)}"
+        f"{task}: about half way {lead(part, 0.5)}, at the end {lead(part, 1)}"
         for task, part in parts.items()
     )
     figures.figure(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from steadydescent.study.book.chapters.results import (
     networks,
     table_of_numbers,
 )
+from steadydescent.study.book.words import difference
 from steadydescent.study.judging import regret
 from steadydescent.study.judging.evidence import Evidence
 
@@ -228,6 +230,23 @@ def _range_panel(ax: Axes, table: pd.DataFrame) -> None:
     ax.set(xlabel="decades of rates within 2 points of the best")
     ax.invert_yaxis()
     ax.legend(fontsize="small")
+
+
+def table_of_pairs(results: Results, numbers: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Differences in accuracy of pairs of rules, each tuned: a row a task and pair, and for pairs
+    under one condition which.
+    """
+    rows = []
+    for task in networks(results):
+        start = f"optimizers/{task}/"
+        for key in numbers:
+            if key.startswith(start) and key.endswith("/tuned"):
+                *condition, pair = key.removeprefix(start).removesuffix("/tuned").split("/")
+                own = numbers[key]
+                gain = difference(own["value"], own["low"], own["high"])
+                where = {"task": task, "condition": ", ".join(condition) or "both"}
+                rows.append(where | {"pair": pair.replace("-", " − ", 1), "pp": gain})
+    return pd.DataFrame(rows)
 
 
 def table_of_rules(results: Results, numbers: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
