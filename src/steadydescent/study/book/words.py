@@ -74,19 +74,19 @@ def unit_after(unit: str) -> str:
     return name if name in ("", "×") else NO_BREAK + name
 
 
-def digits_for(row: dict[str, Any]) -> int:
+def digits_for(row: Mapping[str, Any]) -> int:
     """Digits behind the point that show a row's margin as more than zero: 2, or more if small."""
     smallest = min(abs(x) for x in (row["margin"] or 1.0, 1.0))
     return 2 if smallest >= 0.05 else 3 if smallest >= 0.005 else 4
 
 
-def interval_text(row: dict[str, Any]) -> str:
+def interval_text(row: Mapping[str, Any]) -> str:
     """Interval of a claim's row, ``+0.10 to +0.74``; ratios have no sign, ``1.12 to 1.53``."""
     spec, signed = f".{row.get('digits', digits_for(row))}f", row.get("null", 0) == 0
     return " to ".join(number(row[end], spec, signed=signed) for end in ("ci_low", "ci_high"))
 
 
-def estimate_and_interval(row: dict[str, Any], *, unit: bool = True) -> str:
+def estimate_and_interval(row: Mapping[str, Any], *, unit: bool = True) -> str:
     """Estimate of a claim's row with its interval, ``+0.42 pp (+0.10 to +0.74)``; a dash if none.
 
     Differences are signed, ratios (`null` 1) are not: ``1.31× (1.12 to 1.53)``. Arithmetic has no
@@ -102,7 +102,7 @@ def estimate_and_interval(row: dict[str, Any], *, unit: bool = True) -> str:
     return text if exact else f"{text} ({interval_text(row)})"
 
 
-def for_terminal(row: dict[str, Any]) -> str:
+def for_terminal(row: Mapping[str, Any]) -> str:
     """`estimate_and_interval` where lines may break at any space; nothing where none was made."""
     if row.get("estimate") is None:
         return ""
@@ -118,7 +118,7 @@ def difference(value: float, low: float, high: float) -> str:
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def margin_text(row: dict[str, Any]) -> str:
+def margin_text(row: Mapping[str, Any]) -> str:
     """Margin of a row: ``±1``, as a factor ``×1.15``, ``−1`` where only a loss counts; or a dash.
 
     A row without a margin, or that was not run, has the dash.
@@ -129,12 +129,12 @@ def margin_text(row: dict[str, Any]) -> str:
     return f"{sign}{row['margin']:g}"
 
 
-def condition_text(row: dict[str, Any]) -> str:
+def condition_text(row: Mapping[str, Any]) -> str:
     """A row's condition without its measure, which rows of arithmetic put before it."""
     return row["condition"].removeprefix(f"{row['measure']}, ")
 
 
-def notes(row: dict[str, Any]) -> list[str]:
+def notes(row: Mapping[str, Any]) -> list[str]:
     """What a row's table leaves out: why it is not decided or was not run, divergence, choices on
     the edge or spread over several candidates, seeds that would decide, runs that did not arrive,
     what of the test set its interval holds, and that it came after the fact.
@@ -180,7 +180,7 @@ def choices_in_words(candidates: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
-def added_after(row: dict[str, Any]) -> bool:
+def added_after(row: Mapping[str, Any]) -> bool:
     """Whether a row's contrast was registered on a later day than its first result was seen."""
     registered, seen = row.get("registered"), row.get("first_seen")
     return bool(registered and seen and registered > seen)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -81,11 +82,11 @@ def _again(question: Question, evidence: Evidence) -> dict[str, Callable[[], Est
     if evidence.receipt["seeds"]["report"] >= FEWEST:
         for parity, name in enumerate(AGAIN[:2]):
             half = evidence.half(parity)
-            ways[name] = lambda half=half: contrast.estimate(half, condition, LEVEL)
-    for name, other in _at_neighbours(contrast, evidence, condition).items():
-        ways[name] = lambda other=other: other.estimate(evidence, condition, LEVEL)
+            ways[name] = partial(contrast.estimate, half, condition, LEVEL)
+    for name, neighbour in _at_neighbours(contrast, evidence, condition).items():
+        ways[name] = partial(neighbour.estimate, evidence, condition, LEVEL)
     for other in _other_conditions(question, evidence):
-        ways[AGAIN[4]] = lambda other=other: contrast.estimate(evidence, other, LEVEL)
+        ways[AGAIN[4]] = partial(contrast.estimate, evidence, other, LEVEL)
     return ways
 
 

@@ -71,12 +71,14 @@ def draw_range_curves(name: str, results: Results) -> None:
     marks = suggested.groupby(["task", "length"]).rate.median()
     tasks = list(dict.fromkeys(table.task))
     words = "; ".join(_in_words(task, _shown(table, task), marks) for task in tasks)
+
+    def draw(axes: np.ndarray) -> None:
+        for ax, task in zip(axes.flat, tasks, strict=False):
+            _panel(ax, table[table.task == task], _shown(table, task), marks[task])
+
     figures.figure(
         name,
-        lambda axes: [
-            _panel(ax, table[table.task == task], _shown(table, task), marks[task])
-            for ax, task in zip(axes.flat, tasks, strict=False)
-        ],
+        draw,
         data=table,
         alt=f"Smoothed minibatch loss of range tests against the rate. {words}.",
         caption="The range test's curve: smoothed loss of minibatches while the rate rises, "
