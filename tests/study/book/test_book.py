@@ -93,7 +93,7 @@ def test_secondary_rows_stand_below_a_line_that_says_so(book):
         )
         assert head and "Supported, size open" in secondary and "Not run" in primary
         assert "beside" in secondary and "beside" not in primary
-    assert "toy-task, beside (added after results were seen)" in words(page)
+    assert "toy-task, beside added after results were seen." in words(page)
     assert "toy-task, beside: added after results were seen" in words(page)
     assert "Primary intervals: 99.95 %." in words(page)
 
@@ -121,7 +121,9 @@ def test_the_table_of_verdicts_links_each_claim(book):
     assert page.count('href="#claim-toy-claim"') == 2
     full, summary = (words(part.split("</table>")[0]) for part in page.split("<table")[1:3])
     assert "Averages beat the last weights toy-blog , toy-slides Holds when" in full
-    assert f"other-task, linear Open +0.42{SPACE}pp ({MINUS}0.10 to +0.94)" in full
+    assert f"+0.42{SPACE}pp ({MINUS}0.10 to +0.94)" in full
+    assert "3 of 20 diverged" in full and "about 57 seeds would decide" in full
+    assert "2026-11-20, 2026-11-21" in full
     assert "other-task" not in summary and "Holds on the toy task" in summary
 
 
