@@ -251,7 +251,8 @@ def test_noisy_quadratic_in_the_engine_lies_within_its_error_of_the_closed_form(
 
 
 @pytest.mark.parametrize(
-    "task", ["ravine", "saddle", "plateau", "double-well", "double-well-slope"]
+    "task",
+    ["ravine", "saddle", "plateau", "double-well", "double-well-slope", "double-well-shoulder"],
 )
 def test_surfaces_train_in_the_engine_and_a_lost_one_counts_as_not_moved(task):
     base = {

@@ -104,6 +104,20 @@ def test_slope_above_the_shallow_well_leads_into_it_though_it_starts_above_the_b
     )
 
 
+def test_from_the_shoulder_no_stable_rate_crosses_the_barrier_in_one_step_and_momentum_rolls_over():
+    _, barrier, deep = well_bottoms()
+    start = SURFACES["double-well-shoulder"]().point.detach().double()
+    assert double_well(start) > double_well(torch.tensor([barrier, 0.0], dtype=torch.float64))
+    stable = 2 / (3 * deep**2 - 1)
+    for rate in torch.linspace(0.01, stable, 50).tolist():
+        assert (start - rate * gradient(double_well, start))[0] < barrier
+    point, velocity = start, torch.zeros(2, dtype=torch.float64)
+    for _ in range(1_000):
+        velocity = 0.9 * velocity + gradient(double_well, point)
+        point = point - 0.2 * velocity
+    assert point[0].item() == pytest.approx(deep, abs=1e-3)
+
+
 @pytest.mark.parametrize("tilt", [-0.1, 0.39, math.nan])
 def test_tilt_that_leaves_one_well_is_refused(tilt):
     with pytest.raises(ValueError, match=f"tilt must be at least 0 and below .*, got {tilt}"):

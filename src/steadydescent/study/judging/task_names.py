@@ -12,6 +12,7 @@ TASK_NAMES = {
     "plateau": "the plateau",
     "double-well": "the double well",
     "double-well-slope": "the double well's slope",
+    "double-well-shoulder": "the double well's shoulder",
     "noisy-quadratic": "the noisy quadratic",
     "arithmetic": "arithmetic",
 }

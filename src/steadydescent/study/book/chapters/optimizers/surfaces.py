@@ -33,6 +33,7 @@ VIEWS = {
     "plateau": View(-0.5, 12, -0.7, 0.7),
     "double-well": View(-1.6, 1.6, -0.5, 0.5),
     "double-well-slope": View(-2.2, 1.6, -0.5, 0.5),
+    "double-well-shoulder": View(-1.6, 1.6, -0.5, 0.5),
 }
 
 
