@@ -158,7 +158,10 @@ SURFACES: dict[str, Callable[[], Surface]] = {
     "double-well-shoulder": lambda: Surface(double_well, (-1.4, 0.0), (0.1, 0.1)),
     "noisy-quadratic": noisy_quadratic,
 }
-"""Name → surface at its start; the double well starts at the bottom of the shallow one, on the
-slope above it, or on its shoulder, higher than the barrier but so gentle that no rate at which the
-deep well is stable (α < 2/f'' = 0.87) crosses the barrier in one step (α ≥ 0.90). Noise is that of a single draw; a batch of n divides its variance by n.
+"""Name → surface at its start. Noise is that of a single draw; a batch of n divides its variance by
+n.
+
+The double well starts at the bottom of the shallow one, on the slope above it, or on its shoulder:
+higher than the barrier, but so gentle that no rate at which the deep well is stable, α < 2/f'' =
+0.87, crosses the barrier in one step, α ≥ 0.90.
 """
