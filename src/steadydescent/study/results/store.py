@@ -12,11 +12,12 @@ read, and its runs are trained again.
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
 
@@ -192,27 +193,36 @@ def whatever(key: str, receipt: dict[str, Any]) -> bool:
 
 
 class Store:
-    """Finished runs by key. Several processes may share one."""
+    """Finished runs by key. Several processes may share one.
+
+    Every folder is read and checked once; of those that nobody has asked for only keys and receipt
+    stay in memory.
+    """
 
     def __init__(self, root: Path, warn: Callable[[str], None] = print) -> None:
         self.root, self.warn = root, warn
-        self._checked: dict[Path, tuple[Tables, dict[str, Any]]] = {}
-        self._keys: dict[Path, frozenset[str]] = {}  # asked for before every stack
+        self._receipts: dict[Path, tuple[frozenset[str], dict[str, Any]]] = {}
+        self._tables: dict[Path, Tables] = {}
 
     def _folders(self) -> Iterable[Path]:
         return sorted(self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f]*"))
 
-    def _read(self, folder: Path) -> tuple[Tables, dict[str, Any]] | None:
-        """A folder's content, or None after setting a damaged one aside."""
-        if folder not in self._checked:
-            try:
-                self._checked[folder] = read_folder(folder, Tables)
-                self._keys[folder] = frozenset(self._checked[folder][0].runs.run)
-            except ValueError as error:
-                self._set_aside(folder)
-                self.warn(f"set aside and to be computed again: {error}")
-                return None
-        return self._checked[folder]
+    def _checked(self) -> Iterator[tuple[Path, frozenset[str], dict[str, Any]]]:
+        """Every sound folder with its keys and its receipt."""
+        for folder in self._folders():
+            if folder in self._receipts or self._read(folder):
+                yield folder, *self._receipts[folder]
+
+    def _read(self, folder: Path) -> Tables | None:
+        """A folder's tables, or None after setting a damaged one aside."""
+        try:
+            tables, receipt = read_folder(folder, Tables)
+        except ValueError as error:
+            self._set_aside(folder)
+            self.warn(f"set aside and to be computed again: {error}")
+            return None
+        self._receipts[folder] = frozenset(tables.runs.run), receipt
+        return tables
 
     def _set_aside(self, folder: Path) -> None:
         aside = self.root / "damaged" / f"{folder.name}-{uuid.uuid4().hex[:8]}" / folder.name
@@ -225,9 +235,7 @@ class Store:
 
     def keys(self) -> set[str]:
         """Keys of all finished runs, files verified."""
-        return set().union(
-            *(self._keys[folder] for folder in self._folders() if self._read(folder))
-        )
+        return set().union(*(keys for _, keys, _ in self._checked()))
 
     def versions(
         self, among: Collection[str] | None = None
@@ -235,12 +243,9 @@ class Store:
         """Every version of every finished run, or of those with these keys, with the receipt of its
         stack.
         """
-        for folder in self._folders():
-            if found := self._read(folder):
-                for key in (
-                    self._keys[folder] if among is None else self._keys[folder].intersection(among)
-                ):
-                    yield key, found[1]
+        for _, keys, receipt in self._checked():
+            for key in keys if among is None else keys.intersection(among):
+                yield key, receipt
 
     def lock(self, keys: Sequence[str]) -> FileLock:
         """A lock on a stack of runs; it goes with the process that holds it."""
@@ -273,13 +278,11 @@ class Store:
         """
         order = {key: place for place, key in enumerate(keys)}
         parts, receipts, left = [], [], set(order)
-        for folder in self._folders():
-            found = self._read(folder)
-            if found and (
-                mine := {key for key in left & self._keys[folder] if fits(key, found[1])}
-            ):
-                parts.append(Tables(*(table[table.run.isin(mine)] for table in found[0])))
-                receipts.append(found[1])
+        for folder, stored, receipt in self._checked():
+            mine = {key for key in left & stored if fits(key, receipt)}
+            if mine and (tables := self._kept(folder)):
+                parts.append(Tables(*(table[table.run.isin(mine)] for table in tables)))
+                receipts.append(receipt)
                 left -= mine
         if left:
             raise KeyError(
@@ -287,9 +290,17 @@ class Store:
                 "train them first"
             )
         joined = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
-        return Tables(
-            *(
-                t.sort_values("run", key=lambda k: k.map(order), kind="stable", ignore_index=True)
-                for t in joined
-            )
-        ), receipts
+        return Tables(*(_in_order(table, order) for table in joined)), receipts
+
+    def _kept(self, folder: Path) -> Tables | None:
+        """A folder's tables, kept from now on, or None where it has been damaged meanwhile."""
+        if folder not in self._tables and (tables := self._read(folder)):
+            self._tables[folder] = tables
+        return self._tables.get(folder)
+
+
+def _in_order(table: pd.DataFrame, order: Mapping[str, int]) -> pd.DataFrame:
+    """The table's rows by the place of their run; the rows of a run stay as they are."""
+    codes, runs = pd.factorize(table.run)  # a table has many rows a run
+    places = np.array([order[run] for run in runs], dtype=np.intp)
+    return table.take(np.argsort(places[codes], kind="stable")).reset_index(drop=True)

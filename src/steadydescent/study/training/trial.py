@@ -181,7 +181,7 @@ class Trial:
             self._serve(condition, arms, "report", reporting)
             self.reported |= {(condition, arm): indices for arm in arms}
             runs += reporting
-        self._results(runs, f"{self.plan.task}, {condition}, reporting")
+        self._train(runs, f"{self.plan.task}, {condition}, reporting")
 
     def _near_choices(self, condition: str, arms: list[str]) -> set[int]:
         """The grid points that report seeds run for arms which share their runs."""
@@ -243,12 +243,16 @@ class Trial:
         self.timings = times.merge(power_of_two_gain(times), "left", ["batch_size", "round"])
         return self.timings
 
-    def _results(self, runs: list[Run], title: str) -> Tables:
-        """Tables of these runs; what the store lacks is trained."""
+    def _train(self, runs: list[Run], title: str) -> dict[str, Run]:
+        """The runs by key; what the store lacks is trained."""
         distinct = {run.key: run for run in runs}  # two arms may have a rate of the same run
         train(list(distinct.values()), self.store, self.device, self.journal, title)
         self.runs |= distinct
-        return stored(distinct.values(), self.store, self.device)[0]
+        return distinct
+
+    def _results(self, runs: list[Run], title: str) -> Tables:
+        """Tables of these runs; what the store lacks is trained."""
+        return stored(self._train(runs, title).values(), self.store, self.device)[0]
 
     def save(self, root: Path = REPRODUCED) -> Path:
         """Write the result with its receipt and return its folder."""
