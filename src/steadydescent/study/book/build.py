@@ -42,7 +42,6 @@ MADE_FROM = (
     "tests",
     "benchmarks",
     "results/published",
-    "results/first_edition.csv",
 )
 """What the book is built from, besides one's own results when it shows these."""
 COMMAND = (sys.executable, "-m", jupyter_book_command.__name__)

@@ -1,7 +1,7 @@
 """What the first edition said of each claim beside what this one says, and why they differ.
 
-results/first_edition.csv       id, title, verdict and rows, as the first edition had them
-experiments/changes.yml         claim id → what changed in its question
+results/published/first_edition.csv  id, title, verdict and rows, as the first edition had them
+experiments/changes.yml              claim id → what changed in its question
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,16 @@ import pandas as pd
 
 from steadydescent.study import yaml_files
 from steadydescent.study.judging.claims import load_claims
-from steadydescent.study.paths import EXPERIMENTS, RESULTS
+from steadydescent.study.paths import EXPERIMENTS
+from steadydescent.study.results import published
 
-FIRST, REASONS = RESULTS / "first_edition.csv", EXPERIMENTS / "changes.yml"
+FIRST, REASONS = "first_edition.csv", EXPERIMENTS / "changes.yml"
 HEADS = ("claim", "first edition", "this edition", "what changed in the question")
 
 
 def first_edition() -> pd.DataFrame:
     """Id → the first edition's title and verdict of a claim, and how many rows had each word."""
-    return pd.read_csv(FIRST).set_index("id")
+    return published.table(FIRST).set_index("id")
 
 
 def reasons() -> dict[str, str]:
