@@ -16,6 +16,7 @@ from steadydescent.study.book import edition_changes
 from steadydescent.study.book.figures import INK, theme
 from steadydescent.study.book.words import verdict_table
 from steadydescent.study.judging.rows import in_margins
+from steadydescent.study.results import published
 
 TABLE, DATA, CHANGES = "README.md", "verdicts.csv", "CHANGES.md"
 LOOKS = {"supported": ("C0", "o"), "supported, size open": ("C0", "^")}
@@ -112,7 +113,7 @@ def texts(claims: dict[str, Any]) -> dict[str, str]:
     """The table, the data and, where there was a first edition, what changed, by name of file."""
     data = summary(claims).to_csv(index=False, float_format="%.5g")
     written = {TABLE: INTRODUCTION + verdict_table(claims) + "\n", DATA: data}
-    if edition_changes.FIRST.exists():
+    if edition_changes.FIRST in published.listed():
         written[CHANGES] = CHANGED + edition_changes.markdown(claims) + "\n"
     return written
 
