@@ -142,6 +142,30 @@ def test_distances_keep_their_readouts():
     }
 
 
+def test_a_diverged_run_counts_as_one_that_takes_its_update_back():
+    """What it left was nan; where a network that has not diverged has none, it stays."""
+    asked = runs()
+    made = tables(
+        asked,
+        diverged=[asked[1].key],
+        probed=lambda run: [("", "update-cosine", None, 0.5 if run.seed == 0 else np.nan)],
+    )
+    found = of(made, "cosine of successive updates")
+    assert (found[0, "last"], found[1, "last"]) == (0.5, -1.0) and np.isnan(found[2, "last"])
+
+
+def test_arrivals_are_percent_and_rates_are_tuned_for_speed():
+    made = tables(
+        runs(), probed=lambda run: [("last", "arrival at the target", None, float(run.seed > 0))]
+    )
+    assert of(made, "arrival at the target") == {
+        (0, "last"): 0.0,
+        (1, "last"): 100.0,
+        (2, "last"): 100.0,
+    }
+    assert measure_named("arrival at the target").tuned_by == "steps to target"
+
+
 # ---- what follows from curves --------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from steadydescent.engine.shifted_tests import family
 from steadydescent.study.judging.measures.measure import (
     FINALS,
+    OF_DIVERGED,
     PROBED,
     SEVERITY,
     SHIFTED,
@@ -33,6 +34,9 @@ def values(result: Result | Tables, name: str) -> pd.DataFrame:
         table = _gap(result.finals)
     else:
         table = _probed(result.measures, name)
+        if name in OF_DIVERGED:
+            lost = table.run.isin(result.runs[result.runs.diverged_at.notna()].run)
+            table = table.assign(value=table.value.mask(lost, OF_DIVERGED[name]))
     readout = table.readout.replace("", "last")
     return table.assign(value=table.value * scale, readout=readout)[["run", "readout", "value"]]
 

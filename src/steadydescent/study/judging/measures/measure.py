@@ -47,6 +47,7 @@ MEASURES = {
         replace(_POINTS, name="training accuracy"),
         replace(_POINTS, name="calibration error", higher=False),
         replace(_POINTS, name="churn", higher=False),
+        replace(_POINTS, name="arrival at the target", tuned_by="steps to target"),
         replace(_POINTS, name="generalisation gap", higher=False),
         Measure("seed spread", "×", higher=False, statistic="log sd", scale=100),
         Measure("loss", "nats", higher=False),
@@ -81,6 +82,10 @@ FINALS = {
 """Measure → split and score of a run's end that it is."""
 PROBED = {quantity.claim: quantity.name for quantity in quantities() if quantity.claim}
 """Measure → the quantity of a probe that it is."""
+OF_DIVERGED = {"cosine of successive updates": -1.0}
+"""Measure → what a run counts as that diverged and has no value: it jumped, which is the opposite
+of going on.
+"""
 _NEEDS = {claim: probe for claim, name in PROBED.items() if (probe := probe_of(name))} | {
     "churn": "predictions",
 }
