@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from runpy import run_path
 
 import click
@@ -124,7 +125,7 @@ def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -
 
 def verdict_rows(rows: list[dict]) -> list[dict]:
     """The columns of a claim's rows that fit a terminal."""
-    from steadydescent.study.book.words import ADDED_AFTER, added_after, for_terminal
+    from steadydescent.study.book.words import for_terminal
 
     return [
         {
@@ -137,19 +138,24 @@ def verdict_rows(rows: list[dict]) -> list[dict]:
             "estimate": for_terminal(row),
             "margin": f"{row['margin']:g}",
             "seeds": row["n_seeds"] or "",
-            "networks": row["networks"] or "",
-            "points": row["points"] or "",
-            "diverged": row["diverged"] or "",
-            "would decide": _would_decide(row["seeds_needed"]),
-            "added": ADDED_AFTER if added_after(row) else "",
+            "note": "; ".join(_notes(row)),
             "rests on": row["result"] or " ".join(row["tests"][:1]),
         }
         for row in rows
     ]
 
 
-def _would_decide(seeds: int | str | None) -> str:
-    return "" if seeds is None else str(seeds) if seeds == "never" else f"{seeds} seeds"
+def _notes(row: dict) -> Iterator[str]:
+    """What people should know of a row beside its estimate."""
+    from steadydescent.study.book.words import ADDED_AFTER, added_after
+
+    if row["seeds_needed"] is not None:
+        enough = "no number of" if row["seeds_needed"] == "never" else row["seeds_needed"]
+        yield f"{enough} seeds would decide"
+    if row["diverged"]:
+        yield f"{row['diverged']} diverged"
+    if added_after(row):
+        yield ADDED_AFTER
 
 
 def _verdicts(source: str, profile: str, as_json: bool) -> None:

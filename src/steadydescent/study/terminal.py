@@ -17,6 +17,8 @@ from rich.text import Text
 
 CLOSED_PIPE = 128 + 13
 """Exit code of whoever writes where nobody reads, by the convention of shells."""
+WHOLE = ("estimate", "verdict")
+"""Columns whose cells are not broken."""
 WIDE = 180
 """Letters across where no terminal says how many: no result's id is broken there."""
 COMPUTING = ("run", "reproduce", "book", "bench")
@@ -128,19 +130,23 @@ def show(rows: list[dict], as_json: bool, title: str = "") -> None:
 def _table(rows: list[dict], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ["nothing"]:
-        table.add_column(_heading(name), overflow="fold")
+        table.add_column(_heading(name), overflow="fold", no_wrap=name in WHOLE)
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     return table
 
 
 def _width(rows: list[dict]) -> int:
-    """Letters that a table of these rows takes across when it breaks no word of up to ten."""
-    names = rows[0] if rows else []
-    columns = [[_heading(name), *(_cell(row[name]).plain for row in rows)] for name in names]
-    words = [[word for cell in column for word in cell.split()] for column in columns]
-    longest = [max(map(len, column), default=0) for column in words]
-    return sum(min(letters, 10) + 3 for letters in longest) + 1
+    """Letters that a table of these rows takes across when it breaks no word of up to ten, and
+    nothing in columns that stay whole.
+    """
+    across = 1
+    for name in rows[0] if rows else []:
+        cells = [_heading(name), *(_cell(row[name]).plain for row in rows)]
+        words = [word for cell in cells for word in cell.split()]
+        longest = max(map(len, words), default=0)
+        across += (max(map(len, cells)) if name in WHOLE else min(longest, 10)) + 3
+    return across
 
 
 def _blocks(rows: list[dict], title: str) -> Group:

@@ -357,6 +357,7 @@ def test_every_probed_measure_says_which_probe_it_needs():
     plain = {name for name in MEASURES if measured(name, (), (), 10)}
     assert plain == set(measures.FINALS) | {
         "generalisation gap",
+        "arrival at the target",
         "steps to target",
         "examples to target",
         "spread of the loss",
