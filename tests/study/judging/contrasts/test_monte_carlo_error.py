@@ -16,6 +16,10 @@ from steadydescent.study.paths import PUBLISHED
 SEEDS = 4
 MOST = 0.1
 """Standard deviation over seeds of the estimate and of both ends, in half-widths."""
+NEGLIGIBLE = 0.01
+"""Share of the margin below which a half-width counts as this: where almost all redraws compare a
+candidate with itself, the interval is a point, and how long a point is decides nothing.
+"""
 
 
 @cache
@@ -37,8 +41,9 @@ def errors(question: Question, evidence: Evidence, monkeypatch) -> np.ndarray:
         monkeypatch.setattr(Contrast, "draws_from", seed)
         made.append(question.contrast.estimate(evidence, question.condition, level)[:3])
     _, low, high = np.transpose(made)
-    half = (high - low).mean() / 2
-    return np.std(made, axis=0, ddof=1) / half if half else np.zeros(3)
+    margin = question.contrast.margins[question.task]
+    least = NEGLIGIBLE * (np.log(margin) if question.contrast.ratio else margin)
+    return np.std(made, axis=0, ddof=1) / max((high - low).mean() / 2, least)
 
 
 @pytest.mark.parametrize("kind", sorted(CONTRASTS))
