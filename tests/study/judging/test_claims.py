@@ -315,7 +315,7 @@ def test_what_the_study_has_not_is_refused_by_plans_and_not_by_judging(tmp_path)
         ),
         (
             {"primary": [LEVEL | {"label": label, "when": "now"} for label in "ab"]},
-            "when must not be given twice, got 'now' again",
+            "when and task must not be given twice, got 'now on mnist1d-mlp' again",
         ),
         (
             {"secondary": [LEVEL | {"label": "more", "when": "late"}]},

@@ -27,7 +27,7 @@ class Claim(Checked):
     E: arithmetic (`steadydescent.study.judging.exact`, by the claim's id) and the tests that hold
     it. S, T: contrasts of an experiment, on surfaces or tasks. `primary` is the claim's one
     question: several contrasts there are levels of one moderator, each with its `when` and a single
-    condition. None are primary where arithmetic decides. `secondary` contrasts are shown beside.
+    condition; those of one level are about different tasks. None are primary where arithmetic decides. `secondary` contrasts are shown beside.
     """
 
     id: str
@@ -72,7 +72,13 @@ class Claim(Checked):
                     f"are levels of one moderator, and there alone; it has {len(self.primary)}, "
                     f"got when {contrast.when!r}"
                 )
-        unique([contrast.when for contrast in self.primary if contrast.when], "when")
+        asked = [
+            f"{contrast.when} on {task}"
+            for contrast in self.primary
+            if contrast.when
+            for task in contrast.margins
+        ]
+        unique(asked, f"claim {self.id!r}: a primary contrast's when and task")
         if stray := [contrast for contrast in self.secondary if contrast.when]:
             raise ValueError(
                 f"claim {self.id!r}, the secondary contrast {_named(stray[0])!r}: when is stated "
@@ -96,7 +102,7 @@ class Claim(Checked):
     @property
     def levels(self) -> tuple[str, ...]:
         """When the claim's question is asked, in the order of the file; one level may be plain."""
-        return tuple(contrast.when for contrast in self.primary)
+        return tuple(dict.fromkeys(contrast.when for contrast in self.primary))
 
     def experiment_of(self, contrast: Contrast) -> str:
         """The experiment whose runs decide one of its contrasts."""
