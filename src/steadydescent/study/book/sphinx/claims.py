@@ -172,6 +172,14 @@ def _with_head(rows: list[dict], lines: list[nodes.row], columns: int) -> list[n
     return [*lines[:first], nodes.row("", head, classes=["secondary-head"]), *lines[first:]]
 
 
+def _above(first: nodes.Node, rest: list[str]) -> nodes.entry:
+    """A cell with something to see and, below it, small print."""
+    cell = nodes.entry("", nodes.paragraph("", "", first))
+    if rest:
+        cell += nodes.paragraph("", ", ".join(rest), classes=["claim-notes"])
+    return cell
+
+
 class VerdictTable(SphinxDirective):
     """```{verdicts}```: every claim, who makes it, its outcome; its headline, test and rows too.
 
@@ -180,8 +188,8 @@ class VerdictTable(SphinxDirective):
 
     option_spec: ClassVar = {"summary": directives.flag}
     header = (
-        *("Claim, and who makes it", "Verdict", "Direction, size"),
-        *("Estimate and interval", "Seeds, runs", "Registered, first seen"),
+        *("Claim, and who makes it", "Verdict; direction, size"),
+        *("Estimate and interval", "Seeds, runs; registered, first seen"),
     )
     brief = ("Claim, and who makes it", "Verdict", "What was found")
 
@@ -225,13 +233,9 @@ class VerdictTable(SphinxDirective):
         answers = [row[key] for key in ("direction", "size") if row.get(key)]
         counts = [f"{row[key]:,}" for key in ("n_seeds", "networks", "points") if row.get(key)]
         days = [row[key] for key in ("registered", "first_seen") if row.get(key)]
-        verdict = badge(check_verdict(row["verdict"]))
-        told = (", ".join(parts) or DASH for parts in (answers, counts, days))
-        answered, counted, dated = told
-        return row_of(
-            [first, verdict, answered, estimate_and_interval(row), counted, dated],
-            ["verdicts-row"],
-        )
+        verdict = _above(badge(check_verdict(row["verdict"])), answers)
+        counted = _above(nodes.Text(", ".join(counts) or DASH), days)
+        return row_of([first, verdict, estimate_and_interval(row), counted], ["verdicts-row"])
 
 
 class HoldsWhile(SphinxDirective):
