@@ -127,6 +127,12 @@ def test_choices_are_told_where_no_candidate_is_most_of_them():
     assert notes(row) == ["redraws choose for ema 45 % 0.1 with ema-10, 40 % 0.2 with last"]
 
 
+def test_choices_are_told_where_tuning_chose_another_than_most_redraws():
+    row = {"choices": {"last": [{"lr": 0.1, "readout": "last", "share": 0.9}]}}
+    assert notes(row | {"rates": {"last": 0.1}}) == []
+    assert notes(row | {"rates": {"last": 0.2}}) == ["redraws choose for last 90 % 0.1 with last"]
+
+
 def test_intervals_are_named_by_their_kind():
     rows = [{"primary": False, "level": 0.95}, {"primary": True, "level": 0.99975}] * 2
     said = "99.975 % intervals (primary) and 95 % intervals (secondary)"

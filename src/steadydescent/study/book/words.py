@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 EDGE = 0.1
@@ -152,7 +153,7 @@ def notes(row: Mapping[str, Any]) -> list[str]:
     if row.get("edge_share") and row["edge_share"] > EDGE:
         share = f"{100 * row['edge_share']:.0f} %"
         remarks.append(f"in {share} of redraws the choice is the outermost reported")
-    remarks += _spread_choices(row.get("choices") or {})
+    remarks += _spread_choices(row.get("choices") or {}, row.get("rates") or {})
     if row.get("censored_share") and not row.get("reason"):
         bound = ", so the ratio is a bound" if row.get("bound") else ""
         remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive{bound}")
@@ -163,12 +164,20 @@ def notes(row: Mapping[str, Any]) -> list[str]:
     return remarks
 
 
-def _spread_choices(choices: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    """What redraws choose for arms of which no one candidate is most of them."""
+def _spread_choices(
+    choices: Mapping[str, list[dict[str, Any]]], rates: Mapping[str, float]
+) -> list[str]:
+    """What redraws choose for arms of which no one candidate is most of them, or another than the
+    rate that tuning chose.
+    """
+    spread = {}
+    for arm, candidates in choices.items():
+        first = max(candidates, key=itemgetter("share"), default=None)
+        if first and (first["share"] < MAJORITY or first["lr"] != rates.get(arm, first["lr"])):
+            spread[arm] = candidates
     return [
         f"redraws choose for {arm} {choices_in_words(candidates)}"
-        for arm, candidates in choices.items()
-        if candidates and max(candidate["share"] for candidate in candidates) < MAJORITY
+        for arm, candidates in spread.items()
     ]
 
 

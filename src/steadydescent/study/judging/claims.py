@@ -27,7 +27,8 @@ class Claim(Checked):
     E: arithmetic (`steadydescent.study.judging.exact`, by the claim's id) and the tests that hold
     it. S, T: contrasts of an experiment, on surfaces or tasks. `primary` is the claim's one
     question: several contrasts there are levels of one moderator, each with its `when` and a single
-    condition; those of one level are about different tasks. None are primary where arithmetic decides. `secondary` contrasts are shown beside.
+    condition; those of one level are about different tasks. None are primary where arithmetic
+    decides. `secondary` contrasts are shown beside.
     """
 
     id: str

@@ -279,6 +279,44 @@ def test_steps_to_a_target_are_tuned_by_themselves_and_compared_as_ratios(tmp_pa
     ] == pytest.approx(0)
 
 
+def arriving(missing: dict[str, int]):
+    """A probe that says which report runs arrive: all but the first few of an optimiser's seeds."""
+
+    def at_target(run):
+        late = run.test and run.seed - 1_000 < missing.get(run.optimizer, 0)
+        yield "last", "arrival at the target", None, float(not late)
+        yield "last", "steps to target", None, 30.0
+
+    return at_target
+
+
+@pytest.mark.parametrize("missing", [{}, {"momentum": 3}, {"momentum": 5, "adam": 1}])
+def test_shares_that_arrive_have_the_interval_of_two_more_seeds(missing, tmp_path):
+    """With one the arm alone arrives, with the other its rival: no interval is without width."""
+    arms = {"momentum": {}, "adam": {"optimizer": "adam"}}
+    told = {"arm": "adam", "against": "momentum", "measure": "arrival at the target"}
+    fields = {
+        "arms": arms,
+        "tune_by": ["accuracy", "steps to target"],
+        "targets": {TASK: 0.99},
+        "secondary": [],
+    }
+    with asked(tmp_path, {**told, "margins": {TASK: 10}}, **fields):
+        made = result(toy_plan(), steep({}), probed=arriving(missing))
+        ours = made.measures.drop_duplicates(["run", "readout", "measure"])
+        row = rows_on(toy_evidence(made._replace(measures=ours)))[0]
+    n = row["n_seeds"]
+    late = np.arange(n) < np.array([[missing.get("adam", 0)], [missing.get("momentum", 0)]])
+    differences = 100.0 * (late[1].astype(float) - late[0])
+    variance = differences.var(ddof=1) / n + 2 * 100**2 / ((n + 1) * (n + 2))
+    assert row["estimate"] == pytest.approx(differences.mean())
+    least = stats.t.ppf(0.5 + row["level"] / 2, 2 * n) * np.sqrt(variance)
+    most = stats.t.ppf(0.5 + row["level"] / 2, n - 1) * np.sqrt(variance)
+    assert least <= (row["ci_high"] - row["ci_low"]) / 2 * 1.0001 and (
+        row["ci_high"] - row["ci_low"]
+    ) / 2 <= most * 1.0001
+
+
 # ---- measures that belong to readouts and norms alike --------------------------------------------
 
 

@@ -116,6 +116,8 @@ class TunedDifference(SidedContrast, kind="tuned"):
             sides += [Side(arm.scores, sign), Side(against.scores, -sign)]
         estimate = combined(sides, level, self.draws_from, statistic=measure.statistic)
         estimate = estimate if measure.higher == self.better else estimate.turned()
+        if self.measure == measures.ARRIVAL:
+            return estimate.widened(*_of_two_more(estimate.n), level)
         test_set = self._test_set(evidence, condition)
         return estimate.widened(*test_set, level) if test_set else estimate
 
@@ -170,3 +172,13 @@ def at_rates_of(chooser: Candidates, arm: Candidates, factor: float) -> Candidat
     nearest = [int(np.abs(lrs - lr).argmin()) for lr in wanted]
     labels = [arm.labels[i] for i in nearest]
     return Candidates(labels, chooser.scores._replace(report=arm.scores.report[:, nearest]))
+
+
+def _of_two_more(seeds: int) -> tuple[float, int]:
+    """The variance, in percent squared, that two more seeds give the difference of two shares, and
+    its degrees of freedom: with one the arm alone arrives, with the other its rival alone.
+
+    Without them runs that all arrive would have an interval without width. Agresti and Caffo (2000)
+    add them to both samples.
+    """
+    return 2 * 100**2 / ((seeds + 1) * (seeds + 2)), seeds + 1
