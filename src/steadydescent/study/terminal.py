@@ -17,7 +17,7 @@ from rich.text import Text
 
 CLOSED_PIPE = 128 + 13
 """Exit code of whoever writes where nobody reads, by the convention of shells."""
-WHOLE = ("estimate", "verdict")
+UNBROKEN = ("estimate", "verdict")
 """Columns whose cells are not broken."""
 WIDE = 180
 """Letters across where no terminal says how many: no result's id is broken there."""
@@ -130,7 +130,7 @@ def show(rows: list[dict], as_json: bool, title: str = "") -> None:
 def _table(rows: list[dict], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ["nothing"]:
-        table.add_column(_heading(name), overflow="fold", no_wrap=name in WHOLE)
+        table.add_column(_heading(name), overflow="fold", no_wrap=name in UNBROKEN)
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     return table
@@ -145,7 +145,7 @@ def _width(rows: list[dict]) -> int:
         cells = [_heading(name), *(_cell(row[name]).plain for row in rows)]
         words = [word for cell in cells for word in cell.split()]
         longest = max(map(len, words), default=0)
-        across += (max(map(len, cells)) if name in WHOLE else min(longest, 10)) + 3
+        across += (max(map(len, cells)) if name in UNBROKEN else min(longest, 10)) + 3
     return across
 
 

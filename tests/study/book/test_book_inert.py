@@ -265,6 +265,8 @@ def test_a_cell_that_shows_anything_else_is_refused(monkeypatch, output):
 
 FILES = {
     "bench-cpu.json": "speed",
+    "first_edition.csv": "changes",
+    "first_seen.csv": "verdicts",
     "growth-cpu.json": "growth",
     "intervals.csv": "methods",
     "intervals-book.csv": "methods",

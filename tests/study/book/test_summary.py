@@ -4,6 +4,7 @@ import pytest
 
 from steadydescent.study.book import summary
 from steadydescent.study.judging.verdicts import VERDICTS
+from steadydescent.study.results import published
 
 ROW = {"task": "t", "condition": "c", "verdict": "supported", "null": 0.0, "margin": 0.5}
 ROW |= {"primary": True, "direction": "for", "size": "open"}
@@ -68,9 +69,12 @@ def test_secondary_rows_are_in_the_data_and_not_in_the_picture():
 
 def test_what_is_written_is_the_same_again_and_the_picture_names_its_data(tmp_path):
     for name in ("first", "second"):
-        (tmp_path / name).mkdir()
+        published.write("first_edition.csv", b"id\n", tmp_path / name / "published")
         summary.write_summary(CLAIMS, tmp_path / name)
-    first, second = (sorted((tmp_path / name).iterdir()) for name in ("first", "second"))
+    first, second = (
+        sorted(path for path in (tmp_path / name).iterdir() if path.is_file())
+        for name in ("first", "second")
+    )
     assert [path.name for path in first] == [
         "CHANGES.md",
         "README.md",
@@ -86,4 +90,4 @@ def test_what_is_written_is_the_same_again_and_the_picture_names_its_data(tmp_pa
 def test_without_intervals_there_is_a_table_and_no_picture(tmp_path):
     summary.write_summary({"exact": CLAIMS["exact"]}, tmp_path)
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"CHANGES.md", "README.md", "verdicts.csv"}
+    assert written == {"README.md", "verdicts.csv"}  # nor was there a first edition

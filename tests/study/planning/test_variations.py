@@ -126,7 +126,7 @@ def test_own_readouts_are_arms_of_one_readout_each_or_arms_of_the_study():
     assert plan.arms["ema-5"].readouts == ("ema-5",)
     assert plan.arms["checkpoints"] == load_study()["weight_averaging"].arms["checkpoints"]
     assert plan.readouts("constant") == (
-        *("last", "ema-5", "checkpoints-2", "checkpoints-4", "checkpoints-8"),
+        *("last", "ema-5", "checkpoints-2", "checkpoints-4", "checkpoints-8", "checkpoints-16"),
     )
 
 

@@ -56,7 +56,7 @@ def test_time_of_sizes_is_kept_beside_the_runs(toy, monkeypatch):
         {"batch_size": [31, 32, 33], "round": [0, 0, 0], "seconds_per_example": [2.0, 1.0, 2.0]}
     )
     gains = pd.DataFrame({"batch_size": [32], "round": [0], "gain": [50.0]})
-    monkeypatch.setattr(module, "time_per_example", lambda task, sizes, device: times)
+    monkeypatch.setattr(module, "time_per_example", lambda task, sizes, device, seed: times)
     monkeypatch.setattr(module, "power_of_two_gain", lambda found: gains)
     with study_with(toy, size={"timed": [31, 32, 33]}):
         trial, _ = start(monkeypatch, toy, {"": 0})

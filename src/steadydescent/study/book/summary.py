@@ -16,6 +16,7 @@ from steadydescent.study.book import edition_changes
 from steadydescent.study.book.figures import INK, theme
 from steadydescent.study.book.words import verdict_table
 from steadydescent.study.judging.rows import in_margins
+from steadydescent.study.paths import PUBLISHED
 from steadydescent.study.results import published
 
 TABLE, DATA, CHANGES = "README.md", "verdicts.csv", "CHANGES.md"
@@ -109,11 +110,11 @@ def _places(rows: pd.DataFrame) -> Iterator[float]:
             yield line + BAND * ((number + 0.5) / len(group) - 0.5)
 
 
-def texts(claims: dict[str, Any]) -> dict[str, str]:
+def texts(claims: dict[str, Any], root: Path = PUBLISHED) -> dict[str, str]:
     """The table, the data and, where there was a first edition, what changed, by name of file."""
     data = summary(claims).to_csv(index=False, float_format="%.5g")
     written = {TABLE: INTRODUCTION + verdict_table(claims) + "\n", DATA: data}
-    if edition_changes.FIRST in published.listed():
+    if edition_changes.FIRST in published.listed(root):
         written[CHANGES] = CHANGED + edition_changes.markdown(claims) + "\n"
     return written
 
@@ -125,7 +126,7 @@ def digest(data: str) -> str:
 
 def write_summary(claims: dict[str, Any], folder: Path) -> None:
     """Write the table, the data, and the picture in light and in dark ink."""
-    written = texts(claims)
+    written = texts(claims, folder / PUBLISHED.name)
     for name, text in written.items():
         write_atomically(folder / name, text.encode())
     rows = summary(claims)

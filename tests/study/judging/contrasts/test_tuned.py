@@ -312,9 +312,10 @@ def test_shares_that_arrive_have_the_interval_of_two_more_seeds(missing, tmp_pat
     assert row["estimate"] == pytest.approx(differences.mean())
     least = stats.t.ppf(0.5 + row["level"] / 2, 2 * n) * np.sqrt(variance)
     most = stats.t.ppf(0.5 + row["level"] / 2, n - 1) * np.sqrt(variance)
-    assert least <= (row["ci_high"] - row["ci_low"]) / 2 * 1.0001 and (
-        row["ci_high"] - row["ci_low"]
-    ) / 2 <= most * 1.0001
+    assert (
+        least <= (row["ci_high"] - row["ci_low"]) / 2 * 1.0001
+        and (row["ci_high"] - row["ci_low"]) / 2 <= most * 1.0001
+    )
 
 
 # ---- measures that belong to readouts and norms alike --------------------------------------------
