@@ -22,7 +22,7 @@ def book(tmp_path: Path) -> Book:
 
 
 def test_each_claim_has_its_line_and_the_estimates_of_its_primary_rows_alone(book):
-    page = words(book.accept("```{headlines}\ntoy-claim\n```"))
+    page = words(book.accept("```{headlines}\ntoy-claim\n```")).replace(" .", ".")
     claim = book.findings["claims"]["toy-claim"]
     top = page[: page.index("Decided by")] if "Decided by" in page else page
     assert f"{claim['title']}. Holds when the rate is constant (1 of 1 tasks agrees)." in top

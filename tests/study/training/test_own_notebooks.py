@@ -72,7 +72,7 @@ def test_first_cell_says_how_to_vary_the_axis_with_words_that_work(name):
 
 
 def test_each_notebook_shows_a_table_and_a_figure_of_its_own():
-    for name, path in NOTEBOOKS.items():
+    for path in NOTEBOOKS.values():
         code = "\n".join(cells(path))
         assert f"from steadydescent.study.book.comparisons.{path.stem} import figure, table" in code
         assert "\ntable(comparison)\nfigure(comparison);" in code
