@@ -42,7 +42,10 @@ def judge(question: Question, evidence: Evidence) -> Row:
     row = _estimated(question, estimate, level)
     row = _of_result(row, question, evidence)
     remarks = asdict(contrast.remarks(evidence, condition))
-    if not (decides := remarks.pop("decides")):  # and more seeds would not
+    decides, undecided = remarks.pop("decides"), remarks.pop("undecided")
+    if row.verdict == "open" and undecided and decides:
+        row, remarks["reason"] = replace(row, seeds_needed=None), undecided
+    if not decides:  # and more seeds would not
         row = replace(row, seeds_needed=None)
     row = replace(row, **remarks)
     if decides and evidence.receipt["profile"] != "smoke":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy as np
 from steadydescent.study.judging.choosing import Candidate
 from steadydescent.study.judging.edges import edge_shares
 from steadydescent.study.judging.evidence import Candidates, Evidence
-from steadydescent.study.judging.statistics import Array
+from steadydescent.study.judging.statistics import Array, Statistic, paired, pseudo_values
 
 SHOWN = 0.05
 """Candidates that a smaller share of redraws chooses are not listed."""
+CHOSEN = 0.1
+"""Candidates that a smaller share of redraws chooses do not make a row depend on the choice."""
 MOST_CENSORED = 0.1
 """Share of report runs that may miss their target before a ratio of updates is a bound."""
 
@@ -27,7 +30,8 @@ class Remarks:
     sides, and `arrivals` the share that does, by arm. `bound` says that the estimate is one;
     `decides` is false where the word must be open whatever the interval. `test_set_sampled` says
     whether the interval holds the sampling of the test set, None where there is none. `reason` says
-    why a row is not answerable or not decided.
+    why a row is not answerable or not decided; `undecided` does where its word is open and no
+    number of report seeds says what would decide it.
     """
 
     edge_share: float | None = None
@@ -38,6 +42,7 @@ class Remarks:
     reason: str = ""
     arrivals: Mapping[str, float] = field(default_factory=dict)
     decides: bool = True
+    undecided: str = ""
 
 
 class SideInRow(NamedTuple):
@@ -81,6 +86,17 @@ def choices_of(sides: Sequence[SideInRow]) -> dict[str, list[dict[str, Any]]]:
                 other = told.get(name, chosen) != chosen
                 told[f"against {name}" if other else name] = chosen
     return told
+
+
+def apart(side: Candidates, statistic: Statistic) -> float:
+    """How far those candidates lie apart that at least a tenth of redraws choose: the largest
+    difference of any two, of those that seeds tell apart (95 %); 0 where they tell none.
+    """
+    often = pseudo_values(side.scores.report[:, side.weights >= CHOSEN], statistic)
+    pairs = [
+        paired(often[:, i] - often[:, j], 0.95) for i, j in combinations(range(often.shape[1]), 2)
+    ]
+    return max((abs(pair.value) for pair in pairs if pair.low > 0 or pair.high < 0), default=0.0)
 
 
 def edge_share_of(sides: Sequence[Candidates]) -> float:

@@ -96,6 +96,21 @@ def test_rate_of_the_other_side_times_a_factor(tmp_path, factor, lost):
     ] == pytest.approx(30)
 
 
+@pytest.mark.parametrize(("off", "depends"), [(0.0, False), (0.5, True)])
+def test_a_row_that_hangs_on_the_choice_says_so_in_place_of_seeds(tmp_path, off, depends):
+    """Validation cannot tell 0.1 from 0.2, and the last weights lose half on test data at 0.2."""
+
+    def how(run, readout, split):
+        drawn = np.random.default_rng([run.seed, int(1e4 * run.lr), len(readout), len(split)])
+        score = 0.6 - 0.1 * abs(np.log2(run.lr / 0.1414)) + 0.03 * drawn.normal()
+        return score - off * (split == "test" and readout == "last" and run.lr == 0.2)
+
+    with asked(tmp_path, {"arm": "ema", "against": "last"}):
+        row = rows_of(how)[0]
+    assert row["verdict"] == "open" and (row["seeds_needed"] is None) == depends
+    assert ("further apart than the margin" in row["reason"]) == depends
+
+
 def test_one_arm_at_two_rates_shows_both(tmp_path):
     """At half its best rate against the best; two runs diverged at the one, three at the other."""
     lost = lambda run: run.seed - 1_000 < {0.05: 2, 0.1: 3}.get(run.lr, 0)

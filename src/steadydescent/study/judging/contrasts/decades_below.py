@@ -47,7 +47,10 @@ class DecadesBelow(Contrast, kind="decades below"):
         table, _ = self._tuning(evidence, condition)
         drawn = _redrawn(table)
         ends = (0, table.shape[1] - 1)
-        return Remarks(edge_share=max(float((drawn == end).mean()) for end in ends))
+        return Remarks(
+            edge_share=max(float((drawn == end).mean()) for end in ends),
+            undecided="several rates of the grid may be the best one",
+        )
 
     def _tuning(self, evidence: Evidence, condition: str) -> tuple[Array, Array]:
         """Validation accuracies `[S, G]` of the last weights, and the rates `[G]`."""

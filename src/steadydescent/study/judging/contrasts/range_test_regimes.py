@@ -53,8 +53,14 @@ class RangeTestRegimes(Contrast, kind="range test regimes"):
         return "" if curves > 1 else few
 
     def estimate(self, evidence: Evidence, condition: str, level: float) -> Estimate:
-        """The mean part over seeds."""
-        return paired(100 * self._parts(evidence), level)
+        """The mean part over seeds; where every test has as much as is counted, from 0 to 1, the
+        interval reaches down to the least mean of which that may come about (Clopper–Pearson).
+        """
+        parts = self._parts(evidence)
+        estimate = paired(100 * parts, level)
+        if (parts < LARGEST_RISE).any():
+            return estimate
+        return estimate._replace(low=100 * ((1 - level) / 2) ** (1 / len(parts)))
 
     def _parts(self, evidence: Evidence) -> Array:
         curves = curves_of_length(evidence.result, self.updates)

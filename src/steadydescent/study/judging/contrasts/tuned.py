@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,10 +14,15 @@ from steadydescent.study.judging.contrasts.contrast import Needs
 from steadydescent.study.judging.contrasts.sides import SidedContrast
 from steadydescent.study.judging.evidence import Candidates, Evidence
 from steadydescent.study.judging.places import Place, StatedArm
+from steadydescent.study.judging.remarks import Remarks, apart
 from steadydescent.study.judging.statistics import Estimate, Side, combined, pseudo_values
 
 SAME_RATE = 1.25
 """Rates that differ by a smaller factor count as one; grids have no rates between their points."""
+DEPENDS_ON_CHOICE = (
+    "tuning chooses among candidates that lie further apart than the margin, which more tuning "
+    "seeds must decide first"
+)
 SAMPLED = ("accuracy", "generalisation gap")
 """Measures whose variance from test set to test set follows from predictions."""
 
@@ -120,6 +126,19 @@ class TunedDifference(SidedContrast, kind="tuned"):
             return estimate.widened(*_of_two_more(estimate.n), level)
         test_set = self._test_set(evidence, condition)
         return estimate.widened(*test_set, level) if test_set else estimate
+
+    def remarks(self, evidence: Evidence, condition: str) -> Remarks:
+        """Also whether the answer depends, by more than the margin, on what tuning chooses."""
+        remarks = super().remarks(evidence, condition)
+        if remarks.reason:
+            return remarks
+        measure, margin = measures.measure_named(self.measure), self.margins[evidence.task]
+        under = self.compared_under(condition)
+        sides = [side for where in under for side in self.sides(evidence, where)]
+        furthest = max(apart(side, measure.statistic) for side in sides)
+        if furthest <= (math.log(margin) if self.ratio else margin):
+            return remarks
+        return replace(remarks, undecided=DEPENDS_ON_CHOICE)
 
     def _test_set(self, evidence: Evidence, condition: str) -> tuple[float, int] | None:
         """The variance that another test set would give, and its degrees of freedom."""
