@@ -205,6 +205,11 @@ def test_rows_rest_on_results_that_are_published():
         assert row["level"] == pytest.approx(0.99975 if row["primary"] else 0.95)
 
 
+def test_an_open_row_says_what_would_decide_it():
+    silent = [row for row in judged() if row["verdict"] == "open" and not row["seeds_needed"]]
+    assert all(row["reason"] for row in silent)
+
+
 def test_every_claim_has_a_row():
     assert {row["id"] for row in judged()} == set(load_claims())
 
