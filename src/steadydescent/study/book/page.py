@@ -20,6 +20,9 @@ TAGS = (
 )
 """All that the HTML of a cell is made of; none of them has an attribute."""
 
+LONGEST_LINE = 24
+"""Characters of a table's cell that stay on one line."""
+
 
 class Shown(NamedTuple):
     """Something that a cell shows: as HTML, and as plain text where there is no HTML."""
@@ -141,7 +144,12 @@ def _element(tag: str, inside: str) -> str:
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:
-    return _element("tr", "".join(_element(tag, escape(cell)) for cell in cells))
+    return _element("tr", "".join(_element(tag, _cell(cell)) for cell in cells))
+
+
+def _cell(text: str) -> str:
+    """A cell's text; a long one is a paragraph, whose lines the page may break."""
+    return _element("p", escape(text)) if len(text) > LONGEST_LINE else escape(text)
 
 
 def _inline(parts: Iterable[Part]) -> str:
