@@ -93,8 +93,8 @@ def test_secondary_rows_stand_below_a_line_that_says_so(book):
         )
         assert head and "Supported, size open" in secondary and "Not run" in primary
         assert "beside" in secondary and "beside" not in primary
-    assert "toy-task, beside added after results were seen." in words(page)
-    assert "toy-task, beside: added after results were seen" in words(page)
+    assert "toy-task, beside added or restated after results were seen." in words(page)
+    assert "toy-task, beside: added or restated after results were seen" in words(page)
     assert "Primary intervals: 99.95 %." in words(page)
 
 

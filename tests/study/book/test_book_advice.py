@@ -124,6 +124,19 @@ def test_tasks_of_several_levels_are_named_with_them(book):
     assert "constant and on MNIST-1D's perceptron when the rate decays" in page
 
 
+def test_tasks_that_stay_open_are_named_once_beside_the_others(book):
+    rows = book.findings["claims"]["toy-claim"]["rows"]
+    rows[:] = [
+        row("mnist1d-mlp", "constant", "supported"),
+        row("fashion-mnist-mlp", "constant", "too small to matter"),
+        row("toy-task", "constant", "open"),
+    ]
+    roles = ("{where}`toy-claim: " + said + "`" for said in ("holds", "too small to matter"))
+    page = words(book.accept("It holds " + ", not ".join(roles) + ".")).replace("’", "'")
+    assert "on MNIST-1D's perceptron (on toy-task it stays open) , not on Fashion" in page
+    assert page.count("it stays open") == 1
+
+
 @pytest.mark.parametrize(
     ("role", "message"),
     [

@@ -97,10 +97,10 @@ def test_notes_say_only_what_there_is_to_say():
     row = {"seeds_needed": "never", "edge_share": 0.34, "censored_share": 0.2, "n_seeds": 5}
     row |= {"registered": "2026-02-02", "first_seen": "2026-02-01"}
     assert notes(row) == [
-        "no number of seeds would decide at this margin",
+        "more seeds alone would not decide",
         "in 34 % of redraws the choice is the outermost reported",
         "20 % of runs did not arrive",
-        "added after results were seen",
+        "added or restated after results were seen",
     ]
     row |= {"edge_share": 0.1, "censored_share": 0.0, "first_seen": "2026-02-02"}
     assert notes(row | {"seeds_needed": None}) == []
@@ -120,17 +120,27 @@ def test_notes_say_which_intervals_are_about_one_test_set():
     assert said == {True: [], False: ["on this test set"], None: []}
 
 
+def test_a_difference_of_a_choice_and_itself_is_called_so():
+    alike = {"rates": {"ema": 0.1}, "ci_low": 0.0, "ci_high": 0.0, "null": 0.0}
+    (said,) = notes(alike)
+    assert "zero by construction" in said and not notes(alike | {"ci_high": 0.1})
+
+
 def test_choices_are_told_where_no_candidate_is_most_of_them():
     share = lambda lr, readout, share: {"lr": lr, "readout": readout, "share": share}
     spread = [share(0.1, "ema-10", 0.45), share(0.2, "last", 0.4)]
     row = {"choices": {"ema": spread, "last": [share(0.1, "last", 0.9)]}}
-    assert notes(row) == ["redraws choose for ema 45 % 0.1 with ema-10, 40 % 0.2 with last"]
+    assert notes(row) == [
+        "tuning drawn anew chooses for ema: 45 % 0.1 with ema-10, 40 % 0.2 with last"
+    ]
 
 
 def test_choices_are_told_where_tuning_chose_another_than_most_redraws():
     row = {"choices": {"last": [{"lr": 0.1, "readout": "last", "share": 0.9}]}}
     assert notes(row | {"rates": {"last": 0.1}}) == []
-    assert notes(row | {"rates": {"last": 0.2}}) == ["redraws choose for last 90 % 0.1 with last"]
+    assert notes(row | {"rates": {"last": 0.2}}) == [
+        "tuning drawn anew chooses for last: 90 % 0.1 with last"
+    ]
 
 
 def test_intervals_are_named_by_their_kind():

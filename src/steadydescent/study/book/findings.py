@@ -67,8 +67,17 @@ def _origin(source: str, receipts: list[dict[str, Any]]) -> dict[str, Any]:
         "minutes": round(sum(receipt["seconds"] for receipt in receipts) / 60, 1),
         "date": newest["date"][:10],
         "commit": newest["commit"],
-        "command": newest["command"],
+        "command": _command(receipts),
     }
+
+
+def _command(receipts: list[dict[str, Any]]) -> str:
+    """The command that made a result, or those that make several."""
+    commands = {receipt["command"] for receipt in receipts}
+    if len(commands) == 1:
+        return commands.pop()
+    profiles = sorted({receipt["profile"] for receipt in receipts})
+    return "; ".join(f"make reproduce PROFILE={profile}" for profile in profiles)
 
 
 def _claims(rows: list[Row]) -> dict[str, Any]:

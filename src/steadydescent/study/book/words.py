@@ -15,7 +15,7 @@ EDGE = 0.1
 """Share of redraws that choose the outermost candidate from which on a row is marked."""
 MAJORITY = 0.5
 """Share of redraws from which on one candidate stands for what an arm chooses."""
-ADDED_AFTER = "added after results were seen"
+ADDED_AFTER = "added or restated after results were seen"
 """What a row says whose contrast was registered later than its first result was seen."""
 THIS_TEST_SET = "on this test set"
 """What a row says whose interval does not hold what another test set would give."""
@@ -147,13 +147,15 @@ def notes(row: Mapping[str, Any]) -> list[str]:
     if row.get("on_edge"):
         remarks.append("a chosen rate is the last of its grid")
     if row.get("seeds_needed") == "never":
-        remarks.append("no number of seeds would decide at this margin")
+        remarks.append("more seeds alone would not decide")
     elif row.get("seeds_needed"):
         remarks.append(f"about {row['seeds_needed']:,} seeds would decide")
     if row.get("edge_share") and row["edge_share"] > EDGE:
         share = f"{100 * row['edge_share']:.0f} %"
         remarks.append(f"in {share} of redraws the choice is the outermost reported")
     remarks += _spread_choices(row.get("choices") or {}, row.get("rates") or {})
+    if row.get("ci_low") is not None and row["ci_low"] == row["ci_high"] == row["null"]:
+        remarks.append("both sides are the same choice, so the difference is zero by construction")
     if row.get("censored_share") and not row.get("reason"):
         bound = ", so the ratio is a bound" if row.get("bound") else ""
         remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive{bound}")
@@ -176,7 +178,7 @@ def _spread_choices(
         if first and (first["share"] < MAJORITY or first["lr"] != rates.get(arm, first["lr"])):
             spread[arm] = candidates
     return [
-        f"redraws choose for {arm} {choices_in_words(candidates)}"
+        f"tuning drawn anew chooses for {arm}: {choices_in_words(candidates)}"
         for arm, candidates in spread.items()
     ]
 

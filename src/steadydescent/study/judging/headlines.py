@@ -127,8 +127,9 @@ class Level(NamedTuple):
     def _counts(self) -> list[str]:
         """How many agree, where several were run; of how many the size is open; what is open."""
         run, parts = self.run, []
-        if len(self.decided) == 1 and len(run) > 1:
-            parts.append(f"{len(self.of(self.decided[0]))} of {len(run)} {_noun(run)} agree")
+        agreeing = len(self.of(self.decided[0]))
+        if len(self.decided) == 1 and agreeing > 1:
+            parts.append(f"{agreeing} of {len(run)} {_noun(run)} agree")
         if sized := sum(row.verdict.endswith("size open") for row in run):
             parts.append("size open" if sized == len(run) else f"size open on {sized}")
         still: tuple[Stance, ...] = ("open", "not run")
@@ -187,7 +188,7 @@ def _what_decides(rows: Sequence[Row]) -> str:
     parts = []
     for row in rows:
         if row.seeds_needed == "never":
-            parts.append(f"no number of seeds would decide {task_name(row.task)} at this margin")
+            parts.append(f"more seeds alone would not decide {task_name(row.task)}")
         elif row.seeds_needed:
             parts.append(f"about {row.seeds_needed:,} seeds would decide {task_name(row.task)}")
         elif row.reason:

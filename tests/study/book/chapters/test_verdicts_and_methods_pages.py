@@ -189,7 +189,7 @@ def test_words_are_means_over_worlds_by_effect():
     table = methods.table_of_words(methods.with_seeds(pd.DataFrame([*rows, trial()])))
     assert table["effect, margins"].tolist() == [0.0, 0.2]
     assert table.supported.tolist() == pytest.approx([30.0, 30.0])
-    assert table["direction right"].tolist() == [50.0, 50.0]
+    assert table["for"].tolist() == [50.0, 50.0]
 
 
 def test_kinds_that_miss_are_named_with_their_shares():

@@ -22,7 +22,10 @@ LABELS = {
 }
 """Interval → its head on the page."""
 SECONDARY, PRIMARY = level_of(primary=False), level_of(primary=True)
-TOLD = ("for", "against", "supported", "supported, size open", "too small to matter", "open")
+TOLD = (
+    *("for", "against", "supported", "supported, size open", "too small to matter"),
+    *("refuted, size open", "refuted", "open"),
+)
 """What intervals say of a planted effect, in the order of the page's columns."""
 COSTS = ["profile", "experiment", "task", "networks", "points", "replica_steps", "minutes"]
 COSTS += ["memory_gib"]
@@ -123,7 +126,7 @@ def table_of_words(trials: pd.DataFrame, level: float = PRIMARY) -> pd.DataFrame
     named = trials[np.isclose(trials.level, level)]
     told = [word for word in TOLD if word in named]
     means = 100 * named.groupby(["tuning", "seeds", "effect"])[told].mean()
-    heads = {"effect": "effect, margins", "for": "direction right", "against": "direction wrong"}
+    heads = {"effect": "effect, margins"}
     return means.reset_index().drop(columns="tuning").rename(columns=heads)
 
 

@@ -79,7 +79,8 @@ def parsed(reference: str) -> tuple[str, list[str]]:
 
 
 def places(findings: dict, reference: str) -> str:
-    """The tasks whose primary rows say so, ``on A and B``; with their level where a claim has some.
+    """The tasks whose primary rows say so, ``on A and B``; with their level where a claim has some,
+    and with the tasks that stay open.
 
     Raises:
         FindingsError: if there is no such claim, or no row says so.
@@ -87,13 +88,20 @@ def places(findings: dict, reference: str) -> str:
     where, outcomes = parsed(reference)
     asked = find_asked(findings, where)
     wanted = {OUTCOME_WORDS[word] for word in outcomes}
+    first = next((own for own in SAID if own in {stance(row["verdict"]) for row in asked.rows}), "")
     by_level: dict[str, list[dict]] = {}
     for row in asked.rows:
-        if stance(row["verdict"]) in wanted:
-            by_level.setdefault("" if asked.level else row.get("when", ""), []).append(row)
-    if not by_level:
+        by_level.setdefault("" if asked.level else row.get("when", ""), []).append(row)
+    said = []
+    for when, rows in by_level.items():
+        if mine := [row for row in rows if stance(row["verdict"]) in wanted]:
+            # told once a claim: beside the first of what its rows say
+            still = [row for row in rows if stance(row["verdict"]) == "open" and first in wanted]
+            left = f" ({_on(still)} it stays open)" if still else ""
+            said.append(_on(mine) + left + f" when {when}" * bool(when))
+    if not said:
         raise FindingsError(f"no primary row of {where!r} says {' or '.join(outcomes)}")
-    return enumerated([_on(rows) + f" when {when}" * bool(when) for when, rows in by_level.items()])
+    return enumerated(said)
 
 
 def _on(rows: Iterable[dict]) -> str:

@@ -74,7 +74,7 @@ def draw_budgets(name: str, results: Results) -> None:
     words = {axis: _best_and_worst(part) for axis, part in common.items()}
     outcome = (
         f"After {longest['step']:.0f} updates {words['step']}; "
-        f"after {longest['epochs']:.0f} epochs {words['epochs']}."
+        f"after {longest['epochs']:.2g} epochs {words['epochs']}."
     )
     figures.figure(
         name,
