@@ -139,7 +139,7 @@ def test_choices_are_told_where_tuning_chose_another_than_most_redraws():
     row = {"choices": {"last": [{"lr": 0.1, "readout": "last", "share": 0.9}]}}
     assert notes(row | {"rates": {"last": 0.1}}) == []
     assert notes(row | {"rates": {"last": 0.2}}) == [
-        "tuning drawn anew chooses for last: 90 % 0.1 with last"
+        "tuning drawn anew chooses for last: 90 % 0.1"
     ]
 
 

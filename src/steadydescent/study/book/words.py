@@ -184,10 +184,15 @@ def _spread_choices(
 
 
 def choices_in_words(candidates: Iterable[Mapping[str, Any]]) -> str:
-    """What redraws choose for an arm, with their shares: ``62 % 0.1 with ema-2, 30 % 0.2``."""
+    """What redraws choose for an arm, with their shares: ``62 % 0.1 with ema-2, 30 % 0.2``.
+
+    Where all are the last weights nothing is said of them.
+    """
+    chosen = list(candidates)
+    several = {c["readout"] for c in chosen} - {"last", ""}
     return ", ".join(
-        f"{100 * c['share']:.0f} % {c['lr']:g}" + f" with {c['readout']}" * bool(c["readout"])
-        for c in candidates
+        f"{100 * c['share']:.0f} % {c['lr']:.3g}" + f" with {c['readout']}" * bool(several)
+        for c in chosen
     )
 
 
