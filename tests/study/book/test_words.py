@@ -138,9 +138,7 @@ def test_choices_are_told_where_no_candidate_is_most_of_them():
 def test_choices_are_told_where_tuning_chose_another_than_most_redraws():
     row = {"choices": {"last": [{"lr": 0.1, "readout": "last", "share": 0.9}]}}
     assert notes(row | {"rates": {"last": 0.1}}) == []
-    assert notes(row | {"rates": {"last": 0.2}}) == [
-        "tuning drawn anew chooses for last: 90 % 0.1"
-    ]
+    assert notes(row | {"rates": {"last": 0.2}}) == ["tuning drawn anew chooses for last: 90 % 0.1"]
 
 
 def test_intervals_are_named_by_their_kind():

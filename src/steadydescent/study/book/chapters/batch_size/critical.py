@@ -50,17 +50,16 @@ def table_of_updates(results: Results) -> pd.DataFrame:
             if (side := fastest(shown.evidence, condition, RULE)) is None:
                 continue
             updates = side.scores.report[:, side.scores.chosen()]
-            columns = {"task": task, "n": n, "rate": side.chosen.lr, "seed": range(len(updates))}
-            columns |= {"updates": updates, "examples": updates * n}
-            columns["arrived"] = _arrived(shown.evidence, condition, side.chosen)
+            arrived = _arrived(shown.evidence, condition, side.chosen)
+            columns = {"task": task, "n": n, "rate": side.chosen.lr, "seed": arrived.index}
+            columns |= {"updates": updates, "examples": updates * n, "arrived": arrived.to_numpy()}
             parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _arrived(evidence: Evidence, condition: str, chosen: Candidate) -> np.ndarray:
-    """Which report runs hold the target to the end, `[S]`."""
-    held = evidence.arrivals(condition, RULE)[chosen.lr, chosen.readout]
-    return held.to_numpy() > 0
+def _arrived(evidence: Evidence, condition: str, chosen: Candidate) -> pd.Series:
+    """Seed → whether its report run holds the target to the end."""
+    return evidence.arrivals(condition, RULE)[chosen.lr, chosen.readout] > 0
 
 
 def fit(updates: pd.Series) -> tuple[float, float]:
