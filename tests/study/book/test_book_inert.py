@@ -20,11 +20,12 @@ from docutils import nodes
 from page_cells import run, without_drawing
 from steadydescent import verified
 from steadydescent.study import paths
-from steadydescent.study.book import figures, page
+from steadydescent.study.book import edition, figures, page
 from steadydescent.study.book.chapters import speed
 from steadydescent.study.book.chapters.growth import curves
 from steadydescent.study.book.sphinx import outputs, pages
 from steadydescent.study.book.sphinx.elements import stressed
+from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.paths import PUBLISHED, ROOT
 from steadydescent.study.planning import load_study
 from steadydescent.study.results import published
@@ -315,6 +316,16 @@ FIELDS = [
 ]
 
 
+@pytest.fixture
+def no_results(monkeypatch) -> None:
+    """A book that is being built without any result."""
+    titles = {claim.id: {"title": claim.title, "headline": ""} for claim in load_claims().values()}
+    monkeypatch.setattr(edition, "claims_shown", lambda: titles)
+    monkeypatch.setattr(edition, "rows_shown", lambda *_: [])
+    monkeypatch.setattr(edition, "all_shown", lambda: {})
+
+
+@pytest.mark.usefixtures("no_results")
 @pytest.mark.parametrize(
     ("name", "field", "made"), FIELDS, ids=[f"{name}-{field}" for name, field, _ in FIELDS]
 )
@@ -368,6 +379,7 @@ def test_names_in_a_picture_are_no_formulas(tmp_path, monkeypatch):
     )  # the axis' own powers of ten are still drawn as such
 
 
+@pytest.mark.usefixtures("no_results")
 @pytest.mark.parametrize("stem", sorted(set(FILES.values())))
 def test_pages_of_published_files_show_them_as_they_are(stem, monkeypatch):
     without_drawing(monkeypatch)
