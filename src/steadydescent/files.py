@@ -197,7 +197,8 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(IsADirectoryError):  # another writer's by now, who removes it
+            path.unlink(missing_ok=True)
 
 
 def completed(path: Path) -> Path:
@@ -211,6 +212,9 @@ def completed(path: Path) -> Path:
                 old.parent.rename(path)
         except FileNotFoundError:
             continue  # somebody else has just done it
+        except CannotWrite as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # else a writer has just put its own there
     return path
 
 
