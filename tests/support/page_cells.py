@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from steadydescent.study.book import chapter_figures, figures
+from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.paths import ROOT
 
 CELL = re.compile(r"^(?P<fence>`{3,})\{code-cell\}[^\n]*\n(?P<body>.*?)^(?P=fence)$", re.M | re.S)
@@ -20,6 +21,11 @@ PAGES = [
     if "{code-cell}" in path.read_text(encoding="utf-8")
 ]
 """Pages that run code."""
+
+
+def claims_without_rows() -> dict[str, dict[str, str]]:
+    """What pages read of claims, by id, in a book that is being built without any result."""
+    return {claim.id: {"title": claim.title, "headline": ""} for claim in load_claims().values()}
 
 
 def cells_of(page: Path) -> list[tuple[int, str]]:

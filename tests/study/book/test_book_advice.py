@@ -137,6 +137,19 @@ def test_tasks_that_stay_open_are_named_once_beside_the_others(book):
     assert page.count("it stays open") == 1
 
 
+def test_a_task_that_is_open_at_one_level_is_not_thereby_named_for_another(book):
+    """On the deep task it is open at a constant rate, and too small to matter under decay."""
+    rows = book.findings["claims"]["toy-claim"]["rows"]
+    rows[:] = [
+        row("toy-task", "constant", "supported", when="the rate is constant"),
+        row("deep-task", "constant", "open", when="the rate is constant"),
+        row("deep-task", "linear", "too small to matter", when="the rate decays"),
+    ]
+    book.findings["claims"]["toy-claim"]["outcome"] = "holds when"
+    said = book.build(group(("holds when", "Do it {where}`toy-claim: holds`.")))[1]
+    assert "leaves out deep-task, which is too small to matter" in said
+
+
 @pytest.mark.parametrize(
     ("role", "message"),
     [

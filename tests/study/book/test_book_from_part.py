@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from page_cells import PAGES, names_placed, run, without_drawing
+from page_cells import PAGES, claims_without_rows, names_placed, run, without_drawing
 from steadydescent.study.book import chapter_figures, edition
 from steadydescent.study.book import numbers as book_numbers
 from steadydescent.study.book.chapters.batch_size import quadratic as batch_quadratic
 from steadydescent.study.book.chapters.weight_averaging import quadratic as averaged_quadratic
 from steadydescent.study.book.page import Shown
-from steadydescent.study.judging.claims import load_claims, questions_for
+from steadydescent.study.judging.claims import questions_for
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.statistics import Estimate
 from steadydescent.study.paths import PUBLISHED, ROOT
@@ -107,8 +107,7 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
     monkeypatch.setattr(edition, "all_shown", lambda: {name: mine(name) for name in names})
     monkeypatch.setattr(chapter_figures, "shown", mine)
     monkeypatch.setattr(edition, "numbers_shown", lambda: every)
-    titles = {claim.id: {"title": claim.title, "headline": ""} for claim in load_claims().values()}
-    monkeypatch.setattr(edition, "claims_shown", lambda: titles)
+    monkeypatch.setattr(edition, "claims_shown", claims_without_rows)
     of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]
     for page in (batch_quadratic, averaged_quadratic):  # exact, and slow
         monkeypatch.setattr(page, "expected_curve", lambda *_: np.ones(1))

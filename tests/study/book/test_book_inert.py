@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from docutils import nodes
 
-from page_cells import run, without_drawing
+from page_cells import claims_without_rows, run, without_drawing
 from steadydescent import verified
 from steadydescent.study import paths
 from steadydescent.study.book import edition, figures, page
@@ -25,7 +25,6 @@ from steadydescent.study.book.chapters import speed
 from steadydescent.study.book.chapters.growth import curves
 from steadydescent.study.book.sphinx import outputs, pages
 from steadydescent.study.book.sphinx.elements import stressed
-from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.paths import PUBLISHED, ROOT
 from steadydescent.study.planning import load_study
 from steadydescent.study.results import published
@@ -319,8 +318,7 @@ FIELDS = [
 @pytest.fixture
 def no_results(monkeypatch) -> None:
     """A book that is being built without any result."""
-    titles = {claim.id: {"title": claim.title, "headline": ""} for claim in load_claims().values()}
-    monkeypatch.setattr(edition, "claims_shown", lambda: titles)
+    monkeypatch.setattr(edition, "claims_shown", claims_without_rows)
     monkeypatch.setattr(edition, "rows_shown", lambda *_: [])
     monkeypatch.setattr(edition, "all_shown", lambda: {})
 

@@ -120,10 +120,10 @@ def test_notes_say_which_intervals_are_about_one_test_set():
     assert said == {True: [], False: ["on this test set"], None: []}
 
 
-def test_a_difference_of_a_choice_and_itself_is_called_so():
+def test_a_difference_that_is_zero_on_every_seed_is_called_so():
     alike = {"rates": {"ema": 0.1}, "ci_low": 0.0, "ci_high": 0.0, "null": 0.0}
     (said,) = notes(alike)
-    assert "zero by construction" in said and not notes(alike | {"ci_high": 0.1})
+    assert "the same score on every seed" in said and not notes(alike | {"ci_high": 0.1})
 
 
 def test_choices_are_told_where_no_candidate_is_most_of_them():

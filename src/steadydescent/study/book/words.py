@@ -155,7 +155,7 @@ def notes(row: Mapping[str, Any]) -> list[str]:
         remarks.append(f"in {share} of redraws the choice is the outermost reported")
     remarks += _spread_choices(row.get("choices") or {}, row.get("rates") or {})
     if row.get("ci_low") is not None and row["ci_low"] == row["ci_high"] == row["null"]:
-        remarks.append("both sides are the same choice, so the difference is zero by construction")
+        remarks.append("both sides have the same score on every seed")
     if row.get("censored_share") and not row.get("reason"):
         bound = ", so the ratio is a bound" if row.get("bound") else ""
         remarks.append(f"{100 * row['censored_share']:.0f} % of runs did not arrive{bound}")

@@ -43,9 +43,9 @@ def judge(question: Question, evidence: Evidence) -> Row:
     row = _of_result(row, question, evidence)
     remarks = asdict(contrast.remarks(evidence, condition))
     decides, undecided = remarks.pop("decides"), remarks.pop("undecided")
-    if row.verdict == "open" and undecided and decides:
-        row, remarks["reason"] = replace(row, seeds_needed=None), undecided
-    if not decides:  # and more seeds would not
+    if row.verdict == "open":
+        remarks["reason"] = remarks["reason"] or undecided
+    if remarks["reason"]:  # and more report seeds alone would not decide
         row = replace(row, seeds_needed=None)
     row = replace(row, **remarks)
     if decides and evidence.receipt["profile"] != "smoke":

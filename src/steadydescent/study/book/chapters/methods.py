@@ -126,8 +126,7 @@ def table_of_words(trials: pd.DataFrame, level: float = PRIMARY) -> pd.DataFrame
     named = trials[np.isclose(trials.level, level)]
     told = [word for word in TOLD if word in named]
     means = 100 * named.groupby(["tuning", "seeds", "effect"])[told].mean()
-    heads = {"effect": "effect, margins"}
-    return means.reset_index().drop(columns="tuning").rename(columns=heads)
+    return means.reset_index().drop(columns="tuning").rename(columns={"effect": "effect, margins"})
 
 
 def coverage_of_kinds(trials: pd.DataFrame) -> page.Shown:

@@ -79,29 +79,51 @@ def parsed(reference: str) -> tuple[str, list[str]]:
 
 
 def places(findings: dict, reference: str) -> str:
-    """The tasks whose primary rows say so, ``on A and B``; with their level where a claim has some,
-    and with the tasks that stay open.
+    """The tasks whose primary rows say so, ``on A and B``; with their level where a claim has some.
 
     Raises:
         FindingsError: if there is no such claim, or no row says so.
     """
+    return enumerated([_on(said) + _when(level) for level, said, _ in _told(findings, reference)])
+
+
+def places_and_open(findings: dict, reference: str) -> str:
+    """The same, with the tasks that stay open, once a level: ``on A (on B it stays open)``.
+
+    Raises:
+        FindingsError: as `places` does.
+    """
+    parts = []
+    for level, said, still in _told(findings, reference):
+        left = f" ({_on(still)} it stays open)" if still else ""
+        parts.append(_on(said) + left + _when(level))
+    return enumerated(parts)
+
+
+def _told(findings: dict, reference: str) -> list[tuple[str, list[dict], list[dict]]]:
+    """Level, its primary rows that say so, and its open ones, if this is the first that it says."""
     where, outcomes = parsed(reference)
     asked = find_asked(findings, where)
     wanted = {OUTCOME_WORDS[word] for word in outcomes}
-    first = next((own for own in SAID if own in {stance(row["verdict"]) for row in asked.rows}), "")
     by_level: dict[str, list[dict]] = {}
     for row in asked.rows:
         by_level.setdefault("" if asked.level else row.get("when", ""), []).append(row)
-    said = []
-    for when, rows in by_level.items():
-        if mine := [row for row in rows if stance(row["verdict"]) in wanted]:
-            # told once a claim: beside the first of what its rows say
-            still = [row for row in rows if stance(row["verdict"]) == "open" and first in wanted]
-            left = f" ({_on(still)} it stays open)" if still else ""
-            said.append(_on(mine) + left + f" when {when}" * bool(when))
-    if not said:
+    told = []
+    for level, rows in by_level.items():
+        stances = [stance(row["verdict"]) for row in rows]
+        of = lambda these, rows=rows, stances=stances: [
+            row for row, own in zip(rows, stances, strict=True) if own in these
+        ]
+        first = next((own for own in SAID if own in stances), None)
+        if said := of(wanted):
+            told.append((level, said, of({"open"}) if first in wanted else []))
+    if not told:
         raise FindingsError(f"no primary row of {where!r} says {' or '.join(outcomes)}")
-    return enumerated(said)
+    return told
+
+
+def _when(level: str) -> str:
+    return f" when {level}" if level else ""
 
 
 def _on(rows: Iterable[dict]) -> str:

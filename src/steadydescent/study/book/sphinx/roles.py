@@ -5,7 +5,7 @@ from __future__ import annotations
 from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
-from steadydescent.study.book.sphinx.asked import places
+from steadydescent.study.book.sphinx.asked import places_and_open
 from steadydescent.study.book.sphinx.elements import badge, findings_of, warn
 from steadydescent.study.book.sphinx.lookup import FindingsError, find_verdict, result_text
 
@@ -47,12 +47,12 @@ class VerdictRole(SphinxRole):
 
 class WhereRole(SphinxRole):
     """{where}`claim: outcome, outcome` or {where}`claim@level: outcome` for the tasks whose primary
-    rows say so: *on A and B*.
+    rows say so, and those that stay open: *on A and B*.
     """
 
     def run(self):
         try:
-            text = places(findings_of(self.env), self.text)
+            text = places_and_open(findings_of(self.env), self.text)
             return [nodes.inline(self.rawtext, text, classes=["where"])], []
         except FindingsError as error:
             warn(self.get_location(), str(error), "claim")
