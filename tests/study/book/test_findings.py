@@ -238,3 +238,10 @@ def test_results_go_by_experiment_and_then_in_the_engines_order_of_tasks(tmp_pat
 def test_profile_is_checked_where_it_makes_no_difference_too(profile):
     with pytest.raises(ValueError, match="profile"):
         saved_results.folder("published", profile)
+
+
+def test_results_of_several_commands_are_remade_by_one():
+    """Each was made task by task; what makes them all is told, and of one alone its own."""
+    made = [{"command": f"steady run --only {task}", "profile": "desk"} for task in ("a", "b")]
+    assert findings._command(made[:1]) == "steady run --only a"
+    assert findings._command(made) == "make reproduce PROFILE=desk"
