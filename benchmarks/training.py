@@ -4,7 +4,7 @@ In replica-updates a second.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -67,23 +67,37 @@ def trained(name: str, loop: Any, device: str, checked: int, threads: int, block
     )
 
 
-def fastest(tried: dict[Any, Local], seconds: float) -> tuple[Any, str]:
-    """Which of several contenders is fastest here, and the rates of all."""
+def rates_of(tried: Mapping[Any, Contender], seconds: float) -> dict[Any, float]:
+    """The best of three short measurements of each contender."""
     rates = {}
     for choice, contender in tried.items():
         contender.prepare(seconds)
         rates[choice] = max(contender.rate() for _ in range(3))
-    speeds = "; ".join(f"{choice}: {rate:.0f}/s" for choice, rate in rates.items())
-    return max(rates, key=rates.__getitem__), f"tried {speeds}"
+    return rates
 
 
-def best_choice(task: str, device: str, seconds: float) -> tuple[Choice, str]:
-    """The single-model loop that is fastest here."""
+def fastest(rates: Mapping[Any, float]) -> Any:
+    """What has the highest rate."""
+    return max(rates, key=rates.__getitem__)
+
+
+def told(rates: Mapping[Any, float]) -> str:
+    """What was tried, and the rates."""
+    return "tried " + "; ".join(f"{choice}: {rate:.0f}/s" for choice, rate in rates.items())
+
+
+def single_loops(task: str, device: str, seconds: float) -> dict[Choice, float]:
+    """The rate here of each single-model loop worth trying."""
     loop = lambda choice: InMemoryLoop(task, device, choice).advance
     tried = choices(device, thread_counts())
-    return fastest(
+    return rates_of(
         {c: Local("", loop(c), device, threads=c.threads, checked=3) for c in tried}, seconds
     )
+
+
+def of_one_thread(rates: Mapping[Choice, float]) -> dict[Choice, float]:
+    """Those that can be run in as many processes as cores."""
+    return {choice: rate for choice, rate in rates.items() if choice.threads == 1}
 
 
 def thread_counts() -> tuple[int, ...]:
@@ -106,14 +120,16 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
     checked, stacks = settings.updates_checked(task), side_by_side(task, device, width)
     entrant = partial(trained, device=device, checked=checked)
     with numerics(), ExitStack() as running:
-        choice, speeds = best_choice(task, device, settings.seconds / 3)
-        many = Choice(1, choice.optimizer, choice.compiled)
+        singles = single_loops(task, device, settings.seconds / 3)
+        choice = fastest(singles)
+        many = fastest(of_one_thread(singles))
         count = min(os.cpu_count() or 1, MOST_PROCESSES[device])
         ensemble = Ensemble(task, device, width)
         tried = {
             n: Local("", ensemble.advance, device, threads=n, checked=1) for n in thread_counts()
         }
-        best, thread_speeds = fastest(tried, settings.seconds / 3)
+        ensembles = rates_of(tried, settings.seconds / 3)
+        best = fastest(ensembles)
         names = {
             "P0": "P0 DataLoader loop",
             "P1": f"P1 best single-model loop: {choice}",
@@ -144,7 +160,7 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
             settings.rounds,
             settings.seconds,
             tolerance=TOLERANCE,
-            notes={names["P0"]: ours, names["P1"]: speeds, names["P3"]: thread_speeds},
+            notes={names["P0"]: ours, names["P1"]: told(singles), names["P3"]: told(ensembles)},
         )
 
 

@@ -5,9 +5,11 @@ here is timed.
 import json
 import math
 import sys
+from functools import partial
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 import peers
 import rounds
@@ -166,6 +168,44 @@ def test_the_single_loops_weights_and_average_are_the_stacks_first_replica(eager
     averages, first = stack.stack.training.carry.averages[0], stack.stack.view.start[0]
     expected = (1 - share) * averages[0, 0] + share * first[0]
     torch.testing.assert_close(flat(loop.averages), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("device", "threads"), [("cpu", {1, 2}), ("cuda", {1})])
+def test_single_loops_are_tried_eager_and_compiled_with_either_optimiser(
+    device, threads, monkeypatch
+):
+    monkeypatch.setattr(peers, "can_compile", lambda device: None)
+    tried = peers.choices(device, (1, 2))
+    assert len(tried) == len(set(tried)) == 4 * len(threads)
+    assert {choice.threads for choice in tried} == threads
+    assert {(choice.compiled, choice.optimizer) for choice in tried} == {
+        (compiled, optimizer) for compiled in (True, False) for optimizer in ("foreach", "fused")
+    }
+
+
+def test_nothing_is_tried_compiled_where_nothing_can_be(eager):
+    assert {choice.compiled for choice in peers.choices("cpu", (1,))} == {False}
+
+
+def test_more_shapes_than_dynamo_compiles_by_itself_are_all_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    dynamo = torch._dynamo.config
+    limits = ("recompile_limit", "accumulated_recompile_limit")
+    for limit in limits:  # put back afterwards
+        monkeypatch.setattr(dynamo, limit, getattr(dynamo, limit))
+    shapes = range(1, 3 + dynamo.recompile_limit)
+    graphs = counters["stats"]["unique_graphs"]
+    double = peers.compiled(lambda rows: 2 * rows)
+    assert [double(torch.ones(count)).sum().item() for count in shapes] == [2 * n for n in shapes]
+    assert counters["stats"]["unique_graphs"] - graphs == len(shapes)
+
+
+def test_the_peer_of_one_thread_a_process_is_the_best_of_the_loops_of_one_thread(monkeypatch):
+    alone, with_all = Choice(1, "fused", False), Choice(2, "foreach", True)
+    rates = {Choice(1, "foreach", True): 1.0, alone: 2.0, with_all: 3.0}
+    assert training.fastest(rates) == with_all
+    assert training.fastest(training.of_one_thread(rates)) == alone
+    assert "eager, fused, 1 thread: 2/s" in training.told(rates)
 
 
 def test_fused_batch_norm_is_torchs_with_the_same_state():
