@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 CLASSES = 10
 # The package's defaults, written out so that a release that changes them cannot change our data
@@ -79,6 +78,8 @@ def _signals(templates: NDArray[np.float64], arguments: Mapping[str, Any]) -> ND
     set up scipy's ``interp1d`` four times a signal, which then calls ``numpy.interp``. A test holds
     the two together.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     low, high = arguments["padding"]
     length = templates.shape[1] + high
     uniform, chosen, normal = np.empty((len(templates), 3)), np.empty(len(templates), np.int64), []

@@ -1,14 +1,17 @@
 """What moved from one labelled set to another, measured with two-sample tests."""
 
-from typing import Any
+from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING, Any
+
 import torch
-from scipy.stats import chi2_contingency, ks_2samp
 from torch import Tensor
 
 from steadydescent.checks import check_fraction
 from steadydescent.dataset_shift.shifted import Shifted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS_AT_ONCE = 128
 """Columns whose distribution functions are compared in one go; bounds the memory."""
@@ -53,6 +56,8 @@ def verify(before: Shifted, after: Shifted, level: float = 0.001) -> pd.DataFram
     2  p(x|y)   True       0.62
     3  p(y|x)   True       1.00
     """
+    import pandas as pd
+
     _check(before, after, level)
     first, second = _columns(before.x, after.x).split([len(before.x), len(after.x)], dim=1)
     shared = [k for k in before.y.unique().tolist() if (after.y == k).any()]
@@ -64,7 +69,7 @@ def verify(before: Shifted, after: Shifted, level: float = 0.001) -> pd.DataFram
     }
     rows = []
     for aspect, test in tests.items():
-        moved = pd.NA if test["p"] is None else test["p"] < level
+        moved = None if test["p"] is None else test["p"] < level
         rows.append({"aspect": aspect, "moved": moved, **test, "level": level})
     others_moved = any(row["moved"] is not False for row in rows[1:])
     rows.append({"aspect": "p(y|x)", **_rule(before, after, others_moved)})
@@ -120,6 +125,8 @@ def _distribution_test(samples: list[tuple[Tensor, Tensor]], names: list[str]) -
 
     Its p is Bonferroni's.
     """
+    from scipy.stats import ks_2samp
+
     results = []
     for (first, second), name in zip(samples, names, strict=True):
         parts = zip(first.split(COLUMNS_AT_ONCE), second.split(COLUMNS_AT_ONCE), strict=True)
@@ -140,6 +147,8 @@ def _distribution_test(samples: list[tuple[Tensor, Tensor]], names: list[str]) -
 
 
 def _proportion_test(first: Tensor, second: Tensor) -> dict[str, Any]:
+    from scipy.stats import chi2_contingency
+
     classes = int(max(first.max(), second.max())) + 1
     table = torch.stack([labels.bincount(minlength=classes) for labels in (first, second)])
     test = chi2_contingency(table[:, table.any(0)].numpy(), correction=False)
@@ -153,7 +162,7 @@ def _proportion_test(first: Tensor, second: Tensor) -> dict[str, Any]:
 def _rule(before: Shifted, after: Shifted, others_moved: bool) -> dict[str, Any]:
     """Whether the label that belongs to an example changed."""
     if after.rows is None:
-        moved, did = (pd.NA, "move: cannot be told") if others_moved else (False, "not move")
+        moved, did = (None, "move: cannot be told") if others_moved else (False, "not move")
         how = f"p(x|y)·p(y)/p(x), of which p(x|y) and p(y) did {did}"
         return {"moved": moved, "statistic": None, "p": None, "level": None, "how": how}
     changed = (after.y != before.y[after.rows]).double().mean().item()

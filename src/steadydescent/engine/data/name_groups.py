@@ -9,8 +9,6 @@ from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from steadydescent.engine.data.name_pairs import pairs
 
@@ -35,6 +33,9 @@ def groups() -> Groups:
     - no two names of 5 characters or more become equal, English and Ukrainian, when at most one
       character is taken from each: one letter changed, added, missing or moved.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     by_stem = defaultdict(list)
     for row, (english, _) in enumerate(pairs()):
         for stem in stems(english):
