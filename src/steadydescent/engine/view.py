@@ -15,7 +15,7 @@ from torch.func import vmap
 from steadydescent.engine.averaging import Averages, Pair
 from steadydescent.engine.evaluation import Look, measure, measure_surface
 from steadydescent.engine.examples import Examples
-from steadydescent.engine.stepping import Flat, traced
+from steadydescent.engine.stepping import Flat, Recordings
 from steadydescent.engine.tasks import Task
 from steadydescent.engine.updating import Training
 from steadydescent.normalization import statistics_momentum
@@ -49,7 +49,7 @@ class View:
         self.readouts, self.seeds, self.wanted = tuple(readouts), tuple(seeds), wanted
         self.optimizer, self.batch_size = optimizer, batch_size
         self.device = examples.pool.device
-        self._height = traced(_heights(flat, examples.pool[:1].expand(len(self.seeds), 1, -1)))
+        self._height = Recordings(_heights(flat, examples.pool[:1].expand(len(self.seeds), 1, -1)))
         self._start_height = self._height(*self.start) if task.surface else None
 
     @property
@@ -59,18 +59,18 @@ class View:
 
     @property
     def theta(self) -> Tensor:
-        """The weights `[R, P]`; on a GPU an update may write into these, so clone what is kept."""
-        return self._training.carry.theta
+        """The weights `[R, P]`."""
+        return self._training.carry.weights[0]
 
     @property
     def buffers(self) -> Tensor:
-        """The buffers `[R, Q]`, likewise."""
-        return self._training.carry.buffers
+        """The buffers `[R, Q]`."""
+        return self._training.carry.weights[1]
 
     @property
     def alive(self) -> Tensor:
         """Which replicas `[R]` have not diverged."""
-        return self._training.carry.survived >= self.done
+        return self._training.survived >= self.done
 
     @property
     def start(self) -> Pair:

@@ -20,18 +20,24 @@ class Stacking:
     """How a task's runs are stacked on a kind of device, and what that was measured to reach.
 
     The step is compiled where a sweep's stacks of one shape make at least `compile_from` updates
-    together. `rate` is replica-steps/s with the study's readouts, `evaluation` examples × readouts
-    a second, `probe` the seconds of a costly probe's look at one replica, `memory` GiB at this
-    width.
+    together. A compiled step takes so many `lanes` of a stack at once, that their weights stay in
+    the cache; a traced one, whose every call costs, takes all, unless one by one is faster anyway.
+    `rate` is replica-steps/s with the study's readouts, `evaluation` examples × readouts a second,
+    `probe` the seconds of a costly probe's look at one replica, `memory` GiB at this width.
     """
 
     width: int
+    lanes: int
     threads: int
     compile_from: int
     rate: float
     evaluation: float
     memory: float
     probe: float = 0.0
+
+    def together(self, runs: int, compiled: bool) -> int:
+        """How many replicas of a stack of so many runs go through a step at once."""
+        return self.lanes if compiled or self.lanes == 1 else runs
 
 
 @cache

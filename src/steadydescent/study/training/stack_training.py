@@ -73,7 +73,7 @@ def train_stack(
         )
         compiled = False
     with arithmetic(min(usual.threads, threads or usual.threads)):
-        stack = Stack(runs, DATA, device, compiled, width=usual.width if compiled else 0)
+        stack = Stack(runs, DATA, device, compiled, usual.together(len(runs), compiled))
         history = stack.train(tick=lambda steps: tell(done=steps))
         made = {
             "seconds": history.seconds,
