@@ -5,7 +5,7 @@ averaged readouts.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,22 +40,26 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class Lanes(NamedTuple):
-    """L replicas that are updated together: their part of the carry, what they share, and their
-    seeds' places in the batches `[L]`, one place for one replica alone.
+    """L replicas that are updated together: their part of the carry, what they share, the data's
+    examples, and their seeds' places in the batches `[L]`, one place for one replica alone.
     """
 
     carry: Carry
     feed: Feed
+    pool: Tensor
     seats: Tensor
     replicas: slice
 
-    def batches(self, batches: Batches) -> list[Minibatch]:
+    def minibatches(self, batches: Batches) -> Iterator[Minibatch]:
         """What each of k updates of these replicas takes."""
         alone = self.seats.ndim == 0
         mine = lambda drawn: drawn[:, int(self.seats)] if alone else drawn[:, self.seats]
         lr = batches.lr[:, self.replicas.start] if alone else batches.lr[:, self.replicas]
         parts = (*map(mine, batches[:3]), batches.steps, lr, batches.weights)
-        return [Minibatch(*one) for one in zip(*(part.unbind() for part in parts), strict=True)]
+        for rows, *rest in zip(*(part.unbind() for part in parts), strict=True):
+            # whole rows are copied: a compiler would copy them number by number
+            x = self.pool.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+            yield Minibatch(x, *rest)
 
 
 def one_by_one(step: Recordings, groups: Sequence[Lanes]) -> Block:
@@ -71,11 +75,12 @@ def one_by_one(step: Recordings, groups: Sequence[Lanes]) -> Block:
 
 def _updates(step: Recordings, group: Lanes, batches: Batches) -> Tensor:
     """k updates of a group; their losses `[k, L]`."""
-    taken = group.batches(batches)
-    update = step.of(group.carry, group.feed, taken[0])
+    losses, update = [], None
     kept = tree_leaves((group.carry, group.feed))
-    losses = torch.stack([update(*kept, *batch) for batch in taken])
-    return losses.view(len(taken), -1)
+    for taken in group.minibatches(batches):
+        update = update or step.of(group.carry, group.feed, taken)
+        losses.append(update(*kept, *taken))
+    return torch.stack(losses).view(len(losses), -1)
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:

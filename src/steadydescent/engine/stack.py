@@ -106,9 +106,9 @@ class Stack:
         for start in range(0, len(self.runs), self.lanes):
             part = slice(start, start + self.lanes)
             place: slice | int = part if self.lanes > 1 else start
-            feed = Feed(examples.pool, examples.mean[place], examples.std[place])
+            feed = Feed(examples.mean[place], examples.std[place])
             seats = examples.lane.to(device)[place]
-            groups.append(Lanes(carry.lanes(part), feed, seats, part))
+            groups.append(Lanes(carry.lanes(part), feed, examples.pool, seats, part))
         return groups
 
     def train(self, tick: Callable[[int], None] = lambda replica_steps: None) -> Histories:

@@ -139,17 +139,16 @@ class Carry(NamedTuple):
 
 
 class Feed(NamedTuple):
-    """What all updates of L replicas share."""
+    """What all updates of L replicas share, `[L, 1, D or 1]` each."""
 
-    pool: Tensor  # the data's examples as stored
-    mean: Tensor  # [L, 1, D or 1]
+    mean: Tensor
     std: Tensor
 
 
 class Minibatch(NamedTuple):
     """What one update of L replicas takes from outside."""
 
-    rows: Tensor  # [L, B] of the pool
+    x: Tensor  # [L, B, D] as stored
     labels: Tensor  # [L, B, …]
     noise: Tensor  # [L, N]
     step: Tensor  # scalar, from 1
@@ -182,7 +181,7 @@ def make_step(flat: Flat, task: Task, optimizer: str, together: bool) -> Step:
         gradients = vmap(gradients)
 
     def step(lanes: Carry, feed: Feed, batch: Minibatch) -> Tensor:
-        x = task.inputs(feed.pool[batch.rows], feed.mean, feed.std)
+        x = task.inputs(batch.x, feed.mean, feed.std)
         grad, (losses, fresh) = gradients(
             lanes.parameters, lanes.buffers, batch.noise, x, batch.labels
         )
