@@ -50,7 +50,7 @@ class Scores(NamedTuple):
     loss: NDArray[np.float64]
     calibration_error: NDArray[np.float64]
 
-    def at(self, places: Sequence[int] | slice) -> "Scores":
+    def at(self, places: NDArray[np.intp] | slice) -> "Scores":
         """Those of the networks at these places."""
         return Scores(*(part[places] for part in self))
 

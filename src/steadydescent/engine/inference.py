@@ -42,7 +42,7 @@ def chunk(task: Task, x: Tensor, batch: int = 1) -> int:
 
 def _widest(task: Task, x: Tensor) -> int:
     """Bytes of the largest tensor that an example's pass takes in or that a layer of it makes."""
-    module, sizes = _module(task).eval(), [x.nbytes]
+    module, sizes = layers_of(task).eval(), [x.nbytes]
     note = lambda layer, inputs, outputs: sizes.append(outputs.nbytes)
     hooks = [layer.register_forward_hook(note) for layer in module.modules()]
     try:
@@ -55,7 +55,7 @@ def _widest(task: Task, x: Tensor) -> int:
 
 
 @cache
-def _module(task: Task) -> nn.Module:
+def layers_of(task: Task) -> nn.Module:
     """A network of the task for its layers alone, whatever its weights."""
     with torch.random.fork_rng(devices=[]):
         return task.build()
@@ -77,15 +77,15 @@ def inputs(task: Task) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 @cache
 def inference(task: Task, batched: bool) -> Pass:
     """Outputs of one network in inference mode."""
-    flat = Flat(_module(task), 1)
+    flat = Flat(layers_of(task), 1)
     outputs = lambda theta, buffers, x: flat.outputs(theta, buffers, x)
     return vmap(outputs) if batched else in_place(outputs)
 
 
 @cache
 def batch_statistics(task: Task, size: int, batched: bool) -> Pass:
-    """Buffers `[Q]` with the statistics of `size` inputs, which are those before layers add noise."""
-    flat = Flat(_module(task), size)
+    """Buffers `[Q]` with the statistics of `size` inputs, as they are before layers add noise."""
+    flat = Flat(layers_of(task), size)
 
     def statistics(theta: Tensor, buffers: Tensor, x: Tensor) -> Tensor:
         with statistics_momentum(flat.module, 1.0):
@@ -99,7 +99,7 @@ def batch_by_batch(task: Task, size: int, batched: bool) -> Pass:
     """Outputs of one network whose batch norm has the statistics of each `size` inputs, as in
     training.
     """
-    flat = Flat(_module(task), size)
+    flat = Flat(layers_of(task), size)
 
     def outputs(theta: Tensor, buffers: Tensor, x: Tensor) -> Tensor:
         batches = x.unflatten(0, (-1, size))

@@ -5,7 +5,7 @@ their keys. Tables are made at the end, all at once: there may be thousands of p
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Recorder:
 
     def __init__(self, wanted: Sequence[Run]) -> None:
         self.wanted, self.keys = list(wanted), [run.key for run in wanted]
-        self.evaluation: Counter[str] = Counter()
+        self.evaluation: dict[str, float] = defaultdict(float)
         self._points: list[tuple[Scores, str, int]] = []
         self._finals: list[Final] = []
         self._readings: list[Measurement] = []

@@ -126,6 +126,15 @@ def test_own_result_is_never_taken_for_the_studys(saved):
     assert "own" in untrue("toy", "mnist1d-mlp", "laptop", result, named)
 
 
+def test_evaluation_takes_no_longer_than_all(saved):
+    """A receipt says what looks at the networks took, by kind."""
+    _, folder = saved
+    result, receipt = read_folder(folder, Result)
+    assert 0 < sum(receipt["evaluation"].values()) <= receipt["seconds"] + 1
+    told = receipt | {"evaluation": {"finals": receipt["seconds"] + 2}}
+    assert "evaluation" in untrue("own_toy", "mnist1d-mlp", "laptop", result, told)
+
+
 def test_studys_own_result_has_no_word_of_a_variation(toy, monkeypatch):
     trial, _ = start(monkeypatch, toy, {"": 0})
     trial.tune()
