@@ -70,8 +70,13 @@ def test_a_plan_counts_every_example_that_evaluations_look_at(changes, monkeypat
     """Counted as the engine looks: examples of one replica, or one height of a surface."""
     looked = []
     measure, surface = engine.measure, engine.measure_surface
-    count = lambda *given: looked.append(given[1].numel()) or measure(*given)
-    monkeypatch.setattr(engine, "measure", count)
+
+    def count(chunks):
+        for outputs in chunks:
+            looked.append(len(outputs.networks) * outputs.labels.shape[-1])
+            yield outputs
+
+    monkeypatch.setattr(engine, "measure", lambda chunks, lost: measure(count(chunks), lost))
     monkeypatch.setattr(
         engine, "measure_surface", lambda *given: looked.append(1) or surface(*given)
     )

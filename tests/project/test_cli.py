@@ -56,6 +56,8 @@ COST_KEYS = {
     "replica_steps",
     "stacks",
     "minutes",
+    "training_minutes",
+    "evaluation_minutes",
     "memory_gib",
     "disk_mb",
 }

@@ -15,7 +15,7 @@ from steadydescent.engine.averaging import Averages, Pair
 from steadydescent.engine.blocks import RECORDED, Lanes, one_by_one, recorded
 from steadydescent.engine.draws import draws_of
 from steadydescent.engine.examples import examples_of
-from steadydescent.engine.finals import finals
+from steadydescent.engine.finals import finals, shifted_finals
 from steadydescent.engine.probes import made_for
 from steadydescent.engine.recorder import Histories, Recorder
 from steadydescent.engine.runs import Run
@@ -120,15 +120,21 @@ class Stack:
                 self.training.advance(stop)
                 tick(updates * len(self.runs))
                 if stop in self.curve_steps:
-                    self._add_point()
+                    with self.recorder.timed("curves"):
+                        self._add_point()
                 for probe in self.probes:
                     if stop in probe.looks_at(self.curve_steps):
-                        self.recorder.add_findings(probe.look(self.view))
+                        with self.recorder.timed("probes"):
+                            self.recorder.add_findings(probe.look(self.view))
                 if stop in self.rates.observed:
                     monitor = self.examples.look(self.examples.monitor)
-                    self.rates.observe(self.view.score(LAST_WEIGHTS, monitor).loss.to_numpy())
+                    with self.recorder.timed("monitor"):
+                        self.rates.observe(self.view.score(LAST_WEIGHTS, monitor).loss)
+            with self.recorder.timed("finals"):
+                self.recorder.add_finals(finals(self.view, self.first.test))
             shifts = [Shift.parse(text) for text in self.first.shifts]
-            self.recorder.add_finals(finals(self.view, self.first.test, shifts))
+            with self.recorder.timed("shifts"):
+                self.recorder.add_finals(shifted_finals(self.view, shifts))
         return Histories(
             runs=self.recorder.runs(self.training.survived.tolist()),
             finals=self.recorder.finals(),
@@ -136,16 +142,16 @@ class Stack:
             measures=self.recorder.measures(),
             predictions=self.recorder.predictions(),
             seconds=time.perf_counter() - began,
+            evaluation=dict(self.recorder.evaluation),
         )
 
     def _add_point(self) -> None:
         """Evaluate the readouts that mean something on the way, for a point of the curve."""
         if len(self.curve_steps) > 1:
             look = self.examples.look(self.examples.curve)
-            for readout in self.readouts:
-                if readout.along:
-                    score = self.view.score(readout, look)
-                    self.recorder.add_point(score, readout, self.training.done)
+            along = [readout for readout in self.readouts if readout.along]
+            for readout, scores in zip(along, self.view.scores(along, look), strict=True):
+                self.recorder.add_point(scores, readout, self.training.done)
 
 
 def _rates(runs: Sequence[Run]) -> Rates:

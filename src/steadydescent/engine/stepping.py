@@ -244,7 +244,7 @@ class Recordings:
 
     def _record(self, leaves: list[Tensor], function: Leaves) -> Leaves:
         # on tensors without numbers: a step writes into what it is given
-        graph = make_fx(function, tracing_mode="fake")(*leaves)
+        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
         if not self.compiled:
             return graph
         on_cpu = leaves[0].device.type == "cpu"

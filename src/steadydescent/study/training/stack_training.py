@@ -77,6 +77,7 @@ def train_stack(
         history = stack.train(tick=lambda steps: tell(done=steps))
         made = {
             "seconds": history.seconds,
+            "evaluation": history.evaluation,
             "width": len(runs),
             "compiled": compiled,
             "data": stack.data.checksum,
