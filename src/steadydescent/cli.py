@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from runpy import run_path
 
 import click
@@ -233,6 +234,34 @@ def publish(profile: str, only: str) -> None:
 
     for name in publish_results(profile, only):
         click.echo(f"published {name}")
+
+
+@main.command()
+@click.argument("archive", nargs=-1, required=True, type=click.Path(path_type=Path))
+def import_store(archive: tuple[Path, ...]) -> None:
+    """Take in stacks that another machine has trained, each once it has been verified.
+
+    ARCHIVE is one or more of the files store-1.tar, store-2.tar, … that `make gpu` leaves.
+    """
+    from steadydescent.study.paths import STORE
+    from steadydescent.study.results.store import Store
+    from steadydescent.study.results.store_archive import take_in
+
+    store, refused = Store(STORE), 0
+    for path in archive:
+        found = take_in(path, store)
+        refused += len(found.refused)
+        for reason in found.refused:
+            click.echo(reason, err=True)
+        click.echo(
+            f"{path}: {found.stacks} stacks of {found.networks} networks taken in, "
+            f"{found.present} were here already, {len(found.refused)} refused"
+        )
+    click.echo(
+        "Another machine's numbers count as old on this one and are trained again, unless "
+        "STEADY_ACCEPT_STALE=1 takes them as they are."
+    )
+    sys.exit(bool(refused))
 
 
 @main.command()

@@ -54,9 +54,10 @@ class Stack:
         device: str = "cpu",
         compile: bool = True,
         width: int = 0,
+        graph: bool = True,
     ) -> None:
         """With a `width` above R, replicas of the last run fill the stack up, so that one compiled
-        shape serves all.
+        shape serves all. On a GPU updates are replayed from a CUDA `graph`.
         """
         if len({run.shape for run in runs}) != 1:
             raise ValueError("runs of a stack must agree in all but seed, rate and schedule")
@@ -75,7 +76,7 @@ class Stack:
         draws = draws_of(self.task, seeds, self.examples, first.batch_size, self.flat.draws, ahead)
         self.training = Training(
             _carry(first.optimizer, start, averages.empty()),
-            self._block(device),
+            self._block(device, graph),
             draws,
             self.rates,
             averages,
@@ -99,11 +100,11 @@ class Stack:
         stops.update(*(probe.looks_at(self.curve_steps) for probe in self.probes))
         self.stops = sorted({*stops, *range(LONGEST_SILENCE, total, LONGEST_SILENCE)})
 
-    def _block(self, device: str) -> Block:
+    def _block(self, device: str, graph: bool) -> Block:
         lane = self.examples.lane.to(device)
         feed = Feed(self.examples.pool, lane, self.examples.mean, self.examples.std)
         plain = one_by_one(self.step, feed)
-        return recorded(plain) if device == "cuda" else plain
+        return recorded(plain) if device == "cuda" and graph else plain
 
     def train(self, tick: Callable[[int], None] = lambda replica_steps: None) -> Histories:
         """Train to the end; `tick` is given the replica-steps done, block by block."""

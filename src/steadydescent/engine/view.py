@@ -15,6 +15,7 @@ from torch.func import vmap
 from steadydescent.engine.averaging import Averages, Pair
 from steadydescent.engine.evaluation import Look, measure, measure_surface
 from steadydescent.engine.examples import Examples
+from steadydescent.engine.memory import replicas_at_once, room_on
 from steadydescent.engine.stepping import Flat, traced
 from steadydescent.engine.tasks import Task
 from steadydescent.engine.updating import Training
@@ -178,7 +179,8 @@ class View:
         """
         x = self.task.inputs(pool[rows], self.examples.mean, self.examples.std)
         if self.device.type == "cuda":
-            return vmap(function)(theta, buffers, x)
+            at_once = replicas_at_once(function, (theta, buffers, x), room_on(self.device))
+            return vmap(function, chunk_size=at_once)(theta, buffers, x)
         return torch.stack([function(*replica) for replica in zip(theta, buffers, x, strict=True)])
 
 

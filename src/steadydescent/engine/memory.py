@@ -1,0 +1,79 @@
+"""Bytes before they are taken: how many replicas a GPU evaluates at once, and what an error says.
+
+Axes: R replicas, N examples.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+SHARE = 0.25
+"""Of a device's memory, what one evaluation may take beside what training holds. A share of all of
+it, not of what happens to be free: the same stack is cut alike, to the same bits, every time.
+"""
+NO_ROOM = "can't allocate memory"
+"""How torch's CPU allocator says it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was wanting, a GPU's or the machine's.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and NO_ROOM in str(error)
+
+
+class CountsBytes(TorchDispatchMode):
+    """Counts the bytes of every tensor that operations make; a view of another takes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {leaf.untyped_storage().data_ptr() for leaf in _tensors((args, kwargs))}
+        made = func(*args, **(kwargs or {}))
+        for leaf in _tensors(made):
+            if leaf.untyped_storage().data_ptr() not in given:
+                self.bytes += leaf.nbytes
+        return made
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+@torch.no_grad()
+def bytes_made(function: Callable[..., Any], *inputs: Tensor) -> int:
+    """Bytes of all tensors that a function makes on its way: at least what it holds at any moment.
+
+    It is run once, and counted operation by operation.
+    """
+    with CountsBytes() as counted:
+        function(*inputs)
+    return counted.bytes
+
+
+def replicas_at_once(
+    function: Callable[..., Any], replicas: tuple[Tensor, ...], room: float
+) -> int | None:
+    """How many of R replicas a function may be mapped over at once in so many bytes of `room`.
+
+    None means that all of them fit. `replicas` are its inputs, each `[R, …]`, and the first replica
+    is what is counted. One is the least: smaller than a replica nothing is cut.
+    """
+    count = len(replicas[0])
+    each = bytes_made(function, *(tensor[0] for tensor in replicas))
+    return None if each * count <= room else max(1, int(room // each))
+
+
+def room_on(device: torch.device) -> float:
+    """Bytes that one evaluation may take on a GPU."""
+    return SHARE * torch.cuda.get_device_properties(device).total_memory
