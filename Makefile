@@ -1,6 +1,6 @@
 # Every target is one line that runs `steady`, or a checker, from .venv, which is made when it is missing or its pins change.
 # Settings reach commands through the environment and are never pasted into a line that a shell reads, nor expanded by make.
-SETTINGS := PROFILE DEVICE ONLY WORKERS CELL_HOURS SOURCE SAVE PYTHON TORCH_INDEX
+SETTINGS := PROFILE DEVICE ONLY WORKERS CELL_HOURS SOURCE SAVE MINUTES OUT AGAIN PYTHON TORCH_INDEX
 PASSED := STEADY_HOME STEADY_DEBUG DASK_SCHEDULER_ADDRESS CUDA_VISIBLE_DEVICES
 PROFILE ?= laptop
 DEVICE ?= auto
@@ -24,7 +24,7 @@ BIN := .venv/bin
 STEADY := $(BIN)/steady
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-all book serve plan claims verify bench publish lint format clean
+.PHONY: help reproduce gpu test test-all book serve plan claims verify bench publish lint format clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -33,6 +33,9 @@ help: ## Show this list
 
 reproduce: .venv/ready ## Train what is missing, judge the claims, build the book (PROFILE, DEVICE, ONLY, WORKERS)
 	@$(STEADY) reproduce
+
+gpu: .venv/ready ## On a GPU box: its tests, speed, widths, then as much of profile full as fits (MINUTES=9, OUT, AGAIN=1)
+	@$(STEADY) gpu
 
 test: .venv/ready ## Run the tests
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 -m 'not slow'

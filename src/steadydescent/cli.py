@@ -365,6 +365,38 @@ def bench(
 
 
 @main.command()
+@DEVICE
+@click.option(
+    "--minutes",
+    default=9.0,
+    show_default=True,
+    envvar="MINUTES",
+    type=click.FloatRange(0.1, 10_000),
+    help="Minutes in which all has to end.",
+)
+@click.option(
+    "--out",
+    default="results/gpu",
+    show_default=True,
+    envvar="OUT",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of its files.",
+)
+@click.option("--again", is_flag=True, envvar="AGAIN", help="Do again what is finished.")
+def gpu(device: str, minutes: float, out: Path, again: bool) -> None:
+    """What a GPU box is, its tests, speed and widths, then as much of profile full as time allows.
+
+    Each part writes its file at once; the same command goes on where it ended. On a CPU it goes
+    the same way in small.
+    """
+    from steadydescent.study.gpu_box import on_gpu_box
+    from steadydescent.study.paths import ROOT
+    from steadydescent.study.training.stack_training import pick_device
+
+    on_gpu_box(pick_device(device), minutes, ROOT / out, again)
+
+
+@main.command()
 @click.option(
     "--results", "with_results", is_flag=True, help="Also your reproduced results and the store."
 )

@@ -161,7 +161,8 @@ def test_a_stack_that_does_not_fit_is_trained_in_narrower_ones_and_no_run_is_los
     runs = seeds(range(stacking("mnist1d-mlp", "cpu").width + 5))
     train(runs, small_device.store, "cpu", small_device.journal)
     assert small_device.store.keys() == {run.key for run in runs}
-    assert sorted(sum(small_device.trained, [])) == [run.seed for run in runs]
+    trained = sorted(seed for stack in small_device.trained for seed in stack)
+    assert trained == [run.seed for run in runs]
     # 16 → 8 → 4 → 2, and 2 is kept for the stacks that follow
     assert small_device.failures == [16, 8, 4]
     assert {len(stack) for stack in small_device.trained} == {2, 1}

@@ -5,9 +5,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from fabricated import a_run, stack_receipt, tables
-
-
 from steadydescent.files import DamagedFile
 from steadydescent.study.results.store import Store, Tables
 from steadydescent.study.results.store_archive import pack, stored_since, take_in

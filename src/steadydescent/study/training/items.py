@@ -6,6 +6,7 @@ standard output. When an item fails, the next process goes on with the items beh
 """
 
 import json
+import math
 import os
 import queue
 import subprocess
@@ -22,6 +23,10 @@ from steadydescent.study.training.processes import follow
 
 TICK = 5.0
 """Seconds between two ticks while nothing is told."""
+FAILED = 3
+"""The status with which a process ends that has told of its failure."""
+START = 30.0
+"""Seconds that a process may take to start, besides those of an item."""
 LONGEST_ERROR = 500
 """Letters of an error that are told."""
 
@@ -40,6 +45,7 @@ def work_through(
     items: Sequence[str],
     until: float,
     environment: Mapping[str, str],
+    most: float = math.inf,
     tick: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
     """What becomes of each item, as it is known; those that were not reached by `until` have none.
@@ -49,11 +55,12 @@ def work_through(
         items: what is to be done, in this order.
         until: when to end, on the clock of `time.monotonic`; the process is killed then.
         environment: the process's variables.
+        most: seconds that one item may take; the first has those of the process's start besides.
         tick: called every few seconds while the process works.
     """
     left = list(items)
     while left and time.monotonic() < until:
-        for outcome in _process(command, left, until, environment, tick):
+        for outcome in _process(command, left, until, environment, most, tick):
             left.remove(outcome.item)
             yield outcome
 
@@ -63,48 +70,46 @@ def _process(
     items: list[str],
     until: float,
     environment: Mapping[str, str],
+    most: float,
     tick: Callable[[], None],
 ) -> Iterator[Outcome]:
     """One process, until it has done all, has failed, or has to end."""
     words = [*command, json.dumps(items)]
     running = subprocess.Popen(words, env=dict(environment), stdout=subprocess.PIPE, text=True)
-    told: queue.Queue[str | None] = queue.Queue()
+    told: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(running.stdout, told), daemon=True).start()
     began, left = time.monotonic(), list(items)
     try:
-        while (line := _next(told, until, tick)) is not None:
+        while line := _next(told, min(until, began + most + START), tick):
             outcome = Outcome(**json.loads(line))
             left.remove(outcome.item)
             began = time.monotonic()
             yield outcome
-        if left and time.monotonic() < until and not _was_told(running):
-            ended = f"its process ended with status {running.returncode} and without a word"
-            yield Outcome(left[0], None, ended, time.monotonic() - began)
+        if left and time.monotonic() < until:
+            if line is None:
+                ended = f"it took longer than {most:.0f} seconds and was ended"
+            elif running.wait() == FAILED:
+                return
+            else:
+                ended = f"its process ended with status {running.returncode} and without a word"
+            yield Outcome(left[0], None, ended, round(time.monotonic() - began, 1))
     finally:
         _end(running)
 
 
-def _listen(stream: IO[str] | None, told: "queue.Queue[str | None]") -> None:
+def _listen(stream: IO[str] | None, told: "queue.Queue[str]") -> None:
     for line in stream or ():
         told.put(line)
-    told.put(None)
+    told.put("")
 
 
-def _next(told: "queue.Queue[str | None]", until: float, tick: Callable[[], None]) -> str | None:
-    """The next line; None at the end of the process or of the time."""
+def _next(told: "queue.Queue[str]", until: float, tick: Callable[[], None]) -> str | None:
+    """The next line; an empty one at the end of the process, None at that of the time."""
     while (left := until - time.monotonic()) > 0:
         with suppress(queue.Empty):
             return told.get(timeout=min(TICK, left))
         tick()
     return None
-
-
-FAILED = 3
-"""The status with which a process ends that has told of its failure."""
-
-
-def _was_told(running: subprocess.Popen) -> bool:
-    return running.wait() == FAILED
 
 
 def _end(running: subprocess.Popen) -> None:
