@@ -1,5 +1,6 @@
-"""How wide a task's stacks should be here, and whether its step is compiled and its updates replayed
-from a CUDA graph: measured, and proposed as a row of `study/planning/stackings.yml`.
+"""How wide a task's stacks should be here, whether its step is compiled and its updates replayed.
+
+Measured, and proposed as a row of `study/planning/stackings.yml`.
 
 The runs are those of the shape on which profile full makes most updates of the task.
 """
@@ -8,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import psutil
@@ -120,8 +122,7 @@ def _measured(like: Run, width: int, device: str, way: str, look: Look) -> Measu
     while spent < look.seconds and stack.training.done + block <= LONGEST:
         # twice as many each time: a GPU is waited for seldom
         more = min(max(block, done), LONGEST - stack.training.done) // block * block
-        stops = range(stack.training.done + block, stack.training.done + more + 1, block)
-        spent += _seconds(lambda stops=stops: [stack.training.advance(stop) for stop in stops], device)
+        spent += _seconds(partial(_advance, stack, more, block), device)
         done += more
     rows = stack.examples.look(stack.examples.validation[:, : look.examples])
     readouts = [readout for readout in stack.readouts if readout.along] or stack.readouts[:1]
@@ -132,6 +133,11 @@ def _measured(like: Run, width: int, device: str, way: str, look: Look) -> Measu
     return Measured(
         width, way, done * width / spent, start, evaluated / again, _memory_taken(device)
     )
+
+
+def _advance(stack: Stack, updates: int, block: int) -> None:
+    for _ in range(updates // block):
+        stack.training.advance(stack.training.done + block)
 
 
 def _seconds(work: Callable[[], Any], device: str) -> float:

@@ -389,7 +389,10 @@ def gpu(device: str, minutes: float, out: Path, again: bool) -> None:
     Each part writes its file at once; the same command goes on where it ended. On a CPU it goes
     the same way in small.
     """
-    from steadydescent.study.gpu_box import on_gpu_box
+    from steadydescent.study.gpu_box.needs import check_needs
+
+    check_needs()  # before anything that needs them is imported
+    from steadydescent.study.gpu_box.command import on_gpu_box
     from steadydescent.study.paths import ROOT
     from steadydescent.study.training.stack_training import pick_device
 

@@ -78,7 +78,8 @@ def train_whole(name: str, profile: str, device: str) -> dict[str, int]:
         ValueError: for a name that the profile does not run.
     """
     check_choice(name, in_order(profile), "an experiment and its task")
-    trial = Trial(*name.split("/", 1), profile, device)
+    experiment, _, task = name.partition("/")
+    trial = Trial(experiment, task, profile, device)
     trial.tune()
     if trial.plan.size.ramps:
         trial.range_tests()
