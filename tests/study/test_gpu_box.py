@@ -18,6 +18,7 @@ from steadydescent.study.gpu_box.box import EXTENTS, Box
 from steadydescent.study.gpu_box.command import Part, on_gpu_box
 from steadydescent.study.paths import ROOT
 from steadydescent.study.planning.stacks import stacking, stackings
+from steadydescent.study.results.provenance import device_name
 from steadydescent.study.results.store import Store, Tables
 from steadydescent.study.results.store_archive import take_in
 from steadydescent.study.training.items import Outcome
@@ -26,13 +27,17 @@ BLOCKED = ("papermill", "ipykernel", "jupyter_book", "sphinx", "altair", "distri
 BLOCKED += ("jupyter_client", "nbformat", "nbclient", "seaborn", "sphinxext", "playwright")
 BLOCKER = f"""
 import sys
+from importlib.machinery import PathFinder
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {BLOCKED!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class Without:
+    def find_spec(name, path=None, target=None):
+        found = name.partition(".")[0] not in {BLOCKED!r}
+        return PathFinder.find_spec(name, path, target) if found else None
 
-sys.meta_path.insert(0, Blocker())
+    find_distributions = PathFinder.find_distributions
+    invalidate_caches = PathFinder.invalidate_caches
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 """
 
 
@@ -181,12 +186,13 @@ def test_what_was_trained_is_packed_while_it_goes_on_and_can_be_taken_in(
 ):
     store = Store(tmp_path / "store")
     monkeypatch.setattr(measuring, "STORE", store.root)
+    here = {"device": device_name("cpu")}
     runs = [a_run(seed=seed, curve_points=2) for seed in range(3)]
     names = measuring.in_order("smoke")
 
     def through(words, items, until, environment, most=0, tick=lambda: None):
         assert json.loads(words[-1]) == {"profile": "smoke", "device": "cpu"}
-        store.save(Tables(*tables(runs)), stack_receipt(runs))
+        store.save(Tables(*tables(runs)), stack_receipt(runs, **here))
         tick()
         assert (box.out / "store-1.tar").exists()  # the box may be taken away from here on
         yield Outcome(items[0], {"runs": 3, "updates": 30}, "", 1.0)
@@ -278,7 +284,11 @@ def test_the_whole_path_is_there_without_notebooks_kernels_cluster_and_book(tmp_
 
 @pytest.mark.slow
 def test_the_same_path_goes_through_on_a_cpu_in_small(tmp_path):
-    out, variables = tmp_path / "out", blocked(tmp_path)
+    home, out, variables = tmp_path / "home", tmp_path / "out", blocked(tmp_path)
+    home.mkdir()
+    for name in ("benchmarks", "data", "experiments", "tests", "pyproject.toml"):
+        (home / name).symlink_to(ROOT / name)
+    variables["STEADY_HOME"] = str(home)
     words = [sys.executable, "-m", "steadydescent.cli", "gpu", "--device", "cpu"]
     for minutes in (2.5, 2.5):
         done = subprocess.run(

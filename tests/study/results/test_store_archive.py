@@ -9,9 +9,10 @@ import pytest
 from fabricated import a_run, stack_receipt, tables
 from steadydescent.files import DamagedFile
 from steadydescent.study.results.store import Store, Tables
-from steadydescent.study.results.store_archive import pack, stored_since, take_in
+from steadydescent.study.results.store_archive import pack, take_in, trained_on
 
 SIZE = 2**20
+DEVICE = stack_receipt([a_run()])["device"]
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def sent(tmp_path) -> Store:
 
 @pytest.fixture
 def archive(sent, tmp_path) -> Path:
-    packed = pack(stored_since(sent.root, 0), tmp_path, SIZE, 1)
+    packed = pack(trained_on(DEVICE, sent.root), tmp_path, SIZE, 1)
     assert (packed.stacks, packed.left_out) == (3, 0)
     return packed.archives[0]
 
@@ -49,7 +50,7 @@ def test_what_is_taken_in_is_what_was_trained_to_the_byte(sent, archive, tmp_pat
 
 
 def test_archives_are_bounded_and_count_what_they_leave_out(sent, tmp_path):
-    stacks = stored_since(sent.root, 0)
+    stacks = trained_on(DEVICE, sent.root)
     one = tarfile.RECORDSIZE + 512 * 2 * 6 + sum(f.stat().st_size for f in stacks[-1].iterdir())
     packed = pack(stacks, tmp_path, one, 2)
     assert (packed.stacks, packed.left_out) == (2, 1)
@@ -60,8 +61,15 @@ def test_archives_are_bounded_and_count_what_they_leave_out(sent, tmp_path):
 
 def test_an_archive_whose_stacks_are_the_same_is_left_as_it_is(sent, archive):
     before = archive.stat()
-    assert pack(stored_since(sent.root, 0), archive.parent, SIZE, 1).archives == (archive,)
+    assert pack(trained_on(DEVICE, sent.root), archive.parent, SIZE, 1).archives == (archive,)
     assert archive.stat().st_ino == before.st_ino
+
+
+def test_what_another_device_has_trained_is_not_packed(sent):
+    run = a_run(seed=99, curve_points=2)
+    sent.save(Tables(*tables([run])), stack_receipt([run], device="another device"))
+    assert len(trained_on(DEVICE, sent.root)) == 3
+    assert len(trained_on("another device", sent.root)) == 1
 
 
 def rewritten(archive: Path, change) -> None:

@@ -1,7 +1,6 @@
 """What is measured and trained on a box: the benchmark, the widths, and the study."""
 
 import json
-import time
 from runpy import run_path
 from typing import Any
 
@@ -13,8 +12,8 @@ from steadydescent.files import write_atomically
 from steadydescent.study.gpu_box.box import Box
 from steadydescent.study.paths import ROOT, STORE
 from steadydescent.study.planning.stacks import ROWS
-from steadydescent.study.results.provenance import receipt
-from steadydescent.study.results.store_archive import pack, stored_since
+from steadydescent.study.results.provenance import device_name, receipt
+from steadydescent.study.results.store_archive import pack, trained_on
 from steadydescent.study.training.in_order import in_order
 from steadydescent.study.training.items import work_through
 
@@ -100,15 +99,15 @@ def _write_rows(box: Box, rows: dict[str, Any], rests_on: dict[str, Any], finish
 
 def study(box: Box, before: dict[str, Any], until: float) -> bool:
     """As much of a profile as the time allows, those experiments first that tell most."""
-    content = {"profile": box.extent.profile, "since": before.get("since", time.time())}
     done: dict[str, Any] = dict(before.get("experiments", {}))
     left = [name for name in in_order(box.extent.profile) if name not in done]
 
     def keep(finished: bool = False) -> None:
-        stacks = stored_since(STORE, content["since"])
+        stacks = trained_on(device_name(box.device), STORE)
         packed = pack(stacks, box.out, ARCHIVE_BYTES, ARCHIVES)
-        counted = {"stacks": packed.stacks, "left_out": packed.left_out, "left": left}
-        box.write("study.json", content | counted | {"finished": finished, "experiments": done})
+        content = {"profile": box.extent.profile, "finished": finished, "left": left}
+        content |= {"stacks": packed.stacks, "left_out": packed.left_out}
+        box.write("study.json", content | {"experiments": done})
 
     asked = {"profile": box.extent.profile, "device": box.device}
     module = "steadydescent.study.training.in_order"

@@ -12,11 +12,13 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from steadydescent.files import DamagedFile, require_room, write_atomically
-from steadydescent.study.results.store import RECEIPT, Store, Tables, read_folder
+from steadydescent.study.results.store import RECEIPT, Store, Tables, read_folder, read_receipt
 
 NAME = re.compile(r"[0-9a-f]{2}/(?P<stack>[0-9a-f]{24})/(?P<file>receipt\.json|[a-z]+\.parquet)")
 """What a file in an archive is called."""
@@ -82,13 +84,22 @@ def _archive(stacks: Sequence[Path]) -> bytes:
     return stream.getvalue()
 
 
-def stored_since(store: Path, moment: float) -> list[Path]:
-    """Folders of the stacks that were stored after a moment (seconds since 1970), oldest first."""
+def trained_on(device: str, store: Path) -> list[Path]:
+    """Folders of the stacks that a device of this name has trained, oldest first.
+
+    One whose receipt is damaged is left where it is.
+    """
     found = []
-    for receipt in store.glob(f"[0-9a-f][0-9a-f]/[0-9a-f]*/{RECEIPT}"):
-        if (stored := receipt.stat().st_mtime) >= moment:
-            found.append((stored, receipt.parent))
+    for path in store.glob(f"[0-9a-f][0-9a-f]/[0-9a-f]*/{RECEIPT}"):
+        with suppress(DamagedFile, FileNotFoundError):
+            if _trained_on(path.parent) == device:
+                found.append((path.stat().st_mtime, path.parent))
     return [folder for _, folder in sorted(found)]
+
+
+@cache  # a finished stack stays as it is
+def _trained_on(folder: Path) -> str:
+    return str(read_receipt(folder).get("device"))
 
 
 class Taken(NamedTuple):
