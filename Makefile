@@ -2,7 +2,7 @@
 # Settings reach commands through the environment and are never pasted into a line that a shell reads, nor expanded by make.
 SETTINGS := PROFILE DEVICE ONLY WORKERS CELL_HOURS SOURCE SAVE MINUTES OUT AGAIN PYTHON TORCH_INDEX
 PASSED := STEADY_HOME STEADY_DEBUG DASK_SCHEDULER_ADDRESS CUDA_VISIBLE_DEVICES
-PROFILE ?= laptop
+PROFILE ?= auto
 DEVICE ?= auto
 SOURCE ?= published
 PYTHON ?= python3
@@ -28,7 +28,8 @@ STEADY := $(BIN)/steady
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
-	@echo 'Settings, after the target: PROFILE=smoke|laptop|desk|full DEVICE=auto|cpu|cuda ONLY=experiment[/task] WORKERS=4 PYTHON=python3.12'
+	@echo 'Settings, after the target: PROFILE=auto|smoke|laptop|desk|full DEVICE=auto|cpu|cuda ONLY=experiment[/task] WORKERS=4 PYTHON=python3.12'
+	@echo 'PROFILE=auto is laptop, and on a machine with a GPU the profile that is published.'
 	@echo 'On Linux without a GPU: TORCH_INDEX=https://download.pytorch.org/whl/cpu spares several GB at the first call.'
 
 reproduce: .venv/ready ## Train what is missing, judge the claims, build the book (PROFILE, DEVICE, ONLY, WORKERS)

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import psutil
@@ -23,7 +23,7 @@ from steadydescent.engine.stack import Stack
 from steadydescent.engine.stepping import can_compile, numerics
 from steadydescent.engine.tasks import base
 from steadydescent.study.paths import DATA
-from steadydescent.study.planning import FIRST_REPORT_SEED, MOST_SEEDS, plans
+from steadydescent.study.planning import FIRST_REPORT_SEED, MOST_SEEDS, Plan, plans
 from steadydescent.study.planning.stacks import Stacking, stacking
 from steadydescent.study.training.stack_training import free_memory
 
@@ -73,7 +73,7 @@ def busiest(task: str) -> tuple[Run, int]:
     """A run of the shape on which profile full makes most updates of a task, and how many runs of
     that shape there are.
     """
-    mine = [plan for plan in plans("full") if base(plan.task) == task]
+    mine = [plan for plan in _full() if base(plan.task) == task]
     if not mine:
         raise ValueError(f"profile full has no runs of {task}")
     runs = [run for plan in mine for run in plan.expected]
@@ -83,6 +83,11 @@ def busiest(task: str) -> tuple[Run, int]:
     shape = updates.most_common(1)[0][0]
     alike = [run for run in runs if run.shape == shape]
     return alike[0], len(alike)
+
+
+@cache
+def _full() -> list[Plan]:
+    return plans("full")
 
 
 def stack_of(like: Run, width: int, device: str, way: str) -> Stack:

@@ -18,9 +18,9 @@ from steadydescent.study.terminal import Friendly, GroupOfStudy, OfStudy, Second
 
 PROFILE = click.option(
     "--profile",
-    default="laptop",
+    default="auto",
     show_default=True,
-    help="How large: smoke, laptop, desk or full.",
+    help="How large: smoke, laptop, desk, full, or auto: laptop, and with a GPU what is published.",
     envvar="PROFILE",
 )
 DEVICE = click.option(
@@ -56,6 +56,16 @@ MALLOC = {
 a third."""
 
 
+def _profile(asked: str, device: str = "") -> str:
+    """The profile that is meant; what has no device of its own takes that of the environment."""
+    from steadydescent.study.planning import AUTO, profile_for
+    from steadydescent.study.training.stack_training import pick_device
+
+    if asked != AUTO:
+        return asked
+    return profile_for(asked, device or pick_device(os.environ.get("DEVICE") or "auto"))
+
+
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Steady Descent: reproduce, verify and read the study."""
@@ -79,6 +89,7 @@ def plan(profile: str, device: str, only: str, workers: str, as_json: bool) -> N
     from steadydescent.study.training.workers import processes
 
     device = pick_device(device)
+    profile = _profile(profile, device)
     rows = costs(profile, device, only)
     show(rows, as_json, f"Profile {profile} on {device}")
     if not as_json:
@@ -101,6 +112,7 @@ def reproduce(
     from steadydescent.study.training.workers import processes
 
     device = pick_device(device)
+    profile = _profile(profile, device)
     rows = costs(profile, device, only)
     show(rows, False, f"Profile {profile} on {device}")
     say_cost(rows, profile, device, processes(device, workers))
@@ -121,7 +133,8 @@ def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -
     from steadydescent.study.reproduce import run_study
     from steadydescent.study.training.stack_training import pick_device
 
-    run_study(profile, pick_device(device), only, workers, cell_hours)
+    device = pick_device(device)
+    run_study(_profile(profile, device), device, only, workers, cell_hours)
 
 
 def verdict_rows(rows: list[dict]) -> list[dict]:
@@ -179,7 +192,7 @@ def _verdicts(source: str, profile: str, as_json: bool) -> None:
 @JSON
 def claims(source: str, profile: str, as_json: bool) -> None:
     """Every claim's verdict with estimate, interval, margin and seeds."""
-    _verdicts(source, profile, as_json)
+    _verdicts(source, _profile(profile), as_json)
 
 
 @main.command()
@@ -189,6 +202,7 @@ def verify(profile: str, as_json: bool) -> None:
     """Compare your verdicts with the published ones; exit 1 when a published verdict flips."""
     from steadydescent.study.reproduce import compare
 
+    profile = _profile(profile)
     rows = compare(profile)
     show(rows, as_json, f"Your {profile} results against the published ones")
     flipped = [row for row in rows if row["outcome"] == "flipped"]
@@ -205,7 +219,7 @@ def book(source: str, profile: str) -> None:
     """Build the book into _build/html; warnings fail the build."""
     from steadydescent.study.reproduce import build_book
 
-    click.echo(f"The book: {build_book(source, profile)}")
+    click.echo(f"The book: {build_book(source, _profile(profile))}")
 
 
 @main.command()
@@ -232,7 +246,7 @@ def publish(profile: str, only: str) -> None:
     """Make your results the published ones (reproduced → published)."""
     from steadydescent.study.reproduce import publish_results
 
-    for name in publish_results(profile, only):
+    for name in publish_results(_profile(profile), only):
         click.echo(f"published {name}")
 
 
@@ -277,7 +291,7 @@ def cite(result: str, source: str, profile: str) -> None:
     from steadydescent.study.book.citations import bibtex
     from steadydescent.study.book.saved_results import folder, results
 
-    receipts = [receipt for *_, receipt in results(folder(source, profile))]
+    receipts = [receipt for *_, receipt in results(folder(source, _profile(profile)))]
     named = [receipt for receipt in receipts if receipt["result"].startswith(result)]
     if not named:
         check_choice(result, [receipt["result"] for receipt in receipts], f"the {source} result")

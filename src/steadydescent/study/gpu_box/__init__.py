@@ -10,6 +10,7 @@ at any moment has left what it had; a second call goes on where the first ended.
     study.json      what of the study was trained, experiment by experiment
     store-1.tar …   its finished stacks, for `steady import-store` elsewhere
 
-It needs no network, no notebook and no book. Measuring and training go on in processes of their
+It may use planning, results and training, and runs what `benchmarks/` measures; no network, no
+notebook and no book. Measuring and training go on in processes of their
 own (`steadydescent.study.training.items`): this one only reads what they tell.
 """
