@@ -72,6 +72,8 @@ COMMANDS = [
     ["data"],
     ["data", "fetch"],
     ["bench"],
+    ["gpu"],
+    ["import-store"],
     ["clean"],
 ]
 
