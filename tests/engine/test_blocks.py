@@ -227,3 +227,19 @@ def test_a_cuda_graph_makes_the_same_updates(caplog):
     assert not caplog.records
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["one by one", "recorded"])
+def test_torch_finds_nothing_in_a_block_that_waits_for_the_gpu(way):
+    made = Stack(stack().wanted, DATA, "cuda", compile=False, graph=False)
+    block = recorded(made.training.block, 5) if way == "recorded" else made.training.block
+    with torch.no_grad():
+        carry, _ = block(made.training.carry, made.training.batches(7))
+        made.training.done = 7
+        batches = made.training.batches(UPDATES)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            block(carry, batches)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

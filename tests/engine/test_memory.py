@@ -5,11 +5,12 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from steadydescent.engine import memory
 from steadydescent.engine import view as view_module
-from steadydescent.engine.memory import bytes_made, is_out_of_memory, replicas_at_once
+from steadydescent.engine.memory import bytes_made, is_out_of_memory, replicas_at_once, room_on
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stack import Stack
-from steadydescent.engine.stepping import Flat
+from steadydescent.engine.stepping import Flat, numerics
 from steadydescent.engine.view import LAST_WEIGHTS
 from steadydescent.study.paths import DATA
 
@@ -17,11 +18,14 @@ N, D, H, K = 11, 7, 5, 3
 REPLICAS = 5
 
 
-def a_stack(task: str, replicas: int = 1) -> Stack:
+def a_stack(task: str, replicas: int = 1, device: str = "cpu") -> Stack:
     told = {"task": task, "optimizer": "momentum", "schedule": "constant", "readouts": ("last",)}
     told |= {"batch_size": 20, "steps": 5}
     return Stack(
-        [Run(**told, lr=0.01 * (1 + i), seed=0) for i in range(replicas)], DATA, compile=False
+        [Run(**told, lr=0.01 * (1 + i), seed=0) for i in range(replicas)],
+        DATA,
+        device,
+        compile=False,
     )
 
 
@@ -62,6 +66,18 @@ def test_as_many_replicas_at_once_as_the_room_holds_and_never_none():
     assert {room: replicas_at_once(triple, (x,), room) for room in sizes} == sizes
 
 
+def test_what_was_counted_is_not_counted_again(monkeypatch):
+    counts, real = [], memory.bytes_made
+    monkeypatch.setattr(memory, "bytes_made", lambda *given: counts.append(1) or real(*given))
+    double, x = lambda x: 2 * x, torch.randn(REPLICAS, N)
+    for _ in range(3):
+        replicas_at_once(double, (x,), 4 * N)
+    assert len(counts) == 1
+    replicas_at_once(double, (x[:, 1:],), 4 * N)  # another shape
+    replicas_at_once(lambda x: x + 1, (x,), 4 * N)  # other code
+    assert len(counts) == 3
+
+
 def test_evaluation_on_a_gpu_is_cut_by_memory_and_gives_the_same(monkeypatch):
     """The way of a GPU, taken on a CPU: the whole stack at once, and with room for two replicas."""
     with torch.no_grad():
@@ -90,3 +106,17 @@ def test_what_says_that_memory_was_wanting():
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access"))
     assert not is_out_of_memory(ValueError("can't allocate memory"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("task", ["mnist1d-mlp", "mnist1d-cnn", "names-transformer"])
+def test_what_a_gpu_evaluates_in_parts_is_what_a_cpu_does(task, monkeypatch):
+    with torch.no_grad(), numerics():
+        here, there = a_stack(task, REPLICAS), a_stack(task, REPLICAS, "cuda")
+        look = lambda stack: stack.examples.look(stack.examples.validation[:, :N])
+        wanted = here.view.outputs(LAST_WEIGHTS, look(here))
+        for room in (1e12, 1.0):
+            monkeypatch.setattr(view_module, "room_on", lambda device, room=room: room)
+            found = there.view.outputs(LAST_WEIGHTS, look(there)).cpu()
+            torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+        assert room_on(torch.device("cuda")) > 2**28

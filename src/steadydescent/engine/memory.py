@@ -61,6 +61,20 @@ def bytes_made(function: Callable[..., Any], *inputs: Tensor) -> int:
     return counted.bytes
 
 
+_COUNTED: dict[tuple, int] = {}
+"""Bytes of what was counted before: a count costs as much as a replica's evaluation, and a stack is
+evaluated hundreds of times. The same code on inputs of the same shapes makes as many.
+"""
+
+
+def _counted(function: Callable[..., Any], inputs: list[Tensor]) -> int:
+    shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+    kind = (getattr(function, "__self__", None), getattr(function, "__code__", function), shapes)
+    if kind not in _COUNTED:
+        _COUNTED[kind] = bytes_made(function, *inputs)
+    return _COUNTED[kind]
+
+
 def replicas_at_once(
     function: Callable[..., Any], replicas: tuple[Tensor, ...], room: float
 ) -> int | None:
@@ -70,7 +84,7 @@ def replicas_at_once(
     is what is counted. One is the least: smaller than a replica nothing is cut.
     """
     count = len(replicas[0])
-    each = bytes_made(function, *(tensor[0] for tensor in replicas))
+    each = _counted(function, [tensor[0] for tensor in replicas])
     return None if each * count <= room else max(1, int(room // each))
 
 
