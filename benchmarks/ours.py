@@ -44,8 +44,7 @@ class OurStack:
         ]
         self.device, self.compile = device, can_compile(device) is None
         # a narrow stack is not filled up to be wide
-        lanes = min(plan(task, device).lanes, len(self.runs))
-        self.lanes = lanes if self.compile or lanes == 1 else len(self.runs)
+        self.lanes = min(plan(task, device).together(len(self.runs), self.compile), len(self.runs))
         self._start()
 
     def _start(self) -> None:

@@ -10,6 +10,7 @@ from steadydescent.engine.blocks import Batches, cloned, one_by_one, recorded, r
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stack import Stack
 from steadydescent.study.paths import DATA
+from syncs import Syncs
 
 UPDATES = 23
 
@@ -114,6 +115,86 @@ def test_a_recording_that_gives_other_weights_is_not_used(wanted, caplog):
     assert "gave other weights" in caplog.text and len(caplog.records) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: operation failed due to a previous error during capture"),
+    ],
+    ids=["memory", "capture"],
+)
+@pytest.mark.parametrize("when", ["recording", "replaying"])
+def test_whatever_ends_a_recording_costs_no_update(wanted, caplog, error, when):
+    def record(function):
+        if when == "recording":
+            function()  # an update is made before it fails
+            raise error
+
+        def replay():
+            function()
+            raise error
+
+        return replay
+
+    made = stack()
+    with caplog.at_level(logging.WARNING):
+        assert same(
+            ends(made, recorded(made.training.block, made.training.carry, 5, record)), wanted
+        )
+    assert [r.message.partition("slower: ")[2] for r in caplog.records] == [str(error)]
+
+
+def test_an_error_of_the_updates_themselves_is_not_taken_for_one_of_the_recording():
+    def plain(batches):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    made = stack()
+    with pytest.raises(torch.OutOfMemoryError):
+        ends(made, recorded(plain, made.training.carry, 5, Tape()))
+
+
+@pytest.mark.parametrize("way", ["one by one", "recorded"])
+@pytest.mark.parametrize("task", ["mnist1d-mlp(norm='noisy-batch')", "mnist1d-cnn", "saddle"])
+def test_nothing_inside_a_block_waits_for_the_gpu(way, task):
+    told = {"task": task, "optimizer": "adam", "schedule": "linear", "batch_size": 20}
+    told |= {"steps": UPDATES, "readouts": ("last", "ema-10")}
+    made = Stack([Run(**told, lr=lr, seed=0) for lr in (0.01, 1e30)], DATA, compile=False)
+    block = made.training.block
+    if way == "recorded":
+        block = recorded(block, made.training.carry, 5, Tape())
+    with torch.no_grad():
+        block(made.training.batches(7))  # traced, and recorded
+        made.training.done = 7
+        batches = made.training.batches(UPDATES)
+        with Syncs() as seen:
+            block(batches)
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x.tolist(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: float(x.sum()),
+        lambda x: x.cpu(),
+        lambda x: x.detach().numpy(),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: torch.equal(x, x),
+        lambda x: range(x.long().sum()) if x.sum() else None,
+    ],
+)
+def test_whatever_waits_is_seen(wait):
+    with Syncs() as seen:
+        wait(torch.ones(3))
+    assert seen
+    with Syncs() as seen:
+        torch.where(torch.ones(3) > 0, torch.ones(3), 2 * torch.ones(3)).sum()
+    assert seen == []
+
+
 def test_a_recording_keeps_the_batches_that_it_was_given():
     """Its memory for them is its own."""
     made = stack()
@@ -182,3 +263,19 @@ def test_a_cuda_graph_makes_the_same_updates(caplog):
     assert not caplog.records
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["one by one", "recorded"])
+def test_torch_finds_nothing_in_a_block_that_waits_for_the_gpu(way):
+    made = Stack(stack().wanted, DATA, "cuda", compile=False, graph=False)
+    block = recorded(made.training.block, 5) if way == "recorded" else made.training.block
+    with torch.no_grad():
+        carry, _ = block(made.training.carry, made.training.batches(7))
+        made.training.done = 7
+        batches = made.training.batches(UPDATES)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            block(carry, batches)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -74,6 +74,8 @@ COMMANDS = [
     ["data"],
     ["data", "fetch"],
     ["bench"],
+    ["gpu"],
+    ["import-store"],
     ["clean"],
 ]
 

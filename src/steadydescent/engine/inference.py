@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.reinplace import reinplace
 
 from steadydescent.engine.evaluation import CHUNK
+from steadydescent.engine.memory import over_replicas
 from steadydescent.engine.stepping import Flat, Recordings
 from steadydescent.engine.tasks import Task
 from steadydescent.normalization import statistics_momentum
@@ -79,7 +80,7 @@ def inference(task: Task, batched: bool) -> Pass:
     """Outputs of one network in inference mode."""
     flat = Flat(layers_of(task), 1)
     outputs = lambda theta, buffers, x: flat.outputs(theta, buffers, x)
-    return vmap(outputs) if batched else in_place(outputs)
+    return over_replicas(outputs) if batched else in_place(outputs)
 
 
 @cache
@@ -91,7 +92,7 @@ def batch_statistics(task: Task, size: int, batched: bool) -> Pass:
         with statistics_momentum(flat.module, 1.0):
             return flat.forward(theta, buffers, theta.new_zeros(flat.draws), x)[1]
 
-    return vmap(statistics) if batched else Recordings(statistics)
+    return over_replicas(statistics) if batched else Recordings(statistics)
 
 
 @cache
@@ -107,7 +108,7 @@ def batch_by_batch(task: Task, size: int, batched: bool) -> Pass:
         of_batch = lambda buffers, batch: flat.forward(theta, buffers, still, batch)[0]
         return vmap(of_batch)(each, batches).flatten(0, 1)
 
-    return vmap(outputs) if batched else Recordings(outputs)
+    return over_replicas(outputs) if batched else Recordings(outputs)
 
 
 def in_place(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

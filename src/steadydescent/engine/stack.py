@@ -54,9 +54,11 @@ class Stack:
         device: str = "cpu",
         compile: bool = True,
         lanes: int = 0,
+        graph: bool = True,
     ) -> None:
         """So many `lanes` are updated together, all R unless told otherwise; replicas of the last
-        run fill the last group up, so that one compiled shape serves all.
+        run fill the last group up, so that one compiled shape serves all. On a GPU updates are
+        replayed from a CUDA `graph`.
         """
         if len({run.shape for run in runs}) != 1:
             raise ValueError("runs of a stack must agree in all but seed, rate and schedule")
@@ -79,7 +81,7 @@ class Stack:
         carry = _carry(self.flat, first.optimizer, start, len(averages.dense))
         self.groups = self._groups(carry, device)
         block = one_by_one(self.step, self.groups)
-        block = recorded(block, carry) if device == "cuda" else block
+        block = recorded(block, carry) if device == "cuda" and graph else block
         self.training = Training(carry, block, draws, self.rates, averages)
         self.view = View(
             self.task,
