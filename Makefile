@@ -60,6 +60,10 @@ verify: .venv/ready ## Compare your results with the published ones; fail when a
 	@$(STEADY) verify
 
 bench: .venv/ready ## Time the engine side by side with what people would otherwise use (DEVICE, ONLY=case, SAVE=1)
+	@$(BIN)/python -c 'import jax' 2>/dev/null || \
+	  { echo 'Installing JAX, a peer of the benchmark (a minute, once) ...'; \
+	  $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt -e '.[bench]'; } || \
+	  echo 'JAX could not be installed; the benchmark goes on without that peer, and says so.' >&2
 	@$(STEADY) bench --only="$$ONLY" $${SAVE:+--save}
 
 publish: .venv/ready ## Make your results the published ones (PROFILE, ONLY)

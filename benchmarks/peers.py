@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from steadydescent.engine import data
 from steadydescent.engine.stack import initial_weights
-from steadydescent.engine.stepping import can_compile
+from steadydescent.engine.stepping import COMPILED_STEPS, can_compile
 from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.tasks import find
 from steadydescent.engine.tasks.transformer import Attention
@@ -175,9 +175,7 @@ class InMemoryLoop(Single):
             self.model.parameters(), LR, momentum=MOMENTUM, **{choice.optimizer: True}
         )
         self.moving, self.averages = floating(self.model), floating(self.average)
-        self.objective = (
-            torch.compile(self._objective, dynamic=False) if choice.compiled else self._objective
-        )
+        self.objective = compiled(self._objective) if choice.compiled else self._objective
         self.step: Callable[[Tensor], None] = recorded(self) if device == "cuda" else self.update
 
     def _objective(self, rows: Tensor) -> Tensor:
@@ -195,6 +193,16 @@ class InMemoryLoop(Single):
             for rows in self.order.take(min(left, BLOCK)).to(self.device):
                 self.step(rows)
         return updates
+
+
+def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The function compiled, for every task and number of threads that one process tries.
+
+    Beyond Dynamo's own limit of 8 it would be run eagerly, with no more than a warning.
+    """
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = COMPILED_STEPS
+    return torch.compile(function, fullgraph=True, dynamic=False)
 
 
 def floating(module: nn.Module) -> list[Tensor]:
@@ -233,20 +241,15 @@ def recorded(loop: InMemoryLoop) -> Callable[[Tensor], None]:
 
 
 def choices(device: str, threads: tuple[int, ...]) -> list[Choice]:
-    """The single-model loops worth trying here.
+    """The single-model loops worth trying here: compiled, where that can be done, and eager.
 
-    On a GPU, where graphs help either, also eager ones.
+    A GPU is fed by one thread.
     """
-    if device == "cuda":
-        return [
-            Choice(1, optimizer, compiled)
-            for compiled in (True, False)
-            for optimizer in ("foreach", "fused")
-        ]
-    compiled = can_compile(device) is None
+    modes = (True, False) if can_compile(device) is None else (False,)
     return [
         Choice(count, optimizer, compiled)
-        for count in threads
+        for count in (threads if device == "cpu" else (1,))
+        for compiled in modes
         for optimizer in ("foreach", "fused")
     ]
 

@@ -28,12 +28,20 @@ class Loop(Protocol):
 
 
 class Processes:
-    """A contender of several processes; process i runs `build(*arguments[i])`, a `Loop`."""
+    """A contender of several processes; process i runs `build(*arguments[i])`, a `Loop`.
+
+    All updates are made in whole numbers of `block`, of which `checked` is a multiple.
+    """
 
     def __init__(
-        self, name: str, build: Callable[..., Loop], arguments: Sequence[tuple], checked: int
+        self,
+        name: str,
+        build: Callable[..., Loop],
+        arguments: Sequence[tuple],
+        checked: int,
+        block: int = 1,
     ) -> None:
-        self.name, self.checked, self.units = name, checked, 1
+        self.name, self.checked, self.block, self.units = name, checked, block, block
         self.warm_up = math.nan
         self.loss: float | None = math.nan
         context = multiprocessing.get_context("spawn")
@@ -52,7 +60,8 @@ class Processes:
         self._ask(self.checked)
         self.warm_up = time.perf_counter() - began
         self.loss = self._ask("loss")[0]
-        self.units = units_in(seconds, lambda units: max(took for _, took in self._ask(units)))
+        took = lambda blocks: max(seconds for _, seconds in self._ask(blocks * self.block))
+        self.units = self.block * units_in(seconds, took)
 
     def rate(self) -> float:
         return sum(work / took for work, took in self._ask(self.units))

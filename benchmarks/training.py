@@ -1,15 +1,17 @@
-"""Training with one EMA: the engine against P0 to P3, the loops people write.
+"""Training with one EMA: the engine against P0 to P4, the loops people write.
 
 In replica-updates a second.
 """
 
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from jax_peer import JaxChoice, JaxStack, missing, stacks_of, version, with_all_threads
 from ours import OurStack, plan
 from peers import Choice, DataLoaderLoop, Ensemble, InMemoryLoop, choices, threads_in_words
 from processes import Processes
@@ -67,23 +69,37 @@ def trained(name: str, loop: Any, device: str, checked: int, threads: int, block
     )
 
 
-def fastest(tried: dict[Any, Local], seconds: float) -> tuple[Any, str]:
-    """Which of several contenders is fastest here, and the rates of all."""
+def rates_of(tried: Mapping[Any, Contender], seconds: float) -> dict[Any, float]:
+    """The best of three short measurements of each contender."""
     rates = {}
     for choice, contender in tried.items():
         contender.prepare(seconds)
         rates[choice] = max(contender.rate() for _ in range(3))
-    speeds = "; ".join(f"{choice}: {rate:.0f}/s" for choice, rate in rates.items())
-    return max(rates, key=rates.__getitem__), f"tried {speeds}"
+    return rates
 
 
-def best_choice(task: str, device: str, seconds: float) -> tuple[Choice, str]:
-    """The single-model loop that is fastest here."""
+def fastest(rates: Mapping[Any, float]) -> Any:
+    """What has the highest rate."""
+    return max(rates, key=rates.__getitem__)
+
+
+def words(rates: Mapping[Any, float]) -> str:
+    """What was tried, and the rates."""
+    return "tried " + "; ".join(f"{choice}: {rate:.0f}/s" for choice, rate in rates.items())
+
+
+def single_loops(task: str, device: str, seconds: float) -> dict[Choice, float]:
+    """The rate here of each single-model loop worth trying."""
     loop = lambda choice: InMemoryLoop(task, device, choice).advance
     tried = choices(device, thread_counts())
-    return fastest(
+    return rates_of(
         {c: Local("", loop(c), device, threads=c.threads, checked=3) for c in tried}, seconds
     )
+
+
+def of_one_thread(rates: Mapping[Choice, float]) -> dict[Choice, float]:
+    """Those that can be run in as many processes as cores."""
+    return {choice: rate for choice, rate in rates.items() if choice.threads == 1}
 
 
 def thread_counts() -> tuple[int, ...]:
@@ -97,45 +113,117 @@ def side_by_side(task: str, device: str, width: int) -> list[tuple]:
     return [(task, device, 1, width, i * width) for i in range(count)]
 
 
+class Race:
+    """The contenders of one task, each at its best here; those of several processes until closed.
+
+    `told` says of each by name what was tried, and with ours, as on standard error, who cannot take
+    part; `failed` are ways to run P4 that did not work.
+    """
+
+    def __init__(self, task: str, device: str, settings: Settings, running: ExitStack) -> None:
+        self.task, self.device, self.running = task, device, running
+        self.width = settings.width or plan(task, device).width
+        self.checked, self.seconds = settings.updates_checked(task), settings.seconds / 3
+        self.entrant = partial(trained, device=device, checked=self.checked)
+        self.told: dict[str, str] = {}
+        self.failed: list[str] = []
+
+    def at_once(
+        self, name: str, build: Callable[..., Any], of: Sequence[Any], block: int = 1
+    ) -> Processes:
+        """A contender of several processes."""
+        return self.running.enter_context(closing(Processes(name, build, of, self.checked, block)))
+
+    def ours(self) -> Contender:
+        """As many stacks as `make reproduce` trains at once."""
+        stacks = side_by_side(self.task, self.device, self.width)
+        threads = 1 if stacks[1:] else plan(self.task, self.device).threads
+        each = f"{self.width} networks on {threads_in_words(threads)}"
+        self.told["ours"] = f"ours: {len(stacks)} at once, each {each}"
+        if stacks[1:]:
+            return self.at_once("ours", OurStack, stacks)
+        stack = OurStack(*stacks[0])
+        return self.entrant("ours", stack, threads=threads, block=BLOCK[self.device])
+
+    def single_loops(self) -> list[Contender]:
+        """P0, P1 and P2."""
+        tried = single_loops(self.task, self.device, self.seconds)
+        one, many = fastest(tried), fastest(of_one_thread(tried))
+        count = min(os.cpu_count() or 1, MOST_PROCESSES[self.device])
+        each = [(self.task, self.device, many, seed) for seed in range(count)]
+        names = [f"P1 best single-model loop: {one}", f"P2 {count} processes at once: {many}"]
+        self.told |= dict.fromkeys(names, words(tried))
+        plain = DataLoaderLoop(self.task, self.device)
+        best = InMemoryLoop(self.task, self.device, one)
+        return [
+            self.entrant("P0 DataLoader loop", plain, threads=one.threads),
+            self.entrant(names[0], best, threads=one.threads),
+            self.at_once(names[1], InMemoryLoop, each),
+        ]
+
+    def ensemble(self) -> Contender:
+        """P3."""
+        made = lambda: Ensemble(self.task, self.device, self.width)
+        loop = made().advance
+        tried = {n: Local("", loop, self.device, threads=n, checked=1) for n in thread_counts()}
+        rates = rates_of(tried, self.seconds)
+        threads = fastest(rates)
+        name = f"P3 torch.func ensemble of {self.width}, eager, {threads_in_words(threads)}"
+        self.told[name] = words({threads_in_words(n): rate for n, rate in rates.items()})
+        return self.entrant(name, made(), threads=threads)
+
+    def jax(self) -> list[Contender]:
+        """P4, where JAX can be used."""
+        reason = missing(self.device)
+        rates = {} if reason else self._jax_rates()
+        if not rates:
+            left_out = f"P4 is left out: {reason or '; '.join(self.failed)}"
+            self.told["ours"] += f"; {left_out}"
+            print(f"{self.task}: {left_out}", file=sys.stderr, flush=True)
+            return []
+        choice = fastest(rates)
+        name = f"P4 JAX {version()}: {choice}"
+        self.told[name] = "; ".join([words(rates), *self.failed])
+        return [self.at_once(name, JaxStack, self._jax_stacks(choice), self.scanned)]
+
+    def _jax_rates(self) -> dict[JaxChoice, float]:
+        """The rate of each way to run P4 here; on a CPU the fastest stack with all threads, too."""
+        rates: dict[JaxChoice, float] = {}
+        for choice in stacks_of(self.device, self.width):
+            rates |= self._jax_rate(choice)
+        if rates and self.device == "cpu":
+            rates |= self._jax_rate(with_all_threads(fastest(rates)))
+        return rates
+
+    def _jax_rate(self, choice: JaxChoice) -> dict[JaxChoice, float]:
+        """The rate of one way to run P4; none where it fails, as where memory does not hold it."""
+        given, scanned = self._jax_stacks(choice), self.scanned
+        try:
+            with closing(Processes("P4", JaxStack, given, scanned, scanned)) as tried:
+                return rates_of({choice: tried}, self.seconds)
+        except RuntimeError as error:
+            self.failed.append(f"{choice}: {error}")
+            return {}
+
+    @property
+    def scanned(self) -> int:
+        """Updates in one call of P4; a Transformer's on a CPU is long enough by itself."""
+        return 1 if (self.task, self.device) == ("names-transformer", "cpu") else self.checked
+
+    def _jax_stacks(self, choice: JaxChoice) -> list[tuple]:
+        """Arguments of `JaxStack` for each process; seeds differ."""
+        given = (self.task, self.device, choice.width, choice.threads, self.scanned)
+        return [(*given, i * choice.width) for i in range(choice.processes)]
+
+
 def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Our stacks against P0 to P3: a row a peer.
+    """Our stacks against P0 to P4: a row a peer; without JAX there is no P4.
 
     On a CPU ours are as many processes as `make reproduce` has here.
     """
-    width, threads = settings.width or plan(task, device).width, plan(task, device).threads
-    checked, stacks = settings.updates_checked(task), side_by_side(task, device, width)
-    entrant = partial(trained, device=device, checked=checked)
     with numerics(), ExitStack() as running:
-        choice, speeds = best_choice(task, device, settings.seconds / 3)
-        many = Choice(1, choice.optimizer, choice.compiled)
-        count = min(os.cpu_count() or 1, MOST_PROCESSES[device])
-        ensemble = Ensemble(task, device, width)
-        tried = {
-            n: Local("", ensemble.advance, device, threads=n, checked=1) for n in thread_counts()
-        }
-        best, thread_speeds = fastest(tried, settings.seconds / 3)
-        names = {
-            "P0": "P0 DataLoader loop",
-            "P1": f"P1 best single-model loop: {choice}",
-            "P2": f"P2 {count} processes at once: {many}",
-            "P3": f"P3 torch.func ensemble of {width}, eager, {threads_in_words(best)}",
-        }
-
-        def at_once(name: str, build: Callable[..., Any], of: Sequence[Any]) -> Processes:
-            return running.enter_context(closing(Processes(name, build, of, checked)))
-
-        one = lambda: entrant("ours", OurStack(*stacks[0]), threads=threads, block=BLOCK[device])
-        contenders: list[Contender] = [
-            one() if len(stacks) == 1 else at_once("ours", OurStack, stacks),
-            entrant(names["P0"], DataLoaderLoop(task, device), threads=choice.threads),
-            entrant(names["P1"], InMemoryLoop(task, device, choice), threads=choice.threads),
-            at_once(
-                names["P2"], InMemoryLoop, [(task, device, many, seed) for seed in range(count)]
-            ),
-            entrant(names["P3"], Ensemble(task, device, width), threads=best),
-        ]
-        ours_on = threads_in_words(1 if stacks[1:] else threads)
-        ours = f"ours: {len(stacks)} at once, each {width} networks on {ours_on}"
+        race = Race(task, device, settings, running)
+        contenders = [race.ours(), *race.single_loops(), race.ensemble(), *race.jax()]
         return compare(
             f"train {task}, one EMA",
             device,
@@ -144,7 +232,7 @@ def train(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
             settings.rounds,
             settings.seconds,
             tolerance=TOLERANCE,
-            notes={names["P0"]: ours, names["P1"]: speeds, names["P3"]: thread_speeds},
+            notes={"P0 DataLoader loop": race.told["ours"], **race.told},
         )
 
 

@@ -4,11 +4,21 @@ here is timed.
 
 import json
 import math
+import multiprocessing
+import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
+from torch._dynamo.utils import counters
 
+import jax_peer
 import peers
 import rounds
 import suite
@@ -22,6 +32,7 @@ from processes import Processes
 from rounds import Local, agree, compare, interleaved, median_interval
 from steadydescent.engine.stepping import numerics
 from steadydescent.study.book.chapters import speed
+from steadydescent.study.paths import ROOT
 from training import Settings, train
 
 FIELDS = {
@@ -168,6 +179,44 @@ def test_the_single_loops_weights_and_average_are_the_stacks_first_replica(eager
     torch.testing.assert_close(flat(loop.averages), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("device", "threads"), [("cpu", {1, 2}), ("cuda", {1})])
+def test_single_loops_are_tried_eager_and_compiled_with_either_optimiser(
+    device, threads, monkeypatch
+):
+    monkeypatch.setattr(peers, "can_compile", lambda device: None)
+    tried = peers.choices(device, (1, 2))
+    assert len(tried) == len(set(tried)) == 4 * len(threads)
+    assert {choice.threads for choice in tried} == threads
+    assert {(choice.compiled, choice.optimizer) for choice in tried} == {
+        (compiled, optimizer) for compiled in (True, False) for optimizer in ("foreach", "fused")
+    }
+
+
+def test_nothing_is_tried_compiled_where_nothing_can_be(eager):
+    assert {choice.compiled for choice in peers.choices("cpu", (1,))} == {False}
+
+
+def test_more_shapes_than_dynamo_compiles_by_itself_are_all_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    dynamo = torch._dynamo.config
+    limits = ("recompile_limit", "accumulated_recompile_limit")
+    for limit in limits:  # put back afterwards
+        monkeypatch.setattr(dynamo, limit, getattr(dynamo, limit))
+    shapes = range(1, 3 + dynamo.recompile_limit)
+    graphs = counters["stats"]["unique_graphs"]
+    double = peers.compiled(lambda rows: 2 * rows)
+    assert [double(torch.ones(count)).sum().item() for count in shapes] == [2 * n for n in shapes]
+    assert counters["stats"]["unique_graphs"] - graphs == len(shapes)
+
+
+def test_the_peer_of_one_thread_a_process_is_the_best_of_the_loops_of_one_thread(monkeypatch):
+    alone, with_all = Choice(1, "fused", False), Choice(2, "foreach", True)
+    rates = {Choice(1, "foreach", True): 1.0, alone: 2.0, with_all: 3.0}
+    assert training.fastest(rates) == with_all
+    assert training.fastest(training.of_one_thread(rates)) == alone
+    assert "eager, fused, 1 thread: 2/s" in training.words(rates)
+
+
 def test_fused_batch_norm_is_torchs_with_the_same_state():
     layer = peers.BatchNorm(3)
     layer.running_mean.fill_(0.5)
@@ -215,6 +264,122 @@ def test_two_processes_of_stacks_count_the_updates_of_all_their_networks(eager):
         )
         assert [work for work, _ in stacks._ask(4)] == [12, 12]
         stacks.close()
+
+
+# JAX
+
+
+WITH_JAX = pytest.mark.skipif(
+    jax_peer.missing("cpu") is not None, reason=str(jax_peer.missing("cpu"))
+)
+JAX_CASES = [("mnist1d-mlp", 1), ("mnist1d-mlp", 3), ("mnist1d-cnn", 3)]
+MORE_JAX_CASES = [("fashion-mnist-mlp", 2), ("fashion-mnist-cnn", 1), ("names-transformer", 2)]
+
+
+def trained_by_jax(cases: list[tuple[str, int]]) -> list[tuple[float, int, float]]:
+    """Loss before, updates made, and loss after those; for a process that JAX may have."""
+    done = []
+    for task, width in cases:
+        stack = jax_peer.JaxStack(task, "cpu", width, threads=1, scanned=3)
+        done.append((stack.loss(), stack.advance(6), stack.loss()))
+    return done
+
+
+def held_to_torch(cases: list[tuple[str, int]]) -> None:
+    """JAX trains the network of the engine's first replica as torch does."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as worker, numerics(1):
+        by_jax = worker.submit(trained_by_jax, cases)
+        for (task, width), (before, made, after) in zip(cases, by_jax.result(), strict=True):
+            loop = InMemoryLoop(task, "cpu", EAGER)
+            assert before == pytest.approx(loop.loss(), rel=1e-5) and made == 6 * width, task
+            loop.advance(6)
+            assert after == pytest.approx(loop.loss(), rel=1e-3) and after != before, task
+
+
+@WITH_JAX
+def test_jax_trains_the_network_of_the_engines_first_replica():
+    held_to_torch(JAX_CASES)
+
+
+@WITH_JAX
+@pytest.mark.slow
+@pytest.mark.needs_fashion
+def test_jax_trains_the_larger_networks_too():
+    held_to_torch(MORE_JAX_CASES)
+
+
+def test_jax_is_not_imported_before_its_process_has_its_settings():
+    code = "import sys, training; sys.exit('jax' in sys.modules)"
+    folder = str(ROOT / "benchmarks")
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0
+
+
+def race(device="cpu") -> training.Race:
+    race = training.Race("mnist1d-mlp", device, QUICK, ExitStack())
+    race.told["ours"] = "ours: one"
+    return race
+
+
+def test_a_peer_without_its_library_is_named_on_standard_error_and_in_the_notes(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(training, "missing", lambda device: "JAX is not installed: pip install it")
+    one = race()
+    assert one.jax() == []
+    said = "P4 is left out: JAX is not installed: pip install it"
+    assert one.told == {"ours": f"ours: one; {said}"}
+    assert capsys.readouterr().err == f"mnist1d-mlp: {said}\n"
+
+
+@pytest.mark.parametrize(("device", "packages"), [("cpu", ()), ("cuda", ("jax",))])
+def test_what_jax_lacks_is_said_with_what_installs_it(device, packages, monkeypatch):
+    monkeypatch.setattr(jax_peer, "find_spec", lambda name: name if name in packages else None)
+    assert "pip install" in jax_peer.missing(device)
+    monkeypatch.setattr(jax_peer, "find_spec", lambda name: name)
+    assert jax_peer.missing(device) is None
+
+
+class FakeProcesses(Processes):
+    """Makes as many updates a second as its stacks are wide; a stack of 16 has no room."""
+
+    def __init__(self, name, build, arguments, checked, block=1):
+        self.name, self.checked, self.block, self.asked = name, checked, block, []
+        self.arguments, self.lines, self.workers = arguments, [], []
+
+    def _ask(self, order):
+        if order == "loss":
+            return [1.0]
+        self.asked.append(order)
+        width, threads = self.arguments[0][2:4]
+        if width == 16:
+            raise RuntimeError("no memory")
+        return [(order * width, order / threads)] * len(self.arguments)
+
+
+def test_jax_is_run_in_the_fastest_way_that_works_and_the_others_are_told(monkeypatch):
+    monkeypatch.setattr(training, "missing", lambda device: None)
+    monkeypatch.setattr(training, "version", lambda: "7.5")
+    monkeypatch.setattr(training, "Processes", FakeProcesses)
+    monkeypatch.setattr(jax_peer.os, "cpu_count", lambda: 3)
+    one = race()
+    (best,) = one.jax()
+    assert best.name == "P4 JAX 7.5: 3 processes of 1 thread, each a stack of 8"
+    assert [given[-1] for given in best.arguments] == [0, 8, 16]  # seeds
+    assert "a stack of 8, 3 threads: 24/s" in one.told[best.name]
+    assert one.told[best.name].endswith("each a stack of 16: no memory")
+    best.prepare(seconds=100.0)
+    assert best.checked == best.block == 5 and best.units % 5 == 0
+    assert all(order % 5 == 0 for order in best.asked)
+
+
+def test_on_a_gpu_jax_stacks_as_wide_as_the_engine_does_too():
+    choices = jax_peer.stacks_of("cuda", 512)
+    assert [choice.width for choice in choices] == [1, 4, 8, 16, 512]
+    assert {(choice.processes, choice.threads) for choice in choices} == {(1, 1)}
+
+
+# Ours
 
 
 def test_stacks_side_by_side_hold_different_seeds(monkeypatch):
@@ -271,9 +436,11 @@ def test_bare_products_are_those_of_autograd(way):
 
 
 @pytest.mark.slow
-def test_training_rows_name_all_four_peers_and_their_losses_agree(eager):
+def test_training_rows_name_all_peers_and_their_losses_agree(eager, monkeypatch):
+    monkeypatch.setattr(jax_peer, "WIDTHS", (2,))
     rows = train("mnist1d-mlp", "cpu", QUICK)
-    assert [row["peer_name"][:2] for row in rows] == ["P0", "P1", "P2", "P3"]
+    fifth = [] if jax_peer.missing("cpu") else ["P4"]
+    assert [row["peer_name"][:2] for row in rows] == ["P0", "P1", "P2", "P3", *fifth]
     assert all(row.keys() >= FIELDS and row["losses_agree"] for row in rows)
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
 
@@ -365,6 +532,17 @@ def test_targets_are_judged_by_the_saved_medians(tmp_path):
     mine = table[table.case == case].set_index("against").outcome
     assert mine["P0"] == "missed by 50 %" and mine["P1"] == "met" and mine["P2"] == "not measured"
     assert speed.targets_in_words(benchmarks).startswith("1 of 2 targets are met; ")
+
+
+def test_the_figure_has_a_point_a_peer_around_the_line_of_its_task():
+    kinds = ("P0", "P1", "P2", "P3", "P4")
+    columns = {"ratio": 2.0, "ratio_low": 1.5, "ratio_high": 2.5}
+    table = pd.DataFrame([{"task": t, "kind": k, **columns} for t in ("a", "b") for k in kinds])
+    ax = Figure().subplots()
+    speed._training_panel(ax, table)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(kinds)
+    heights = np.array([bars.lines[0].get_ydata() for bars in ax.containers], float)  # [peer, task]
+    assert heights.mean(0) == pytest.approx([1, 0]) and len(np.unique(heights.round(6))) == 10
 
 
 def test_a_device_without_a_file_is_shown_as_not_measured(tmp_path):

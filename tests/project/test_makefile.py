@@ -117,6 +117,20 @@ def test_value_reaches_every_command_as_it_is_and_runs_nothing(home, value, way)
         assert not list(home.rglob("pwned"))
 
 
+@pytest.mark.parametrize("pip", ["exit 0", "exit 1"])
+def test_bench_installs_its_peer_where_that_is_missing_and_goes_on_without(home, pip):
+    python = home / ".venv" / "bin" / "python"
+    python.write_text(f"{TELL}case $1 in -c) exit 1;; esac\n{pip}\n")
+    done = make(home, "bench")
+    words, _ = told(home)
+    assert done.returncode == 0 and ".[bench]" in words and words[-2:] == ["bench", "--only="]
+    assert ("could not be installed" in done.stderr) == (pip == "exit 1")
+
+
+def test_bench_installs_nothing_where_its_peer_is(home):
+    assert make(home, "bench").stdout == "" and told(home)[0] == ["bench", "--only="]
+
+
 @pytest.mark.parametrize("target", [target for target, own in TARGETS.items() if own])
 def test_command_is_given_what_it_does_not_read_from_the_environment(home, target):
     make(home, target, *(f"{name}=mine" for name in TARGETS[target]))

@@ -21,6 +21,8 @@ TRAIN, AFTER = "train ", ", one EMA"
 """What stands around a task's name in the case of its training."""
 DRAWN = ["task", "kind", "peer_name", "ours", "peer", "ratio", "ratio_low", "ratio_high", "rounds"]
 """Columns of a figure's data."""
+APART = 0.15
+"""Between the points of two peers, where tasks are 1 apart."""
 NOT_MEASURED, NOTHING = "not measured", "–"
 
 
@@ -28,7 +30,7 @@ NOT_MEASURED, NOTHING = "not measured", "–"
 class Benchmarks:
     """What `steady bench --save` kept on a kind of device.
 
-    `parts` are lists of rows with their receipts; `rows` has all of them, `kind` being P0 to P3
+    `parts` are lists of rows with their receipts; `rows` has all of them, `kind` being P0 to P4
     where the peer is one of these. Both are empty where nothing is saved.
     """
 
@@ -163,7 +165,7 @@ def _origin(receipt: dict[str, Any]) -> str:
 
 
 def draw_training(name: str, benchmarks: Benchmarks) -> None:
-    """The engine's training rate over that of P0 to P3, on all tasks measured."""
+    """The engine's training rate over that of P0 to P4, on all tasks measured."""
     rows = benchmarks.rows
     table = rows[rows.case.str.startswith(TRAIN)] if len(rows) else rows
     if table.empty:
@@ -190,9 +192,10 @@ def draw_training(name: str, benchmarks: Benchmarks) -> None:
 
 def _training_panel(ax: Axes, table: pd.DataFrame) -> None:
     """A line of points a task, a colour a peer; right of 1 the engine is faster."""
-    tasks = list(dict.fromkeys(table.task))
+    tasks, kinds = list(dict.fromkeys(table.task)), table.kind.nunique()
     for place, (kind, group) in enumerate(table.groupby("kind")):
-        at = [len(tasks) - 1 - tasks.index(task) + 0.15 * (1.5 - place) for task in group.task]
+        above = APART * ((kinds - 1) / 2 - place)
+        at = [len(tasks) - 1 - tasks.index(task) + above for task in group.task]
         reach = [group.ratio - group.ratio_low, group.ratio_high - group.ratio]
         ax.errorbar(group.ratio, at, xerr=reach, fmt="o", capsize=2, label=kind)
     ax.axvline(1, linestyle="--", linewidth=1, color="grey")
