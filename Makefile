@@ -1,8 +1,8 @@
 # Every target is one line that runs `steady`, or a checker, from .venv, which is made when it is missing or its pins change.
 # Settings reach commands through the environment and are never pasted into a line that a shell reads, nor expanded by make.
-SETTINGS := PROFILE DEVICE ONLY WORKERS CELL_HOURS SOURCE SAVE PYTHON TORCH_INDEX
+SETTINGS := PROFILE DEVICE ONLY WORKERS CELL_HOURS SOURCE SAVE MINUTES OUT AGAIN PYTHON TORCH_INDEX
 PASSED := STEADY_HOME STEADY_DEBUG DASK_SCHEDULER_ADDRESS CUDA_VISIBLE_DEVICES
-PROFILE ?= laptop
+PROFILE ?= auto
 DEVICE ?= auto
 SOURCE ?= published
 PYTHON ?= python3
@@ -24,15 +24,19 @@ BIN := .venv/bin
 STEADY := $(BIN)/steady
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test test-all book serve plan claims verify bench publish lint format clean
+.PHONY: help reproduce gpu test test-all book serve plan claims verify bench publish lint format clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
-	@echo 'Settings, after the target: PROFILE=smoke|laptop|desk|full DEVICE=auto|cpu|cuda ONLY=experiment[/task] WORKERS=4 PYTHON=python3.12'
+	@echo 'Settings, after the target: PROFILE=auto|smoke|laptop|desk|full DEVICE=auto|cpu|cuda ONLY=experiment[/task] WORKERS=4 PYTHON=python3.12'
+	@echo 'PROFILE=auto is laptop, and on a machine with a GPU the profile that is published.'
 	@echo 'On Linux without a GPU: TORCH_INDEX=https://download.pytorch.org/whl/cpu spares several GB at the first call.'
 
 reproduce: .venv/ready ## Train what is missing, judge the claims, build the book (PROFILE, DEVICE, ONLY, WORKERS)
 	@$(STEADY) reproduce
+
+gpu: .venv/ready ## On a GPU box: its tests, speed, widths, then as much of profile full as fits (MINUTES=9, OUT, AGAIN=1)
+	@$(STEADY) gpu
 
 test: .venv/ready ## Run the tests
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 -m 'not slow'

@@ -42,11 +42,13 @@ class OurStack:
             Run.model_validate({**settings, "steps": UPDATES, "seed": s, "readouts": readouts})
             for s in seeds
         ]
-        self.device = device
+        self.device, self.compile = device, can_compile(device) is None
+        # a narrow stack is not filled up to be wide
+        self.lanes = min(plan(task, device).together(len(self.runs), self.compile), len(self.runs))
         self._start()
 
     def _start(self) -> None:
-        self.stack = Stack(self.runs, DATA, self.device, compile=can_compile(self.device) is None)
+        self.stack = Stack(self.runs, DATA, self.device, self.compile, self.lanes)
         self.done = 0
 
     def advance(self, updates: int) -> int:

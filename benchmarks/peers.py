@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from steadydescent.engine import data
 from steadydescent.engine.stack import initial_weights
-from steadydescent.engine.stepping import COMPILED_STEPS, can_compile
+from steadydescent.engine.stepping import can_compile
 from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.tasks import find
 from steadydescent.engine.tasks.transformer import Attention
@@ -34,6 +34,8 @@ HELD_OUT = 1_000
 """Validation examples on which contenders' losses are compared."""
 BLOCK = 320
 """Updates whose minibatches are drawn at once."""
+COMPILED_STEPS = 256
+"""Compiled loops that one process may hold."""
 
 
 def order(task: str, seed: int, examples: int) -> IndexStream:

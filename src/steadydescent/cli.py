@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from runpy import run_path
 
 import click
@@ -17,9 +18,9 @@ from steadydescent.study.terminal import Friendly, GroupOfStudy, OfStudy, Second
 
 PROFILE = click.option(
     "--profile",
-    default="laptop",
+    default="auto",
     show_default=True,
-    help="How large: smoke, laptop, desk or full.",
+    help="How large: smoke, laptop, desk, full, or auto: laptop, and with a GPU what is published.",
     envvar="PROFILE",
 )
 DEVICE = click.option(
@@ -55,6 +56,16 @@ MALLOC = {
 a third."""
 
 
+def _profile(asked: str, device: str = "") -> str:
+    """The profile that is meant; what has no device of its own takes that of the environment."""
+    from steadydescent.study.planning import AUTO, profile_for
+    from steadydescent.study.training.stack_training import pick_device
+
+    if asked != AUTO:
+        return asked
+    return profile_for(asked, device or pick_device(os.environ.get("DEVICE") or "auto"))
+
+
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Steady Descent: reproduce, verify and read the study."""
@@ -78,6 +89,7 @@ def plan(profile: str, device: str, only: str, workers: str, as_json: bool) -> N
     from steadydescent.study.training.workers import processes
 
     device = pick_device(device)
+    profile = _profile(profile, device)
     rows = costs(profile, device, only)
     show(rows, as_json, f"Profile {profile} on {device}")
     if not as_json:
@@ -100,6 +112,7 @@ def reproduce(
     from steadydescent.study.training.workers import processes
 
     device = pick_device(device)
+    profile = _profile(profile, device)
     rows = costs(profile, device, only)
     show(rows, False, f"Profile {profile} on {device}")
     say_cost(rows, profile, device, processes(device, workers))
@@ -120,7 +133,8 @@ def run(profile: str, device: str, only: str, workers: str, cell_hours: float) -
     from steadydescent.study.reproduce import run_study
     from steadydescent.study.training.stack_training import pick_device
 
-    run_study(profile, pick_device(device), only, workers, cell_hours)
+    device = pick_device(device)
+    run_study(_profile(profile, device), device, only, workers, cell_hours)
 
 
 def verdict_rows(rows: list[dict]) -> list[dict]:
@@ -178,7 +192,7 @@ def _verdicts(source: str, profile: str, as_json: bool) -> None:
 @JSON
 def claims(source: str, profile: str, as_json: bool) -> None:
     """Every claim's verdict with estimate, interval, margin and seeds."""
-    _verdicts(source, profile, as_json)
+    _verdicts(source, _profile(profile), as_json)
 
 
 @main.command()
@@ -188,6 +202,7 @@ def verify(profile: str, as_json: bool) -> None:
     """Compare your verdicts with the published ones; exit 1 when a published verdict flips."""
     from steadydescent.study.reproduce import compare
 
+    profile = _profile(profile)
     rows = compare(profile)
     show(rows, as_json, f"Your {profile} results against the published ones")
     flipped = [row for row in rows if row["outcome"] == "flipped"]
@@ -204,7 +219,7 @@ def book(source: str, profile: str) -> None:
     """Build the book into _build/html; warnings fail the build."""
     from steadydescent.study.reproduce import build_book
 
-    click.echo(f"The book: {build_book(source, profile)}")
+    click.echo(f"The book: {build_book(source, _profile(profile))}")
 
 
 @main.command()
@@ -231,8 +246,36 @@ def publish(profile: str, only: str) -> None:
     """Make your results the published ones (reproduced → published)."""
     from steadydescent.study.reproduce import publish_results
 
-    for name in publish_results(profile, only):
+    for name in publish_results(_profile(profile), only):
         click.echo(f"published {name}")
+
+
+@main.command()
+@click.argument("archive", nargs=-1, required=True, type=click.Path(path_type=Path))
+def import_store(archive: tuple[Path, ...]) -> None:
+    """Take in stacks that another machine has trained, each once it has been verified.
+
+    ARCHIVE is one or more of the files store-1.tar, store-2.tar, … that `make gpu` leaves.
+    """
+    from steadydescent.study.paths import STORE
+    from steadydescent.study.results.store import Store
+    from steadydescent.study.results.store_archive import take_in
+
+    store, refused = Store(STORE), 0
+    for path in archive:
+        found = take_in(path, store)
+        refused += len(found.refused)
+        for reason in found.refused:
+            click.echo(reason, err=True)
+        click.echo(
+            f"{path}: {found.stacks} stacks of {found.networks} networks taken in, "
+            f"{found.present} were here already, {len(found.refused)} refused"
+        )
+    click.echo(
+        "Another machine's numbers count as old on this one and are trained again, unless "
+        "STEADY_ACCEPT_STALE=1 takes them as they are."
+    )
+    sys.exit(bool(refused))
 
 
 @main.command()
@@ -248,7 +291,7 @@ def cite(result: str, source: str, profile: str) -> None:
     from steadydescent.study.book.citations import bibtex
     from steadydescent.study.book.saved_results import folder, results
 
-    receipts = [receipt for *_, receipt in results(folder(source, profile))]
+    receipts = [receipt for *_, receipt in results(folder(source, _profile(profile)))]
     named = [receipt for receipt in receipts if receipt["result"].startswith(result)]
     if not named:
         check_choice(result, [receipt["result"] for receipt in receipts], f"the {source} result")
@@ -333,6 +376,41 @@ def bench(
     if save:
         path = suite["save"](measured, device, (time.monotonic() - began) / 60)
         click.echo(f"saved {path}", err=True)
+
+
+@main.command()
+@DEVICE
+@click.option(
+    "--minutes",
+    default=9.0,
+    show_default=True,
+    envvar="MINUTES",
+    type=click.FloatRange(0.1, 10_000),
+    help="Minutes in which all has to end.",
+)
+@click.option(
+    "--out",
+    default="results/gpu",
+    show_default=True,
+    envvar="OUT",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of its files.",
+)
+@click.option("--again", is_flag=True, envvar="AGAIN", help="Do again what is finished.")
+def gpu(device: str, minutes: float, out: Path, again: bool) -> None:
+    """What a GPU box is, its tests, speed and widths, then as much of profile full as time allows.
+
+    Each part writes its file at once; the same command goes on where it ended. On a CPU it goes
+    the same way in small.
+    """
+    from steadydescent.study.gpu_box.needs import check_needs
+
+    check_needs()  # before anything that needs them is imported
+    from steadydescent.study.gpu_box.command import on_gpu_box
+    from steadydescent.study.paths import ROOT
+    from steadydescent.study.training.stack_training import pick_device
+
+    on_gpu_box(pick_device(device), minutes, ROOT / out, again)
 
 
 @main.command()

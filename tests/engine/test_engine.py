@@ -6,13 +6,12 @@ import math
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
 from oracles import readout, stream_seed, train_alone
 from steadydescent.engine import data
 from steadydescent.engine.runs import NUMERICS_VERSION, Run
 from steadydescent.engine.stack import Stack, initial_weights
-from steadydescent.engine.stepping import COMPILED_STEPS, Flat, can_compile, numerics, prepared
+from steadydescent.engine.stepping import Flat, can_compile, numerics
 from steadydescent.engine.tasks import find
 from steadydescent.engine.tasks.models import image_convnet
 from steadydescent.study.paths import DATA
@@ -53,7 +52,7 @@ def run(**changes) -> Run:
 
 def trained(runs: list[Run], compile: bool = False, width: int = 0) -> Stack:
     with numerics(1):
-        stack = Stack(runs, DATA, compile=compile, width=width)
+        stack = Stack(runs, DATA, compile=compile, lanes=width)
         stack.history = stack.train()
     return stack
 
@@ -81,8 +80,8 @@ def assert_replica_is(stack: Stack, place: int, states: list[dict]) -> None:
         theta, buffers = stack.view.weights(wanted)
         expected = readout(states, wanted.text)
         names = {**stack.flat.parameters, **stack.flat.buffers}
-        found = stack.flat._unpack(theta[place], stack.flat.parameters)
-        found |= stack.flat._unpack(buffers[place], stack.flat.buffers)
+        found = stack.flat.named(theta[place], stack.flat.parameters)
+        found |= stack.flat.named(buffers[place], stack.flat.buffers)
         for name in names:
             torch.testing.assert_close(
                 found[name].double(), expected[name], **CLOSE, msg=lambda m, w=wanted: f"{w}: {m}"
@@ -133,20 +132,21 @@ def test_compiled_and_padded_stack_equals_the_same_run_alone():
 
 def test_diverged_replica_is_marked_and_counted_as_guessing_and_its_neighbour_never_feels_it():
     quiet, wild = run(lr=0.03), run(lr=1e30)
-    together, apart = trained([quiet, wild]), trained([quiet])
+    together, apart = trained([quiet, wild]), trained([quiet], width=2)
     history = together.history
     assert history.runs.diverged_at.isna().tolist() == [True, False]
     assert 1 < history.runs.diverged_at[1] < STEPS
     lost = history.finals[history.finals.run == wild.key]
     assert (lost.accuracy == 0.1).all() and (lost.loss == math.log(10)).all()
-    assert together.training.carry.survived.tolist() == [STEPS, history.runs.diverged_at[1] - 1]
-    for one, other in zip(together.training.carry[:2], apart.training.carry[:2], strict=True):
-        assert torch.equal(one[:1], other)
+    assert together.training.survived.tolist() == [STEPS, history.runs.diverged_at[1] - 1]
+    for one, other in zip(together.view.start, together.training.carry.weights, strict=True):
+        assert one.shape == other.shape
+    assert torch.equal(together.view.theta[0], apart.view.theta[0])
 
 
 def test_evaluating_along_the_way_does_not_touch_the_trajectory():
     once, often = trained([run()]), trained([run(curve_points=7, test=True)])
-    assert torch.equal(once.training.carry.theta, often.training.carry.theta)
+    assert torch.equal(once.view.theta, often.view.theta)
     assert sorted(often.history.curves.step.unique()) == [round(STEPS * i / 7) for i in range(1, 8)]
     assert set(often.history.finals.split) == {"validation", "test", "train"}
     validation = (
@@ -163,7 +163,7 @@ def test_readouts_do_not_touch_the_trajectory():
     """Averaging changes what is read, never what is trained: the claim `ema-smooths-training`,
     refuted as worded.
     """
-    weights_of = lambda readouts: trained([run(readouts=readouts)]).training.carry.theta
+    weights_of = lambda readouts: trained([run(readouts=readouts)]).view.theta
     assert torch.equal(weights_of(("last",)), weights_of(READOUTS))
 
 
@@ -179,7 +179,7 @@ def test_measures_equal_a_plain_evaluation():
     x, y = (loaded.pool[loaded.test] - loaded.mean[0]) / loaded.std[0], loaded.labels[loaded.test]
     logits = torch.stack(
         [
-            stack.flat.outputs(stack.training.carry.theta[0], stack.training.carry.buffers[0], part)
+            stack.flat.outputs(stack.view.theta[0], stack.view.buffers[0], part)
             for part in x.split(500)
         ]
     )
@@ -230,34 +230,6 @@ def test_golden_losses_hold_for_this_numerics_version():
         assert finals.loss[0] == pytest.approx(expected, rel=2e-4)
 
 
-def test_a_process_may_hold_more_compiled_steps_than_dynamo_allows_by_default():
-    """All steps share their code object; past the limit Dynamo refuses, or gives up in silence."""
-    prepared("mnist1d-mlp", "sgd", 23, True)
-    limits = (
-        torch._dynamo.config.recompile_limit,
-        torch._dynamo.config.accumulated_recompile_limit,
-    )
-    assert set(limits) == {COMPILED_STEPS} and COMPILED_STEPS > 8
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(can_compile("cpu") is not None, reason=f"cannot compile: {can_compile('cpu')}")
-def test_the_ninth_compiled_step_of_a_process_is_compiled_too():
-    sizes = range(3, 12)  # no other test compiles a step of these sizes
-    before = counters["stats"]["unique_graphs"]
-    base = {
-        "task": "saddle",
-        "optimizer": "sgd",
-        "schedule": "constant",
-        "lr": 0.01,
-        "steps": 2,
-        "seed": 1,
-    }
-    for size in sizes:
-        trained([Run(**base, batch_size=size, readouts=("last",))], compile=True)
-    assert counters["stats"]["unique_graphs"] - before == len(sizes)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", [False, True])
 def test_replica_on_a_gpu_equals_the_same_run_alone_on_a_cpu(compile):
@@ -266,6 +238,6 @@ def test_replica_on_a_gpu_equals_the_same_run_alone_on_a_cpu(compile):
         stack = Stack(runs, DATA, device="cuda", compile=compile)
         stack.train()
     states = alone(runs[1])
-    theta = stack.training.carry.theta[1].cpu()
-    for name, found in stack.flat._unpack(theta, stack.flat.parameters).items():
+    theta = stack.view.theta[1].cpu()
+    for name, found in stack.flat.named(theta, stack.flat.parameters).items():
         torch.testing.assert_close(found, states[-1][name], rtol=2e-3, atol=2e-4)

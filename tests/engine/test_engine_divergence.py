@@ -4,6 +4,7 @@ what plans count.
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from steadydescent.engine import view as engine
 from steadydescent.engine.cost import evaluated
@@ -21,23 +22,22 @@ def test_a_diverged_replica_is_bit_for_bit_what_it_was_before_the_loss_that_was_
     stack = trained([wild, run(**WILD | {"lr": 0.001}, optimizer=optimizer)])
     diverged = int(stack.history.runs.diverged_at[0])
     assert 1 < diverged < STEPS and stack.history.runs.diverged_at.isna()[1]
-    before = trained([run(**WILD, optimizer=optimizer, steps=diverged - 1)])
+    before = trained([run(**WILD, optimizer=optimizer, steps=diverged - 1)], width=2)
     exact = {"rtol": 0, "atol": 0, "equal_nan": True}
-    for now, then in zip(stack.training.carry[:2], before.training.carry[:2], strict=True):
-        torch.testing.assert_close(now[:1], then, **exact)
-    for now, then in zip(stack.training.carry.state, before.training.carry.state, strict=True):
-        torch.testing.assert_close(now[:1], then, **exact)
-    for now, then, frozen in zip(
-        stack.training.carry.averages,
-        before.training.carry.averages,
-        before.training.carry[:2],
-        strict=True,
-    ):
-        finite = torch.isfinite(
-            frozen
-        )  # a frozen infinity makes 0·∞ of its own average, which nobody reads
-        assert finite.any()
-        torch.testing.assert_close(now[:, :1][:, finite], then[:, finite], **exact)
+    now, then = (one.training.carry.lanes(slice(0, 1)) for one in (stack, before))
+    for part in ("parameters", "buffers", "state"):
+        for here, there in zip(
+            tree_leaves(getattr(now, part)), tree_leaves(getattr(then, part)), strict=True
+        ):
+            torch.testing.assert_close(here, there, **exact)
+    for part, frozen in (("averages", then.parameters), ("averaged_buffers", then.buffers)):
+        for here, there, last in zip(
+            getattr(now, part)[0], getattr(then, part)[0], frozen, strict=True
+        ):
+            # a frozen infinity makes 0·∞ of its own average, which nobody reads
+            finite = torch.isfinite(last)
+            torch.testing.assert_close(here[finite], there[finite], **exact)
+    assert any(torch.isfinite(weights).any() for weights in then.parameters)
 
 
 def test_curves_show_what_means_something_in_the_middle_of_a_run():
@@ -70,8 +70,13 @@ def test_a_plan_counts_every_example_that_evaluations_look_at(changes, monkeypat
     """Counted as the engine looks: examples of one replica, or one height of a surface."""
     looked = []
     measure, surface = engine.measure, engine.measure_surface
-    count = lambda *given: looked.append(given[1].numel()) or measure(*given)
-    monkeypatch.setattr(engine, "measure", count)
+
+    def count(chunks):
+        for outputs in chunks:
+            looked.append(len(outputs.networks) * outputs.labels.shape[-1])
+            yield outputs
+
+    monkeypatch.setattr(engine, "measure", lambda chunks, lost: measure(count(chunks), lost))
     monkeypatch.setattr(
         engine, "measure_surface", lambda *given: looked.append(1) or surface(*given)
     )

@@ -54,7 +54,7 @@ def test_snapshot_is_bit_for_bit_the_last_weights_of_a_run_stopped_there(task, p
     whole = trained([run(task=task, readouts=(f"at-{percent}",))])
     short = trained([run(task=task, readouts=LAST, steps=stop)])
     for found, expected in zip(
-        whole.view.weights(whole.readouts[0]), short.training.carry[:2], strict=True
+        whole.view.weights(whole.readouts[0]), short.training.carry.weights, strict=True
     ):
         assert torch.equal(found, expected)
 
@@ -71,7 +71,7 @@ def test_snapshots_may_take_other_batch_norm_statistics():
     (theta, averaged), (same, copied) = (stack.view.weights(r) for r in stack.readouts)
     assert (
         torch.equal(theta, same)
-        and torch.equal(copied, stack.training.carry.buffers)
+        and torch.equal(copied, stack.view.buffers)
         and not torch.equal(averaged, copied)
     )
 
@@ -81,7 +81,7 @@ def test_snapshots_may_take_other_batch_norm_statistics():
 
 def test_probes_change_no_bit_of_the_training_nor_of_what_is_scored(probed):
     plain = trained([one.model_copy(update={"probes": ()}) for one in probed.wanted], width=3)
-    for one, other in zip(plain.training.carry[:2], probed.training.carry[:2], strict=True):
+    for one, other in zip(plain.training.carry.weights, probed.training.carry.weights, strict=True):
         assert torch.equal(one, other)
     assert torch.equal(plain.training.losses, probed.training.losses)
     for name in ("finals", "curves"):

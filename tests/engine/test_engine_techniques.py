@@ -283,7 +283,7 @@ def test_noisy_batch_norm_in_the_engine_is_the_module_fed_the_same_draws():
         trained(runs),
         trained([one.model_copy(update={"curve_points": 4}) for one in runs]),
     )
-    assert torch.equal(stack.training.carry.theta, chunked.training.carry.theta)
+    assert torch.equal(stack.view.theta, chunked.view.theta)
     one = runs[1]
     generator = torch.Generator().manual_seed(stream_seed("mnist1d", one.seed, "noise"))
 
@@ -383,8 +383,8 @@ def test_shifted_test_sets_are_evaluated_beside_the_unshifted_one():
     x, y = loaded.pool[loaded.test], loaded.labels[loaded.test]
     right = (
         stack.flat.outputs(
-            stack.training.carry.theta[0],
-            stack.training.carry.buffers[0],
+            stack.view.theta[0],
+            stack.view.buffers[0],
             (x - loaded.mean[0]) / loaded.std[0],
         )
     ).argmax(1)
@@ -429,7 +429,7 @@ def test_statistics_can_be_taken_from_a_few_inputs_at_a_time():
     after = shifted_signals("scale", 3, seed=TEST_SEED, count=20_000)
     x = (after.x - stack.examples.mean[0].cpu()) / stack.examples.std[0].cpu()
     module = stack.flat.module.train()
-    torch.nn.utils.vector_to_parameters(stack.training.carry.theta[0], module.parameters())
+    torch.nn.utils.vector_to_parameters(stack.view.theta[0], module.parameters())
     for shift, size in zip(stack.first.shifts, (10, 2000), strict=True):
         guesses = torch.cat([module(part).argmax(1) for part in x.split(size)])
         expected = (guesses == after.y).double().mean().item()

@@ -110,10 +110,9 @@ def scaled(function, factor: float):
     return lambda *given, **named: factor * function(*given, **named)
 
 
-def hopeful(logits, rows, targets, diverged):
-    return evaluation.measure(logits, rows, targets, diverged).assign(
-        accuracy=lambda table: table.accuracy.where(~np.array(diverged.tolist()), 0.0)
-    )
+def hopeful(chunks, diverged):
+    scores = evaluation.measure(chunks, diverged)
+    return scores._replace(accuracy=np.where(diverged.tolist(), 0.0, scores.accuracy))
 
 
 def set_to(module, name: str, value):

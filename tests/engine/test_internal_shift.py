@@ -98,7 +98,7 @@ def test_internal_shift_is_what_a_plain_loop_with_hooks_finds(norm):
     for place, seat in enumerate(stack.examples.lane.tolist()):
         model = find(task).build()
         model.load_state_dict(
-            stack.flat._unpack(stack.training.carry.theta[place], stack.flat.parameters),
+            stack.flat.named(stack.view.theta[place], stack.flat.parameters),
             strict=False,
         )
         rows = stack.data.train[seat]

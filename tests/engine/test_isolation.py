@@ -121,7 +121,10 @@ def test_alone_a_replica_agrees_within_rounding(setting):
     one = subject(setting)
     alone, together = trained([one]), trained([one, *company(one, 1)])
     torch.testing.assert_close(
-        alone.training.carry.theta[0], together.training.carry.theta[0], rtol=1e-5, atol=1e-6
+        alone.training.carry.weights[0][0],
+        together.training.carry.weights[0][0],
+        rtol=1e-5,
+        atol=1e-6,
     )
     finals = [
         table[table.run == one.key] for table in (alone.history.finals, together.history.finals)

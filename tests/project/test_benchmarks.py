@@ -174,8 +174,8 @@ def test_the_single_loops_weights_and_average_are_the_stacks_first_replica(eager
         stack.stack.view.theta[0], flat(loop.model.parameters()), rtol=1e-4, atol=1e-6
     )
     share = peers.BETA**updates
-    averages, first = stack.stack.training.carry.averages[0], stack.stack.view.start[0]
-    expected = (1 - share) * averages[0, 0] + share * first[0]
+    averages, first = stack.stack.training.carry.average(0)[0], stack.stack.view.start[0]
+    expected = (1 - share) * averages[0] + share * first[0]
     torch.testing.assert_close(flat(loop.averages), expected, rtol=1e-4, atol=1e-6)
 
 

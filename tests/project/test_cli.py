@@ -56,6 +56,8 @@ COST_KEYS = {
     "replica_steps",
     "stacks",
     "minutes",
+    "training_minutes",
+    "evaluation_minutes",
     "memory_gib",
     "disk_mb",
 }
@@ -72,6 +74,8 @@ COMMANDS = [
     ["data"],
     ["data", "fetch"],
     ["bench"],
+    ["gpu"],
+    ["import-store"],
     ["clean"],
 ]
 

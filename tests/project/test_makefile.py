@@ -18,6 +18,9 @@ SETTINGS = (
     "CELL_HOURS",
     "SOURCE",
     "SAVE",
+    "MINUTES",
+    "OUT",
+    "AGAIN",
     "PYTHON",
     "TORCH_INDEX",
 )
@@ -30,6 +33,7 @@ TARGETS = {
     "claims": ("SOURCE",),
     "verify": (),
     "bench": ("ONLY", "SAVE"),
+    "gpu": (),
     "publish": (),
     "book": ("SOURCE",),
     "serve": (),
@@ -90,7 +94,7 @@ def test_settings_are_those_that_make_knows_and_have_their_defaults(home):
     assert words == ["plan"] and tuple(sorted(variables)) == tuple(sorted(SETTINGS))
     chosen = {name: value for name, value in variables.items() if value}
     assert chosen == {
-        "PROFILE": "laptop",
+        "PROFILE": "auto",
         "DEVICE": "auto",
         "SOURCE": "published",
         "PYTHON": "python3",
@@ -157,7 +161,7 @@ def test_nothing_is_run_while_packages_are_installed_either(home, value, name):
         ("SORCE=reproduced", "SOURCE"),
         ("PYTHN=3", "PYTHON"),
         ("STEADYHOME=/x", "STEADY_HOME"),
-        ("it's=1", "SAVE"),
+        ("it's=1", "MINUTES"),
     ],
 )
 def test_word_that_is_no_setting_is_refused_with_the_nearest_before_anything_runs(

@@ -4,18 +4,22 @@ notebooks.
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from fabricated import SMALL_EXPERIMENT, receipt
 from small_study import TASK, keep
+from steadydescent import verified
 from steadydescent.cli import main
 from steadydescent.study import reproduce
 from steadydescent.study.book import verdict_rows
 from steadydescent.study.book.summary import digest
 from steadydescent.study.book.words import added_after
-from steadydescent.study.planning import load_study, plans
+from steadydescent.study.paths import PUBLISHED
+from steadydescent.study.planning import load_study, plans, profile_for, published_profile
 from steadydescent.study.planning.stacks import OWN_GIB
 from steadydescent.study.results import published
 from steadydescent.study.results.first_seen import first_seen
@@ -265,7 +269,52 @@ def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory_beside_the
 
 def test_bill_on_a_gpu_says_what_full_would_take(capsys):
     reproduce.say_cost(reproduce.costs("smoke", "cuda"), "smoke", "cuda")
-    assert "PROFILE=full would take about" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    full = reproduce.costs("full", "cuda")
+    networks = sum(row["networks"] for row in full)
+    assert f"PROFILE=full would train {networks} networks" in said and "it would take about" in said
+
+
+def published_with(folder: Path, *profiles: str) -> Path:
+    """A published folder with a result of each of these profiles."""
+    for number, profile in enumerate(profiles):
+        place = folder / "toy" / f"task-{number}"
+        place.mkdir(parents=True)
+        (place / "receipt.json").write_bytes(verified.sealed({"profile": profile}))
+    return folder
+
+
+def test_with_a_gpu_what_is_published_is_reproduced_and_without_one_a_laptops_part(tmp_path):
+    root = published_with(tmp_path, "desk", "laptop", "desk")
+    assert profile_for("auto", "cuda", root) == "desk"
+    assert profile_for("auto", "cpu", root) == "laptop"
+    assert profile_for("auto", "cuda", tmp_path / "nothing") == "laptop"
+    assert {profile_for("smoke", device, root) for device in ("cuda", "cpu")} == {"smoke"}
+    # what this checkout has published, by its own files
+    told = [json.loads(path.read_text())["profile"] for path in PUBLISHED.glob("*/*/receipt.json")]
+    assert profile_for("auto", "cuda") == published_profile() == max(told, key=told.count)
+
+
+@pytest.mark.parametrize(("found", "profile"), [(True, "desk"), (False, "laptop")])
+def test_commands_need_no_flag_on_either_machine(monkeypatch, found, profile):
+    """The same profile for all commands, by the device that torch finds."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: found)
+    monkeypatch.delenv("PROFILE", raising=False)
+    monkeypatch.delenv("DEVICE", raising=False)
+    monkeypatch.setattr(reproduce, "run_study", lambda *given: asked.append(given[:2]))
+    monkeypatch.setattr(reproduce, "compare", lambda given: asked.append(given) or [])
+    asked: list = []
+    assert CliRunner().invoke(main, ["run"]).exit_code == 0
+    assert CliRunner().invoke(main, ["verify"]).exit_code == 0
+    device = "cuda" if found else "cpu"
+    assert asked == [(profile, device), profile]
+    asked.clear()
+    monkeypatch.setenv("DEVICE", "cpu")
+    assert CliRunner().invoke(main, ["run"]).exit_code == 0
+    assert CliRunner().invoke(main, ["verify"]).exit_code == 0
+    assert asked == [("laptop", "cpu"), "laptop"]
+    assert CliRunner().invoke(main, ["verify", "--profile", "smoke"]).exit_code == 0
+    assert asked[-1] == "smoke"
 
 
 def test_only_limits_the_bill():

@@ -37,12 +37,6 @@ class Averages:
         """The updates after which `take_in` has something to do."""
         return {int(i) + 1 for array in self.sparse.values() for i in np.flatnonzero(array)}
 
-    def empty(self) -> Pair:
-        """Where the averages that ride in the step start, `[K, R, P]` and `[K, R, Q]`."""
-        theta, buffers = self.start
-        count = len(self.dense)
-        return theta.new_zeros(count, *theta.shape), buffers.new_zeros(count, *buffers.shape)
-
     def mixing(self, start: int, stop: int) -> NDArray[np.float64]:
         """Mixing weights `[k, K]` of the updates start + 1 … stop.
 
@@ -57,11 +51,9 @@ class Averages:
         """Move the averages of a few updates' weights after one of these."""
         for name, array in self.sparse.items():
             if weight := float(array[step - 1]):
-                theta, buffers = self.checkpoints[name]
-                self.checkpoints[name] = (
-                    mix(theta, carry.theta, weight),
-                    mix(buffers, carry.buffers, weight),
-                )
+                pairs = zip(self.checkpoints[name], carry.weights, strict=True)
+                theta, buffers = (mix(average, now, weight) for average, now in pairs)
+                self.checkpoints[name] = theta, buffers
 
     def read(self, readout: Readout, carry: Carry, done: int) -> Pair:
         """Weights and averaged buffers of a readout after `done` updates."""
@@ -69,9 +61,8 @@ class Averages:
         if name in self.checkpoints:
             return self.checkpoints[name]
         if name not in self.dense:
-            return carry.theta, carry.buffers
-        row = list(self.dense).index(name)
-        theta, buffers = carry.averages[0][row], carry.averages[1][row]
+            return carry.weights
+        theta, buffers = carry.average(list(self.dense).index(name))
         if not (whole := readout.start_share(self.steps)):
             return theta, buffers
         share = whole ** (done / self.steps)  # β^T → β^t

@@ -1,18 +1,18 @@
 """Blocks of updates without a look outside; on a GPU recorded once and replayed as a CUDA graph.
 
-Axes: k updates, R replicas, S seeds, B batch, N noise draws, K averaged readouts, P parameters, Q
-buffer entries.
+Axes: k updates, R replicas of a stack, L of them together, S seeds, B batch, N noise draws, K
+averaged readouts.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from steadydescent.engine.stepping import Carry, Step
+from steadydescent.engine.stepping import Carry, Feed, Minibatch, Recordings
 
 _LOG = logging.getLogger(__name__)
 RECORDED = 32
@@ -23,15 +23,6 @@ by one.
 """
 
 
-class Feed(NamedTuple):
-    """What all updates of a stack share."""
-
-    pool: Tensor  # the data's examples
-    lane: Tensor  # [R] → the seed's place in the batches
-    mean: Tensor  # [R, 1, D or 1]
-    std: Tensor
-
-
 class Batches(NamedTuple):
     """What k updates take from outside; the first axis is the update."""
 
@@ -39,29 +30,57 @@ class Batches(NamedTuple):
     labels: Tensor  # [k, S, B, …]
     noise: Tensor  # [k, S, N]
     steps: Tensor  # [k], from 1
-    lr: Tensor  # [k, R, 1]
-    weights: Tensor  # [k, K, 1, 1]
+    lr: Tensor  # [k, R]
+    weights: Tensor  # [k, K]
 
 
-Block = Callable[[Carry, Batches], tuple[Carry, Tensor]]
+Block = Callable[[Batches], Tensor]
+"""Makes k updates on a carry and returns the minibatch losses `[k, R]` before each."""
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 
 
-def one_by_one(step: Step, feed: Feed) -> Block:
-    """The block that makes its updates in a loop.
-
-    It returns the new carry, and the minibatch losses `[k, R]` before each update.
+class Lanes(NamedTuple):
+    """L replicas that are updated together: their part of the carry, what they share, the data's
+    examples, and their seeds' places in the batches `[L]`, one place for one replica alone.
     """
 
-    def block(carry: Carry, batches: Batches) -> tuple[Carry, Tensor]:
-        losses = []
-        for rows, labels, noise, t, lr, weights in zip(*batches, strict=True):
-            x, y = feed.pool[rows[feed.lane]], labels[feed.lane]
-            carry, loss = step(carry, noise[feed.lane], x, y, feed.mean, feed.std, t, lr, weights)
-            losses.append(loss)
-        return carry, torch.stack(losses)
+    carry: Carry
+    feed: Feed
+    pool: Tensor
+    seats: Tensor
+    replicas: slice
+
+    def minibatches(self, batches: Batches) -> Iterator[Minibatch]:
+        """What each of k updates of these replicas takes."""
+        alone = self.seats.ndim == 0
+        mine = lambda drawn: drawn[:, int(self.seats)] if alone else drawn[:, self.seats]
+        lr = batches.lr[:, self.replicas.start] if alone else batches.lr[:, self.replicas]
+        parts = (*map(mine, batches[:3]), batches.steps, lr, batches.weights)
+        for rows, *rest in zip(*(part.unbind() for part in parts), strict=True):
+            # whole rows are copied: a compiler would copy them number by number
+            x = self.pool.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+            yield Minibatch(x, *rest)
+
+
+def one_by_one(step: Recordings, groups: Sequence[Lanes]) -> Block:
+    """The block that makes the updates of one group of replicas after those of another, so that
+    their weights stay in the cache.
+    """
+
+    def block(batches: Batches) -> Tensor:
+        return torch.cat([_updates(step, group, batches) for group in groups], dim=1)
 
     return block
+
+
+def _updates(step: Recordings, group: Lanes, batches: Batches) -> Tensor:
+    """k updates of a group; their losses `[k, L]`."""
+    losses, update = [], None
+    kept = tree_leaves((group.carry, group.feed))
+    for taken in group.minibatches(batches):
+        update = update or step.of(group.carry, group.feed, taken)
+        losses.append(update(*kept, *taken))
+    return torch.stack(losses).view(len(losses), -1)
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
@@ -78,7 +97,9 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph) -> Block:
+def recorded(
+    plain: Block, carry: Carry, updates: int = RECORDED, record: Record = cuda_graph
+) -> Block:
     """The same block, its stretches of `updates` replayed from a recording.
 
     What is left over is made one by one. The first stretch is made both ways. Where recording fails
@@ -87,70 +108,77 @@ def recorded(plain: Block, updates: int = RECORDED, record: Record = cuda_graph)
     replay: _Replay | None = None
     broken = False
 
-    def stretch(carry: Carry, batches: Batches) -> tuple[Carry, Tensor]:
+    def stretch(batches: Batches) -> Tensor:
         nonlocal replay, broken
         if broken or len(batches.steps) < updates:
-            return plain(carry, batches)
+            return plain(batches)
         if replay:
-            return replay(carry, batches)
-        wanted = plain(carry, batches)
+            return replay(batches)
+        before = cloned(carry)
+        wanted_losses, wanted = plain(batches), cloned(carry)
         try:
-            replay = _Replay(plain, carry, batches, record)
-            replayed = replay(carry, batches)
+            replay = _Replay(plain, batches, record)
+            restore(carry, before)
+            replay(batches)
+            why = (
+                None
+                if _agree(carry, wanted)
+                else (
+                    "A recorded CUDA graph gave other weights than its updates one by one; "
+                    "they are made so."
+                )
+            )
         except RuntimeError as error:
-            broken, replay = True, None
-            _LOG.warning(
-                "Updates could not be recorded as a CUDA graph and are made one by one, slower: %s",
-                error,
+            why = (
+                "Updates could not be recorded as a CUDA graph and are made one by one, slower: "
+                f"{error}"
             )
-            return wanted
-        if not _agree(replayed[0].theta, wanted[0].theta):
+        if why:
+            _LOG.warning(why)
             broken, replay = True, None
-            _LOG.warning(
-                "A recorded CUDA graph gave other weights than its updates one by one; "
-                "they are made so."
-            )
-            return wanted
-        return replayed
+            restore(carry, wanted)
+        return wanted_losses
 
-    def block(carry: Carry, batches: Batches) -> tuple[Carry, Tensor]:
-        losses = []
-        for parts in zip(*(part.split(updates) for part in batches), strict=True):
-            carry, loss = stretch(carry, Batches(*parts))
-            losses.append(loss)
-        return carry, torch.cat(losses)
-
-    return block
+    return lambda batches: torch.cat(
+        [
+            stretch(Batches(*parts))
+            for parts in zip(*(part.split(updates) for part in batches), strict=True)
+        ]
+    )
 
 
 class _Replay:
-    """A block recorded on memory of its own, where what goes in is copied and the carry stays."""
+    """A block recorded on batches of its own, into which what goes in is cloned."""
 
-    def __init__(self, plain: Block, carry: Carry, batches: Batches, record: Record) -> None:
-        self.carry, self.batches = tree_map(torch.clone, carry), tree_map(torch.clone, batches)
-        self.losses = batches.lr.new_empty(batches.lr.shape[:2])
+    def __init__(self, plain: Block, batches: Batches, record: Record) -> None:
+        self.batches = Batches(*(part.clone() for part in batches))
+        self.losses = batches.lr.new_empty(batches.lr.shape)
 
         def updates() -> None:
-            carry, losses = plain(self.carry, self.batches)
-            _copy(carry, self.carry)
-            self.losses.copy_(losses)
+            self.losses.copy_(plain(self.batches))
 
         self.replay = record(updates)
 
-    def __call__(self, carry: Carry, batches: Batches) -> tuple[Carry, Tensor]:
-        _copy(carry, self.carry)
-        _copy(batches, self.batches)
+    def __call__(self, batches: Batches) -> Tensor:
+        for mine, given in zip(self.batches, batches, strict=True):
+            mine.copy_(given)
         self.replay()
-        return self.carry, self.losses.clone()
+        return self.losses.clone()
 
 
-def _copy(source: NamedTuple, target: NamedTuple) -> None:
-    for new, old in zip(tree_leaves(source), tree_leaves(target), strict=True):
-        if new is not old:
-            old.copy_(new)
+def cloned(carry: Carry) -> Carry:
+    """A carry of its own with the same numbers."""
+    return tree_map(torch.clone, carry)
 
 
-def _agree(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(
-        one, other, rtol=TOLERANCE, atol=TOLERANCE * float(other.abs().max()), equal_nan=True
+def restore(carry: Carry, saved: Carry, replicas: Tensor | slice = slice(None)) -> None:
+    """Write some replicas of a saved carry, all by default, back into a carry."""
+    for piece, kept in zip(tree_leaves(carry), tree_leaves(saved), strict=True):
+        piece[replicas] = kept[replicas]
+
+
+def _agree(one: Carry, other: Carry) -> bool:
+    near = lambda a, b: torch.allclose(
+        a, b, rtol=TOLERANCE, atol=TOLERANCE * float(b.abs().max()), equal_nan=True
     )
+    return all(map(near, one.parameters, other.parameters))

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import pandas as pd
-
-from steadydescent.engine.evaluation import Look
+from steadydescent.engine.evaluation import Look, Scores
 from steadydescent.engine.shifted_tests import Shift, shifted_test
 from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.view import View
@@ -13,40 +11,43 @@ from steadydescent.weight_averaging import Readout
 
 
 class Final(NamedTuple):
-    """Scores of a readout, a row for every replica, on a part of the data, the test set as it is or
-    after a shift.
-    """
+    """Scores `[R]` of a readout on a part of the data, the test set as it is or after a shift."""
 
-    scores: pd.DataFrame
+    scores: Scores
     readout: Readout
     split: str
     shift: Shift | None = None
 
 
-def finals(view: View, test: bool, shifts: Sequence[Shift]) -> Iterator[Final]:
-    """Validation data; of a report run also test and training data, and each shifted test set."""
+def finals(view: View, test: bool) -> Iterator[Final]:
+    """Scores on validation data; of a report run also on test and training data."""
     parts = {"validation": view.examples.validation}
     if test:
         parts |= {"test": view.examples.test, "train": view.examples.train}
     for split, rows in parts.items():
-        for readout in view.readouts:
-            yield Final(view.score(readout, view.examples.look(rows)), readout, split)
-    scores: dict[Shift, list[pd.DataFrame]] = {}
+        found = view.scores(view.readouts, view.examples.look(rows))
+        for scores, readout in zip(found, view.readouts, strict=True):
+            yield Final(scores, readout, split)
+
+
+def shifted_finals(view: View, shifts: Sequence[Shift]) -> Iterator[Final]:
+    """Scores on the test set after each shift."""
+    known: dict[Shift, list[Scores]] = {}
     for shift in shifts:
         # without batch norm nothing can be taken anew
         scored = shift if view.flat.buffers else shift.with_frozen_statistics
-        if scored not in scores:
-            scores[scored] = _scores(view, scored)
-        for table, readout in zip(scores[scored], view.readouts, strict=True):
-            yield Final(table, readout, "test", shift)
+        if scored not in known:
+            known[scored] = _scores(view, scored)
+        for scores, readout in zip(known[scored], view.readouts, strict=True):
+            yield Final(scores, readout, "test", shift)
 
 
-def _scores(view: View, shift: Shift) -> list[pd.DataFrame]:
+def _scores(view: View, shift: Shift) -> list[Scores]:
     """Scores of every readout on the test set after a shift, drawn for each replica's seed."""
     purpose = f"shift/{shift.kind}"
     streams = [stream_seed(view.task.source, seed, purpose) for seed in view.seeds]
     parts = shifted_test(shift, view.task, view.examples.data, streams)
     look = Look(*(part.to(view.device) for part in parts))
     if not shift.reestimated:
-        return [view.score(readout, look) for readout in view.readouts]
-    return [view.score_reestimated(readout, look, shift.batch) for readout in view.readouts]
+        return view.scores(view.readouts, look)
+    return view.scores_reestimated(view.readouts, look, shift.batch)

@@ -4,18 +4,23 @@ Rows of all replicas come in; those of the runs that are wanted, the first of th
 their keys. Tables are made at the end, all at once: there may be thousands of points.
 """
 
-from collections.abc import Iterable, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
+from steadydescent.engine.evaluation import Scores
 from steadydescent.engine.finals import Final
 from steadydescent.engine.probes import Classes, Measurement
 from steadydescent.engine.runs import Run
 from steadydescent.weight_averaging import Readout
 
-SCORE_COLUMNS = ["accuracy", "loss", "calibration_error"]
+SCORE_COLUMNS = list(Scores._fields)
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,9 @@ class Histories:
 
     A row of `runs` is a run, of `finals` a (run, readout, part of the data), of `curves` a (run,
     readout, step), of `measures` what a probe found, and of `predictions` the classes of a (run,
-    readout), where they were asked for. `seconds` is how long training took.
+    readout), where they were asked for. `seconds` is how long all of it took, of which `evaluation`
+    says how long each kind of look at the networks did: `curves`, `probes`, `monitor`, `finals`,
+    `shifts`.
     """
 
     runs: pd.DataFrame
@@ -33,6 +40,7 @@ class Histories:
     measures: pd.DataFrame
     predictions: pd.DataFrame
     seconds: float
+    evaluation: dict[str, float]
 
 
 class Recorder:
@@ -40,13 +48,26 @@ class Recorder:
 
     def __init__(self, wanted: Sequence[Run]) -> None:
         self.wanted, self.keys = list(wanted), [run.key for run in wanted]
-        self._points: list[tuple[pd.DataFrame, str, int]] = []
+        self.evaluation: dict[str, float] = defaultdict(float)
+        self._points: list[tuple[Scores, str, int]] = []
         self._finals: list[Final] = []
         self._readings: list[Measurement] = []
         self._classes: list[Classes] = []
 
-    def add_point(self, scores: pd.DataFrame, readout: Readout, step: int) -> None:
-        """Scores of a readout along training, a row for every replica."""
+    @contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """A `with` block whose seconds count as evaluation of a kind.
+
+        A GPU is waited for at first, so that no updates count; what is measured waits anyhow.
+        """
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        yield
+        self.evaluation[kind] += time.perf_counter() - began
+
+    def add_point(self, scores: Scores, readout: Readout, step: int) -> None:
+        """Scores of a readout along training, one for every replica."""
         self._points.append((scores, readout.text, step))
 
     def add_findings(self, findings: Iterable[Measurement | Classes]) -> None:
@@ -111,16 +132,20 @@ class Recorder:
         readouts = [classes.readout for classes in self._classes]
         return self._keyed(pd.DataFrame({"classes": rows}), readout=readouts)
 
-    def _stacked(self, scores: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat([table.head(len(self.keys)) for table in scores], ignore_index=True)
+    def _stacked(self, scores: Sequence[Scores]) -> pd.DataFrame:
+        wanted = [one.at(slice(len(self.keys))) for one in scores]
+        columns = map(np.concatenate, zip(*wanted, strict=True))
+        return pd.DataFrame(dict(zip(SCORE_COLUMNS, columns, strict=True)))
 
     def _keyed(self, table: pd.DataFrame, **columns: Sequence) -> pd.DataFrame:
         """The table with the keys of the runs, and with columns that say of each block of rows, one
         row a wanted run, what it is of.
         """
-        blocks = len(table) // len(self.keys)
+        # taken by place: nothing is looked at again for its type, row by row
+        rows, places = np.divmod(np.arange(len(table)), len(self.keys))
         repeated = {
-            name: pd.Series(values).repeat(len(self.keys)).reset_index(drop=True)
+            name: pd.Series(values).take(rows).reset_index(drop=True)
             for name, values in columns.items()
         }
-        return table.assign(**repeated, run=self.keys * blocks)
+        keys = pd.Series(self.keys).take(places).reset_index(drop=True)
+        return table.assign(**repeated, run=keys)

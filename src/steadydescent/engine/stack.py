@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from steadydescent.engine.averaging import Averages, Pair
-from steadydescent.engine.blocks import RECORDED, Block, Feed, one_by_one, recorded
+from steadydescent.engine.blocks import RECORDED, Lanes, one_by_one, recorded
 from steadydescent.engine.draws import draws_of
 from steadydescent.engine.examples import examples_of
-from steadydescent.engine.finals import finals
+from steadydescent.engine.finals import finals, shifted_finals
 from steadydescent.engine.probes import made_for
 from steadydescent.engine.recorder import Histories, Recorder
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
 from steadydescent.engine.shifted_tests import Shift
 from steadydescent.engine.stack_rates import PlannedRates, PlateauRates, Rates
-from steadydescent.engine.stepping import Carry, Flat, prepared
+from steadydescent.engine.stepping import Carry, Feed, Flat, prepared
 from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.tasks import find, initial_model
 from steadydescent.engine.updating import Training
@@ -53,18 +53,23 @@ class Stack:
         root: Path,
         device: str = "cpu",
         compile: bool = True,
-        width: int = 0,
+        lanes: int = 0,
+        graph: bool = True,
     ) -> None:
-        """With a `width` above R, replicas of the last run fill the stack up, so that one compiled
-        shape serves all.
+        """So many `lanes` are updated together, all R unless told otherwise; replicas of the last
+        run fill the last group up, so that one compiled shape serves all. On a GPU updates are
+        replayed from a CUDA `graph`.
         """
         if len({run.shape for run in runs}) != 1:
             raise ValueError("runs of a stack must agree in all but seed, rate and schedule")
         first, seeds = runs[0], sorted({run.seed for run in runs})
         self.wanted, self.first = list(runs), first
-        self.runs = self.wanted + [runs[-1]] * (width - len(runs))
+        self.lanes = lanes or len(runs)
+        self.runs = self.wanted + [runs[-1]] * (-len(runs) % self.lanes)
         self.task, self.readouts = find(first.task), [*map(Readout.parse, first.readouts)]
-        self.flat, self.step = prepared(first.task, first.optimizer, first.batch_size, compile)
+        self.flat, self.step = prepared(
+            first.task, first.optimizer, first.batch_size, compile, together=self.lanes > 1
+        )
         places = [run.seed for run in self.runs]
         self.rates = _rates(self.runs)
         self.examples = examples_of(self.task, places, root, device, bool(self.rates.observed))
@@ -73,13 +78,11 @@ class Stack:
         averages = Averages(self.readouts, first.steps, start)
         ahead = min(LONGEST_SILENCE, first.steps)
         draws = draws_of(self.task, seeds, self.examples, first.batch_size, self.flat.draws, ahead)
-        self.training = Training(
-            _carry(first.optimizer, start, averages.empty()),
-            self._block(device),
-            draws,
-            self.rates,
-            averages,
-        )
+        carry = _carry(self.flat, first.optimizer, start, len(averages.dense))
+        self.groups = self._groups(carry, device)
+        block = one_by_one(self.step, self.groups)
+        block = recorded(block, carry) if device == "cuda" and graph else block
+        self.training = Training(carry, block, draws, self.rates, averages)
         self.view = View(
             self.task,
             self.flat,
@@ -99,11 +102,16 @@ class Stack:
         stops.update(*(probe.looks_at(self.curve_steps) for probe in self.probes))
         self.stops = sorted({*stops, *range(LONGEST_SILENCE, total, LONGEST_SILENCE)})
 
-    def _block(self, device: str) -> Block:
-        lane = self.examples.lane.to(device)
-        feed = Feed(self.examples.pool, lane, self.examples.mean, self.examples.std)
-        plain = one_by_one(self.step, feed)
-        return recorded(plain) if device == "cuda" else plain
+    def _groups(self, carry: Carry, device: str) -> list[Lanes]:
+        """The replicas in groups of `lanes`; one alone is without an axis for it."""
+        examples, groups = self.examples, []
+        for start in range(0, len(self.runs), self.lanes):
+            part = slice(start, start + self.lanes)
+            place: slice | int = part if self.lanes > 1 else start
+            feed = Feed(examples.mean[place], examples.std[place])
+            seats = examples.lane.to(device)[place]
+            groups.append(Lanes(carry.lanes(part), feed, examples.pool, seats, part))
+        return groups
 
     def train(self, tick: Callable[[int], None] = lambda replica_steps: None) -> Histories:
         """Train to the end; `tick` is given the replica-steps done, block by block."""
@@ -114,32 +122,38 @@ class Stack:
                 self.training.advance(stop)
                 tick(updates * len(self.runs))
                 if stop in self.curve_steps:
-                    self._add_point()
+                    with self.recorder.timed("curves"):
+                        self._add_point()
                 for probe in self.probes:
                     if stop in probe.looks_at(self.curve_steps):
-                        self.recorder.add_findings(probe.look(self.view))
+                        with self.recorder.timed("probes"):
+                            self.recorder.add_findings(probe.look(self.view))
                 if stop in self.rates.observed:
                     monitor = self.examples.look(self.examples.monitor)
-                    self.rates.observe(self.view.score(LAST_WEIGHTS, monitor).loss.to_numpy())
+                    with self.recorder.timed("monitor"):
+                        self.rates.observe(self.view.score(LAST_WEIGHTS, monitor).loss)
+            with self.recorder.timed("finals"):
+                self.recorder.add_finals(finals(self.view, self.first.test))
             shifts = [Shift.parse(text) for text in self.first.shifts]
-            self.recorder.add_finals(finals(self.view, self.first.test, shifts))
+            with self.recorder.timed("shifts"):
+                self.recorder.add_finals(shifted_finals(self.view, shifts))
         return Histories(
-            runs=self.recorder.runs(self.training.carry.survived.tolist()),
+            runs=self.recorder.runs(self.training.survived.tolist()),
             finals=self.recorder.finals(),
             curves=self.recorder.curves(),
             measures=self.recorder.measures(),
             predictions=self.recorder.predictions(),
             seconds=time.perf_counter() - began,
+            evaluation=dict(self.recorder.evaluation),
         )
 
     def _add_point(self) -> None:
         """Evaluate the readouts that mean something on the way, for a point of the curve."""
         if len(self.curve_steps) > 1:
             look = self.examples.look(self.examples.curve)
-            for readout in self.readouts:
-                if readout.along:
-                    score = self.view.score(readout, look)
-                    self.recorder.add_point(score, readout, self.training.done)
+            along = [readout for readout in self.readouts if readout.along]
+            for readout, scores in zip(along, self.view.scores(along, look), strict=True):
+                self.recorder.add_point(scores, readout, self.training.done)
 
 
 def _rates(runs: Sequence[Run]) -> Rates:
@@ -159,8 +173,18 @@ def _start(flat: Flat, runs: Sequence[Run], device: str) -> Pair:
     return torch.stack(theta).to(device), torch.stack(buffers).to(device)
 
 
-def _carry(optimizer: str, start: Pair, averages: Pair) -> Carry:
-    """What updates change, before the first."""
+def _carry(flat: Flat, optimizer: str, start: Pair, averages: int) -> Carry:
+    """What updates change, before the first: each parameter in memory of its own."""
     theta, buffers = start
-    survived = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
-    return Carry(theta, buffers, RULES[read(optimizer).name].init(theta), averages, survived)
+    apart = lambda pieces: tuple(piece.clone() for piece in pieces)
+    zeros = lambda pieces: tuple(torch.zeros_like(piece) for piece in pieces)
+    weights = apart(flat.split(theta, flat.parameters))
+    statistics = apart(flat.split(buffers, flat.buffers))
+    slots = [RULES[read(optimizer).name].init(weight) for weight in weights]
+    return Carry(
+        weights,
+        statistics,
+        tuple(zip(*slots, strict=True)),
+        tuple(zeros(weights) for _ in range(averages)),
+        tuple(zeros(statistics) for _ in range(averages)),
+    )

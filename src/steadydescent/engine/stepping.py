@@ -1,28 +1,33 @@
-"""One update of a stack of replicas as a pure function of tensors, traced or compiled.
+"""One update of a few replicas, in place, as one flat list of tensor operations, recorded or
+compiled.
 
-Axes: R replicas, B batch, P parameters, Q buffer entries, K averaged readouts, N noise draws, D
-inputs.
+Axes: R replicas of a stack, L of them together, B batch, P parameters, Q buffer entries, K averaged
+readouts, N noise draws, D inputs.
 """
 
 import shutil
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks import Task, find
 from steadydescent.normalization import noise_shapes
-from steadydescent.optimizers import RULES, State
+from steadydescent.optimizers import RULES
 from steadydescent.weight_averaging import mix
+
+Pieces = tuple[Tensor, ...]
+"""One tensor of each parameter, or of each buffer."""
+Shapes = dict[str, torch.Size]
 
 
 class Flat:
@@ -58,12 +63,18 @@ class Flat:
         return join(module.parameters()), join(module.get_buffer(name) for name in self.buffers)
 
     @staticmethod
-    def _unpack(vector: Tensor, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-        pieces = vector.split([shape.numel() for shape in shapes.values()]) if shapes else ()
-        return {
-            name: piece.view(shape)
-            for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
-        }
+    def split(vectors: Tensor, shapes: Shapes) -> Pieces:
+        """Views of `[…, n]`, n the sum of the shapes' sizes, as one tensor `[…, *shape]` each."""
+        sizes = [shape.numel() for shape in shapes.values()]
+        pieces = vectors.split(sizes, dim=-1) if shapes else ()
+        ahead = vectors.shape[:-1]
+        return tuple(
+            piece.view(*ahead, *shape) for piece, shape in zip(pieces, shapes.values(), strict=True)
+        )
+
+    def named(self, vectors: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+        """The same views by the names of what they are of."""
+        return dict(zip(shapes, self.split(vectors, shapes), strict=True))
 
     def forward(
         self, theta: Tensor, buffers: Tensor, noise: Tensor, x: Tensor
@@ -72,81 +83,130 @@ class Flat:
 
         `noise` is uniform on (−1, 1).
         """
-        fresh = self._unpack(buffers.clone(), self.buffers)  # batch norm writes into them
-        pieces = (self._unpack(theta, self.parameters), fresh, self._unpack(noise, self.noise))
+        parameters, before = self.split(theta, self.parameters), self.split(buffers, self.buffers)
+        outputs, fresh = self.forward_split(parameters, before, noise, x)
+        return outputs, torch.cat([b.flatten() for b in fresh]) if fresh else buffers
+
+    def forward_split(
+        self, parameters: Pieces, buffers: Pieces, noise: Tensor, x: Tensor
+    ) -> tuple[Tensor, Pieces]:
+        """The same with weights and buffers in pieces, as `split` gives them."""
+        # batch norm writes into them
+        fresh = {name: b.clone() for name, b in zip(self.buffers, buffers, strict=True)}
+        given = dict(zip(self.parameters, parameters, strict=True))
+        pieces = (given, fresh, self.named(noise, self.noise))
         outputs = functional_call(self.module.train(), pieces, (x,))
-        return outputs, torch.cat([b.flatten() for b in fresh.values()]) if fresh else buffers
+        return outputs, tuple(fresh.values())
 
     def outputs(self, theta: Tensor, buffers: Tensor, x: Tensor) -> Tensor:
         """Outputs of one replica in inference mode."""
-        pieces = (self._unpack(theta, self.parameters), self._unpack(buffers, self.buffers))
+        pieces = (self.named(theta, self.parameters), self.named(buffers, self.buffers))
         return functional_call(self.module.eval(), pieces, (x,))
 
 
 class Carry(NamedTuple):
-    """Everything that a step changes. `survived` counts the steps before a replica's loss went
-    non-finite.
+    """Everything that an update changes, in place, parameter by parameter and buffer by buffer.
+
+    Each parameter is a tensor `[R, *shape]` of its own, of one replica alone `[*shape]`.
     """
 
-    theta: Tensor  # [R, P]
-    buffers: Tensor  # [R, Q]
-    state: State  # each [R, P]
-    averages: tuple[Tensor, Tensor]  # [K, R, P] and [K, R, Q]
-    survived: Tensor  # [R]
+    parameters: Pieces
+    buffers: Pieces
+    state: tuple[Pieces, ...]  # slot by slot
+    averages: tuple[Pieces, ...]  # average by average
+    averaged_buffers: tuple[Pieces, ...]
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Weights `[R, P]` and buffers `[R, Q]` of all replicas."""
+        return self._vectors(self.parameters), self._vectors(self.buffers)
+
+    def average(self, k: int) -> tuple[Tensor, Tensor]:
+        """The same of the k-th average."""
+        return self._vectors(self.averages[k]), self._vectors(self.averaged_buffers[k])
+
+    def _vectors(self, pieces: Pieces) -> Tensor:
+        """`[R, n]` of pieces `[R, *shape]`, n the sum of their sizes."""
+        first = self.parameters[0]
+        return torch.cat(
+            [piece.flatten(1) for piece in pieces] or [first.new_empty(len(first), 0)], 1
+        )
+
+    def lanes(self, part: slice) -> "Carry":
+        """Some replicas as views; one alone loses its axis."""
+        alone = len(range(*part.indices(len(self.parameters[0])))) == 1
+        return tree_map(lambda piece: piece[part.start] if alone else piece[part], self)
 
 
-Output = TypeVar("Output")
-Step = Callable[..., tuple[Carry, Tensor]]
-COMPILED_STEPS = 256
-"""Compiled steps that one process may hold."""
+class Feed(NamedTuple):
+    """What all updates of L replicas share, `[L, 1, D or 1]` each."""
+
+    mean: Tensor
+    std: Tensor
 
 
-def make_step(flat: Flat, task: Task, optimizer: str) -> Step:
-    """One update of a whole stack: the new carry and the minibatch losses `[R]` before it."""
+class Minibatch(NamedTuple):
+    """What one update of L replicas takes from outside."""
+
+    x: Tensor  # [L, B, D] as stored
+    labels: Tensor  # [L, B, …]
+    noise: Tensor  # [L, N]
+    step: Tensor  # scalar, from 1
+    lr: Tensor  # [L]
+    weights: Tensor  # [K]
+
+
+Step = Callable[[Carry, Feed, Minibatch], Tensor]
+Leaves = Callable[..., Tensor]
+"""A step that is given the leaves of its arguments, one tensor after another."""
+
+
+def make_step(flat: Flat, task: Task, optimizer: str, together: bool) -> Step:
+    """One update of L replicas `together`, or of one alone, written into the lanes; it returns the
+    minibatch losses before it, `[L]` or a scalar.
+
+    Weights, slots and averages are changed parameter by parameter, each in one pass over memory.
+    """
     name, hyper = read(optimizer)
     update = partial(RULES[name].update, **RULES[name].checked(**hyper))
 
     def loss(
-        theta: Tensor, buffers: Tensor, noise: Tensor, x: Tensor, y: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        outputs, buffers = flat.forward(theta, buffers, noise, x)
-        return task.loss(outputs, y), buffers
+        parameters: Pieces, buffers: Pieces, noise: Tensor, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Pieces]:
+        outputs, fresh = flat.forward_split(parameters, buffers, noise, x)
+        return task.loss(outputs, y), fresh
 
-    gradients = vmap(grad_and_value(loss, has_aux=True))
+    gradients = grad_and_value(loss, has_aux=True)
+    if together:
+        gradients = vmap(gradients)
 
-    def step(
-        carry: Carry,
-        noise: Tensor,
-        x: Tensor,
-        y: Tensor,
-        mean: Tensor,
-        std: Tensor,
-        t: Tensor,
-        lr: Tensor,
-        weights: Tensor,
-    ) -> tuple[Carry, Tensor]:
-        """One update.
-
-        noise [R, N], x [R, B, D] as stored, y [R, B], mean and std [R, 1, D or 1], t a scalar,
-        lr [R, 1], weights [K, 1, 1].
-        """
-        grad, (loss, buffers) = gradients(
-            carry.theta, carry.buffers, noise, task.inputs(x, mean, std), y
+    def step(lanes: Carry, feed: Feed, batch: Minibatch) -> Tensor:
+        x = task.inputs(batch.x, feed.mean, feed.std)
+        grad, (losses, fresh) = gradients(
+            lanes.parameters, lanes.buffers, batch.noise, x, batch.labels
         )
-        theta, state = update(carry.theta, grad, carry.state, t, lr)
-        # A replica that has diverged freezes where it last was; its neighbours never feel it.
-        alive = torch.isfinite(loss) & (carry.survived == t - 1)
-        keep = lambda new, old: torch.where(alive[:, None], new, old)
-        theta, buffers = keep(theta, carry.theta), keep(buffers, carry.buffers)
-        state = tuple(keep(new, old) for new, old in zip(state, carry.state, strict=True))
-        weights = weights * alive[:, None]
-        averages = (
-            mix(carry.averages[0], theta, weights),
-            mix(carry.averages[1], buffers, weights),
-        )
-        return Carry(theta, buffers, state, averages, carry.survived + alive), loss
+        for i, theta in enumerate(lanes.parameters):
+            slots = [slot[i] for slot in lanes.state]
+            lr = batch.lr.view(-1, *[1] * (theta.ndim - 1)) if together else batch.lr
+            moved, state = update(theta, grad[i], tuple(slots), batch.step, lr)
+            _write((theta, *slots), (moved, *state))
+            _average([average[i] for average in lanes.averages], moved, batch.weights)
+        for i, buffer in enumerate(lanes.buffers):
+            _write([buffer], [fresh[i]])
+            _average([average[i] for average in lanes.averaged_buffers], fresh[i], batch.weights)
+        return losses
 
     return step
+
+
+def _write(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
+
+
+def _average(averages: Sequence[Tensor], value: Tensor, weights: Tensor) -> None:
+    for k, average in enumerate(averages):
+        average.copy_(mix(average, value, weights[k]))
 
 
 def can_compile(device: str) -> str | None:
@@ -160,35 +220,48 @@ def can_compile(device: str) -> str | None:
     return None
 
 
-def traced(function: Callable[..., Output]) -> Callable[..., Output]:
-    """The same function as one flat list of tensor operations.
+class Recordings:
+    """A function's flat lists of tensor operations, one for each form of its inputs.
 
-    It is recorded at its first call for each shape of its inputs: the same operations on the same
-    numbers, so the same bits; what goes is the way through vmap, autograd and the module, a third
-    of an update of small networks.
+    They are recorded when first asked for: the same operations on the same numbers, so the same
+    bits; what goes is the way through vmap, autograd and the module, a third of an update of small
+    networks. `compiled`, torch's compiler makes a program of each.
     """
-    recorded: dict[tuple, Callable[..., Output]] = {}
 
-    def replay(*inputs: Carry | Tensor) -> Output:
-        kind = tuple((t.shape, t.dtype, t.device) for t in tree_leaves(inputs))
-        if kind not in recorded:
-            recorded[kind] = make_fx(function)(*inputs)
-        return recorded[kind](*inputs)
+    def __init__(self, function: Callable[..., Any], compiled: bool = False) -> None:
+        self.function, self.compiled = function, compiled
+        self.graphs: dict[tuple, Leaves] = {}
 
-    return replay
+    def of(self, *inputs: Any) -> Leaves:
+        """The function for inputs of this form; it takes their leaves."""
+        leaves, form = tree_flatten(inputs)
+        kind = (str(form), *((x.shape, x.stride(), x.dtype, x.device) for x in leaves))
+        if kind not in self.graphs:
+            self.graphs[kind] = self._record(
+                leaves, lambda *x: self.function(*tree_unflatten(x, form))
+            )
+        return self.graphs[kind]
+
+    def _record(self, leaves: list[Tensor], function: Leaves) -> Leaves:
+        # on tensors without numbers: a step writes into what it is given
+        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+        if not self.compiled:
+            return graph
+        on_cpu = leaves[0].device.type == "cpu"
+        # a program of C++ throughout: called kernel by kernel, small networks wait for Python
+        return torch._inductor.compile(graph, [*leaves], options={"cpp_wrapper": on_cpu})
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.of(*inputs)(*tree_flatten(inputs)[0])
 
 
 @cache
-def prepared(task: str, optimizer: str, batch_size: int, compile: bool) -> tuple[Flat, Step]:
-    """The step of a task under an optimiser, made once; compiled if asked for, else traced."""
+def prepared(
+    task: str, optimizer: str, batch_size: int, compile: bool, together: bool
+) -> tuple[Flat, Recordings]:
+    """The step of a task under an optimiser, made once, compiled if asked for."""
     flat = Flat(find(task).build(), batch_size)
-    step = make_step(flat, find(task), optimizer)
-    if not compile:
-        return flat, traced(step)
-    # all steps share their code, which Dynamo would else compile for 8 tasks and rules at most
-    dynamo = torch._dynamo.config
-    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = COMPILED_STEPS
-    return flat, torch.compile(step, fullgraph=True, dynamic=False)
+    return flat, Recordings(make_step(flat, find(task), optimizer, together), compile)
 
 
 @contextmanager

@@ -61,10 +61,12 @@ def say_cost(rows: list[dict], profile: str, device: str, processes: int = 1) ->
     if missing := left_out(profile):
         click.echo(f"Profile {profile} leaves out: {', '.join(missing)}.")
     if device == "cuda" and profile != "full":
-        full = sum(row["minutes"] for row in costs("full", device))
+        full = costs("full", device)
+        more = [sum(row[column] for row in full) for column in ("networks", "points", "minutes")]
         click.echo(
-            f"This machine has a GPU: PROFILE=full would take about {full / 60:.1f} hours at the "
-            "rates measured so far."
+            f"This machine has a GPU: PROFILE=full would train {more[0]} networks and {more[1]} "
+            "points on surfaces, with more seeds and more updates on every task, and leave nothing "
+            f"out; it would take about {more[2] / 60:.1f} hours at the rates measured so far."
         )
 
 

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from fabricated import LAPTOP, SMALL_EXPERIMENT, experiments_from, write_experiments
 from planned import EVERY_PLAN, changed, cost_of, is_ramp, label, places, plan_of, planned, varied
+from steadydescent.engine.cost import evaluated
+from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
 from steadydescent.engine.tasks import find
 from steadydescent.study.planning import (
@@ -29,6 +31,7 @@ from steadydescent.study.planning import (
     load_study,
     plans,
 )
+from steadydescent.study.planning.cost import START
 from steadydescent.study.planning.stacks import stacking, stacks
 
 
@@ -331,6 +334,13 @@ def test_cost_counts_networks_steps_and_stacks_as_planned(plan, expected):
         / stacking(plan.task, "cpu").rate
     )
     assert cost["minutes"] >= round(least / 60, 1)
+    parts = cost["training_minutes"] + cost["evaluation_minutes"]
+    assert cost["minutes"] == pytest.approx(parts + START, abs=0.16)  # each to a tenth
+    sizes = SPLIT_SIZES[find(plan.task).source]
+    looks = sum(evaluated(run, sizes["validation"], sizes["test"]) for run in expected)
+    assert cost["evaluation_minutes"] >= round(
+        looks / stacking(plan.task, "cpu").evaluation / 60, 1
+    )
     assert cost["memory_gib"] > 0 and cost["disk_mb"] > 0
 
 

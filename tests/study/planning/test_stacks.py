@@ -1,17 +1,25 @@
 """Stacks hold every run once; what is missing is trained, and nothing else."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
+import torch
+import yaml
 
 from fabricated import a_run, stack_receipt, tables
 from planned import EVERY_PLAN, label, planned
 from steadydescent.engine.tasks import TASKS
 from steadydescent.study.planning import Plan
 from steadydescent.study.planning import stacks as planning_stacks
-from steadydescent.study.planning.stacks import stacking, stackings, stacks, worth_compiling
+from steadydescent.study.planning.stacks import (
+    narrower,
+    stacking,
+    stackings,
+    stacks,
+    worth_compiling,
+)
 from steadydescent.study.results.store import Store
 from steadydescent.study.training import stack_training
 from steadydescent.study.training.stack_training import pick_device
@@ -123,6 +131,103 @@ def test_progress_adds_up_to_the_total_whatever_was_there(bench):
     assert start["total"] == sum(run.steps for run in runs)
     assert start["initial"] + sum(event.get("done", 0) for event in bench.events) == start["total"]
     assert "end" in bench.events[-1]
+
+
+# ---- what does not fit ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_device(bench, monkeypatch):
+    """A device whose memory holds so many networks and no more; `failures` are the widths tried."""
+    pretend, bench.room, bench.failures = stack_training.train_stack, 3, []
+
+    def limited(runs, device, tell, compiled):
+        if len(runs) > bench.room:
+            bench.failures.append(len(runs))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+        return pretend(runs, device, tell, compiled)
+
+    monkeypatch.setattr(stack_training, "train_stack", limited)
+    monkeypatch.setattr(stack_training, "FITTING", {})
+    return bench
+
+
+def test_widths_to_fall_back_to_are_the_powers_of_two_below():
+    assert list(narrower(512)) == [256, 128, 64, 32, 16, 8, 4, 2, 1]
+    assert list(narrower(300))[:2] == [256, 128] and list(narrower(1)) == []
+
+
+def test_a_stack_that_does_not_fit_is_trained_in_narrower_ones_and_no_run_is_lost(small_device):
+    runs = seeds(range(stacking("mnist1d-mlp", "cpu").width + 5))
+    train(runs, small_device.store, "cpu", small_device.journal)
+    assert small_device.store.keys() == {run.key for run in runs}
+    trained = sorted(seed for stack in small_device.trained for seed in stack)
+    assert trained == [run.seed for run in runs]
+    # 16 → 8 → 4 → 2, and 2 is kept for the stacks that follow
+    assert small_device.failures == [16, 8, 4]
+    assert {len(stack) for stack in small_device.trained} == {2, 1}
+    notes = [event["note"] for event in small_device.events if "note" in event]
+    assert notes[0] == (
+        "a stack of 16 networks of mnist1d-mlp does not fit (CUDA out of memory): "
+        "from here on they are trained 8 at a time"
+    )
+    assert len(notes) == 3
+    done = sum(event.get("done", 0) for event in small_device.events)
+    assert done == sum(run.steps for run in runs)
+
+
+def test_what_was_trained_before_memory_ran_out_stays(small_device, monkeypatch):
+    runs = seeds(range(6))
+    limited, calls = stack_training.train_stack, []
+
+    def then_none(stack, *rest):
+        calls.append(len(stack))
+        small_device.room = 3 if len(calls) < 4 else 0
+        return limited(stack, *rest)
+
+    monkeypatch.setattr(stack_training, "train_stack", then_none)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(runs, small_device.store, "cpu", small_device.journal)
+    # 6 → 4 → 2, which fits once, before not one network does
+    assert calls == [6, 4, 2, 2, 1] and len(small_device.store.keys()) == 2
+
+
+def test_one_network_that_does_not_fit_is_an_error(small_device):
+    small_device.room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        train(seeds(range(2)), small_device.store, "cpu", small_device.journal)
+
+
+def test_other_errors_are_not_taken_for_a_want_of_memory(bench, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(stack_training, "train_stack", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        train(seeds(range(4)), bench.store, "cpu", bench.journal)
+
+
+# ---- rows that were measured here ----------------------------------------------------------------
+
+
+def test_rows_measured_here_take_the_place_of_the_tables(tmp_path, monkeypatch):
+    row = asdict(stacking("mnist1d-mlp", "cuda")) | {"width": 1024, "graph": False}
+    (path := tmp_path / "rows.yml").write_text(yaml.safe_dump({"cuda": {"mnist1d-mlp": row}}))
+    usual = stackings("cuda")
+    monkeypatch.setenv("STEADY_STACKINGS", str(path))
+    assert asdict(stacking("mnist1d-mlp", "cuda")) == row
+    assert stacking("mnist1d-cnn", "cuda") == usual["mnist1d-cnn"]
+    assert stackings("cpu")["mnist1d-mlp"].width == 16
+
+
+@pytest.mark.parametrize(
+    "content", ["cuda: {mnist2d: {width: 1}}", "- 1", "cuda: {mnist1d-mlp: {wide: 1}}", "cuda: 3"]
+)
+def test_rows_that_are_none_are_refused_with_their_file(tmp_path, monkeypatch, content):
+    (path := tmp_path / "rows.yml").write_text(content)
+    monkeypatch.setenv("STEADY_STACKINGS", str(path))
+    with pytest.raises(ValueError, match=r"rows\.yml"):
+        stackings("cuda")
 
 
 def test_device_that_is_not_there_is_refused(monkeypatch):

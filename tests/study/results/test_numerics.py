@@ -394,8 +394,8 @@ def test_layout_and_place_of_code_do_not_matter():
 
 def test_a_name_taken_from_another_package_is_another_ingredient():
     old, new = (
-        "from torch.nn.functional import cross_entropy",
-        "from torch.nn.functional import nll_loss as cross_entropy",
+        "from torch.nn.functional import log_softmax",
+        "from torch.nn.functional import softmax as log_softmax",
     )
     assert {
         name for name in changed_by("engine.tasks.task", old, new) if name.startswith("task ")
@@ -539,7 +539,9 @@ def test_other_machinery_has_runs_trained_again(bench, field, value, sentence):
 
 
 @pytest.mark.parametrize(
-    "field", ["commit", "date", "python", "command", "memory_gib", "width", "compiled", "seconds"]
+    "field",
+    ["commit", "date", "python", "command", "memory_gib", "width", "compiled", "seconds"]
+    + ["evaluation"],
 )
 def test_what_bears_on_no_number_has_nothing_trained_again(bench, field):
     runs = [a_run(seed=seed, curve_points=2) for seed in range(2)]
@@ -592,6 +594,13 @@ def test_a_result_names_what_trained_each_of_its_stacks(bench):
         {"commit": "aaa", **here, "stacks": 2, "compiled": 1},
         {"commit": "bbb", **here, "stacks": 1, "compiled": 0},
     ]
+
+
+def test_a_result_says_what_evaluation_took_where_all_its_stacks_do(bench):
+    runs, took = [a_run(curve_points=2)], {"curves": 1.25, "finals": 2.0}
+    new, old = stack_receipt(runs, evaluation=took), stack_receipt(runs)
+    assert summary([new] * 3, "cpu")["evaluation"] == {"curves": 3.8, "finals": 6.0}
+    assert "evaluation" not in summary([new, old], "cpu")
 
 
 # ---- a whole experiment --------------------------------------------------------------------------

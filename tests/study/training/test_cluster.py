@@ -229,7 +229,7 @@ def test_stack_that_kills_every_worker_is_named(there, tmp_path):
 
 
 def test_rows_of_another_version_are_refused(there, tmp_path):
-    returned = (Tables(*tables([run(5, 1)])), {"commit": "0123456789ab"}, [])
+    returned = [(Tables(*tables([run(5, 1)])), {"commit": "0123456789ab"})], []
     with pytest.raises(RuntimeError, match="another version of steadydescent, 0123456789ab"):
         cluster._store(failing(None, returned), [run(5, 0)], Store(tmp_path))
     assert not Store(tmp_path).keys()

@@ -126,6 +126,18 @@ def test_own_result_is_never_taken_for_the_studys(saved):
     assert "own" in untrue("toy", "mnist1d-mlp", "laptop", result, named)
 
 
+def test_evaluation_takes_no_longer_than_all(saved):
+    """A receipt says what looks at the networks took, by kind."""
+    _, folder = saved
+    result, receipt = read_folder(folder, Result)
+    said = lambda took: untrue(
+        "toy", "mnist1d-mlp", "laptop", result, receipt | {"evaluation": {"finals": took}}
+    )
+    assert "own-toy" in said(receipt["seconds"])  # nothing else is wrong
+    assert "evaluation must take at most" in said(receipt["seconds"] + 2)
+    assert "evaluation" in said(-1.0)
+
+
 def test_studys_own_result_has_no_word_of_a_variation(toy, monkeypatch):
     trial, _ = start(monkeypatch, toy, {"": 0})
     trial.tune()

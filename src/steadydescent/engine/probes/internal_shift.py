@@ -6,10 +6,9 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad_and_value
 from torch.nn.functional import cosine_similarity
 
-from steadydescent.engine.probes.network import Network, gradients_at, of_each
+from steadydescent.engine.probes.network import Network, gradients_at, of_each, slope
 from steadydescent.engine.probes.probe import Measurement, Probe, ProbedRun, Quantity
 from steadydescent.engine.settings import read
 from steadydescent.engine.stepping import Flat
@@ -115,13 +114,13 @@ def _measures(network: Network, rate: float, before: tuple[Tensor, Tensor]) -> l
     now = moments(network.theta, network.buffers)
     after = moments(stepped, network.buffers)
     then = moments(before[0][network.place], before[1][network.place])
-    noise, function = network.noise(flat), grad_and_value(network.loss(flat))
-    slope = lambda theta: function(theta, network.buffers, noise, x, y)
-    gradient, _ = slope(network.theta)
+    noise, function = network.noise(flat), slope(network.view.task, examples)
+    here = lambda theta: function(theta, network.buffers, noise, x, y)
+    gradient, _ = here(network.theta)
     line = lambda step: network.theta - step * rate * gradient
     shifts = [_shift(now, after), _shift(then, now)]
-    changes = _gradient_shift(flat, line, gradient, slope)
-    return [*shifts, *changes, *_variation(line, gradient, slope)]
+    changes = _gradient_shift(flat, line, gradient, here)
+    return [*shifts, *changes, *_variation(line, gradient, here)]
 
 
 def _batch_gradient(network: Network, n: int) -> Tensor:

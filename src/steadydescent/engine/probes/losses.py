@@ -49,6 +49,4 @@ class TrainingLoss(Probe):
 
     def look(self, view: View) -> Iterator[Measurement]:
         scores = view.score(LAST_WEIGHTS, view.examples.look(view.examples.train))
-        yield Measurement(
-            "training-loss", scores.loss.to_numpy(), LAST_WEIGHTS.text, step=view.done
-        )
+        yield Measurement("training-loss", scores.loss, LAST_WEIGHTS.text, step=view.done)

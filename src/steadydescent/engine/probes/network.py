@@ -3,13 +3,16 @@
 import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vmap
+from torch.func import grad, grad_and_value, vmap
 
-from steadydescent.engine.stepping import Flat
+from steadydescent.engine.inference import layers_of
+from steadydescent.engine.stepping import Flat, Recordings
 from steadydescent.engine.streams import stream_seed
+from steadydescent.engine.tasks import Task
 from steadydescent.engine.view import View
 
 AT_A_TIME = 4_096
@@ -39,14 +42,6 @@ class Network:
         uniform = torch.rand(*count, flat.draws, generator=self.generator)
         return (2 * uniform - 1).to(self.view.device)
 
-    def loss(self, flat: Flat) -> Callable[..., Tensor]:
-        """The task's loss of (weights, buffers, noise, inputs, labels)."""
-
-        def loss(theta: Tensor, buffers: Tensor, noise: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            return self.view.task.loss(flat.forward(theta, buffers, noise, x)[0], y)
-
-        return loss
-
 
 def of_each(
     view: View, probe: str, count: int, measure: Callable[[Network], Sequence[float]]
@@ -64,11 +59,36 @@ def of_each(
     return numbers.T
 
 
+@cache
+def slope(task: Task, examples: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Gradient `[P]` and value of the task's loss at weights, buffers, noise, inputs and labels of
+    so many examples, in training mode.
+    """
+    return Recordings(grad_and_value(_loss(task, examples)))
+
+
+@cache
+def _gradients(task: Task, examples: int) -> Callable[..., Tensor]:
+    """Gradients `[M, P]` of M minibatches of so many examples, likewise."""
+    return Recordings(vmap(grad(_loss(task, examples)), in_dims=(None, 0, 0, 0, 0)))
+
+
+def _loss(task: Task, examples: int) -> Callable[..., Tensor]:
+    flat = Flat(layers_of(task), examples)
+
+    def loss(theta: Tensor, buffers: Tensor, noise: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return task.loss(flat.forward(theta, buffers, noise, x)[0], y)
+
+    return loss
+
+
 def gradients_at(network: Network, positions: Tensor) -> Tensor:
     """Gradients `[M, P]` of the minibatches at these positions `[M, n]`."""
     count, n = positions.shape
-    flat, (x, y) = Flat(network.module, n), network.examples(positions)
-    each = vmap(
-        grad(network.loss(flat)), in_dims=(None, 0, 0, 0, 0), chunk_size=max(1, AT_A_TIME // n)
+    x, y = network.examples(positions)
+    noise, buffers = network.noise(Flat(network.module, n), count), network.buffers
+    each = _gradients(network.view.task, n)
+    parts = (
+        part.split(max(1, AT_A_TIME // n)) for part in (buffers.expand(count, -1), noise, x, y)
     )
-    return each(network.theta, network.buffers.expand(count, -1), network.noise(flat, count), x, y)
+    return torch.cat([each(network.theta, *part) for part in zip(*parts, strict=True)])

@@ -19,10 +19,17 @@ from steadydescent.study.planning.experiment import (
     load_study,
 )
 from steadydescent.study.planning.plan import EXTENSIONS, RAMP, Plan
-from steadydescent.study.planning.profiles import left_out, plans
+from steadydescent.study.planning.profiles import (
+    AUTO,
+    left_out,
+    plans,
+    profile_for,
+    published_profile,
+)
 from steadydescent.study.planning.variations import plan_of, varied
 
 __all__ = [
+    "AUTO",
     "EXTENSIONS",
     "FIRST_REPORT_SEED",
     "FIRST_TUNING_SEED",
@@ -41,5 +48,7 @@ __all__ = [
     "load_study",
     "plan_of",
     "plans",
+    "profile_for",
+    "published_profile",
     "varied",
 ]

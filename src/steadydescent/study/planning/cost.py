@@ -18,19 +18,22 @@ START = 0.3
 def cost(runs: Sequence[Run], task: str, device: str) -> dict[str, float]:
     """Networks, or points, replica-steps, stacks, minutes, GiB of memory and MB of a task's runs.
 
-    On a surface a run is a point; MB are of disk.
+    On a surface a run is a point; MB are of disk. Of the minutes, `training_minutes` are updates
+    and `evaluation_minutes` looks at the networks, those of probes among them.
     """
     measured, sizes = stacking(task, device), SPLIT_SIZES[find(task).source]
     training = sum(run.steps * _effort(run) for run in runs) / measured.rate
     examples = sum(evaluated(run, sizes["validation"], sizes["test"]) for run in runs)
     probing = sum(looks(run) for run in runs) * measured.probe
-    seconds = training + examples / measured.evaluation + probing
+    looking = examples / measured.evaluation + probing
     return {
         "networks": 0 if find(task).surface else len(runs),
         "points": len(runs) if find(task).surface else 0,
         "replica_steps": sum(run.steps for run in runs),
         "stacks": len(stacks(runs, device)),
-        "minutes": round(seconds / 60 + START, 1),
+        "minutes": round((training + looking) / 60 + START, 1),
+        "training_minutes": round(training / 60, 1),
+        "evaluation_minutes": round(looking / 60, 1),
         "memory_gib": measured.memory,
         "disk_mb": round(len(runs) * BYTES_PER_NETWORK / 1e6, 1),
     }

@@ -1,7 +1,8 @@
 """How runs are stacked on a kind of device, and what that was measured to reach."""
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -11,6 +12,10 @@ from steadydescent.engine.runs import Run
 from steadydescent.engine.tasks import base
 from steadydescent.study import yaml_files
 
+ROWS = "STEADY_STACKINGS"
+"""The variable that names a file with rows measured on this machine, as `make gpu` writes it; they
+take the place of the table's.
+"""
 OWN_GIB = 3.0
 """Memory that the command and the kernels of two notebooks take beside the processes that train."""
 
@@ -20,9 +25,11 @@ class Stacking:
     """How a task's runs are stacked on a kind of device, and what that was measured to reach.
 
     The step is compiled where a sweep's stacks of one shape make at least `compile_from` updates
-    together. `rate` is replica-steps/s with the study's readouts, `evaluation` examples × readouts
-    a second, `probe` the seconds of a costly probe's look at one replica, `memory` GiB at this
-    width.
+    together. A compiled step takes so many `lanes` of a stack at once (0: all), that their weights
+    stay in the cache; a traced one, whose every call costs, takes all, unless one by one is faster
+    anyway. `rate` is replica-steps/s with the study's readouts, `evaluation` examples × readouts a
+    second, `probe` the seconds of a costly probe's look at one replica, `memory` GiB at this width.
+    On a GPU updates are replayed from a CUDA `graph`.
     """
 
     width: int
@@ -32,18 +39,54 @@ class Stacking:
     evaluation: float
     memory: float
     probe: float = 0.0
+    graph: bool = True
+    lanes: int = 0
+
+    def together(self, runs: int, compiled: bool) -> int:
+        """How many replicas of a stack of so many runs go through a step at once."""
+        return (self.lanes or self.width) if compiled or self.lanes == 1 else runs
+
+
+def stackings(device: str) -> dict[str, Stacking]:
+    """Task → how it is stacked on a kind of device, from the measured table `stackings.yml`.
+
+    Rows of the file that `STEADY_STACKINGS` names go before those of the table.
+
+    Raises:
+        ValueError: for a file without rows of known tasks, or with a row that is none.
+    """
+    return _stackings(device, os.environ.get(ROWS, ""))
 
 
 @cache
-def stackings(device: str) -> dict[str, Stacking]:
-    """Task → how it is stacked on a kind of device, from the measured table `stackings.yml`."""
-    table = yaml_files.read(Path(__file__).parent / "stackings.yml").content
-    return {task: Stacking(**row) for task, row in table[device].items()}
+def _stackings(device: str, own: str) -> dict[str, Stacking]:
+    table = yaml_files.read(Path(__file__).parent / "stackings.yml").content[device]
+    if own:
+        rows = yaml_files.read(Path(own)).content
+        rows = rows.get(device, {}) if isinstance(rows, dict) else None
+        if not isinstance(rows, dict) or not rows.keys() <= table.keys():
+            raise ValueError(f"{ROWS}={own} must hold rows of {', '.join(table)} under {device!r}")
+        table = table | rows
+    try:
+        return {task: Stacking(**row) for task, row in table.items()}
+    except TypeError as error:
+        raise ValueError(f"{ROWS}={own} has a row that is none: {error}") from None
 
 
 def stacking(task: str, device: str) -> Stacking:
     """How a task is stacked on a kind of device, whatever its options."""
     return stackings(device)[base(task)]
+
+
+def narrower(width: int) -> Iterator[int]:
+    """The widths that a stack falls back to when it does not fit: the powers of two below its own.
+
+    >>> list(narrower(12))
+    [8, 4, 2, 1]
+    """
+    below = 1 << (max(1, width) - 1).bit_length()
+    while (below := below // 2) >= 1:
+        yield below
 
 
 def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:

@@ -6,16 +6,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 from steadydescent.study.results.design import Design
 from steadydescent.study.results.store import Result
+
+ROUNDING = 1.0
+"""Seconds that sums may be off by rounding."""
 
 
 class Receipt(BaseModel):
     """The parts of a receipt that are shown and counted; there are more.
 
-    `networks` counts runs, which on a surface are points.
+    `networks` counts runs, which on a surface are points. `evaluation` is what looks at the
+    networks took of the `seconds`, by kind; older receipts do not say.
     """
 
     result: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+@[\w.-]+$")]
@@ -23,6 +27,7 @@ class Receipt(BaseModel):
     networks: Annotated[int, Field(ge=1)]
     updates: Annotated[int, Field(ge=1)]
     seconds: Annotated[float, Field(ge=0)]
+    evaluation: dict[str, Annotated[float, Field(ge=0)]] = {}
     seeds: dict[Literal["tuning", "report"], Annotated[int, Field(ge=0)]]
     date: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d")]
     commit: str
@@ -30,6 +35,15 @@ class Receipt(BaseModel):
     trained_on: list[str]
     target: float | None = None
     design: Design
+
+    @model_validator(mode="after")
+    def _check_evaluation(self) -> "Receipt":
+        looks = sum(self.evaluation.values())
+        if looks > self.seconds + ROUNDING:
+            raise ValueError(
+                f"evaluation must take at most the {self.seconds} seconds of all, got {looks:.1f}"
+            )
+        return self
 
 
 def run_counts(receipts: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -262,11 +262,27 @@ class Store:
         """Keep a finished stack, beside those of the same runs that other code or another machine
         has trained.
         """
+        write_folder(self.folder_of(tables, receipt), tables, receipt)
+
+    def folder_of(self, tables: Tables, receipt: dict[str, Any]) -> Path:
+        """Where a stack is kept: its runs and what made them name the place."""
         version = json.dumps(
             {name: receipt[name] for name in MADE_WITH if name in receipt}, sort_keys=True
         )
         name = self._name([*tables.runs.run, *([version] if version != "{}" else [])])
-        write_folder(self.root / name[:2] / name, tables, receipt)
+        return self.root / name[:2] / name
+
+    def put(self, folder: Path, tables: Tables, receipt: dict[str, Any]) -> bool:
+        """Take in a folder of another store as it is; `read_folder` has read these in it.
+
+        False, and nothing is done, where its stack is here already.
+        """
+        if (target := completed(self.folder_of(tables, receipt))).exists():
+            return False
+        with replacing_folder(target, RECEIPT) as new:
+            for file in folder.iterdir():
+                (new / file.name).write_bytes(file.read_bytes())
+        return True
 
     def load(
         self, keys: Iterable[str], fits: Fits = whatever

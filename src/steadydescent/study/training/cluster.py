@@ -38,7 +38,7 @@ from steadydescent.study.planning.stacks import OWN_GIB
 from steadydescent.study.results.store import Store, Tables
 from steadydescent.study.training.processes import deaf, heard
 from steadydescent.study.training.progress import Journal
-from steadydescent.study.training.stack_training import pick_device, still_missing, train_stack
+from steadydescent.study.training.stack_training import pick_device, still_missing, train_fitting
 from steadydescent.study.training.stored_runs import changes_since
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
@@ -231,7 +231,7 @@ def _back(out: Collection[Future]) -> list[Future]:
 def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
     """Store a stack that came back; what its worker had to say."""
     try:
-        tables, receipt, notes = future.result()
+        stacks, notes = future.result()
     except KilledWorker as error:
         raise RuntimeError(
             f"a stack of {len(runs)} × {runs[0].task} went down with "
@@ -243,7 +243,8 @@ def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
             f"the scheduler at {os.environ[ADDRESS]} is lost; "
             "what is finished is kept, run it again"
         ) from error
-    if set(tables.runs.run) != {run.key for run in runs}:
+    receipt = stacks[0][1]
+    if {key for tables, _ in stacks for key in tables.runs.run} != {run.key for run in runs}:
         raise RuntimeError(
             f"a worker has another version of steadydescent, {receipt['commit']}; "
             "install this one on every worker"
@@ -254,16 +255,17 @@ def _store(future: Future, runs: list[Run], store: Store) -> list[str]:
             "with; install the same steadydescent, torch and numpy on every worker"
         )
     command = os.environ.get("STEADY_COMMAND", receipt["command"])
-    store.save(tables, receipt | {"command": command})
+    for tables, receipt in stacks:
+        store.save(tables, receipt | {"command": command})
     return notes
 
 
 def train_plain(
     runs: list[dict[str, Any]], device: str, compiled: bool
-) -> tuple[Tables, dict[str, Any], list[str]]:
-    """On a worker: tables, receipt and notes of a stack given as plain data.
+) -> tuple[list[tuple[Tables, dict[str, Any]]], list[str]]:
+    """On a worker: tables and receipts of a stack given as plain data, and notes.
 
-    Keys are so this installation's.
+    It comes back as several stacks where it did not fit. Keys are so this installation's.
     """
     notes: list[str] = []
 
@@ -271,4 +273,5 @@ def train_plain(
         notes.extend([note] if note else [])
 
     threads, stack = get_worker().state.nthreads, [Run(**run) for run in runs]
-    return *train_stack(stack, pick_device(device), tell, compiled, threads), notes
+    trained = train_fitting(stack, pick_device(device), tell, compiled, threads=threads)
+    return list(trained), notes

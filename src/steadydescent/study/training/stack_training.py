@@ -1,14 +1,17 @@
 """One stack trained as its task is stacked, and stacks one after another in this process."""
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from steadydescent.checks import check_choice
+from steadydescent.engine.memory import is_out_of_memory
 from steadydescent.engine.runs import Run
+from steadydescent.engine.tasks import base
 from steadydescent.study.paths import DATA
-from steadydescent.study.planning.stacks import stacking
+from steadydescent.study.planning.stacks import narrower, stacking
 from steadydescent.study.results import fingerprints as numerics
 from steadydescent.study.results.provenance import receipt
 from steadydescent.study.results.store import Store, Tables
@@ -39,7 +42,8 @@ def train_here(
         with store.lock([run.key for run in stack]):
             if missing := still_missing(stack, store, device, journal):
                 worth_it = stack[0].shape in compiled
-                store.save(*train_stack(missing, device, journal.tell, worth_it))
+                for finished_stack in train_fitting(missing, device, journal.tell, worth_it):
+                    store.save(*finished_stack)
 
 
 def still_missing(stack: list[Run], store: Store, device: str, journal: Journal) -> list[Run]:
@@ -48,6 +52,59 @@ def still_missing(stack: list[Run], store: Store, device: str, journal: Journal)
     missing = [run for run in stack if run.key not in have]
     journal.tell(done=updates_of([stack]) - updates_of([missing]))
     return missing
+
+
+FITTING: dict[tuple[str, str], int] = {}
+"""(Task, device) → the width that has turned out to fit in this process, where the planned one did
+not.
+"""
+
+
+def train_fitting(
+    runs: list[Run],
+    device: str,
+    tell: Callable[..., None],
+    compiled: bool,
+    **limits: int,
+) -> Iterator[tuple[Tables, dict[str, Any]]]:
+    """Train a stack, in narrower ones where memory does not suffice; tables and receipt of each.
+
+    The next width is tried (`steadydescent.study.planning.stacks.narrower`), and the one that fits
+    is kept for what comes later of this task. What was trained before stays. One network that does
+    not fit is an error. `limits` are those of `train_stack`.
+    """
+    left = list(runs)
+    while left:
+        now = left[: fitting_width(runs[0].task, device)]
+        try:
+            done = train_stack(now, device, tell, compiled, **limits)
+        except (RuntimeError, MemoryError) as error:
+            if len(now) == 1 or not is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0].partition(". ")[0] or "no memory"
+            done = None
+        if done:  # outside of the handler, whose error holds on to the tensors of the failed stack
+            yield done
+            left = left[len(now) :]
+            continue
+        next_width = FITTING[base(runs[0].task), device] = next(narrower(len(now)))
+        tell(
+            note=f"a stack of {len(now)} networks of {runs[0].task} does not fit ({reason}): "
+            f"from here on they are trained {next_width} at a time"
+        )
+        free_memory()
+
+
+def fitting_width(task: str, device: str) -> int:
+    """The planned width of a task's stacks, or the narrower one that has turned out to fit."""
+    return FITTING.get((base(task), device), stacking(task, device).width)
+
+
+def free_memory() -> None:
+    """Give back what a failed stack held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def train_stack(
@@ -73,10 +130,12 @@ def train_stack(
         )
         compiled = False
     with arithmetic(min(usual.threads, threads or usual.threads)):
-        stack = Stack(runs, DATA, device, compiled, width=usual.width if compiled else 0)
+        together = min(usual.together(len(runs), compiled), fitting_width(runs[0].task, device))
+        stack = Stack(runs, DATA, device, compiled, together, usual.graph)
         history = stack.train(tick=lambda steps: tell(done=steps))
         made = {
             "seconds": history.seconds,
+            "evaluation": history.evaluation,
             "width": len(runs),
             "compiled": compiled,
             "data": stack.data.checksum,

@@ -1,8 +1,9 @@
 """From runs to stored results: what a list of runs lacks is trained, here or on workers."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 from steadydescent.engine.runs import Run
 from steadydescent.study.planning.stacks import stacks, worth_compiling
@@ -66,11 +67,16 @@ def _tell_what_is_old(
 def summary(receipts: Sequence[dict], device: str) -> dict:
     """One receipt for many stacks: this command and machine, and what did all the training.
 
-    `commit`, `packages` and `date` are those of the command that put the result together;
-    `trained_by` holds the commits, torch versions, devices and threads of the stacks that it rests
-    on (`steadydescent.study.results.fingerprints.trained_by`).
+    `seconds` is their sum, and `evaluation` what looks at the networks took of it, by kind, where
+    every stack says so. `commit`, `packages` and `date` are those of the command that put the
+    result together; `trained_by` holds the commits, torch versions, devices and threads of the
+    stacks that it rests on (`steadydescent.study.results.fingerprints.trained_by`).
     """
     kinds = sorted({r["device"] for r in receipts})
     seconds = round(sum(r["seconds"] for r in receipts), 1)
-    training = {"seconds": seconds, "stacks": len(receipts), "trained_on": kinds}
+    training: dict[str, Any] = {"seconds": seconds, "stacks": len(receipts)}
+    training["trained_on"] = kinds
+    if all("evaluation" in r for r in receipts):
+        looks = sum((Counter(r["evaluation"]) for r in receipts), Counter[str]())
+        training["evaluation"] = {kind: round(took, 1) for kind, took in looks.items()}
     return receipt(device, **training, trained_by=numerics.trained_by(receipts))
