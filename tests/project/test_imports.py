@@ -1,7 +1,10 @@
 """What may import what: techniques stand on their own, references never lean on what they check."""
 
 import ast
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,6 +145,72 @@ def test_technique_needs_nothing_of_the_study(technique):
     """Anyone can use one without the engine: torch, numpy and what lies before it are enough."""
     mine = {other for name in MODULES if room(name) == technique for other in own(name)}
     assert not {other for other in mine if room(other).startswith(("engine", "study"))}
+
+
+HEAVY = {
+    "torch._dynamo",
+    "torch._inductor",
+    "torchvision",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "seaborn",
+    "altair",
+    "sphinx",
+    "docutils",
+    "jupyter_book",
+    "papermill",
+    "nbformat",
+    "IPython",
+    "dask",
+    "distributed",
+    "mnist1d",
+    "sympy",
+    "timm",
+    "ema_pytorch",
+    "jax",
+}
+"""What takes long to import and is needed by some of those who import us: imported where used."""
+NEEDS = {"engine.recorder": {"pandas", "pyarrow"}}
+"""Modules of techniques and engine that cannot be without, and so are imported late themselves."""
+LISTENING = """
+import importlib, json, sys
+heavy, names = json.loads(sys.argv[1])
+seen, new = set(), {}
+for name in names:
+    importlib.import_module(name)
+    new[name] = sorted(set(heavy) & set(sys.modules) - seen)
+    seen |= set(new[name])
+print(json.dumps(new))
+"""
+
+
+def newly_loaded(names: list[str], heavy: set[str]) -> dict[str, list[str]]:
+    """Which heavy modules a fresh interpreter has after each import that it had not before."""
+    request = json.dumps([sorted(heavy), names])
+    words = [sys.executable, "-c", LISTENING, request]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_command_starts_without_torch_and_what_torch_brings():
+    assert newly_loaded(["steadydescent.cli"], HEAVY | {"torch", "numpy"}) == {
+        "steadydescent.cli": []
+    }
+
+
+def test_techniques_and_engine_import_nothing_heavy_beside_torch():
+    """All their modules in turn, in one interpreter that has torch; what needs more comes last."""
+    rooms = (*ROOMS[: ROOMS.index("averages")], *TECHNIQUES)
+    rooms += tuple(name for name in ROOMS if name.startswith("engine"))
+    modules = [name for name in MODULES if room(name) in rooms]
+    assert {name for name in modules if "engine.stack" in name} and set(modules) > set(NEEDS)
+    plain = [name for name in modules if name not in NEEDS]
+    whole = lambda name: f"steadydescent.{name}".removesuffix(".__init__")
+    new = newly_loaded(["torch", "numpy", *map(whole, [*sorted(plain), *NEEDS])], HEAVY)
+    loaded = {name: set(heavy) for name, heavy in new.items() if heavy and name != "torch"}
+    assert loaded == {whole(name): heavy for name, heavy in NEEDS.items()}
 
 
 def test_top_level_shows_the_design_at_a_glance():

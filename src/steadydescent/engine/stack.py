@@ -3,9 +3,12 @@
 Axes: R replicas, P parameters, Q buffer entries, T updates.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +20,6 @@ from steadydescent.engine.draws import draws_of
 from steadydescent.engine.examples import examples_of
 from steadydescent.engine.finals import finals, shifted_finals
 from steadydescent.engine.probes import made_for
-from steadydescent.engine.recorder import Histories, Recorder
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
 from steadydescent.engine.shifted_tests import Shift
@@ -30,6 +32,9 @@ from steadydescent.engine.view import LAST_WEIGHTS, View
 from steadydescent.optimizers import RULES
 from steadydescent.schedules import Plateau
 from steadydescent.weight_averaging import Readout
+
+if TYPE_CHECKING:
+    from steadydescent.engine.recorder import Histories
 
 LONGEST_SILENCE = 3 * RECORDED
 """Updates between two signs of life."""
@@ -60,6 +65,8 @@ class Stack:
         run fill the last group up, so that one compiled shape serves all. On a GPU updates are
         replayed from a CUDA `graph`.
         """
+        from steadydescent.engine.recorder import Recorder  # and pandas with it
+
         if len({run.shape for run in runs}) != 1:
             raise ValueError("runs of a stack must agree in all but seed, rate and schedule")
         first, seeds = runs[0], sorted({run.seed for run in runs})
@@ -115,6 +122,8 @@ class Stack:
 
     def train(self, tick: Callable[[int], None] = lambda replica_steps: None) -> Histories:
         """Train to the end; `tick` is given the replica-steps done, block by block."""
+        from steadydescent.engine.recorder import Histories
+
         began = time.perf_counter()
         with torch.no_grad():
             for stop in self.stops:
