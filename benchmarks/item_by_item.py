@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from steadydescent.study.training.items import serve
+from steadydescent.study.training.items import serve_items
 from suite import CASES
 from training import Settings
 from widths import Look, widths
@@ -25,4 +25,4 @@ def work(asked: dict[str, Any]) -> Callable[[str], Any]:
 
 
 if __name__ == "__main__":
-    serve(work(json.loads(sys.argv[1])), json.loads(sys.argv[2]))
+    serve_items(work(json.loads(sys.argv[1])), json.loads(sys.argv[2]))

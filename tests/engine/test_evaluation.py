@@ -10,10 +10,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import vector_to_parameters
 
 from steadydescent.engine import view as engine
-from steadydescent.engine.evaluation import IGNORED, Look, Outputs, measure
+from steadydescent.engine.evaluation import Look, Outputs, measure
 from steadydescent.engine.inference import CACHE, CHUNKS, chunk, in_place, inference
 from steadydescent.engine.shifted_tests import Shift, shifted_test
 from steadydescent.engine.tasks import TASKS, find
+from steadydescent.engine.tasks.task import IGNORED
 from steadydescent.weight_averaging import Readout
 from test_engine import run, trained
 
@@ -168,7 +169,7 @@ def test_fillers_score_what_the_last_run_scores():
 
 def test_where_all_diverged_all_guess():
     stack = small_stack("mnist1d-mlp", readouts=("last",))
-    stack.training.carry.survived.zero_()
+    stack.training.survived.zero_()
     (scores,) = stack.view.scores(stack.readouts, stack.examples.look(stack.examples.validation))
     assert scores.accuracy.tolist() == [0.1] * 4 and not scores.calibration_error.any()
 

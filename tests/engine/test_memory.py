@@ -6,7 +6,6 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from steadydescent.engine import memory
-from steadydescent.engine import view as view_module
 from steadydescent.engine.memory import bytes_made, is_out_of_memory, replicas_at_once, room_on
 from steadydescent.engine.runs import Run
 from steadydescent.engine.stack import Stack
@@ -84,17 +83,17 @@ def test_evaluation_on_a_gpu_is_cut_by_memory_and_gives_the_same(monkeypatch):
         stack = a_stack("mnist1d-mlp", REPLICAS)
         look = stack.examples.look(stack.examples.validation[:, :N])
         plain = stack.view.outputs(LAST_WEIGHTS, look)
-        stack.view.device = torch.device("cuda")
+        stack.view.batched = True
         one = bytes_made(
             stack.flat.outputs, stack.view.theta[0], stack.view.buffers[0], torch.randn(N, 40)
         )
-        cuts, real = [], view_module.vmap
+        cuts, real = [], memory.vmap
         counted = lambda *given, chunk_size=None: (
             cuts.append(chunk_size) or real(*given, chunk_size=chunk_size)
         )
-        monkeypatch.setattr(view_module, "vmap", counted)
+        monkeypatch.setattr(memory, "vmap", counted)
         for room in (1e12, 2.5 * one):
-            monkeypatch.setattr(view_module, "room_on", lambda device, room=room: room)
+            monkeypatch.setattr(memory, "room_on", lambda device, room=room: room)
             torch.testing.assert_close(stack.view.outputs(LAST_WEIGHTS, look), plain)
     assert cuts == [None, 2]
 
@@ -116,7 +115,7 @@ def test_what_a_gpu_evaluates_in_parts_is_what_a_cpu_does(task, monkeypatch):
         look = lambda stack: stack.examples.look(stack.examples.validation[:, :N])
         wanted = here.view.outputs(LAST_WEIGHTS, look(here))
         for room in (1e12, 1.0):
-            monkeypatch.setattr(view_module, "room_on", lambda device, room=room: room)
+            monkeypatch.setattr(memory, "room_on", lambda device, room=room: room)
             found = there.view.outputs(LAST_WEIGHTS, look(there)).cpu()
             torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
         assert room_on(torch.device("cuda")) > 2**28

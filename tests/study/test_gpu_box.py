@@ -64,7 +64,7 @@ def parts(monkeypatch):
 
         return Part(name, f"{name}.json", share, work)
 
-    monkeypatch.setattr(command, "PARTS", (made("a", 0.2), made("b", 0.6), made("c", 1.0)))
+    monkeypatch.setattr(command, "BOX_PARTS", (made("a", 0.2), made("b", 0.6), made("c", 1.0)))
     return seen, ends
 
 
@@ -131,12 +131,12 @@ def worked(monkeypatch, outcomes: list[Outcome], leave: int = 0) -> list[list[st
 def test_cases_are_kept_one_by_one_and_those_left_are_taken_up(box, monkeypatch):
     failed = Outcome("update and EMA", None, "RuntimeError: no", 2.0)
     worked(monkeypatch, [failed], leave=1)
-    assert not measuring.bench(box, {}, 0.0)
+    assert not measuring.bench_part(box, {}, 0.0)
     first = box.read("bench.json")
     assert first["cases"]["update and EMA"] == {"error": "RuntimeError: no", "seconds": 2.0}
     assert len(first["left"]) == 1 and not first["finished"]
     asked = worked(monkeypatch, [])
-    assert measuring.bench(box, first, 0.0)
+    assert measuring.bench_part(box, first, 0.0)
     assert asked[0][2:] == first["left"]
     whole = box.read("bench.json")
     assert whole["finished"] and [*whole["cases"]] == [*first["cases"], *first["left"]]
@@ -146,7 +146,7 @@ def test_cases_are_kept_one_by_one_and_those_left_are_taken_up(box, monkeypatch)
 def test_every_task_with_its_ceilings_is_measured_on_a_gpu(box, monkeypatch):
     box.extent = EXTENTS["cuda"]
     asked = worked(monkeypatch, [])
-    measuring.bench(box, {}, 0.0)
+    measuring.bench_part(box, {}, 0.0)
     from suite import CASES, PERCEPTRONS
     from training import TASKS
 

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steadydescent.engine.tasks.task import IGNORED
+
 CALIBRATION_BINS = 15
 """Bins of equal width that a calibration error sums over."""
-IGNORED = -100
-"""The label that pads; torch's cross-entropy leaves it out too."""
 
 CHUNK = 2_000
 """Examples at a time at most: large enough for full-speed products."""
@@ -43,20 +43,20 @@ class Outputs(NamedTuple):
     """`[E]` or `[E, T]`, the same for all, or with an axis `[n]` before; −100 does not count."""
 
 
-class Scores(NamedTuple):
+class ReplicaScores(NamedTuple):
     """Accuracy, cross-entropy in nats and expected calibration error, one each a network."""
 
     accuracy: NDArray[np.float64]
     loss: NDArray[np.float64]
     calibration_error: NDArray[np.float64]
 
-    def at(self, places: NDArray[np.intp] | slice) -> "Scores":
+    def at(self, places: NDArray[np.intp] | slice) -> "ReplicaScores":
         """Those of the networks at these places."""
-        return Scores(*(part[places] for part in self))
+        return ReplicaScores(*(part[places] for part in self))
 
 
-def measure(chunks: Iterable[Outputs], diverged: Tensor) -> Scores:
-    """Scores of N networks over all chunks; `diverged` `[N]` are those that count as guessing.
+def measure(chunks: Iterable[Outputs], diverged: Tensor) -> ReplicaScores:
+    """ReplicaScores of N networks over all chunks; `diverged` `[N]` are those that count as guessing.
 
     The calibration error has 15 equal bins (Guo et al. 2017): Σ_b |Σ_e∈b (confidence − hit)| / E.
     A network that diverged, or whose logits are not all finite, counts as guessing: accuracy 1/K,
@@ -68,14 +68,14 @@ def measure(chunks: Iterable[Outputs], diverged: Tensor) -> Scores:
         sums.add(outputs)
     lost = diverged | sums.bad
     guess = lambda value, chance: torch.where(lost, chance, value).cpu().numpy()
-    return Scores(
+    return ReplicaScores(
         accuracy=guess(sums.hits / sums.count, 1 / classes),
         loss=guess(sums.nats / sums.count, math.log(classes)),
         calibration_error=guess(sums.gaps.abs().sum(dim=1) / sums.count, 0.0),
     )
 
 
-def measure_surface(height: Tensor, start: Tensor, diverged: Tensor) -> Scores:
+def measure_surface(height: Tensor, start: Tensor, diverged: Tensor) -> ReplicaScores:
     """f(θ) without noise as the loss; a surface has no accuracy. Shapes `[R]`.
 
     A replica that diverged counts as one that has not moved from the start.
@@ -83,7 +83,7 @@ def measure_surface(height: Tensor, start: Tensor, diverged: Tensor) -> Scores:
     lost = diverged | ~torch.isfinite(height)
     loss = torch.where(lost, start, height).double().cpu().numpy()
     nothing = np.full(len(loss), math.nan)
-    return Scores(accuracy=nothing, loss=loss, calibration_error=nothing)
+    return ReplicaScores(accuracy=nothing, loss=loss, calibration_error=nothing)
 
 
 class _Sums:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from steadydescent.engine.evaluation import Look, Scores
+from steadydescent.engine.evaluation import Look, ReplicaScores
 from steadydescent.engine.shifted_tests import Shift, shifted_test
 from steadydescent.engine.streams import stream_seed
 from steadydescent.engine.view import View
@@ -11,16 +11,16 @@ from steadydescent.weight_averaging import Readout
 
 
 class Final(NamedTuple):
-    """Scores `[R]` of a readout on a part of the data, the test set as it is or after a shift."""
+    """ReplicaScores `[R]` of a readout on a part of the data, the test set as it is or after a shift."""
 
-    scores: Scores
+    scores: ReplicaScores
     readout: Readout
     split: str
     shift: Shift | None = None
 
 
 def finals(view: View, test: bool) -> Iterator[Final]:
-    """Scores on validation data; of a report run also on test and training data."""
+    """ReplicaScores on validation data; of a report run also on test and training data."""
     parts = {"validation": view.examples.validation}
     if test:
         parts |= {"test": view.examples.test, "train": view.examples.train}
@@ -31,8 +31,8 @@ def finals(view: View, test: bool) -> Iterator[Final]:
 
 
 def shifted_finals(view: View, shifts: Sequence[Shift]) -> Iterator[Final]:
-    """Scores on the test set after each shift."""
-    known: dict[Shift, list[Scores]] = {}
+    """ReplicaScores on the test set after each shift."""
+    known: dict[Shift, list[ReplicaScores]] = {}
     for shift in shifts:
         # without batch norm nothing can be taken anew
         scored = shift if view.flat.buffers else shift.with_frozen_statistics
@@ -42,8 +42,8 @@ def shifted_finals(view: View, shifts: Sequence[Shift]) -> Iterator[Final]:
             yield Final(scores, readout, "test", shift)
 
 
-def _scores(view: View, shift: Shift) -> list[Scores]:
-    """Scores of every readout on the test set after a shift, drawn for each replica's seed."""
+def _scores(view: View, shift: Shift) -> list[ReplicaScores]:
+    """ReplicaScores of every readout on the test set after a shift, drawn for each replica's seed."""
     purpose = f"shift/{shift.kind}"
     streams = [stream_seed(view.task.source, seed, purpose) for seed in view.seeds]
     parts = shifted_test(shift, view.task, view.examples.data, streams)

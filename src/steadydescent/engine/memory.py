@@ -3,6 +3,7 @@
 Axes: R replicas, N examples.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -90,7 +91,9 @@ def replicas_at_once(
 
 
 def room_on(device: torch.device) -> float:
-    """Bytes that one evaluation may take on a GPU."""
+    """Bytes that one evaluation may take on a GPU; on a CPU nothing is cut."""
+    if device.type != "cuda":
+        return math.inf
     return SHARE * torch.cuda.get_device_properties(device).total_memory
 
 

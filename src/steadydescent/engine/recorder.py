@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from steadydescent.engine.evaluation import Scores
+from steadydescent.engine.evaluation import ReplicaScores
 from steadydescent.engine.finals import Final
 from steadydescent.engine.probes import Classes, Measurement
 from steadydescent.engine.runs import Run
 from steadydescent.weight_averaging import Readout
 
-SCORE_COLUMNS = list(Scores._fields)
+SCORE_COLUMNS = list(ReplicaScores._fields)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Recorder:
     def __init__(self, wanted: Sequence[Run]) -> None:
         self.wanted, self.keys = list(wanted), [run.key for run in wanted]
         self.evaluation: dict[str, float] = defaultdict(float)
-        self._points: list[tuple[Scores, str, int]] = []
+        self._points: list[tuple[ReplicaScores, str, int]] = []
         self._finals: list[Final] = []
         self._readings: list[Measurement] = []
         self._classes: list[Classes] = []
@@ -66,8 +66,8 @@ class Recorder:
         yield
         self.evaluation[kind] += time.perf_counter() - began
 
-    def add_point(self, scores: Scores, readout: Readout, step: int) -> None:
-        """Scores of a readout along training, one for every replica."""
+    def add_point(self, scores: ReplicaScores, readout: Readout, step: int) -> None:
+        """ReplicaScores of a readout along training, one for every replica."""
         self._points.append((scores, readout.text, step))
 
     def add_findings(self, findings: Iterable[Measurement | Classes]) -> None:
@@ -79,7 +79,7 @@ class Recorder:
                 self._readings.append(finding)
 
     def add_finals(self, finals: Iterable[Final]) -> None:
-        """Scores at the end."""
+        """ReplicaScores at the end."""
         self._finals += finals
 
     def runs(self, survived: Sequence[int]) -> pd.DataFrame:
@@ -90,7 +90,7 @@ class Recorder:
         return table.assign(diverged_at=pd.array(diverged, "Int64"))
 
     def finals(self) -> pd.DataFrame:
-        """Scores at the end."""
+        """ReplicaScores at the end."""
         shifts = [final.shift for final in self._finals]
         return self._keyed(
             self._stacked([final.scores for final in self._finals]),
@@ -103,7 +103,7 @@ class Recorder:
         )
 
     def curves(self) -> pd.DataFrame:
-        """Scores along training."""
+        """ReplicaScores along training."""
         if not self._points:
             return pd.DataFrame(columns=["run", "readout", "step", *SCORE_COLUMNS])
         scores, readouts, steps = zip(*self._points, strict=True)
@@ -132,7 +132,7 @@ class Recorder:
         readouts = [classes.readout for classes in self._classes]
         return self._keyed(pd.DataFrame({"classes": rows}), readout=readouts)
 
-    def _stacked(self, scores: Sequence[Scores]) -> pd.DataFrame:
+    def _stacked(self, scores: Sequence[ReplicaScores]) -> pd.DataFrame:
         wanted = [one.at(slice(len(self.keys))) for one in scores]
         columns = map(np.concatenate, zip(*wanted, strict=True))
         return pd.DataFrame(dict(zip(SCORE_COLUMNS, columns, strict=True)))

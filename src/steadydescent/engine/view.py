@@ -16,7 +16,7 @@ from steadydescent.engine.evaluation import (
     CHUNK,
     Look,
     Outputs,
-    Scores,
+    ReplicaScores,
     measure,
     measure_surface,
 )
@@ -115,12 +115,23 @@ class View:
 
     def weights(self, readout: Readout) -> Pair:
         """Weights `[R, P]` of a readout, buffers `[R, Q]` with the statistics that it asks for."""
-        theta, buffers = self.averaged(readout)
-        if readout.statistics == "copied":
-            return theta, self.buffers
-        if readout.statistics == "reestimated":
-            return theta, self._reestimated_now(readout, theta)
-        return theta, buffers
+        return self._pairs([readout])[0]
+
+    def _pairs(self, readouts: Sequence[Readout]) -> list[Pair]:
+        """The same of several readouts; what is the same is one tensor."""
+        last = self._training.carry.weights
+        kept, pairs = {LAST_WEIGHTS.text: last}, []
+        for readout in readouts:
+            name = readout.text.partition("/")[0]
+            if name not in kept:
+                kept[name] = self.averaged(readout)
+            theta, buffers = kept[name]
+            if readout.statistics == "copied":
+                buffers = last[1]
+            elif readout.statistics == "reestimated":
+                buffers = self._reestimated_now(readout, theta)
+            pairs.append((theta, buffers))
+        return pairs
 
     def _reestimated_now(self, readout: Readout, theta: Tensor) -> Tensor:
         """The same buffers for all that look at these weights before the next update."""
@@ -140,27 +151,29 @@ class View:
                 found[place].append(outputs)
         return torch.stack([torch.cat(parts) for parts in found])
 
-    def score(self, readout: Readout, look: Look) -> Scores:
+    def score(self, readout: Readout, look: Look) -> ReplicaScores:
         """Accuracy, loss and calibration error `[R]` of a readout."""
         return self.scores([readout], look)[0]
 
-    def scores(self, readouts: Sequence[Readout], look: Look) -> list[Scores]:
+    def scores(self, readouts: Sequence[Readout], look: Look) -> list[ReplicaScores]:
         """The same of several readouts, in one pass over the examples."""
-        return self._scored([self.weights(readout) for readout in readouts], look)
+        return self._scored(self._pairs(readouts), look)
 
     def scores_reestimated(
         self, readouts: Sequence[Readout], look: Look, batch: int | None = None
-    ) -> list[Scores]:
+    ) -> list[ReplicaScores]:
         """The same, with batch-norm statistics from the examples looked at: from all of them, or
         from each `batch` that come together.
         """
-        pairs = [self.weights(readout) for readout in readouts]
+        pairs = self._pairs(readouts)
         if not batch and self.flat.buffers:
             pairs = [(theta, self._reestimated(theta, look)) for theta, _ in pairs]
         return self._scored(pairs, look, batch)
 
-    def _scored(self, pairs: Sequence[Pair], look: Look, batch: int | None = None) -> list[Scores]:
-        """Scores of K pairs; those whose tensors are the same are looked at once."""
+    def _scored(
+        self, pairs: Sequence[Pair], look: Look, batch: int | None = None
+    ) -> list[ReplicaScores]:
+        """ReplicaScores of K pairs; those whose tensors are the same are looked at once."""
         if self._start_height is not None:
             heights = [self._height(*pair) for pair in pairs]
             return [measure_surface(h, self._start_height, ~self.alive) for h in heights]

@@ -16,7 +16,7 @@ from trials import start
 
 SERVES = """
 import json, os, sys, time
-from steadydescent.study.training.items import serve
+from steadydescent.study.training.items import serve_items
 
 def work(item):
     print("noise", item)
@@ -29,7 +29,7 @@ def work(item):
         time.sleep(600)
     return {"pid": os.getpid(), "length": len(item)}
 
-serve(work, json.loads(sys.argv[2]))
+serve_items(work, json.loads(sys.argv[2]))
 """
 
 
@@ -66,7 +66,7 @@ def test_an_item_that_fails_or_dies_costs_itself_alone(through):
 
 
 def test_an_item_that_hangs_is_ended_and_the_next_is_done(through, monkeypatch):
-    monkeypatch.setattr("steadydescent.study.training.items.START", 9.0)
+    monkeypatch.setattr("steadydescent.study.training.items.START_ALLOWED", 9.0)
     ticks = []
     hangs, a = through(["hangs", "a"], most=1.0, tick=lambda: ticks.append(1))
     assert hangs.error == "it took longer than 1 seconds and was ended" and a.found and ticks

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from steadydescent.checks import check_count
-from steadydescent.engine.evaluation import IGNORED
 from steadydescent.engine.probes.probe import Classes, Probe, ProbedRun
 from steadydescent.engine.tasks import find
+from steadydescent.engine.tasks.task import IGNORED
 from steadydescent.engine.view import View
 from steadydescent.weight_averaging import Readout
 

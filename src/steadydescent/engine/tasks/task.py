@@ -11,11 +11,13 @@ from torch.nn.functional import log_softmax
 
 from steadydescent.checks import check_choice
 from steadydescent.engine.data import SPLIT_SIZES
-from steadydescent.engine.evaluation import IGNORED
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks.models import image_convnet, mlp, signal_convnet
 from steadydescent.engine.tasks.surfaces import SURFACES
 from steadydescent.normalization import KINDS
+
+IGNORED = -100
+"""The label that pads; torch's cross-entropy leaves it out too."""
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

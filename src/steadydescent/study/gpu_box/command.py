@@ -12,7 +12,7 @@ import psutil
 from steadydescent.files import require_room
 from steadydescent.study.gpu_box.box import Box
 from steadydescent.study.gpu_box.facts import machine, tests
-from steadydescent.study.gpu_box.measuring import bench, study, widths
+from steadydescent.study.gpu_box.measuring import bench_part, study, widths
 from steadydescent.study.gpu_box.needs import LEFT_OUT, missing
 
 
@@ -28,10 +28,10 @@ class Part(NamedTuple):
     work: Callable[[Box, dict[str, Any], float], bool]
 
 
-PARTS = (
+BOX_PARTS = (
     Part("machine", "machine.json", 1.0, machine),
     Part("tests", "tests.json", 0.15, tests),
-    Part("benchmark", "bench.json", 0.5, bench),
+    Part("benchmark", "bench.json", 0.5, bench_part),
     Part("widths", "stackings.yml", 0.72, widths),
     Part("study", "study.json", 1.0, study),
 )
@@ -46,15 +46,15 @@ def on_gpu_box(device: str, minutes: float, out: Path, again: bool = False) -> N
     """
     require_room(out)
     if again:
-        for path in (*(out / part.file for part in PARTS), *out.glob("store-*.tar")):
+        for path in (*(out / part.file for part in BOX_PARTS), *out.glob("store-*.tar")):
             path.unlink(missing_ok=True)
     for name in missing(tuple(LEFT_OUT)):
         click.echo(f"{name} is not installed: left out is {LEFT_OUT[name]}", err=True)
     running = time.time() - psutil.Process().create_time()
     box = Box(device, out, time.monotonic() - running, minutes)
-    for part in PARTS:
+    for part in BOX_PARTS:
         _do(part, box)
-    left = [part.name for part in PARTS if not box.read(part.file).get("finished")]
+    left = [part.name for part in BOX_PARTS if not box.read(part.file).get("finished")]
     click.echo(
         f"{'All is finished' if not left else 'Not finished: ' + ', '.join(left)}; "
         f"{out} has {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}"

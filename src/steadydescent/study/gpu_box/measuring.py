@@ -23,7 +23,7 @@ LONGEST_ITEM = 150.0
 """Seconds that a case of the benchmark, or a task's widths, may take."""
 
 
-def bench(box: Box, before: dict[str, Any], until: float) -> bool:
+def bench_part(box: Box, before: dict[str, Any], until: float) -> bool:
     """The engine against its peers on every task, and the ceilings: cheap cases first."""
     done: dict[str, Any] = dict(before.get("cases", {}))
     asked = {"kind": "case", "device": box.device, "settings": box.extent.cases}

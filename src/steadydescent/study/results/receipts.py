@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError, model
 from steadydescent.study.results.design import Design
 from steadydescent.study.results.store import Result
 
-ROUNDING = 1.0
+ROUNDED_SECONDS = 1.0
 """Seconds that sums may be off by rounding."""
 
 
@@ -39,7 +39,7 @@ class Receipt(BaseModel):
     @model_validator(mode="after")
     def _check_evaluation(self) -> "Receipt":
         looks = sum(self.evaluation.values())
-        if looks > self.seconds + ROUNDING:
+        if looks > self.seconds + ROUNDED_SECONDS:
             raise ValueError(
                 f"evaluation must take at most the {self.seconds} seconds of all, got {looks:.1f}"
             )

@@ -23,7 +23,7 @@ from steadydescent.study.results.store import RECEIPT, Store, Tables, read_folde
 NAME = re.compile(r"[0-9a-f]{2}/(?P<stack>[0-9a-f]{24})/(?P<file>receipt\.json|[a-z]+\.parquet)")
 """What a file in an archive is called."""
 FILES = {RECEIPT, *(f"{table}.parquet" for table in Tables._fields)}
-MOST_BYTES = 2**28
+LARGEST_MEMBER = 2**28
 """Of a file in an archive, as of any that is read."""
 BLOCK = 512
 """Bytes that tar rounds a file up to, and those of its header."""
@@ -147,7 +147,7 @@ def _unpacked(path: Path, aside: Path) -> Iterator[Path]:
                 match = NAME.fullmatch(member.name)
                 if not (member.isreg() and match and match["file"] in FILES):
                     raise DamagedFile(f"{path} is refused: it holds {member.name[:80]!r}")
-                if member.size > MOST_BYTES:
+                if member.size > LARGEST_MEMBER:
                     raise DamagedFile(f"{path} is refused: {member.name} has {member.size} bytes")
                 folder = aside / match["stack"]
                 folder.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import sys
 
 from steadydescent.checks import check_choice
 from steadydescent.study.planning import plans
-from steadydescent.study.training.items import serve
+from steadydescent.study.training.items import serve_items
 from steadydescent.study.training.trial import Trial
 
 ORDER = (
@@ -87,11 +87,13 @@ def train_whole(name: str, profile: str, device: str) -> dict[str, int]:
     return {"runs": len(trial.runs), "updates": sum(run.steps for run in trial.runs.values())}
 
 
-def main(asked: str, names: str) -> None:
+def train_asked(asked: str, names: str) -> None:
     """Train what is asked for, one after another, and tell of each."""
     given = json.loads(asked)
-    serve(lambda name: train_whole(name, given["profile"], given["device"]), json.loads(names))
+    serve_items(
+        lambda name: train_whole(name, given["profile"], given["device"]), json.loads(names)
+    )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    train_asked(*sys.argv[1:])

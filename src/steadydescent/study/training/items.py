@@ -25,7 +25,7 @@ TICK = 5.0
 """Seconds between two ticks while nothing is told."""
 FAILED = 3
 """The status with which a process ends that has told of its failure."""
-START = 30.0
+START_ALLOWED = 30.0
 """Seconds that a process may take to start, besides those of an item."""
 LONGEST_ERROR = 500
 """Letters of an error that are told."""
@@ -51,7 +51,7 @@ def work_through(
     """What becomes of each item, as it is known; those that were not reached by `until` have none.
 
     Args:
-        command: starts a process that calls `serve`; the items are added to it, as JSON.
+        command: starts a process that calls `serve_items`; the items are added to it, as JSON.
         items: what is to be done, in this order.
         until: when to end, on the clock of `time.monotonic`; the process is killed then.
         environment: the process's variables.
@@ -80,7 +80,7 @@ def _process(
     threading.Thread(target=_listen, args=(running.stdout, told), daemon=True).start()
     began, left = time.monotonic(), list(items)
     try:
-        while line := _next(told, min(until, began + most + START), tick):
+        while line := _next(told, min(until, began + most + START_ALLOWED), tick):
             outcome = Outcome(**json.loads(line))
             left.remove(outcome.item)
             began = time.monotonic()
@@ -122,7 +122,7 @@ def _end(running: subprocess.Popen) -> None:
     running.wait()
 
 
-def serve(work: Callable[[str], Any], items: Sequence[str]) -> None:
+def serve_items(work: Callable[[str], Any], items: Sequence[str]) -> None:
     """In the process: do one item after another and tell of each; end at the first that fails.
 
     Standard output belongs to what is told; what the work prints goes to standard error.

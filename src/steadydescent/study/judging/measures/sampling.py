@@ -25,8 +25,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from steadydescent.engine.data import load
-from steadydescent.engine.evaluation import IGNORED
 from steadydescent.engine.tasks import base, find
+from steadydescent.engine.tasks.task import IGNORED
 from steadydescent.study.paths import DATA
 from steadydescent.study.results.roster import SETTINGS
 from steadydescent.study.results.store import Tables
