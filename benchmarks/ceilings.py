@@ -6,6 +6,7 @@ Axes: R replicas, B batch, P parameters.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +20,7 @@ from steadydescent.engine.stepping import can_compile, numerics
 from steadydescent.engine.tasks import find
 from steadydescent.optimizers import RULES
 from steadydescent.weight_averaging import mix
-from training import BLOCK, Settings, trained
+from training import BLOCK, Settings, fastest, rates_of, trained
 
 SIDE = 1024
 COPIED = {"cpu": 2**25, "cuda": 2**28}
@@ -80,46 +81,57 @@ def linear_sizes(task: str) -> list[int]:
     return [layers[0].in_features, *(layer.out_features for layer in layers)]
 
 
-def products_of(task: str, device: str, settings: Settings) -> BareProducts:
-    """The bare products of a task's step at the width used."""
-    return BareProducts(
-        linear_sizes(task), settings.width or plan(task, device).width, BATCH, device
-    )
+@dataclass(frozen=True)
+class Way:
+    """One way to make the bare products: `work` makes those of `products.width` replicas."""
+
+    products: BareProducts
+    work: Callable[[], None]
+
+    def __str__(self) -> str:
+        count = self.products.width
+        if count == 1:
+            return "bare products, one replica, its weights in cache"
+        return f"bare products, {self.work.__name__.replace('_', ' ')}, {count} replicas"
+
+
+def ways(task: str, device: str, width: int) -> list[Way]:
+    """All replicas' products at once or one after another.
+
+    For the whole stack, for as many replicas as the engine's step takes together, and for one.
+    """
+    together = plan(task, device).together(width, can_compile(device) is None)
+    widths = sorted({1, min(together, width), width})
+    made = [BareProducts(linear_sizes(task), w, BATCH, device) for w in widths]
+    return [Way(one, work) for one in made for work in (one.batched, one.one_by_one)]
 
 
 @torch.no_grad()
-def better_way(
-    products: BareProducts, device: str, threads: int, seconds: float
-) -> Callable[[], None]:
-    """The faster of the two ways to make the products."""
-    ways = [products.batched, products.one_by_one]
-    tried = [Local("", repeated(way), device, threads=threads) for way in ways]
-    for contender in tried:
-        contender.prepare(seconds)
-    rates = [max(contender.rate() for _ in range(3)) for contender in tried]
-    return ways[rates.index(max(rates))]
+def fastest_way(task: str, device: str, width: int, seconds: float) -> Way:
+    """The way that makes most replicas' products a second."""
+    threads = plan(task, device).threads
+    tried = {
+        way: Local("", repeated(way.work, way.products.width), device, threads=threads)
+        for way in ways(task, device, width)
+    }
+    return fastest(rates_of(tried, seconds))
 
 
 @torch.no_grad()
 def product_ceiling(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
     """GFLOP/s of the step's bare products against a product of two 1024×1024 matrices."""
-    products, threads = products_of(task, device, settings), plan(task, device).threads
+    width, threads = settings.width or plan(task, device).width, plan(task, device).threads
     a, b, c = (torch.randn(SIDE, SIDE, device=device) for _ in range(3))
+    large = f"{SIDE}×{SIDE} product, float32"
     with numerics(threads):
-        way = better_way(products, device, threads, settings.seconds / 3)
+        way = fastest_way(task, device, width, settings.seconds / 3)
+        amounts = {
+            str(way): (way.work, way.products.operations),
+            large: (lambda: torch.mm(a, b, out=c), 2 * SIDE**3),
+        }
         contenders = [
-            Local(
-                f"bare products, {way.__name__}",
-                repeated(way, products.operations / 1e9),
-                device,
-                threads=threads,
-            ),
-            Local(
-                f"{SIDE}×{SIDE} product, float32",
-                repeated(lambda: torch.mm(a, b, out=c), 2 * SIDE**3 / 1e9),
-                device,
-                threads=threads,
-            ),
+            Local(name, repeated(work, operations / 1e9), device, threads=threads)
+            for name, (work, operations) in amounts.items()
         ]
         return compare(
             f"bare products, {task}",
@@ -128,27 +140,21 @@ def product_ceiling(task: str, device: str, settings: Settings) -> list[dict[str
             contenders,
             settings.rounds,
             settings.seconds / 2,
-            notes={
-                contenders[1].name: f"{way.__name__.replace('_', ' ')}, {products.width} replicas"
-            },
+            notes={large: str(way)},
         )
 
 
 @torch.no_grad()
 def step_against_products(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
     """Time of an update of a whole stack with one EMA against that of its bare matrix products."""
-    products, threads = products_of(task, device, settings), plan(task, device).threads
+    width, threads = settings.width or plan(task, device).width, plan(task, device).threads
     with numerics(threads):
-        way = better_way(products, device, threads, settings.seconds / 3)
-        stack = OurStack(task, device, width=settings.width)
+        way = fastest_way(task, device, width, settings.seconds / 3)
+        stack, checked = OurStack(task, device, width=width), settings.updates_checked(task)
+        products = repeated(way.work, way.products.width)
         contenders = [
-            trained("ours", stack, device, settings.updates_checked(task), threads, BLOCK[device]),
-            Local(
-                f"bare products, {way.__name__.replace('_', ' ')}",
-                repeated(way, products.width),
-                device,
-                threads=threads,
-            ),
+            trained("ours", stack, device, checked, threads, BLOCK[device]),
+            Local(str(way), products, device, threads=threads),
         ]
         return compare(
             f"step against its bare matrix products, {task}",
@@ -157,22 +163,21 @@ def step_against_products(task: str, device: str, settings: Settings) -> list[di
             contenders,
             settings.rounds,
             settings.seconds,
-            times=1000.0 * products.width,
+            times=1000.0 * width,
         )
 
 
-def update_and_average(
-    theta: Tensor, grad: Tensor, velocity: Tensor, average: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Momentum and one EMA on `[R, P]`: reads four tensors, writes three."""
+def update_and_average(theta: Tensor, grad: Tensor, velocity: Tensor, average: Tensor) -> None:
+    """Momentum and one EMA on `[R, P]`, in place as in the step: four are read, three written."""
     t = torch.tensor(2, device=theta.device)
     lr = torch.full((len(theta), 1), LR, device=theta.device)
-    theta, (velocity,) = RULES["momentum"].update(theta, grad, (velocity,), t, lr, **MOMENTUM_HYPER)
-    return (
-        theta,
-        velocity,
-        mix(average[None], theta, torch.full((1, 1, 1), 1 - BETA, device=theta.device))[0],
-    )
+    moved, (gained,) = RULES["momentum"].update(theta, grad, (velocity,), t, lr, **MOMENTUM_HYPER)
+    for tensor, new in (
+        (theta, moved),
+        (velocity, gained),
+        (average, mix(average, moved, torch.tensor(1 - BETA, device=theta.device))),
+    ):
+        tensor.copy_(new)
 
 
 MOMENTUM_HYPER = RULES["momentum"].checked(mu=MOMENTUM)
@@ -184,24 +189,15 @@ MOVED = 7
 def bandwidth(device: str, settings: Settings) -> list[dict[str, Any]]:
     """GB/s that the update with one EMA moves, against a plain copy."""
     count = COPIED[device] if settings.width == 0 else 2**16 * settings.width
-    source, target, velocity, average = (
-        torch.randn(64, count // 64, device=device) for _ in range(4)
+    theta, grad, velocity, average, spare = (
+        torch.randn(64, count // 64, device=device) for _ in range(5)
     )
-    work = (
-        torch.compile(update_and_average, dynamic=False)
-        if can_compile(device) is None
-        else update_and_average
-    )
-    size = source.nbytes / 1e9
+    compiled = can_compile(device) is None
+    work = torch.compile(update_and_average, dynamic=False) if compiled else update_and_average
+    update = repeated(lambda: work(theta, grad, velocity, average), MOVED * theta.nbytes / 1e9)
+    copy = repeated(lambda: spare.copy_(grad), 2 * theta.nbytes / 1e9)
     with numerics():
-        contenders = [
-            Local(
-                "ours",
-                repeated(lambda: work(source, target, velocity, average), MOVED * size),
-                device,
-            ),
-            Local("copy", repeated(lambda: target.copy_(source), 2 * size), device),
-        ]
+        contenders = [Local("ours", update, device), Local("copy", copy, device)]
         comparison = compare(
             "update and EMA", device, "GB/s", contenders, settings.rounds, settings.seconds / 2
         )

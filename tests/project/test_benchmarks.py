@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch._dynamo.utils import counters
 
+import ceilings
 import jax_peer
 import peers
 import rounds
@@ -430,6 +431,34 @@ def test_bare_products_are_those_of_autograd(way):
         torch.testing.assert_close(products.into_weight[layer], into_weight)
     torch.testing.assert_close(products.into_x[1], into_x)
     torch.testing.assert_close(products.into_x[2], y.detach())
+
+
+def test_the_ceiling_is_the_way_that_makes_most_products_of_a_replica(monkeypatch):
+    """Widths that the engine's step takes at once, that of the whole stack, and one alone."""
+    monkeypatch.setattr(ceilings, "can_compile", lambda device: None)
+    ways = ceilings.ways("mnist1d-mlp", "cpu", 16)
+    together = ceilings.plan("mnist1d-mlp", "cpu").together(16, True)
+    widths = [way.products.width for way in ways]
+    assert set(widths) == {1, together, 16} and len(ways) == len(set(widths)) * 2
+    best = next(way for way in ways if way.products.width == 1)
+    monkeypatch.setattr(
+        ceilings, "rates_of", lambda tried, seconds: {way: float(way is best) for way in tried}
+    )
+    monkeypatch.setattr(ceilings, "ways", lambda *given: ways)
+    assert ceilings.fastest_way("mnist1d-mlp", "cpu", 16, 0.1) is best
+    assert {name.rpartition(", ")[2] for name in map(str, ways) if "cache" not in name} == {
+        f"{width} replicas" for width in {together, 16}
+    }
+
+
+def test_the_update_that_is_timed_is_momentum_and_one_average_in_place():
+    draw = torch.Generator().manual_seed(0)
+    theta, grad, velocity, average = (torch.randn(3, 7, generator=draw) for _ in range(4))
+    moved = peers.MOMENTUM * velocity + grad
+    weights = theta - peers.LR * moved
+    averaged = average + (1 - peers.BETA) * (weights - average)
+    ceilings.update_and_average(theta, grad, velocity, average)
+    torch.testing.assert_close((theta, velocity, average), (weights, moved, averaged))
 
 
 # Rows
