@@ -11,7 +11,8 @@ from steadydescent.weight_averaging import Readout
 
 
 class Final(NamedTuple):
-    """ReplicaScores `[R]` of a readout on a part of the data, the test set as it is or after a shift."""
+    """ReplicaScores `[R]` of a readout on a part of the data, the test set as it is or after a
+    shift."""
 
     scores: ReplicaScores
     readout: Readout
@@ -43,7 +44,8 @@ def shifted_finals(view: View, shifts: Sequence[Shift]) -> Iterator[Final]:
 
 
 def _scores(view: View, shift: Shift) -> list[ReplicaScores]:
-    """ReplicaScores of every readout on the test set after a shift, drawn for each replica's seed."""
+    """ReplicaScores of every readout on the test set after a shift, drawn for each replica's
+    seed."""
     purpose = f"shift/{shift.kind}"
     streams = [stream_seed(view.task.source, seed, purpose) for seed in view.seeds]
     parts = shifted_test(shift, view.task, view.examples.data, streams)
