@@ -56,7 +56,7 @@ class ReplicaScores(NamedTuple):
 
 
 def measure(chunks: Iterable[Outputs], diverged: Tensor) -> ReplicaScores:
-    """ReplicaScores of N networks over all chunks; `diverged` `[N]` are those that count as
+    """Scores of N networks over all chunks; `diverged` `[N]` are those that count as
     guessing.
 
     The calibration error has 15 equal bins (Guo et al. 2017): Σ_b |Σ_e∈b (confidence − hit)| / E.

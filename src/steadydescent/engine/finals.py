@@ -11,7 +11,7 @@ from steadydescent.weight_averaging import Readout
 
 
 class Final(NamedTuple):
-    """ReplicaScores `[R]` of a readout on a part of the data, the test set as it is or after a
+    """Scores `[R]` of a readout on a part of the data, the test set as it is or after a
     shift."""
 
     scores: ReplicaScores
@@ -21,7 +21,7 @@ class Final(NamedTuple):
 
 
 def finals(view: View, test: bool) -> Iterator[Final]:
-    """ReplicaScores on validation data; of a report run also on test and training data."""
+    """Scores on validation data; of a report run also on test and training data."""
     parts = {"validation": view.examples.validation}
     if test:
         parts |= {"test": view.examples.test, "train": view.examples.train}
@@ -32,7 +32,7 @@ def finals(view: View, test: bool) -> Iterator[Final]:
 
 
 def shifted_finals(view: View, shifts: Sequence[Shift]) -> Iterator[Final]:
-    """ReplicaScores on the test set after each shift."""
+    """Scores on the test set after each shift."""
     known: dict[Shift, list[ReplicaScores]] = {}
     for shift in shifts:
         # without batch norm nothing can be taken anew
@@ -44,7 +44,7 @@ def shifted_finals(view: View, shifts: Sequence[Shift]) -> Iterator[Final]:
 
 
 def _scores(view: View, shift: Shift) -> list[ReplicaScores]:
-    """ReplicaScores of every readout on the test set after a shift, drawn for each replica's
+    """Scores of every readout on the test set after a shift, drawn for each replica's
     seed."""
     purpose = f"shift/{shift.kind}"
     streams = [stream_seed(view.task.source, seed, purpose) for seed in view.seeds]

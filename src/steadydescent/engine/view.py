@@ -173,7 +173,7 @@ class View:
     def _scored(
         self, pairs: Sequence[Pair], look: Look, batch: int | None = None
     ) -> list[ReplicaScores]:
-        """ReplicaScores of K pairs; those whose tensors are the same are looked at once."""
+        """Scores of K pairs; those whose tensors are the same are looked at once."""
         if self._start_height is not None:
             heights = [self._height(*pair) for pair in pairs]
             return [measure_surface(h, self._start_height, ~self.alive) for h in heights]
