@@ -38,11 +38,12 @@ reproduce: .venv/ready ## Train what is missing, judge the claims, build the boo
 gpu: .venv/ready ## On a GPU box: its tests, speed, widths, then as much of profile full as fits (MINUTES=9, OUT, AGAIN=1)
 	@$(STEADY) gpu
 
+# A file's tests share what is costly, such as a study's plan, and so a process.
 test: .venv/ready ## Run the tests
-	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 -m 'not slow'
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m 'not slow'
 
 test-all: .venv/ready ## Run the tests, the slow ones too
-	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 
 book: .venv/ready ## Build the book from published results (SOURCE=reproduced PROFILE=…: from yours)
 	@$(STEADY) book --source="$$SOURCE"

@@ -199,15 +199,14 @@ def test_nothing_is_tried_compiled_where_nothing_can_be(eager):
 
 def test_more_shapes_than_dynamo_compiles_by_itself_are_all_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    dynamo = torch._dynamo.config
-    limits = ("recompile_limit", "accumulated_recompile_limit")
-    for limit in limits:  # put back afterwards
-        monkeypatch.setattr(dynamo, limit, getattr(dynamo, limit))
-    shapes = range(1, 3 + dynamo.recompile_limit)
-    graphs = counters["stats"]["unique_graphs"]
-    double = peers.compiled(lambda rows: 2 * rows)
-    assert [double(torch.ones(count)).sum().item() for count in shapes] == [2 * n for n in shapes]
+    limit, graphs = torch._dynamo.config.recompile_limit, counters["stats"]["unique_graphs"]
+    shapes = range(1, 3 + limit)
+    # the limits, which the loop sets, are put back afterwards
+    with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=limit):
+        double = peers.compiled(lambda rows: 2 * rows)
+        assert [double(torch.ones(n)).sum().item() for n in shapes] == [2 * n for n in shapes]
     assert counters["stats"]["unique_graphs"] - graphs == len(shapes)
+    assert torch._dynamo.config.recompile_limit == limit
 
 
 def test_the_peer_of_one_thread_a_process_is_the_best_of_the_loops_of_one_thread(monkeypatch):

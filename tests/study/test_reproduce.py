@@ -4,6 +4,7 @@ notebooks.
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -267,7 +268,8 @@ def test_bill_for_two_processes_is_half_the_time_and_twice_the_memory_beside_the
     assert "15 minutes of training in 2 processes" in both and f" {3 + OWN_GIB:g} GiB" in both
 
 
-def test_bill_on_a_gpu_says_what_full_would_take(capsys):
+def test_bill_on_a_gpu_says_what_full_would_take(capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "costs", cache(reproduce.costs))  # the whole study's takes long
     reproduce.say_cost(reproduce.costs("smoke", "cuda"), "smoke", "cuda")
     said = capsys.readouterr().out
     full = reproduce.costs("full", "cuda")

@@ -4,6 +4,7 @@ places.
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from steadydescent.study.book import chapter_figures, figures
+from steadydescent.study.book.chapters import methods
 from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.paths import ROOT
 
@@ -21,6 +23,10 @@ PAGES = [
     if "{code-cell}" in path.read_text(encoding="utf-8")
 ]
 """Pages that run code."""
+
+
+bill = cache(methods.table_of_profiles)
+"""What each profile of the study costs; it takes long, and no result changes it."""
 
 
 def claims_without_rows() -> dict[str, dict[str, str]]:

@@ -121,9 +121,10 @@ class Run(BaseModel):
             self.rates()
 
     def __copy__(self) -> "Run":
-        """A copy without the key, which `model_copy` would else hand on to another run."""
+        """A copy without key and shape, which `model_copy` would else hand on to another run."""
         copied = super().__copy__()
-        copied.__dict__.pop("key", None)
+        for name in ("key", "shape"):
+            copied.__dict__.pop(name, None)
         return copied
 
     @property
@@ -157,7 +158,7 @@ class Run(BaseModel):
         """
         return {"run": self.key, **self.model_dump(exclude={"readouts", "shifts", "probes"})}
 
-    @property
+    @cached_property
     def shape(self) -> tuple:
         """Runs of equal shape can be stacked: they differ in seed, rate and schedule alone.
 

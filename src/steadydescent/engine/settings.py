@@ -5,6 +5,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 LONGEST_SETTING = 2_000
@@ -41,6 +43,15 @@ def read(text: str) -> Setting:
 
     Raises:
         ValueError: for text that is not of this form.
+    """
+    name, options = _parsed(text)
+    return Setting(name, deepcopy(options) if options else {})
+
+
+@lru_cache(maxsize=10_000)
+def _parsed(text: str) -> Setting:
+    """The setting itself, which nobody may change: a study's plan reads the same few a million
+    times.
     """
     if len(text) > LONGEST_SETTING:
         raise ValueError(

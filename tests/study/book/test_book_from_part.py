@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from page_cells import PAGES, claims_without_rows, names_placed, run, without_drawing
+from page_cells import PAGES, bill, claims_without_rows, names_placed, run, without_drawing
 from steadydescent.study.book import chapter_figures, edition
 from steadydescent.study.book import numbers as book_numbers
+from steadydescent.study.book.chapters import methods
 from steadydescent.study.book.chapters.batch_size import quadratic as batch_quadratic
 from steadydescent.study.book.chapters.weight_averaging import quadratic as averaged_quadratic
 from steadydescent.study.book.page import Shown
@@ -109,6 +110,7 @@ def shown_in(monkeypatch, there: list[tuple[str, str]]) -> None:
     monkeypatch.setattr(edition, "numbers_shown", lambda: every)
     monkeypatch.setattr(edition, "claims_shown", claims_without_rows)
     of = lambda experiment="": [row for row in told if experiment in ("", row["experiment"])]
+    monkeypatch.setattr(methods, "table_of_profiles", bill)
     for page in (batch_quadratic, averaged_quadratic):  # exact, and slow
         monkeypatch.setattr(page, "expected_curve", lambda *_: np.ones(1))
     monkeypatch.setattr(edition, "rows_shown", of)

@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 from docutils import nodes
 
-from page_cells import claims_without_rows, run, without_drawing
+from page_cells import bill, claims_without_rows, run, without_drawing
 from steadydescent import verified
 from steadydescent.study import paths
 from steadydescent.study.book import edition, figures, page
-from steadydescent.study.book.chapters import speed
+from steadydescent.study.book.chapters import methods, speed
 from steadydescent.study.book.chapters.growth import curves
 from steadydescent.study.book.sphinx import outputs, pages
 from steadydescent.study.book.sphinx.elements import stressed
@@ -333,6 +333,7 @@ def test_a_marker_in_a_published_file_is_refused_or_inert(tmp_path, monkeypatch,
         text = made() if other == name else (PUBLISHED / other).read_text()
         published.write(other, text.encode(), tmp_path)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
+    monkeypatch.setattr(methods, "table_of_profiles", bill)
     drawn = without_drawing(monkeypatch)
     for bound in (published, speed, curves):
         monkeypatch.setattr(bound, "PUBLISHED", tmp_path)
@@ -381,5 +382,6 @@ def test_names_in_a_picture_are_no_formulas(tmp_path, monkeypatch):
 @pytest.mark.parametrize("stem", sorted(set(FILES.values())))
 def test_pages_of_published_files_show_them_as_they_are(stem, monkeypatch):
     without_drawing(monkeypatch)
+    monkeypatch.setattr(methods, "table_of_profiles", bill)
     told = run(ROOT / f"chapters/{stem}.md", until="steadydescent.study.planning")
     assert told and all(isinstance(it, page.Shown) for it in told)

@@ -152,7 +152,7 @@ def test_findings_hold_the_claims_rows_and_the_numbers_they_rest_on(toy, publish
 
 
 def test_claim_without_results_is_not_run(toy, published):
-    claim = findings._claims(all_rows([]))["ema-wins"]
+    claim = findings.claims_of(all_rows([]))["ema-wins"]
     assert (claim["outcome"], claim["headline"]) == ("not run", "Not run.") and [
         row["verdict"] for row in claim["rows"]
     ] == ["not run"] * 2

@@ -8,13 +8,14 @@ import pytest
 from steadydescent.engine.tasks import find
 from steadydescent.study.book import summary
 from steadydescent.study.book.figures import INK
-from steadydescent.study.book.findings import findings
+from steadydescent.study.book.findings import claims_of
 from steadydescent.study.book.saved_results import results
-from steadydescent.study.book.verdict_rows import rows
+from steadydescent.study.book.verdict_rows import cached_rows
 from steadydescent.study.judging.choosing import BY_STEPS, by_candidate, choose, tuning_scores
 from steadydescent.study.judging.claims import load_claims
 from steadydescent.study.judging.evidence import Evidence
 from steadydescent.study.judging.places import Place
+from steadydescent.study.judging.rows import Row
 from steadydescent.study.judging.verdicts import VERDICTS
 from steadydescent.study.paths import PUBLISHED, RESULTS
 from steadydescent.study.planning import (
@@ -55,7 +56,8 @@ def plan_of(found) -> Plan:
 
 @cache
 def judged() -> list[dict]:
-    return rows(PUBLISHED)
+    """All rows; what takes long is kept for as long as no source changes."""
+    return cached_rows("published", None)
 
 
 def test_every_folder_of_results_reads():
@@ -218,7 +220,7 @@ def test_every_claim_has_a_row():
 
 def test_the_summary_is_of_what_is_published():
     """The table and the data as they would be written now; the pictures say what they show."""
-    current = summary.texts(findings("published")["claims"])
+    current = summary.texts(claims_of([Row(**row) for row in judged()]))
     for name, text in current.items():
         assert (RESULTS / name).read_text(encoding="utf-8") == text, "run `make publish`"
     assert all(f"| {claim.title} |" in current[summary.TABLE] for claim in load_claims().values())

@@ -1,5 +1,6 @@
 """Findings: all that the book may quote, in one file: origin, numbers, verdicts, tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def findings(source: str, profile: str | None = None) -> dict[str, Any]:
     return {
         "origin": _origin(source, receipts),
         "results": numbers,
-        "claims": _claims(rows),
+        "claims": claims_of(rows),
         "files": files,
     }
 
@@ -80,7 +81,8 @@ def _command(receipts: list[dict[str, Any]]) -> str:
     return "; ".join(f"make reproduce PROFILE={profile}" for profile in profiles)
 
 
-def _claims(rows: list[Row]) -> dict[str, Any]:
+def claims_of(rows: Sequence[Row]) -> dict[str, Any]:
+    """Claim's id → what is asked, what came out, and its rows."""
     out = {}
     for claim in load_claims().values():
         mine = [row for row in rows if row.id == claim.id]

@@ -82,6 +82,7 @@ class Evidence:
             cache(self._candidates),
             cache(partial(measures.values, result)),
         )
+        self.arrivals = cache(self._arrivals_of)
 
     @property
     def experiment(self) -> str:
@@ -266,7 +267,7 @@ class Evidence:
         runs = self.runs(condition, arm)
         return by_candidate(runs[runs.test], values, self.readouts(arm), "value")
 
-    def arrivals(self, condition: str, arm: str) -> pd.DataFrame:
+    def _arrivals_of(self, condition: str, arm: str) -> pd.DataFrame:
         """Report seeds × candidates: 1 where a run holds its target to the end, else 0."""
         return self.scored(condition, arm, self._arrivals)
 

@@ -1,5 +1,6 @@
 """What runs cost, from the measured table of stackings: time, memory and disk."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from steadydescent.engine.cost import evaluated, looks
@@ -22,9 +23,13 @@ def cost(runs: Sequence[Run], task: str, device: str) -> dict[str, float]:
     and `evaluation_minutes` looks at the networks, those of probes among them.
     """
     measured, sizes = stacking(task, device), SPLIT_SIZES[find(task).source]
-    training = sum(run.steps * _effort(run) for run in runs) / measured.rate
-    examples = sum(evaluated(run, sizes["validation"], sizes["test"]) for run in runs)
-    probing = sum(looks(run) for run in runs) * measured.probe
+    one = {run.shape: run for run in runs}  # runs of one shape cost the same
+    alike = [(one[shape], count) for shape, count in Counter(run.shape for run in runs).items()]
+    training = sum(count * run.steps * _effort(run) for run, count in alike) / measured.rate
+    examples = sum(
+        count * evaluated(run, sizes["validation"], sizes["test"]) for run, count in alike
+    )
+    probing = sum(count * looks(run) for run, count in alike) * measured.probe
     looking = examples / measured.evaluation + probing
     return {
         "networks": 0 if find(task).surface else len(runs),

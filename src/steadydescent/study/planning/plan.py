@@ -300,7 +300,7 @@ class Plan(BaseModel):
                 runs += self.tuning(condition, arms[0], whole)
                 runs += self.reporting(condition, arms[0], sorted(near))
         runs += [run for length in self.size.ramps for run in self.range_tests(length)]
-        return list({run.key: run for run in runs}.values())
+        return list(dict.fromkeys(runs))
 
     def _near_the_centre(self, whole: range, sharing: int) -> set[int]:
         """Grid points that arms which share their runs are expected to report."""

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 
 from steadydescent.engine.runs import Run
@@ -95,10 +94,11 @@ def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:
     The cut depends on the list of runs and the device kind alone, so a sweep that was interrupted
     is cut the same way when it goes on.
     """
-    shape = lambda run: run.shape
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.shape, []).append(run)
     cut = []
-    for _, group in groupby(sorted(runs, key=lambda run: repr(run.shape)), key=shape):
-        alike = list(group)
+    for _, alike in sorted(groups.items(), key=lambda group: repr(group[0])):
         width = stacking(alike[0].task, device).width
         cut += [alike[i : i + width] for i in range(0, len(alike), width)]
     return cut

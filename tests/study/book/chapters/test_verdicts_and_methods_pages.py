@@ -12,6 +12,7 @@ from scipy import stats
 
 from fabricated import result
 from judged import asked, peak, score, toy_evidence, toy_plan
+from page_cells import bill
 from steadydescent.study.book import page
 from steadydescent.study.book.chapters import attacks, methods, verdicts
 from steadydescent.study.judging.claims import load_claims
@@ -227,6 +228,6 @@ def test_holm_is_compared_with_places_over_the_rows_that_were_run():
 
 
 def test_profiles_are_listed_with_what_they_cost():
-    table = methods.table_of_profiles()
+    table = bill()
     assert list(dict.fromkeys(table.profile)) == list(PROFILES)
     assert ((table.networks > 0) | (table.points > 0)).all() and "minutes, one process" in table
