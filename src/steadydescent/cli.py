@@ -385,7 +385,7 @@ def bench(
     default=9.0,
     show_default=True,
     envvar="MINUTES",
-    type=click.FloatRange(0.1, 10_000),
+    type=Seconds(0.1, 10_000),
     help="Minutes in which all has to end.",
 )
 @click.option(

@@ -460,7 +460,7 @@ def test_without_batch_norm_statistics_taken_anew_change_nothing(norm):
     assert plain.equals(anew) and plain.equals(few) and not plain.equals(other)
     look = Look(*shifted_test(Shift.parse(shifts[1]), made.task, made.data, [1, 2]))
     assert (
-        made.view.score_reestimated(made.readouts[0], look).accuracy.tolist()
+        made.view.scores_reestimated(made.readouts[:1], look)[0].accuracy.tolist()
         == plain[plain.readout == "last"].accuracy.tolist()
     )
 

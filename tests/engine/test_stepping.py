@@ -17,7 +17,8 @@ SETTINGS = [
     ('mnist1d-mlp(norm="noisy-batch")', "nesterov"),
     ("mnist1d-mlp(norm=group)", "rmsprop"),
     ("mnist1d-cnn", "adam"),
-    ("names-transformer", "adamw"),
+    # the gradient of a key's bias is zero but for rounding, which the usual ε makes a whole step of
+    ("names-transformer", "adamw(eps=0.001)"),
     ("saddle", "corrected-momentum"),
 ]
 

@@ -12,8 +12,10 @@ import re
 import shlex
 import string
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -458,6 +460,16 @@ def said_by(words: list[str], **environment: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+def refused_by_type(words: list[str], option: str) -> None:
+    """Hold a number's option to its type, which refuses before a command begins."""
+    command = reduce(lambda group, name: group.commands[name], words, main)
+    parameter = next(each for each in command.params if option in each.opts)
+    if isinstance(parameter.type, click.types.FloatParamType | click.types.IntParamType):
+        for value in BAD_VALUES:
+            with pytest.raises(click.BadParameter):
+                parameter.type.convert(value, parameter, click.Context(command))
+
+
 @pytest.mark.parametrize(("words", "option", "variable"), options(), ids=lambda value: str(value))
 def test_a_bad_value_of_any_option_is_refused_in_a_sentence(
     words, option, variable, quiet, tmp_path, monkeypatch
@@ -465,7 +477,8 @@ def test_a_bad_value_of_any_option_is_refused_in_a_sentence(
     if words[0] not in TRIED or option == "--workers":
         elsewhere = {other for where, other, _ in options() if where[0] in TRIED}
         own = {"--workers", "--port", "--only", "--with", "--seconds", "--rounds", "--cell-hours"}
-        assert option in elsewhere | own
+        assert option in elsewhere | own | {"--minutes", "--out"}
+        refused_by_type(words, option)
         return
     monkeypatch.setattr("steadydescent.study.book.saved_results.REPRODUCED", tmp_path)
     others = [] if option == "--source" else TRIED[words[0]]

@@ -10,6 +10,8 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 import click
@@ -37,6 +39,12 @@ def commands(group: click.Group, *before: str):
             yield from commands(command, *before, name)
         else:
             yield [*before, name]
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """Something for each argument that a command asks for."""
+    command = reduce(lambda group, name: group.commands[name], words, main)
+    return ["x" for param in command.params if isinstance(param, click.Argument) and param.required]
 
 
 def steady(*words: str, flags: tuple[str, ...] = (), cwd: Path | None = None, **more: str):
@@ -71,7 +79,7 @@ def test_no_command_works_in_a_folder_without_a_study_and_none_changes_it(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     before = tree(tmp_path)
-    done = CliRunner().invoke(main, words)
+    done = CliRunner().invoke(main, [*words, *arguments(words)])
     assert done.exit_code == 1 and tree(tmp_path) == before
     assert done.output.startswith(
         f"Error: there is no study in {tmp_path}: experiments/study.yml is missing; STEADY_"

@@ -21,7 +21,7 @@ UNBROKEN = ("estimate", "verdict")
 """Columns whose cells are not broken."""
 WIDE = 180
 """Letters across where no terminal says how many: no result's id is broken there."""
-COMPUTING = ("run", "reproduce", "book", "bench")
+COMPUTING = ("run", "reproduce", "book", "bench", "gpu")
 """Commands that run cells whose assertions count, or train."""
 
 

@@ -415,6 +415,7 @@ ALLOWED = {
     "src/steadydescent/engine/data/fashion_mnist.py": "unzips bytes that were read there",
     "src/steadydescent/study/yaml_files.py": "the study's own YAML, sources",
     "src/steadydescent/study/judging/exact/marked_tests.py": "tests, sources",
+    "src/steadydescent/study/gpu_box/facts.py": "tests, sources",
     "src/steadydescent/study/book/sphinx/pages.py": "pages just built",
     "src/steadydescent/study/results/provenance.py": "/proc",
     "src/steadydescent/study/paths.py": "pyproject.toml, a source",

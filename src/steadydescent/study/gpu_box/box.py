@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steadydescent import verified
 from steadydescent.files import write_atomically
 from steadydescent.study import yaml_files
 from steadydescent.study.planning.stacks import stackings
@@ -74,7 +75,7 @@ class Box:
             return {}
         if name.endswith(".yml"):
             return yaml_files.read(path).content or {}
-        return json.loads(path.read_text(encoding="utf-8"))
+        return verified.parsed(verified.read(path), path)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Write a part's file with a receipt of this call."""

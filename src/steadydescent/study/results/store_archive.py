@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from steadydescent import verified
 from steadydescent.files import DamagedFile, require_room, write_atomically
 from steadydescent.study.results.store import RECEIPT, Store, Tables, read_folder, read_receipt
 
@@ -62,7 +63,7 @@ def pack(stacks: Iterable[Path], folder: Path, most_bytes: int, most_archives: i
     for number, members in enumerate(filter(None, bins), start=1):
         paths.append(folder / f"store-{number}.tar")
         content = _archive(members)
-        if not paths[-1].is_file() or paths[-1].read_bytes() != content:
+        if not paths[-1].is_file() or verified.read(paths[-1]) != content:
             write_atomically(paths[-1], content)
     return Packed(tuple(paths), sum(map(len, bins)), left_out)
 
@@ -74,10 +75,10 @@ def _rounded(size: int) -> int:
 def _archive(stacks: Sequence[Path]) -> bytes:
     """The bytes of a tar file; the same stacks give the same bytes."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for stack in stacks:
             for file in sorted(stack.iterdir()):
-                content = file.read_bytes()
+                content = verified.read(file)
                 member = tarfile.TarInfo(f"{stack.name[:2]}/{stack.name}/{file.name}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
@@ -116,7 +117,7 @@ def take_in(path: Path, store: Store) -> Taken:
 
     Raises:
         FileNotFoundError: when there is no such archive.
-        DamagedFile: for a file that is no such archive, or holds what no archive holds.
+        DamagedFile: for what is no such archive, or no plain file, or holds what none holds.
         CannotWrite: when the disk is full; what was taken in before stays.
     """
     require_room(store.root, path.stat().st_size / 1e6)
@@ -141,8 +142,9 @@ def take_in(path: Path, store: Store) -> Taken:
 def _unpacked(path: Path, aside: Path) -> Iterator[Path]:
     """The folders of an archive's stacks, written below a folder of our own, one by one."""
     files: dict[str, set[str]] = {}
+    content = io.BytesIO(verified.read(path))
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.TarFile(fileobj=content) as archive:
             for member in archive:
                 match = NAME.fullmatch(member.name)
                 if not (member.isreg() and match and match["file"] in FILES):
@@ -151,8 +153,8 @@ def _unpacked(path: Path, aside: Path) -> Iterator[Path]:
                     raise DamagedFile(f"{path} is refused: {member.name} has {member.size} bytes")
                 folder = aside / match["stack"]
                 folder.mkdir(exist_ok=True)
-                content = archive.extractfile(member)
-                (folder / match["file"]).write_bytes(content.read() if content else b"")
+                file = archive.extractfile(member)
+                (folder / match["file"]).write_bytes(file.read() if file else b"")
                 files.setdefault(match["stack"], set()).add(match["file"])
     except tarfile.TarError as error:
         raise DamagedFile(f"{path} is refused: it is no archive of stacks ({error})") from error
