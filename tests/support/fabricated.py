@@ -250,13 +250,13 @@ def experiments_from(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "EXPERIMENTS", folder)
         patch.setattr(claims, "EXPERIMENTS", folder)
-        load_study.cache_clear()
-        claims.load_claims.cache_clear()
+        experiment.study_in.cache_clear()
+        claims.claims_in.cache_clear()
         try:
             yield
         finally:
-            load_study.cache_clear()
-            claims.load_claims.cache_clear()
+            experiment.study_in.cache_clear()
+            claims.claims_in.cache_clear()
 
 
 SMALL_EXPERIMENT = {

@@ -114,7 +114,7 @@ def texts(claims: dict[str, Any], root: Path = PUBLISHED) -> dict[str, str]:
     """The table, the data and, where there was a first edition, what changed, by name of file."""
     data = summary(claims).to_csv(index=False, float_format="%.5g")
     written = {TABLE: INTRODUCTION + verdict_table(claims) + "\n", DATA: data}
-    if edition_changes.FIRST in published.listed(root):
+    if published.published(edition_changes.FIRST, root):
         written[CHANGES] = CHANGED + edition_changes.markdown(claims) + "\n"
     return written
 

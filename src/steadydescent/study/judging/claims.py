@@ -6,6 +6,7 @@ contrasts; whatever else bears on it is secondary, and never decides it.
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
@@ -172,14 +173,19 @@ class Question(NamedTuple):
         return self.answered_by(evidence) and self.contrast.answerable(evidence, self.condition)
 
 
-@cache
 def load_claims() -> dict[str, Claim]:
     """Claim id → claim, from `experiments/claims.yml`.
 
     Raises:
         ValueError: for what the file should not say, with its line.
     """
-    file = yaml_files.read(EXPERIMENTS / "claims.yml")
+    return claims_in(EXPERIMENTS / "claims.yml")
+
+
+@cache
+def claims_in(path: Path) -> dict[str, Claim]:
+    """The same of any file, which is read once."""
+    file = yaml_files.read(path)
     if not isinstance(file.content, list):
         raise file.error(
             (), f"must be a list of claims, got {yaml_files.value_in_words(file.content)}"

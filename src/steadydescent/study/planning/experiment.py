@@ -1,6 +1,7 @@
 """What `experiments/study.yml` says, as checked data."""
 
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -255,14 +256,19 @@ class Parameters(Checked):
         return self
 
 
-@cache
 def load_study() -> dict[str, Experiment]:
     """Experiment name → experiment, from `experiments/study.yml`.
 
     Raises: ValueError: for a file that says what it should not, with its line, what it says and
         what is allowed.
     """
-    file = yaml_files.read(EXPERIMENTS / "study.yml")
+    return study_in(EXPERIMENTS / "study.yml")
+
+
+@cache
+def study_in(path: Path) -> dict[str, Experiment]:
+    """The same of any file, which is read once."""
+    file = yaml_files.read(path)
     if not isinstance(file.content, dict) or not file.content:
         raise file.error(
             (), f"must hold experiments by name, got {yaml_files.value_in_words(file.content)}"

@@ -26,7 +26,7 @@ def first_seen(root: Path = PUBLISHED) -> dict[Key, str]:
     Raises:
         DamagedFile: as `steadydescent.study.results.published.read`.
     """
-    if LEDGER not in published.listed(root):
+    if not published.published(LEDGER, root):
         return {}
     table = published.table(LEDGER, root).astype(str)
     return {(row.id, row.task, row.condition): row.date for row in table.itertuples(index=False)}

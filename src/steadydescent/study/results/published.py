@@ -90,6 +90,11 @@ def _at_or_below(name: str, places: Iterable[str]) -> bool:
     return any(name == place or name.startswith(f"{place}/") for place in places)
 
 
+def published(name: str, root: Path = PUBLISHED) -> bool:
+    """Whether a file can be read or must be refused; not so before its first writing is done."""
+    return os.path.lexists(root / name) or ABSENT not in listed(root).get(name, (ABSENT,))
+
+
 def read(name: str, root: Path = PUBLISHED) -> bytes:
     """The content of a published file.
 
@@ -125,9 +130,7 @@ def parsed(name: str, root: Path = PUBLISHED, otherwise: Any = None) -> Any:
     """A published JSON file, or `otherwise` where none was published; raises DamagedFile as `read`
     does.
     """
-    if os.path.lexists(root / name) or ABSENT not in listed(root).get(name, (ABSENT,)):
-        return verified.parsed(read(name, root), root / name)
-    return otherwise
+    return verified.parsed(read(name, root), root / name) if published(name, root) else otherwise
 
 
 def write(name: str, content: bytes, root: Path = PUBLISHED) -> Path:
