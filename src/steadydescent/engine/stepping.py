@@ -8,7 +8,7 @@ readouts, N noise draws, D inputs.
 import shutil
 import sysconfig
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from steadydescent.engine.settings import read
 from steadydescent.engine.tasks import Task, find
+from steadydescent.engine.unfolding import ConvolutionsAsProducts
 from steadydescent.normalization import noise_shapes
 from steadydescent.optimizers import RULES
 from steadydescent.weight_averaging import mix
@@ -243,11 +244,14 @@ class Recordings:
         return self.graphs[kind]
 
     def _record(self, leaves: list[Tensor], function: Leaves) -> Leaves:
-        # on tensors without numbers: a step writes into what it is given
-        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+        on_cpu = leaves[0].device.type == "cpu"
+        # compiled on a CPU they are faster as products, one by one torch's own are
+        way = ConvolutionsAsProducts() if self.compiled and on_cpu else nullcontext()
+        with way:
+            # on tensors without numbers: a step writes into what it is given
+            graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
         if not self.compiled:
             return graph
-        on_cpu = leaves[0].device.type == "cpu"
         # a program of C++ throughout: called kernel by kernel, small networks wait for Python
         return torch._inductor.compile(graph, [*leaves], options={"cpp_wrapper": on_cpu})
 
