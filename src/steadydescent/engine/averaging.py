@@ -16,6 +16,12 @@ Pair = tuple[Tensor, Tensor]
 """Weights `[R, P]` and buffers `[R, Q]`."""
 
 
+def accumulators(readouts: Sequence[Readout], steps: int) -> dict[Readout, NDArray[np.float64]]:
+    """The running averages that readouts of a run are read from, with their mixing weights."""
+    weights = {readout.accumulator: readout.weights(steps) for readout in readouts}
+    return {name: array for name, array in weights.items() if array is not None}
+
+
 class Averages:
     """The accumulators that the readouts of a run of T updates are read from.
 
@@ -25,10 +31,9 @@ class Averages:
 
     def __init__(self, readouts: Sequence[Readout], steps: int, start: Pair) -> None:
         self.steps, self.start = steps, start
-        weights = {readout.accumulator: readout.weights(steps) for readout in readouts}
-        moving = {name: array for name, array in weights.items() if array is not None}
-        self.sparse = {name: array for name, array in moving.items() if name.sparse}
-        self.dense = {name: array for name, array in moving.items() if not name.sparse}
+        weights = accumulators(readouts, steps)
+        self.sparse = {name: array for name, array in weights.items() if name.sparse}
+        self.dense = {name: array for name, array in weights.items() if not name.sparse}
         zeros = lambda tensor: tensor.new_zeros(tensor.shape)
         self.checkpoints = {name: (zeros(start[0]), zeros(start[1])) for name in self.sparse}
 

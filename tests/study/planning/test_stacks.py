@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict, replace
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,10 @@ import yaml
 
 from fabricated import a_run, stack_receipt, tables
 from planned import EVERY_PLAN, label, planned
+from steadydescent.engine.stack import Stack
+from steadydescent.engine.stepping import prepared
 from steadydescent.engine.tasks import TASKS
+from steadydescent.study.paths import DATA
 from steadydescent.study.planning import Plan
 from steadydescent.study.planning import stacks as planning_stacks
 from steadydescent.study.planning.stacks import (
@@ -98,13 +102,50 @@ def test_added_seeds_alone_are_trained(bench):
     assert bench.trained == [[0, 1, 2], [3, 4]]
 
 
-def test_steps_are_compiled_where_all_stacks_of_a_shape_make_enough_updates(monkeypatch):
+def test_steps_are_compiled_where_all_stacks_of_a_program_make_enough_updates(monkeypatch):
     other = replace(stacking("mnist1d-mlp", "cpu"), width=2, compile_from=30)
     monkeypatch.setattr(planning_stacks, "stackings", lambda device: {"mnist1d-mlp": other})
+    worth = lambda *runs: worth_compiling(stacks([*chain(*runs)], "cpu"), "cpu")
     # two stacks, 22 updates; three stacks, 30 updates
     few = [a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)]
-    many = [a_run(seed=seed, steps=10, curve_points=2) for seed in range(5)]
-    assert worth_compiling(stacks(few + many, "cpu"), "cpu") == {many[0].shape} != {few[0].shape}
+    many = [a_run(seed=seed, steps=10, curve_points=2, batch_size=20) for seed in range(5)]
+    assert worth(few, many) == {many[0].shape} != {few[0].shape}
+    # eight more updates, of the same program or of another
+    same = [a_run(steps=8, curve_points=1, readouts=("last", "at-50", "ema-20"))]
+    assert worth(few, same) == {few[0].shape, same[0].shape}
+    assert worth(few, [a_run(steps=8, readouts=("last", "ema-20", "tail-50"))]) == set()
+
+
+USUAL = {"steps": 10, "readouts": ("last",), "test": False}
+PROGRAMS = (
+    {},
+    {"optimizer": "momentum(mu=0.8)"},
+    {"optimizer": "adam"},
+    {"batch_size": 16},
+    {"task": 'mnist1d-mlp(norm="batch")'},
+    {"task": 'mnist1d-mlp(features="badly-scaled")'},
+    {"readouts": ("last", "ema-20")},
+    {"readouts": ("last", "ema-20", "tail-50")},
+)
+OF_ONE_PROGRAM = (
+    {"steps": 12, "curve_points": 2},
+    {"test": True, "shifts": ("prior(severity=1)",)},
+    {"schedule": "linear", "lr": 0.3},
+    {"readouts": ("last", "at-50", "last/copied")},
+)
+
+
+def test_the_engine_records_one_step_for_what_counts_as_one_program():
+    prepared.cache_clear()
+    steps, programs = set(), set()
+    for changes in PROGRAMS:
+        for more in ({}, *OF_ONE_PROGRAM):
+            more = {} if changes.keys() & more.keys() else more
+            stack = Stack([a_run(**USUAL | changes | more)], DATA, compile=False)
+            stack.train()
+            steps.add(stack.step)
+            programs.add(planning_stacks._program(stack.first))
+    assert sum(len(step.graphs) for step in steps) == len(programs) == len(PROGRAMS)
 
 
 def test_what_another_runner_trained_meanwhile_is_not_trained_again(bench, monkeypatch):

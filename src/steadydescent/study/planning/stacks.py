@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from steadydescent.engine.averaging import accumulators
 from steadydescent.engine.runs import Run
 from steadydescent.engine.tasks import base
 from steadydescent.study import yaml_files
+from steadydescent.weight_averaging import Readout
 
 ROWS = "STEADY_STACKINGS"
 """The variable that names a file with rows measured on this machine, as `make gpu` writes it; they
@@ -23,11 +25,12 @@ OWN_GIB = 3.0
 class Stacking:
     """How a task's runs are stacked on a kind of device, and what that was measured to reach.
 
-    The step is compiled where a sweep's stacks of one shape make at least `compile_from` updates
-    together. A compiled step takes so many `lanes` of a stack at once (0: all), that their weights
-    stay in the cache; a traced one, whose every call costs, takes all, unless one by one is faster
-    anyway. `rate` is replica-steps/s with the study's readouts, `evaluation` examples × readouts a
-    second, `probe` the seconds of a costly probe's look at one replica, `memory` GiB at this width.
+    The step is compiled where a sweep's stacks that share its program make at least `compile_from`
+    updates together. A compiled step takes so many `lanes` of a stack at once (0: all), that their
+    weights stay in the cache; a traced one, whose every call costs, takes all, unless one by one is
+    faster anyway. `rate` is replica-steps/s with the study's readouts, `evaluation` examples ×
+    readouts a second, `probe` the seconds of a costly probe's look at one replica, `memory` GiB at
+    this width.
     On a GPU updates are replayed from a CUDA `graph`.
     """
 
@@ -105,13 +108,24 @@ def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:
 
 
 def worth_compiling(todo: list[list[Run]], device: str) -> set[tuple]:
-    """The shapes whose stacks together make enough updates for compiling the step to pay.
+    """The shapes whose step is compiled: where all stacks that share its program together make
+    enough updates for compiling it to pay.
 
     That depends on the list alone, as the cut does: not on what is done already, nor on the number
     of workers.
     """
+    programs = {stack[0].shape: _program(stack[0]) for stack in todo}
     updates = Counter[tuple]()
-    for stack in todo:
-        updates[stack[0].shape] += stack[0].steps
-    least = {stack[0].shape: stacking(stack[0].task, device).compile_from for stack in todo}
-    return {shape for shape, count in updates.items() if count >= least[shape]}
+    for first, *_ in todo:
+        updates[programs[first.shape]] += first.steps
+    least = {first.shape: stacking(first.task, device).compile_from for first, *_ in todo}
+    return {shape for shape in programs if updates[programs[shape]] >= least[shape]}
+
+
+def _program(run: Run) -> tuple:
+    """What a compiled step depends on: shapes that differ in their length or in what is looked at
+    share one.
+    """
+    readouts = [Readout.parse(text) for text in run.readouts]
+    moving = [name for name in accumulators(readouts, run.steps) if not name.sparse]
+    return run.task, run.optimizer, run.batch_size, len(moving)
