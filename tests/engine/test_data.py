@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from steadydescent import files
-from steadydescent.dataset_shift import mnist1d_signals
+from steadydescent.dataset_shift import mnist1d_signals, shifted_signals
 from steadydescent.engine import data
 from steadydescent.engine.data import fashion_mnist, mnist1d
 
@@ -280,6 +280,36 @@ def test_a_damaged_file_is_refused_by_name_and_drawn_again(small, damage, tmp_pa
     assert str(path) in reports[0]
     assert reports[0].endswith("It is drawn again.")
     assert reports[1] == "MNIST-1D: drawing 1 missing sets, 70 examples, one by one."
+
+
+def test_shifted_signals_are_drawn_once_and_read_as_they_were_drawn(small, tmp_path, monkeypatch):
+    reports: list[str] = []
+    asked = [("shear", 3), ("scale", 3), ("shear", 0)]
+    first = [mnist1d.shifted_test(*one, tmp_path, reports.append) for one in asked]
+    for (knob, severity), drawn in zip(asked, first, strict=True):
+        whole = shifted_signals(knob, severity, seed=mnist1d.TEST_SEED, count=SMALL["test"])
+        assert torch.equal(drawn.x, whole.x) and torch.equal(drawn.y, whole.y)
+        assert torch.equal(drawn.rows, whole.rows)
+    usual = data.load("mnist1d", [1], tmp_path, print)
+    assert torch.equal(first[2].x, usual.pool[usual.test])
+    assert len(reports) == len(asked)
+    for name in ("draw", "shifted_signals"):
+        monkeypatch.setattr(mnist1d, name, None)
+    again = [mnist1d.shifted_test(*one, tmp_path, reports.append) for one in asked]
+    assert all(torch.equal(one.x, other.x) for one, other in zip(first, again, strict=True))
+    assert len(reports) == len(asked)
+
+
+def test_a_shifted_set_in_anothers_place_is_refused_and_drawn_again(small, tmp_path):
+    sound = mnist1d.shifted_test("shear", 3, tmp_path, print)
+    other = mnist1d.shifted_test("shear", 4, tmp_path, print)
+    assert not torch.equal(sound.x, other.x)
+    (path,) = tmp_path.rglob("shear-3.safetensors")
+    path.write_bytes(path.with_name("shear-4.safetensors").read_bytes())
+    reports: list[str] = []
+    again = mnist1d.shifted_test("shear", 3, tmp_path, reports.append)
+    assert torch.equal(again.x, sound.x)
+    assert reports[0].endswith("It is drawn again.")
 
 
 def test_nothing_is_said_or_drawn_when_all_is_there(small, tmp_path, monkeypatch, caplog):

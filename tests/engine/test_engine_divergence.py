@@ -59,6 +59,7 @@ PLANNED = [
     {"curve_points": 5},
     {"test": True, "readouts": ("last", "tail-25", "at-50")},
     {"test": True, "curve_points": 5, "shifts": ("shear(severity=1)", "concept(severity=1)")},
+    {"test": True, "shifts": ("shear(severity=1)",), "shifted_readouts": ("tail-25",)},
     {"test": True, "curve_points": 3, "probes": ("training-loss",)},
     {"curve_points": 5, "task": "saddle"},
     {"test": True, "curve_points": 1, "task": "saddle"},

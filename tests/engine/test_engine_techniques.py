@@ -458,7 +458,7 @@ def test_without_batch_norm_statistics_taken_anew_change_nothing(norm):
     }
     plain, anew, other, few = (tables[shift] for shift in made.first.shifts)
     assert plain.equals(anew) and plain.equals(few) and not plain.equals(other)
-    look = Look(*shifted_test(Shift.parse(shifts[1]), made.task, made.data, [1, 2]))
+    look = Look(*shifted_test(Shift.parse(shifts[1]), made.task, made.data, [1, 2], DATA))
     assert (
         made.view.scores_reestimated(made.readouts[:1], look)[0].accuracy.tolist()
         == plain[plain.readout == "last"].accuracy.tolist()
@@ -494,6 +494,34 @@ def test_without_batch_norm_statistics_taken_anew_change_nothing(norm):
 def test_shifts_that_a_task_does_not_have_are_refused(task, shift, sentence):
     with pytest.raises(ValueError, match=sentence):
         run(task=task, test=True, shifts=(shift,))
+
+
+def test_shifted_readouts_alone_are_scored_after_shifts_and_as_among_all():
+    shifts, readouts = ("shear(severity=3)", "prior(severity=3)"), ("last", "tail-50", "ema-10")
+    every = run(test=True, shifts=shifts, readouts=readouts, steps=40)
+    asked = Run(**every.model_dump() | {"shifted_readouts": ("ema-10", "last")})
+    assert asked.key != every.key and asked.shape != every.shape
+    whole, part = (trained([one]).history.finals for one in (every, asked))
+    left_out = (whole["shift"] != "") & (whole.readout == "tail-50")
+    columns = ["readout", "split", "shift", "accuracy", "loss", "calibration_error"]
+    in_order = lambda table: table[columns].sort_values(columns[:3]).reset_index(drop=True)
+    assert left_out.sum() == len(shifts)
+    pd.testing.assert_frame_equal(in_order(part), in_order(whole[~left_out]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"shifted_readouts": LAST}, "shifted_readouts need shifts, got .'last'"),
+        (
+            {"shifts": ("shear(severity=1)",), "shifted_readouts": ("last", "ema-2")},
+            "shifted_readouts must be among the readouts, got .'ema-2'",
+        ),
+    ],
+)
+def test_shifted_readouts_that_make_no_sense_are_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run(test=True, readouts=("last", "ema-10"), **changes)
 
 
 def test_shifts_without_test_data_are_refused():

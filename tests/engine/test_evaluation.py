@@ -15,6 +15,7 @@ from steadydescent.engine.inference import CACHE, CHUNKS, chunk, in_place, infer
 from steadydescent.engine.shifted_tests import Shift, shifted_test
 from steadydescent.engine.tasks import TASKS, find
 from steadydescent.engine.tasks.task import IGNORED
+from steadydescent.study.paths import DATA
 from steadydescent.weight_averaging import Readout
 from test_engine import run, trained
 
@@ -108,7 +109,7 @@ def test_replicas_as_one_say_what_they_say_in_turn(task, batch):
     """A GPU takes the first way, a CPU the second."""
     stack = small_stack(task)
     shift = Shift.parse("shear(severity=2)")
-    whole = shifted_test(shift, stack.task, stack.data, [1, 2, 1, 2])
+    whole = shifted_test(shift, stack.task, stack.data, [1, 2, 1, 2], DATA)
     look = Look(whole.pool, whole.rows[:, :300], whole.targets[:, :300])
     ways = []
     for batched in (False, True):

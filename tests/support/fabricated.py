@@ -74,6 +74,7 @@ def tables(
             finals += [
                 {**where, **place, **_scored(run, score(run, readout, text))}
                 for text, place in splits(run).items()
+                if not place["shift"] or readout in (run.shifted_readouts or run.readouts)
             ]
             if run.curve_points > 1:
                 measured = _scored(run, score(run, readout, "validation"))

@@ -21,8 +21,9 @@ def evaluated(run: Run, validation: int, test: int) -> int:
     shifts = {Shift.parse(text) for text in run.shifts}
     if "batch" not in (task.norm or ""):
         shifts = {shift.with_frozen_statistics for shift in shifts}
-    end = validation + (test * (1 + len(shifts)) + train if run.test else 0)
-    return run.curve_points * point + end * len(run.readouts)
+    end = validation + (test + train if run.test else 0)
+    shifted = test * len(shifts) * len(run.shifted_readouts or run.readouts)
+    return run.curve_points * point + end * len(run.readouts) + shifted
 
 
 def looks(run: Run) -> int:

@@ -33,6 +33,8 @@ class Examples:
     """The data of a stack, each replica with the training and validation set of its seed."""
 
     data: TaskData
+    root: Path
+    """Where data lie."""
     pool: Tensor
     """All examples as stored, on the stack's device, and so are their `labels`."""
     labels: Tensor
@@ -87,6 +89,7 @@ def examples_of(
     rows = data.train.to(device)
     return Examples(
         data=data,
+        root=root,
         pool=pool,
         labels=labels,
         lane=lane,

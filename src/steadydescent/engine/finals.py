@@ -31,25 +31,26 @@ def finals(view: View, test: bool) -> Iterator[Final]:
             yield Final(scores, readout, split)
 
 
-def shifted_finals(view: View, shifts: Sequence[Shift]) -> Iterator[Final]:
-    """Scores on the test set after each shift."""
+def shifted_finals(
+    view: View, shifts: Sequence[Shift], readouts: Sequence[Readout]
+) -> Iterator[Final]:
+    """Scores of these readouts on the test set after each shift."""
     known: dict[Shift, list[ReplicaScores]] = {}
     for shift in shifts:
         # without batch norm nothing can be taken anew
         scored = shift if view.flat.buffers else shift.with_frozen_statistics
         if scored not in known:
-            known[scored] = _scores(view, scored)
-        for scores, readout in zip(known[scored], view.readouts, strict=True):
+            known[scored] = _scores(view, scored, readouts)
+        for scores, readout in zip(known[scored], readouts, strict=True):
             yield Final(scores, readout, "test", shift)
 
 
-def _scores(view: View, shift: Shift) -> list[ReplicaScores]:
-    """Scores of every readout on the test set after a shift, drawn for each replica's
-    seed."""
+def _scores(view: View, shift: Shift, readouts: Sequence[Readout]) -> list[ReplicaScores]:
+    """Their scores on the test set after a shift, drawn for each replica's seed."""
     purpose = f"shift/{shift.kind}"
     streams = [stream_seed(view.task.source, seed, purpose) for seed in view.seeds]
-    parts = shifted_test(shift, view.task, view.examples.data, streams)
+    parts = shifted_test(shift, view.task, view.examples.data, streams, view.examples.root)
     look = Look(*(part.to(view.device) for part in parts))
     if not shift.reestimated:
-        return view.scores(view.readouts, look)
-    return view.scores_reestimated(view.readouts, look, shift.batch)
+        return view.scores(readouts, look)
+    return view.scores_reestimated(readouts, look, shift.batch)

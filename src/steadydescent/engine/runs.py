@@ -25,6 +25,8 @@ PLATEAU_OPTIONS = {
 """Options of the plateau schedule in a run: updates between observations (an epoch unless given),
 and `Plateau`'s.
 """
+LATER = ("shifts", "shifted_readouts", "probes")
+"""Fields of a run that came after the first keys; they hold something or are not in the key."""
 NUMERICS_VERSION = 1
 """Raised when a run means something else; changed code is seen by itself (see
 `steadydescent.study.results.fingerprints`).
@@ -37,8 +39,8 @@ class Run(BaseModel):
     `task`, `optimizer` and `schedule` may carry options, `adam(beta1=0)`, and are kept in canonical
     form. `curve_points` evaluations on validation data, evenly spaced and the last one at the end;
     test data are looked at only when `test` is true, once, at the end, and then also as each of
-    `shifts` moves them. `probes` measure more at the points of the curve and never change the
-    training.
+    `shifts` moves them, with `shifted_readouts` alone where some are named. `probes` measure more
+    at the points of the curve and never change the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,6 +56,7 @@ class Run(BaseModel):
     curve_points: Annotated[int, Field(ge=1)] = 1
     test: bool = False
     shifts: tuple[str, ...] = ()
+    shifted_readouts: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
 
     @field_validator("task")
@@ -112,6 +115,12 @@ class Run(BaseModel):
                 "shifts move test data, which a run with test=False never looks at, "
                 f"got {self.shifts}"
             )
+        if self.shifted_readouts and not self.shifts:
+            raise ValueError(
+                f"shifted_readouts need shifts, got {self.shifted_readouts} and no shift"
+            )
+        if unknown := [text for text in self.shifted_readouts if text not in self.readouts]:
+            raise ValueError(f"shifted_readouts must be among the readouts, got {unknown}")
 
     def _check_schedule(self) -> None:
         name, options = read(self.schedule)
@@ -142,10 +151,8 @@ class Run(BaseModel):
     def key(self) -> str:
         """SHA-256 of the canonical description: this run, its data, and the numerics version."""
         identity = {
-            # what is empty is left out: keys from before there were shifts and probes stay
-            "run": self.model_dump(
-                exclude={name for name in ("shifts", "probes") if not getattr(self, name)}
-            ),
+            # what is empty is left out: keys from before there were such fields stay
+            "run": self.model_dump(exclude={name for name in LATER if not getattr(self, name)}),
             "data": data.identity(tasks.find(self.task).source),
             "numerics": NUMERICS_VERSION,
         }
@@ -156,7 +163,7 @@ class Run(BaseModel):
         """Its key and its settings as a row of a table; readouts, shifts and probes have rows of
         their own.
         """
-        return {"run": self.key, **self.model_dump(exclude={"readouts", "shifts", "probes"})}
+        return {"run": self.key, **self.model_dump(exclude={"readouts", *LATER})}
 
     @cached_property
     def shape(self) -> tuple:
@@ -174,8 +181,5 @@ class Run(BaseModel):
             self.curve_points,
             self.test,
         )
-        return (
-            (*settings, self.shifts, plateau, self.probes)
-            if self.shifts or plateau or self.probes
-            else settings
-        )
+        later = (self.shifts, plateau, self.probes)
+        return (*settings, *later, *self.shifted_readouts) if any(later) else settings

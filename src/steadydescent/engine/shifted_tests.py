@@ -1,8 +1,10 @@
 """Shifted test sets: a shift, `contrast(severity=3)`, and the examples and labels that it gives."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,14 +17,13 @@ from steadydescent.dataset_shift import (
     shifted_concept,
     shifted_images,
     shifted_prior,
-    shifted_signals,
 )
-from steadydescent.engine.data import TaskData
-from steadydescent.engine.data.mnist1d import COUNTS, TEST_SEED
+from steadydescent.engine.data import TaskData, mnist1d
 from steadydescent.engine.evaluation import CHUNK, Look
 from steadydescent.engine.settings import Setting, read
 from steadydescent.engine.tasks.task import Task
 
+_LOG = logging.getLogger(__name__)
 KNOBS = {"mnist1d": set(SIGNAL_KNOBS), "fashion-mnist": set(IMAGE_KNOBS)}
 OF_LABELS = {"prior", "concept"}
 """The kinds of shift that are no knob of the inputs."""
@@ -138,8 +139,10 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def shifted_test(shift: Shift, task: Task, data: TaskData, streams: Sequence[int]) -> Look:
-    """The task's test set after a shift, for each of S seeds.
+def shifted_test(
+    shift: Shift, task: Task, data: TaskData, streams: Sequence[int], root: Path
+) -> Look:
+    """The task's test set after a shift, for each of S seeds; `root` is where data lie.
 
     A covariate shift is the same for all. Which classes a prior or concept shift takes is drawn
     from each seed's stream (`streams` `[S]` seeds a generator each), the same ones at every
@@ -147,7 +150,7 @@ def shifted_test(shift: Shift, task: Task, data: TaskData, streams: Sequence[int
     """
     x, y = data.pool[data.test], data.labels[data.test]
     if shift.kind in KNOBS[task.source]:
-        after = _inputs_shifted(shift, task.source, x, y)
+        after = _inputs_shifted(shift, task.source, x, y, root)
         rows = torch.arange(len(x)).expand(len(streams), -1)
         return Look(after.x, rows, after.y.expand(len(streams), -1))
     draws = [_labels_shifted(shift, task.source, x, y, stream) for stream in streams]
@@ -155,10 +158,10 @@ def shifted_test(shift: Shift, task: Task, data: TaskData, streams: Sequence[int
     return Look(x, torch.stack(drawn_rows), torch.stack([draw.y for draw in draws]))
 
 
-def _inputs_shifted(shift: Shift, source: str, x: Tensor, y: Tensor) -> Shifted:
+def _inputs_shifted(shift: Shift, source: str, x: Tensor, y: Tensor, root: Path) -> Shifted:
     if source == "mnist1d":
-        return _signals(shift.kind, shift.severity)
-    generator = torch.Generator().manual_seed(TEST_SEED)
+        return _signals(shift.kind, shift.severity, root)
+    generator = torch.Generator().manual_seed(mnist1d.TEST_SEED)
     return shifted_images(x, y, shift.kind, shift.severity, generator=generator)
 
 
@@ -170,7 +173,7 @@ def _labels_shifted(shift: Shift, source: str, x: Tensor, y: Tensor, stream: int
     return shifted_prior(x, y, shift.severity, classes=10, count=count, generator=generator)
 
 
-# drawing 20 000 signals takes seconds, and every stack of a sweep looks at the same ones
+# every stack of a sweep looks at the same ones
 @lru_cache(maxsize=64)
-def _signals(knob: str, severity: int) -> Shifted:
-    return shifted_signals(knob, severity, seed=TEST_SEED, count=COUNTS["test"])
+def _signals(knob: str, severity: int, root: Path) -> Shifted:
+    return mnist1d.shifted_test(knob, severity, root, _LOG.warning)

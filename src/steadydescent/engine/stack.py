@@ -6,7 +6,7 @@ Axes: R replicas, P parameters, Q buffer entries, T updates.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from steadydescent.engine.averaging import Averages, Pair
 from steadydescent.engine.blocks import RECORDED, Lanes, one_by_one, recorded
 from steadydescent.engine.draws import draws_of
 from steadydescent.engine.examples import examples_of
-from steadydescent.engine.finals import finals, shifted_finals
+from steadydescent.engine.finals import Final, finals, shifted_finals
 from steadydescent.engine.probes import made_for
 from steadydescent.engine.runs import Run
 from steadydescent.engine.settings import read
@@ -143,9 +143,8 @@ class Stack:
                         self.rates.observe(self.view.score(LAST_WEIGHTS, monitor).loss)
             with self.recorder.timed("finals"):
                 self.recorder.add_finals(finals(self.view, self.first.test))
-            shifts = [Shift.parse(text) for text in self.first.shifts]
             with self.recorder.timed("shifts"):
-                self.recorder.add_finals(shifted_finals(self.view, shifts))
+                self.recorder.add_finals(self._shifted_finals())
         return Histories(
             runs=self.recorder.runs(self.training.survived.tolist()),
             finals=self.recorder.finals(),
@@ -155,6 +154,12 @@ class Stack:
             seconds=time.perf_counter() - began,
             evaluation=dict(self.recorder.evaluation),
         )
+
+    def _shifted_finals(self) -> Iterator[Final]:
+        """Scores on shifted test sets, of the readouts that are asked for."""
+        shifts = [Shift.parse(text) for text in self.first.shifts]
+        asked = self.first.shifted_readouts or self.first.readouts
+        return shifted_finals(self.view, shifts, [Readout.parse(text) for text in asked])
 
     def _add_point(self) -> None:
         """Evaluate the readouts that mean something on the way, for a point of the curve."""

@@ -392,6 +392,19 @@ def test_bad_value_in_a_contrast_is_refused_by_name_with_what_is_allowed(toy, ch
         stated(SMALL_CLAIM | {"secondary": [contrast]})
 
 
+def test_a_claim_about_shifted_inputs_names_arms_that_are_scored_there(toy):
+    contrast = SMALL_CONTRAST | {"label": "more", "measure": "drop under prior shift"}
+    claim = Claim(**SMALL_CLAIM | {"secondary": [contrast]})
+    experiment = load_study()["toy"]
+    check = lambda *arms: check_claim(
+        claim, {"toy": experiment.model_copy(update={"shifted": arms})}
+    )
+    check()
+    check("last", "ema")
+    with pytest.raises(ValueError, match=r"scores on shifted inputs must be one of.*got 'ema'"):
+        check("last")
+
+
 @pytest.mark.parametrize("day", ["2026-13-01", "yesterday", ""])
 def test_a_contrast_is_registered_on_a_day(toy, day):
     with pytest.raises(ValueError, match="registered"):

@@ -109,6 +109,7 @@ def test_profiles_keep_the_numbers_of_seeds_and_updates_that_the_design_promises
             ["x"],
             r"a condition in laptop/mnist1d-mlp must be one of \['constant', 'linear'\], got 'x'",
         ),
+        ("shifted", ["swa"], r"an arm in shifted must be one of \['last', 'ema'.*got 'swa'"),
         ("profiles/huge", {}, "profile must be one of.*laptop.*got 'huge'"),
     ],
 )
@@ -286,6 +287,20 @@ def test_readouts_are_those_of_the_arms_and_those_shown_besides_each_once():
     plan = varied(readouts=["last", "ema-2"])
     assert sorted(plan.readouts("constant")) == sorted(
         ["last", "ema-2", "ema-10", "ema-30", "ema-ramp", "tail-25", "checkpoints-2"]
+    )
+
+
+def test_arms_that_are_scored_on_shifted_inputs_are_all_or_those_named():
+    shifts = {"profiles/laptop/mnist1d-mlp/shifts": ["shear(severity=3)"]}
+    asked = lambda plan: {run.shifted_readouts for run in plan.expected if run.test}
+    all_scored = plan_of(changed(*shifts.popitem()))
+    assert asked(all_scored) == {()}
+    named = all_scored.experiment.model_copy(update={"shifted": ("tail", "ema")})
+    plan = all_scored.model_copy(update={"experiment": named})
+    assert asked(plan) == {("ema-10", "ema-30", "tail-25")}
+    assert not any(run.shifted_readouts for run in plan.expected if not run.test)
+    assert {run.key for run in plan.expected if run.test}.isdisjoint(
+        run.key for run in all_scored.expected
     )
 
 

@@ -28,7 +28,9 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
 from steadydescent import verified
+from steadydescent.dataset_shift.covariate import shifted_signals
 from steadydescent.dataset_shift.mnist1d_signals import ARGUMENTS, POINTS, draw
+from steadydescent.dataset_shift.shifted import Shifted
 from steadydescent.engine.data.task_data import SEED_LIMIT, Report, TaskData, checksum
 from steadydescent.engine.source_code import Code, Unit, sources
 from steadydescent.files import DamagedFile, sha256, write_atomically
@@ -38,16 +40,22 @@ VALIDATION_SEED, TEST_SEED = SEED_LIMIT, SEED_LIMIT + 1  # no training seed reac
 PROCESSES_FROM = 4  # missing sets; fewer take less time than starting processes does
 
 DRAW = Unit("dataset_shift.mnist1d_signals", "draw")
+DRAW_SHIFTED = Unit("dataset_shift.covariate", "shifted_signals")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One set on disk: its name (``train-7``), its seed, how many examples, and its file."""
+    """One set on disk: its name (``train-7``), its seed, how many examples, and its file.
+
+    A shifted one turns a knob of `shifted_signals`.
+    """
 
     name: str
     seed: int
     count: int
     path: Path
+    knob: str = ""
+    severity: int = 0
 
 
 def identity() -> str:
@@ -69,9 +77,9 @@ def _generator_version() -> str:
 
 
 @cache
-def _code() -> str:
+def _code(drawing: Unit = DRAW) -> str:
     """SHA-256 of the code that draws."""
-    return Code(sources(), [DRAW], [], []).digest(DRAW)
+    return Code(sources(), [drawing], [], []).digest(drawing)
 
 
 def load(seeds: Sequence[int], root: Path, report: Report) -> TaskData:
@@ -112,10 +120,25 @@ def fetch(root: Path, report: Report) -> Path:
     return test.path.parent
 
 
+def shifted_test(knob: str, severity: int, root: Path, report: Report) -> Shifted:
+    """The test set with one knob of its generator turned (`shifted_signals`), drawn if missing."""
+    folder = _folder(root) / f"shifted-{_code(DRAW_SHIFTED)[:8]}"
+    name = f"{knob}-{severity}"
+    path = folder / f"{name}.safetensors"
+    part = Part(name, TEST_SEED, COUNTS["test"], path, knob, severity)
+    draw_missing([part], report)
+    x, y = map(torch.from_numpy, read(part))
+    return Shifted(x, y, torch.arange(len(x)))
+
+
+def _folder(root: Path) -> Path:
+    """Where sets lie; another generator, rule or code never meets files of this one."""
+    return root / "mnist1d" / f"{identity()[:16]}-{_code()[:8]}"
+
+
 def list_parts(seeds: Sequence[int], root: Path) -> list[Part]:
     """The validation, the test, and each seed's training set, on disk or not."""
-    # another generator, rule or code never meets files of this one
-    folder = root / "mnist1d" / f"{identity()[:16]}-{_code()[:8]}"
+    folder = _folder(root)
 
     def part(kind: str, name: str, seed: int) -> Part:
         return Part(name, seed, COUNTS[kind], folder / f"{name}.safetensors")
@@ -151,7 +174,11 @@ def draw_missing(parts: Sequence[Part], report: Report) -> list[Part]:
 
 def draw_to_file(part: Part) -> None:
     """Draw one set and write it: ``x`` float32 [count, 40], ``y`` int64 [count], their digest."""
-    signals, labels = draw(part.seed, part.count)
+    if part.knob:
+        shifted = shifted_signals(part.knob, part.severity, seed=part.seed, count=part.count)
+        signals, labels = shifted.x.numpy(), shifted.y.numpy()
+    else:
+        signals, labels = draw(part.seed, part.count)
     arrays: dict[str, NDArray[Any]] = {
         "x": signals.astype(np.float32),
         "y": labels.astype(np.int64),

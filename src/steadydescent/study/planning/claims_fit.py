@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from steadydescent.checks import check_choice
 from steadydescent.study.judging.claims import Claim, error_in, load_claims
 from steadydescent.study.judging.contrasts import Contrast
+from steadydescent.study.judging.measures.measure import SHIFTED
 from steadydescent.study.planning.experiment import Experiment
 
 
@@ -42,3 +43,6 @@ def _check_places(claim: Claim, contrast: Contrast, experiment: Experiment) -> N
         for condition, arm in contrast.places(own):
             check_choice(condition, experiment.conditions, f"claim {claim.id!r}: condition")
             check_choice(arm, sorted(experiment.arms), f"claim {claim.id!r}: arm")
+            if SHIFTED.fullmatch(contrast.needs.measure or "") and experiment.shifted:
+                what = f"claim {claim.id!r}: an arm that the experiment scores on shifted inputs"
+                check_choice(arm, experiment.shifted, what)

@@ -140,8 +140,9 @@ class Experiment(Checked):
     the report seeds: those of an arm's `choices` and their neighbours, the choices of `all-arms`,
     or `everything`. Where the steps to a target count, `targets` states it for each task: an
     accuracy on validation data, or a surface's height. `readouts` are shown besides those of the
-    arms; `secondary` names pairs of arms whose difference is shown and bears no verdict. `axes` are
-    what its notebook may be run with otherwise (`steadydescent.study.planning.variations`).
+    arms; `shifted` names the arms that are scored on shifted test sets, all where it names none;
+    `secondary` pairs of arms whose difference is shown and bears no verdict. `axes` are what its
+    notebook may be run with otherwise (`steadydescent.study.planning.variations`).
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
@@ -157,6 +158,7 @@ class Experiment(Checked):
     tune_by: tuple[Literal["accuracy", "loss", "steps to target"], ...] = ("accuracy",)
     report: Literal["choices", "all-arms", "everything"] = "choices"
     targets: dict[str, float] = {}
+    shifted: Names = ()
     secondary: tuple[tuple[StatedArm, StatedArm], ...] = ()
     rates: dict[str, Grid]
     profiles: dict[str, dict[str, Size]]
@@ -169,6 +171,8 @@ class Experiment(Checked):
         for name, condition in self.conditions.items():
             for arm_name in condition.arms or ():
                 check_choice(arm_name, self.arms, f"an arm of the condition {name!r}")
+        for name in self.shifted:
+            check_choice(name, self.arms, "an arm in shifted")
         for task in self.rates:
             check_choice(task, TASKS, "a task with rates")
         for stated in (stated for pair in self.secondary for stated in pair):

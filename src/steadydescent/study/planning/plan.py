@@ -89,6 +89,12 @@ class Plan(BaseModel):
         ours = [readout for arm in self.arms_in(condition) for readout in self.arms[arm].readouts]
         return tuple(dict.fromkeys([*self.experiment.readouts, *ours]))
 
+    def _shifted_readouts(self, condition: str) -> tuple[str, ...]:
+        """Those that are scored on shifted test sets; none stands for all."""
+        arms = [arm for arm in self.arms_in(condition) if arm in self.experiment.shifted]
+        named = [readout for arm in arms for readout in self.arms[arm].readouts]
+        return tuple(readout for readout in self.readouts(condition) if readout in named)
+
     def arms_in(self, condition: str) -> list[str]:
         """The arms that are compared under a condition.
 
@@ -217,6 +223,7 @@ class Plan(BaseModel):
         steps = min(steps, max(1, size.examples // batch_size)) if size.examples else steps
         most = int(recipe.task.get("examples") or SPLIT_SIZES[find(self.task).source]["train"])
         followed = report or "steps to target" in self.tune_by
+        shifts = size.shifts if report else ()
         return Run(
             task=self._task(recipe),
             optimizer=rule.text(),
@@ -228,7 +235,8 @@ class Plan(BaseModel):
             readouts=self.readouts(condition),
             curve_points=min(self.curve_points if followed else 1, steps),
             test=report,
-            shifts=size.shifts if report else (),
+            shifts=shifts,
+            shifted_readouts=self._shifted_readouts(condition) if shifts else (),
             probes=size.probes if report else (),
         )
 
