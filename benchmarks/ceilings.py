@@ -1,12 +1,14 @@
-"""What this machine can do at most: a large product, the step's bare matrix products, a copy.
+"""What this machine can do at most, and our share of it.
 
-And our share of it.
+A large product, the bare matrix products of a step or of a look at a network, a step's products
+and one pass over everything else, a copy.
 
 Axes: R replicas, B batch, P parameters.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from ours import OurStack, plan
 from peers import BATCH, BETA, LR, MOMENTUM
 from rounds import Local, compare, repeated
+from steadydescent.engine.inference import chunk
 from steadydescent.engine.stepping import can_compile, numerics
 from steadydescent.engine.tasks import find
 from steadydescent.optimizers import RULES
@@ -60,6 +63,13 @@ class BareProducts:
             if layer:
                 torch.bmm(dy, weight, out=self.into_x[layer])
 
+    def forward(self) -> None:
+        """Those of the outputs alone, for one replica after another."""
+        for layer, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+            for r in range(self.width):
+                x = self.x[layer][r]
+                torch.addmm(bias[r], x, weight[r].t(), out=self.into_x[layer + 1][r])
+
     def one_by_one(self) -> None:
         """Each product for one replica after another."""
         for layer, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
@@ -69,6 +79,39 @@ class BareProducts:
                 torch.mm(dy.t(), x, out=self.into_weight[layer][r])
                 if layer:
                     torch.mm(dy, weight[r], out=self.into_x[layer][r])
+
+
+class Passes:
+    """What else one update of R perceptrons must do, each in one pass over memory, compiled: inputs
+    standardised, bias and ReLU there and back, momentum with one average.
+
+    Minibatches lie ready and there is no loss, so that it is less than an update needs.
+    """
+
+    def __init__(self, sizes: list[int], width: int, batch: int, device: str) -> None:
+        draw = lambda *shape: torch.randn(width, *shape, device=device)
+        shapes = [*zip(sizes[1:], sizes[:-1], strict=True), *((size,) for size in sizes[1:])]
+        self.parameters = [[draw(*shape) for _ in range(4)] for shape in shapes]
+        self.layers = [[draw(batch, size), draw(batch, size)] for size in sizes[1:-1]]
+        self.inputs = [draw(batch, sizes[0]), draw(1, sizes[0]), draw(1, sizes[0]).exp()]
+        compiled = can_compile(device) is None
+        self.passes = torch.compile(_passes, dynamic=False) if compiled else _passes
+
+    def __call__(self) -> None:
+        """Make them once."""
+        self.passes(self.inputs, self.layers, self.parameters)
+
+
+def _passes(
+    inputs: list[Tensor], layers: list[list[Tensor]], parameters: list[list[Tensor]]
+) -> None:
+    x, mean, std = inputs
+    x.copy_((x - mean) / std)
+    for outputs, slopes in layers:
+        outputs.relu_()
+        slopes.copy_(torch.where(outputs > 0, slopes, 0.0))
+    for tensors in parameters:
+        update_and_average(*(tensor.flatten(1) for tensor in tensors))
 
 
 def linear_sizes(task: str) -> list[int]:
@@ -164,6 +207,70 @@ def step_against_products(task: str, device: str, settings: Settings) -> list[di
             settings.rounds,
             settings.seconds,
             times=1000.0 * width,
+        )
+
+
+@torch.no_grad()
+def step_against_passes(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """Time of an update of a whole stack against its bare products and one pass over the rest."""
+    width, threads = settings.width or plan(task, device).width, plan(task, device).threads
+    with numerics(threads):
+        way = fastest_way(task, device, width, settings.seconds / 3)
+        stack, checked = OurStack(task, device, width=width), settings.updates_checked(task)
+        passes = Passes(linear_sizes(task), way.products.width, BATCH, device)
+
+        def least() -> None:
+            way.work()
+            passes()
+
+        contenders = [
+            trained("ours", stack, device, checked, threads, BLOCK[device]),
+            Local(
+                f"{way}, and one pass over the rest",
+                repeated(least, way.products.width),
+                device,
+                threads=threads,
+            ),
+        ]
+        return compare(
+            f"step against its products and passes, {task}",
+            device,
+            "ms/update",
+            contenders,
+            settings.rounds,
+            settings.seconds,
+            times=1000.0 * width,
+        )
+
+
+@torch.no_grad()
+def evaluation_against_products(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """Looks at networks of a stack, each under six readouts, against the bare products of looks."""
+    width, threads = settings.width or plan(task, device).width, plan(task, device).threads
+    with numerics(threads):
+        ours = OurStack(task, device, averages=5, width=width)
+        ours.advance(BLOCK[device])
+        examples, view = ours.stack.examples, ours.stack.view
+        look = examples.look(examples.validation)
+        looks = len(view.readouts) * look.rows.numel()
+        size = chunk(find(task), look.pool[:1])
+        products = BareProducts(linear_sizes(task), 1, size, device)
+        contenders = [
+            Local("ours", repeated(partial(view.scores, view.readouts, look), looks / 1e6), device),
+            Local(
+                f"bare products, {size} examples at a time",
+                repeated(products.forward, size / 1e6),
+                device,
+                threads=threads,
+            ),
+        ]
+        return compare(
+            f"evaluation against its bare matrix products, {task}",
+            device,
+            "million examples/s",
+            contenders,
+            settings.rounds,
+            settings.seconds,
         )
 
 

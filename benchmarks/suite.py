@@ -13,7 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ceilings import bandwidth, product_ceiling, step_against_products
+from ceilings import (
+    bandwidth,
+    evaluation_against_products,
+    product_ceiling,
+    step_against_passes,
+    step_against_products,
+)
 from commands import book, importing, reproduce, sweep_share
 from pieces import (
     HALF,
@@ -39,6 +45,16 @@ CASES: dict[str, Case] = {
     **{f"bare products, {task}": partial(product_ceiling, task) for task in PERCEPTRONS},
     **{
         f"step against its bare matrix products, {task}": partial(step_against_products, task)
+        for task in PERCEPTRONS
+    },
+    **{
+        f"step against its products and passes, {task}": partial(step_against_passes, task)
+        for task in PERCEPTRONS
+    },
+    **{
+        f"evaluation against its bare matrix products, {task}": partial(
+            evaluation_against_products, task
+        )
         for task in PERCEPTRONS
     },
     "update and EMA": bandwidth,

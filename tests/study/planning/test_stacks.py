@@ -108,14 +108,18 @@ def test_steps_are_compiled_where_all_stacks_of_a_program_make_enough_updates(mo
     worth = lambda *runs: worth_compiling(stacks([*chain(*runs)], "cpu"), "cpu")
     # two stacks, 22 updates; three stacks, 30 updates
     few = [a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)]
-    many = [a_run(seed=seed, steps=10, curve_points=2, batch_size=20) for seed in range(5)]
+    many = [a_run(seed=seed, steps=10, curve_points=2, optimizer="adam") for seed in range(5)]
     assert worth(few, many) == {many[0].shape} != {few[0].shape}
+    # as many, on more examples each or through norms, which take longer
+    large, normed = ([one.model_copy(update=more) for one in few] for more in COSTLY)
+    assert worth(large, normed) == {large[0].shape, normed[0].shape}
     # eight more updates, of the same program or of another
     same = [a_run(steps=8, curve_points=1, readouts=("last", "at-50", "ema-20"))]
     assert worth(few, same) == {few[0].shape, same[0].shape}
     assert worth(few, [a_run(steps=8, readouts=("last", "ema-20", "tail-50"))]) == set()
 
 
+COSTLY = ({"batch_size": 500}, {"task": 'mnist1d-mlp(norm="batch")'})
 USUAL = {"steps": 10, "readouts": ("last",), "test": False}
 PROGRAMS = (
     {},

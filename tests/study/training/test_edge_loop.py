@@ -24,8 +24,9 @@ def crowded(trial: Trial) -> dict[tuple[str, str, int], bool]:
     """Condition, arm and side where redraws crowd → whether a further rate was allowed there."""
     found = {}
     for condition in trial.plan.conditions:
-        evidence, allowed = trial._evidence(condition), trial._allowed(condition)
-        for arm in trial.plan.arms_in(condition):
+        arms, allowed = trial.plan.arms_in(condition), trial._allowed(condition)
+        evidence = trial._evidence(condition, arms)
+        for arm in arms:
             reported = trial.reported[condition, arm]
             ends = {-1: min(reported) - 1, 1: max(reported) + 1}
             for side in crowded_sides(evidence, condition, arm):

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from steadydescent.engine.cost import evaluated, looks
 from steadydescent.engine.data import SPLIT_SIZES
 from steadydescent.engine.runs import Run
-from steadydescent.engine.tasks import TASKS, base, find
-from steadydescent.study.planning.stacks import stacking, stacks
+from steadydescent.engine.tasks import find
+from steadydescent.study.planning.stacks import effort, stacking, stacks
 
 BYTES_PER_NETWORK = 8_000
-NORMED = 1.5
-"""A normalised network's update against that of one without."""
 START = 0.3
 """Minutes that an experiment takes on a task besides: its kernel, its verdicts, compiling."""
 
@@ -25,7 +23,7 @@ def cost(runs: Sequence[Run], task: str, device: str) -> dict[str, float]:
     measured, sizes = stacking(task, device), SPLIT_SIZES[find(task).source]
     one = {run.shape: run for run in runs}  # runs of one shape cost the same
     alike = [(one[shape], count) for shape, count in Counter(run.shape for run in runs).items()]
-    training = sum(count * run.steps * _effort(run) for run, count in alike) / measured.rate
+    training = sum(count * run.steps * effort(run) for run, count in alike) / measured.rate
     examples = sum(
         count * evaluated(run, sizes["validation"], sizes["test"]) for run, count in alike
     )
@@ -42,9 +40,3 @@ def cost(runs: Sequence[Run], task: str, device: str) -> dict[str, float]:
         "memory_gib": measured.memory,
         "disk_mb": round(len(runs) * BYTES_PER_NETWORK / 1e6, 1),
     }
-
-
-def _effort(run: Run) -> float:
-    """An update's time against one of a plain network on 100 examples, as measured (1 to 512)."""
-    normed = find(run.task).norm != TASKS[base(run.task)].norm
-    return (0.4 + 0.6 * run.batch_size / 100) * (NORMED if normed else 1)

@@ -1,7 +1,7 @@
 """How runs are stacked on a kind of device, and what that was measured to reach."""
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from steadydescent.engine.averaging import accumulators
 from steadydescent.engine.runs import Run
-from steadydescent.engine.tasks import base
+from steadydescent.engine.tasks import TASKS, base, find
 from steadydescent.study import yaml_files
 from steadydescent.weight_averaging import Readout
 
@@ -17,6 +17,8 @@ ROWS = "STEADY_STACKINGS"
 """The variable that names a file with rows measured on this machine, as `make gpu` writes it; they
 take the place of the table's.
 """
+NORMED = 1.5
+"""A normalised network's update against that of one without."""
 OWN_GIB = 3.0
 """Memory that the command and the kernels of two notebooks take beside the processes that train."""
 
@@ -26,11 +28,11 @@ class Stacking:
     """How a task's runs are stacked on a kind of device, and what that was measured to reach.
 
     The step is compiled where a sweep's stacks that share its program make at least `compile_from`
-    updates together. A compiled step takes so many `lanes` of a stack at once (0: all), that their
-    weights stay in the cache; a traced one, whose every call costs, takes all, unless one by one is
-    faster anyway. `rate` is replica-steps/s with the study's readouts, `evaluation` examples ×
-    readouts a second, `probe` the seconds of a costly probe's look at one replica, `memory` GiB at
-    this width.
+    updates on 100 examples together. A compiled step takes so many `lanes` of a stack at once (0:
+    all), that their weights stay in the cache; a traced one, whose every call costs, takes all,
+    unless one by one is faster anyway. `rate` is replica-steps/s with the study's readouts,
+    `evaluation` examples × readouts a second, `probe` the seconds of a costly probe's look at one
+    replica, `memory` GiB at this width.
     On a GPU updates are replayed from a CUDA `graph`.
     """
 
@@ -109,17 +111,23 @@ def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:
 
 def worth_compiling(todo: list[list[Run]], device: str) -> set[tuple]:
     """The shapes whose step is compiled: where all stacks that share its program together make
-    enough updates for compiling it to pay.
+    enough updates, each counted by its effort, for compiling it to pay.
 
     That depends on the list alone, as the cut does: not on what is done already, nor on the number
     of workers.
     """
     programs = {stack[0].shape: _program(stack[0]) for stack in todo}
-    updates = Counter[tuple]()
+    updates: dict[tuple, float] = defaultdict(float)
     for first, *_ in todo:
-        updates[programs[first.shape]] += first.steps
+        updates[programs[first.shape]] += first.steps * effort(first)
     least = {first.shape: stacking(first.task, device).compile_from for first, *_ in todo}
     return {shape for shape in programs if updates[programs[shape]] >= least[shape]}
+
+
+def effort(run: Run) -> float:
+    """An update's time against one of a plain network on 100 examples, as measured (1 to 512)."""
+    normed = find(run.task).norm != TASKS[base(run.task)].norm
+    return (0.4 + 0.6 * run.batch_size / 100) * (NORMED if normed else 1)
 
 
 def _program(run: Run) -> tuple:

@@ -81,6 +81,7 @@ MADE_WITH = ("code", "packages", "device_kind", "device", "threads", "optimized"
 it are kept apart.
 """
 T = TypeVar("T", Tables, Result)
+R = TypeVar("R")
 RECEIPT = "receipt.json"
 
 
@@ -132,10 +133,15 @@ def read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
     Raises:
         DamagedFile: names the file that is missing, altered, or holds what no result holds.
     """
+    return _of_one_writing(folder, lambda: _read_folder(folder, kind))
+
+
+def _of_one_writing(folder: Path, read: Callable[[], R]) -> R:
+    """What is read from a folder, read again where another process replaced it meanwhile."""
     while True:
         before = _identity(completed(folder))
         try:
-            found = _read_folder(folder, kind)
+            found = read()
         except ValueError:
             if _identity(completed(folder)) == before:
                 raise
@@ -154,25 +160,38 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _read_folder(folder: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
+    tables, receipt = _read_tables(folder, kind, kind._fields)
+    check_together(tables, folder)
+    return kind(**tables), receipt
+
+
+def _read_keys(folder: Path) -> tuple[frozenset[str], dict[str, Any]]:
+    """Keys and receipt of a stack's folder, whose other tables are not looked at yet."""
+    tables, receipt = _read_tables(folder, Tables, ["runs"])
+    return frozenset(tables["runs"].run), receipt
+
+
+def _read_tables(
+    folder: Path, kind: type[Tables] | type[Result], wanted: Collection[str]
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Some tables of a folder, and its receipt, which must vouch for all that the kind has."""
     verified.check_inside(folder, folder.parent)
     try:
         receipt = read_receipt(folder)
-        digests = receipt.get("files")
-        files = {f"{name}.parquet": name for name in kind._fields}
-        may_lack = {name for name, table in files.items() if table in OPTIONAL}
-        if not isinstance(digests, dict) or set(digests) | may_lack != set(files):
+        digests, names = receipt.get("files"), {f"{name}.parquet" for name in kind._fields}
+        may_lack = {f"{name}.parquet" for name in OPTIONAL} & names
+        if not isinstance(digests, dict) or set(digests) | may_lack != names:
             raise DamagedFile(
                 f"{folder / RECEIPT} is refused: it does not vouch for {', '.join(kind._fields)}"
             )
         tables = {
-            files[name]: _vouched(folder / name, files[name], digests)
-            for name in files
-            if name in digests
+            name: _vouched(folder / f"{name}.parquet", name, digests)
+            for name in kind._fields
+            if name in wanted and f"{name}.parquet" in digests
         }
     except FileNotFoundError as error:
         raise DamagedFile(f"{folder} is not a whole result: {error.filename} is missing") from error
-    check_together(tables, folder)
-    return kind(**tables), receipt
+    return tables, receipt
 
 
 def _vouched(path: Path, kind: str, digests: dict[str, Any]) -> pd.DataFrame:
@@ -195,34 +214,49 @@ def whatever(key: str, receipt: dict[str, Any]) -> bool:
 class Store:
     """Finished runs by key. Several processes may share one.
 
-    Every folder is read and checked once; of those that nobody has asked for only keys and receipt
-    stay in memory.
+    A folder is read and checked once, as a whole where its runs are asked for; of others only keys
+    and receipt are read, and stay in memory.
     """
 
     def __init__(self, root: Path, warn: Callable[[str], None] = print) -> None:
         self.root, self.warn = root, warn
         self._receipts: dict[Path, tuple[frozenset[str], dict[str, Any]]] = {}
+        self._sound: set[Path] = set()
         self._tables: dict[Path, Tables] = {}
 
     def _folders(self) -> Iterable[Path]:
         return sorted(self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f]*"))
 
-    def _checked(self) -> Iterator[tuple[Path, frozenset[str], dict[str, Any]]]:
-        """Every sound folder with its keys and its receipt."""
+    def _with(
+        self, among: Collection[str] | None
+    ) -> Iterator[tuple[Path, frozenset[str], dict[str, Any]]]:
+        """Every sound folder that has some of these runs, their keys and its receipt."""
         for folder in self._folders():
-            if folder in self._receipts or self._read(folder):
-                yield folder, *self._receipts[folder]
+            if folder not in self._receipts and (found := self._read(folder, _read_keys)):
+                self._receipts[folder] = found
+            if folder not in self._receipts:
+                continue
+            keys, receipt = self._receipts[folder]
+            mine = keys if among is None else keys.intersection(among)
+            if mine and (folder in self._sound or self._whole(folder)):
+                yield folder, mine, receipt
 
-    def _read(self, folder: Path) -> Tables | None:
-        """A folder's tables, or None after setting a damaged one aside."""
+    def _whole(self, folder: Path) -> Tables | None:
+        """A folder's tables, all checked, or None after setting a damaged one aside."""
+        found = self._read(folder, lambda folder: _read_folder(folder, Tables))
+        if found is None:
+            return None
+        self._sound.add(folder)
+        return found[0]
+
+    def _read(self, folder: Path, read: Callable[[Path], R]) -> R | None:
+        """What is read from a folder, or None after setting a damaged one aside."""
         try:
-            tables, receipt = read_folder(folder, Tables)
+            return _of_one_writing(folder, lambda: read(folder))
         except ValueError as error:
             self._set_aside(folder)
             self.warn(f"set aside and to be computed again: {error}")
             return None
-        self._receipts[folder] = frozenset(tables.runs.run), receipt
-        return tables
 
     def _set_aside(self, folder: Path) -> None:
         aside = self.root / "damaged" / f"{folder.name}-{uuid.uuid4().hex[:8]}" / folder.name
@@ -235,7 +269,7 @@ class Store:
 
     def keys(self) -> set[str]:
         """Keys of all finished runs, files verified."""
-        return set().union(*(keys for _, keys, _ in self._checked()))
+        return set().union(*(keys for _, keys, _ in self._with(None)))
 
     def versions(
         self, among: Collection[str] | None = None
@@ -243,8 +277,8 @@ class Store:
         """Every version of every finished run, or of those with these keys, with the receipt of its
         stack.
         """
-        for _, keys, receipt in self._checked():
-            for key in keys if among is None else keys.intersection(among):
+        for _, keys, receipt in self._with(among):
+            for key in keys:
                 yield key, receipt
 
     def lock(self, keys: Sequence[str]) -> FileLock:
@@ -294,7 +328,7 @@ class Store:
         """
         order = {key: place for place, key in enumerate(keys)}
         parts, receipts, left = [], [], set(order)
-        for folder, stored, receipt in self._checked():
+        for folder, stored, receipt in self._with(order):
             mine = {key for key in left & stored if fits(key, receipt)}
             if mine and (tables := self._kept(folder)):
                 parts.append(Tables(*(table[table.run.isin(mine)] for table in tables)))
@@ -310,7 +344,7 @@ class Store:
 
     def _kept(self, folder: Path) -> Tables | None:
         """A folder's tables, kept from now on, or None where it has been damaged meanwhile."""
-        if folder not in self._tables and (tables := self._read(folder)):
+        if folder not in self._tables and (tables := self._whole(folder)):
             self._tables[folder] = tables
         return self._tables.get(folder)
 

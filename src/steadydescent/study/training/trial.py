@@ -1,7 +1,7 @@
 """One experiment on one task, from tuning to a stored result; what a notebook calls."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -159,20 +159,23 @@ class Trial:
         seeds; and further rates while tuning, done afresh, would often choose the outermost.
         """
         for condition in self.choices:
-            self._report(condition, {})
-            while beyond := self._beyond(condition):
+            changed = self._report(condition, {})
+            while beyond := self._beyond(condition, changed):
                 points = {i for indices in beyond.values() for i in indices}
                 tuned = {*self.tuned[condition], *points}
-                if len(tuned) > len(self.tuned[condition]):
+                grown = len(tuned) > len(self.tuned[condition])
+                if grown:
                     self._tuned(condition, range(min(tuned), max(tuned) + 1))
-                self._report(condition, beyond)
+                reported = self._report(condition, beyond)
+                changed = self.plan.arms_in(condition) if grown else reported
         return stored(self.runs.values(), self.store, self.device)[0]
 
-    def _report(self, condition: str, besides: Mapping[str, set[int]]) -> None:
+    def _report(self, condition: str, besides: Mapping[str, set[int]]) -> list[str]:
         """Train the report runs of a condition: around its choices, what was reported before, and
-        these grid points of arms besides.
+        these grid points of arms besides. Returns the arms that have more of them than before.
         """
         runs: list[Run] = []
+        before = dict(self.reported)
         for arms in self.plan.sharing(condition):
             indices = self._near_choices(condition, arms)
             for arm in arms:
@@ -182,6 +185,8 @@ class Trial:
             self.reported |= {(condition, arm): indices for arm in arms}
             runs += reporting
         self._train(runs, f"{self.plan.task}, {condition}, reporting")
+        places = [Place(condition, arm) for arm in self.plan.arms_in(condition)]
+        return [place.arm for place in places if self.reported[place] != before.get(place)]
 
     def _near_choices(self, condition: str, arms: list[str]) -> set[int]:
         """The grid points that report seeds run for arms which share their runs."""
@@ -193,22 +198,24 @@ class Trial:
         near = {i + step for i in wanted for step in (-1, 0, 1)} & set(tuned)
         return near.union(*(self.plan.besides(condition, arm, tuned, choices) for arm in arms))
 
-    def _beyond(self, condition: str) -> dict[str, set[int]]:
-        """Arm → the next grid points on the sides where redraws of its tuning crowd, as far as the
-        grid may grow.
+    def _beyond(self, condition: str, arms: Collection[str]) -> dict[str, set[int]]:
+        """Of these arms: arm → the next grid points on the sides where redraws of its tuning crowd,
+        as far as the grid may grow.
         """
-        allowed, evidence = self._allowed(condition), self._evidence(condition)
+        allowed, evidence = self._allowed(condition), self._evidence(condition, arms)
         found = {}
-        for arm in self.plan.arms_in(condition):
+        for arm in arms:
             reported = self.reported[condition, arm]
             ends = {-1: min(reported), 1: max(reported)}
             sides = crowded_sides(evidence, condition, arm)
             found[arm] = {ends[side] + side for side in sides} & set(allowed)
         return {arm: points for arm, points in found.items() if points}
 
-    def _evidence(self, condition: str) -> Evidence:
-        """What is known of the arms of a condition so far, as a result that is judged holds it."""
-        roster = self._roster().query("condition == @condition and purpose != 'range test'")
+    def _evidence(self, condition: str, arms: Collection[str]) -> Evidence:
+        """What is known of some arms of a condition so far, as a result that is judged holds it."""
+        roster = self._roster().query(
+            "condition == @condition and arm in @arms and purpose != 'range test'"
+        )
         runs = [self.runs[key] for key in dict.fromkeys(roster.run)]
         tables = stored(runs, self.store, self.device)[0]
         design = self.plan.design.model_dump()

@@ -23,24 +23,24 @@ def derived(tables: Tables, target: float | None, by_loss: bool) -> pd.DataFrame
     A run that does not hold the target to its end, or diverged, counts with its whole length.
     """
     curves = tables.curves.sort_values("step")
-    runs = tables.runs.set_index("run")
+    step, accuracy, loss = (curves[name].to_numpy() for name in ("step", "accuracy", "loss"))
+    runs = {run.run: run for run in tables.runs.itertuples()}
     rows: list[tuple[Any, ...]] = []
-    for (run, readout), curve in curves.groupby(["run", "readout"], sort=False):
-        about = runs.loc[run]
+    # places of rows and not tables: there are thousands of curves
+    for (run, readout), at in curves.groupby(["run", "readout"], sort=False).indices.items():
+        values = loss[at] if by_loss else accuracy[at]
         if target is not None and readout == "last":
-            rows += [(run, readout, *row) for row in _to_target(about, curve, target, by_loss)]
+            needed = held_from(step[at], values, target, by_loss)
+            rows += [(run, readout, *row) for row in _to_target(runs[run], needed)]
         if by_loss and readout == "last":
-            rows.append((run, readout, HIGHEST_POINT, _highest(curve.loss.to_numpy())))
+            rows.append((run, readout, HIGHEST_POINT, _highest(values)))
         if Readout.parse(readout).average_along and not by_loss:
-            rows += [(run, readout, *row) for row in _early(int(about.steps), curve)]
+            rows += [(run, readout, *row) for row in _early(runs[run].steps, step[at], values)]
     return table(rows)
 
 
-def _to_target(
-    run: pd.Series, curve: pd.DataFrame, target: float, by_loss: bool
-) -> Iterator[tuple[str, float]]:
-    column = "loss" if by_loss else "accuracy"
-    needed = held_from(curve.step.to_numpy(), curve[column].to_numpy(), target, by_loss)
+def _to_target(run: Any, needed: float | None) -> Iterator[tuple[str, float]]:
+    """What a run that holds the target from an update on, or never, needs to it."""
     arrives = needed is not None and pd.isna(run.diverged_at)
     updates = float(needed) if needed is not None and arrives else float(run.steps)
     yield "steps to target", updates
@@ -54,10 +54,12 @@ def _highest(heights: np.ndarray) -> float:
     return float(finite.max()) if len(finite) else np.nan
 
 
-def _early(steps: int, curve: pd.DataFrame) -> Iterator[tuple[str, float]]:
-    near = curve[(100 * curve.step / steps).round().isin(EARLY)]
-    for step, accuracy in zip(near.step, near.accuracy, strict=True):
-        yield f"validation accuracy at {round(100 * step / steps)} %", accuracy
+def _early(steps: int, along: np.ndarray, accuracies: np.ndarray) -> Iterator[tuple[str, float]]:
+    """Accuracies at the points of a curve that are early."""
+    percents = np.round(100 * along.astype(float) / steps)
+    for percent, accuracy in zip(percents, accuracies, strict=True):
+        if percent in EARLY:
+            yield f"validation accuracy at {percent:.0f} %", accuracy
 
 
 def held_from(steps: np.ndarray, values: np.ndarray, target: float, below: bool) -> float | None:
