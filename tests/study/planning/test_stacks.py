@@ -106,17 +106,33 @@ def test_steps_are_compiled_where_all_stacks_of_a_program_make_enough_updates(mo
     other = replace(stacking("mnist1d-mlp", "cpu"), width=2, compile_from=30)
     monkeypatch.setattr(planning_stacks, "stackings", lambda device: {"mnist1d-mlp": other})
     worth = lambda *runs: worth_compiling(stacks([*chain(*runs)], "cpu"), "cpu")
-    # two stacks, 22 updates; three stacks, 30 updates
+    # two stacks, 22 updates; three stacks, 30 updates; a run alone does not fill a stack
     few = [a_run(seed=seed, steps=11, curve_points=2) for seed in range(4)]
-    many = [a_run(seed=seed, steps=10, curve_points=2, optimizer="adam") for seed in range(5)]
+    many = [a_run(seed=seed, steps=10, curve_points=2, optimizer="adam") for seed in range(6)]
     assert worth(few, many) == {many[0].shape} != {few[0].shape}
+    assert worth(few, many[:5]) == set()
     # as many, on more examples each or through norms, which take longer
     large, normed = ([one.model_copy(update=more) for one in few] for more in COSTLY)
     assert worth(large, normed) == {large[0].shape, normed[0].shape}
     # eight more updates, of the same program or of another
-    same = [a_run(steps=8, curve_points=1, readouts=("last", "at-50", "ema-20"))]
+    pair = lambda *readouts: [a_run(seed=s, steps=8, readouts=readouts) for s in (0, 1)]
+    same = pair("last", "at-50", "ema-20")
     assert worth(few, same) == {few[0].shape, same[0].shape}
-    assert worth(few, [a_run(steps=8, readouts=("last", "ema-20", "tail-50"))]) == set()
+    assert worth(few, pair("last", "ema-20", "tail-50")) == set()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stack_is_compiled_that_fills_more_than_half_of_a_step(task):
+    plan = stacking(task, "cpu")
+    together = plan.together(plan.width, compiled=True)
+    filling = [runs for runs in range(1, plan.width + 1) if plan.fills(runs)]
+    assert filling == [*range(together // 2 + 1, plan.width + 1)]
+
+
+def test_a_few_runs_of_a_compiled_program_are_traced():
+    runs = seeds(range(stacking("mnist1d-mlp", "cpu").width // 2))
+    _, note = stack_training.train_stack(runs, "cpu", lambda **_: None, compiled=True)
+    assert note["compiled"] is False
 
 
 COSTLY = ({"batch_size": 500}, {"task": 'mnist1d-mlp(norm="batch")'})

@@ -50,6 +50,12 @@ class Stacking:
         """How many replicas of a stack of so many runs go through a step at once."""
         return (self.lanes or self.width) if compiled or self.lanes == 1 else runs
 
+    def fills(self, runs: int) -> bool:
+        """Whether so many runs fill more than half of what a compiled step takes at once. Fewer,
+        filled up, take longer than traced as they are.
+        """
+        return 2 * runs > self.together(runs, compiled=True)
+
 
 def stackings(device: str) -> dict[str, Stacking]:
     """Task → how it is stacked on a kind of device, from the measured table `stackings.yml`.
@@ -110,16 +116,17 @@ def stacks(runs: Sequence[Run], device: str) -> list[list[Run]]:
 
 
 def worth_compiling(todo: list[list[Run]], device: str) -> set[tuple]:
-    """The shapes whose step is compiled: where all stacks that share its program together make
-    enough updates, each counted by its effort, for compiling it to pay.
+    """The shapes whose step is compiled: where all stacks that share its program and fill it
+    together make enough updates, each counted by its effort, for compiling it to pay.
 
     That depends on the list alone, as the cut does: not on what is done already, nor on the number
     of workers.
     """
     programs = {stack[0].shape: _program(stack[0]) for stack in todo}
     updates: dict[tuple, float] = defaultdict(float)
-    for first, *_ in todo:
-        updates[programs[first.shape]] += first.steps * effort(first)
+    for first, *others in todo:
+        if stacking(first.task, device).fills(1 + len(others)):
+            updates[programs[first.shape]] += first.steps * effort(first)
     least = {first.shape: stacking(first.task, device).compile_from for first, *_ in todo}
     return {shape for shape in programs if updates[programs[shape]] >= least[shape]}
 

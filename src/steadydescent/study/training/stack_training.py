@@ -123,6 +123,7 @@ def train_stack(
     from steadydescent.engine.stepping import numerics as arithmetic
 
     usual = stacking(runs[0].task, device)
+    compiled = compiled and usual.fills(len(runs))
     if compiled and (obstacle := can_compile(device)):
         tell(
             note=f"{obstacle}: training steps are not compiled, which is slower; "
