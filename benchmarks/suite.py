@@ -159,7 +159,14 @@ def brief(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def save(
     rows: Sequence[dict[str, Any]], device: str, minutes: float, folder: Path = PUBLISHED
 ) -> Path:
-    """Keep rows with a receipt in `bench-<device>.json`.
+    """`keep` rows that were measured here and now."""
+    return keep(rows, device, receipt(device, minutes=round(minutes, 1)), folder)
+
+
+def keep(
+    rows: Sequence[dict[str, Any]], device: str, origin: dict[str, Any], folder: Path = PUBLISHED
+) -> Path:
+    """Keep rows with the receipt of their origin in `bench-<device>.json`.
 
     Cases that were measured earlier and not now stay there.
     """
@@ -169,7 +176,7 @@ def save(
         {**part, "rows": [row for row in part["rows"] if row["case"] not in now]} for part in parts
     ]
     parts = [part for part in kept if part["rows"]]
-    parts.append({"rows": list(rows), "receipt": receipt(device, minutes=round(minutes, 1))})
+    parts.append({"rows": list(rows), "receipt": origin})
     return published.write_json(name, parts, folder)
 
 

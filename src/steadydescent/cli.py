@@ -356,17 +356,35 @@ def fetch(source: str) -> None:
     is_flag=True,
     help="Keep rows and a receipt in results/published, where the book reads them.",
 )
+@click.option(
+    "--from",
+    "box",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Measure nothing: keep there what `make gpu` left in this folder.",
+)
 def bench(
-    device: str, as_json: bool, only: str, also: str, seconds: float | None, rounds: int, save: bool
+    device: str,
+    as_json: bool,
+    only: str,
+    also: str,
+    seconds: float | None,
+    rounds: int,
+    save: bool,
+    box: Path | None,
 ) -> None:
     """Time the engine side by side with what people would otherwise use, interleaved in one run."""
     from steadydescent.files import require_room
+    from steadydescent.study.gpu_box.measuring import rows_of
     from steadydescent.study.paths import PUBLISHED, ROOT
     from steadydescent.study.training.stack_training import pick_device
 
-    if save:
+    if save or box:
         require_room(PUBLISHED)
     suite = run_path(str(ROOT / "benchmarks"))
+    if box:
+        found, origin = rows_of(box)
+        click.echo(f"saved {suite['keep'](found, origin['device_kind'], origin)}", err=True)
+        return
     began = time.monotonic()
     suite["chosen"](only, also)  # refuses before anything is measured
     device = pick_device(device)

@@ -1,6 +1,7 @@
 """What is measured and trained on a box: the benchmark, the widths, and the study."""
 
 import json
+from pathlib import Path
 from runpy import run_path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 import torch
 import yaml
 
+from steadydescent import verified
 from steadydescent.files import write_atomically
 from steadydescent.study.gpu_box.box import Box
 from steadydescent.study.paths import ROOT, STORE
@@ -40,11 +42,29 @@ def bench_part(box: Box, before: dict[str, Any], until: float) -> bool:
     return not left
 
 
+def rows_of(out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows that a call left in its folder, and the receipt of the machine that measured them.
+
+    Raises:
+        ValueError: for a folder that has none.
+    """
+    path = out / "bench.json"
+    if not path.exists():
+        raise ValueError(f"{out} has no bench.json; `make gpu` writes it there")
+    found = verified.parsed(verified.read(path), path)
+    rows = [row for case in found["cases"].values() for row in case.get("rows", ())]
+    if not rows:
+        raise ValueError(f"{path} has no case that was measured: all failed, or time was over")
+    minutes = sum(case["seconds"] for case in found["cases"].values()) / 60
+    return rows, {**found["receipt"], "minutes": round(minutes, 1)}
+
+
 CASES = (
     "update and EMA",
     "train {}, one EMA",
     "bare products, {}",
     "step against its bare matrix products, {}",
+    "step against its products and passes, {}",
 )
 """Names of the cases; those that the suite has of a task are measured."""
 
