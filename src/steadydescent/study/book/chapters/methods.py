@@ -28,10 +28,11 @@ TOLD = (
 )
 """What intervals say of a planted effect, in the order of the page's columns."""
 COSTS = ["profile", "experiment", "task", "networks", "points", "replica_steps", "minutes"]
-COSTS += ["memory_gib"]
+COSTS += ["evaluation_minutes", "memory_gib"]
 HEADS = {
     "replica_steps": "updates",
     "minutes": "minutes, one process",
+    "evaluation_minutes": "of which evaluation",
     "memory_gib": "memory, GiB",
 }
 
