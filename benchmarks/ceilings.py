@@ -253,7 +253,7 @@ def evaluation_against_products(task: str, device: str, settings: Settings) -> l
         examples, view = ours.stack.examples, ours.stack.view
         look = examples.look(examples.validation)
         looks = len(view.readouts) * look.rows.numel()
-        size = chunk(find(task), look.pool[:1])
+        size = chunk(find(task), look.pool[:1].float())
         products = BareProducts(linear_sizes(task), 1, size, device)
         contenders = [
             Local("ours", repeated(partial(view.scores, view.readouts, look), looks / 1e6), device),
