@@ -374,7 +374,7 @@ def bench(
 ) -> None:
     """Time the engine side by side with what people would otherwise use, interleaved in one run."""
     from steadydescent.files import require_room
-    from steadydescent.study.gpu_box.measuring import rows_of
+    from steadydescent.study.gpu_box.measuring import timed_on_box
     from steadydescent.study.paths import PUBLISHED, ROOT
     from steadydescent.study.training.stack_training import pick_device
 
@@ -382,7 +382,7 @@ def bench(
         require_room(PUBLISHED)
     suite = run_path(str(ROOT / "benchmarks"))
     if box:
-        found, origin = rows_of(box)
+        found, origin = timed_on_box(box)
         click.echo(f"saved {suite['keep'](found, origin['device_kind'], origin)}", err=True)
         return
     began = time.monotonic()

@@ -285,7 +285,7 @@ def test_a_damaged_file_is_refused_by_name_and_drawn_again(small, damage, tmp_pa
 def test_shifted_signals_are_drawn_once_and_read_as_they_were_drawn(small, tmp_path, monkeypatch):
     reports: list[str] = []
     asked = [("shear", 3), ("scale", 3), ("shear", 0)]
-    first = [mnist1d.shifted_test(*one, tmp_path, reports.append) for one in asked]
+    first = [mnist1d.shifted_test_set(*one, tmp_path, reports.append) for one in asked]
     for (knob, severity), drawn in zip(asked, first, strict=True):
         whole = shifted_signals(knob, severity, seed=mnist1d.TEST_SEED, count=SMALL["test"])
         assert torch.equal(drawn.x, whole.x) and torch.equal(drawn.y, whole.y)
@@ -295,19 +295,19 @@ def test_shifted_signals_are_drawn_once_and_read_as_they_were_drawn(small, tmp_p
     assert len(reports) == len(asked)
     for name in ("draw", "shifted_signals"):
         monkeypatch.setattr(mnist1d, name, None)
-    again = [mnist1d.shifted_test(*one, tmp_path, reports.append) for one in asked]
+    again = [mnist1d.shifted_test_set(*one, tmp_path, reports.append) for one in asked]
     assert all(torch.equal(one.x, other.x) for one, other in zip(first, again, strict=True))
     assert len(reports) == len(asked)
 
 
 def test_a_shifted_set_in_anothers_place_is_refused_and_drawn_again(small, tmp_path):
-    sound = mnist1d.shifted_test("shear", 3, tmp_path, print)
-    other = mnist1d.shifted_test("shear", 4, tmp_path, print)
+    sound = mnist1d.shifted_test_set("shear", 3, tmp_path, print)
+    other = mnist1d.shifted_test_set("shear", 4, tmp_path, print)
     assert not torch.equal(sound.x, other.x)
     (path,) = tmp_path.rglob("shear-3.safetensors")
     path.write_bytes(path.with_name("shear-4.safetensors").read_bytes())
     reports: list[str] = []
-    again = mnist1d.shifted_test("shear", 3, tmp_path, reports.append)
+    again = mnist1d.shifted_test_set("shear", 3, tmp_path, reports.append)
     assert torch.equal(again.x, sound.x)
     assert reports[0].endswith("It is drawn again.")
 

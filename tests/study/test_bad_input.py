@@ -477,7 +477,7 @@ def test_a_bad_value_of_any_option_is_refused_in_a_sentence(
     if words[0] not in TRIED or option == "--workers":
         elsewhere = {other for where, other, _ in options() if where[0] in TRIED}
         own = {"--workers", "--port", "--only", "--with", "--seconds", "--rounds", "--cell-hours"}
-        assert option in elsewhere | own | {"--minutes", "--out"}
+        assert option in elsewhere | own | {"--minutes", "--out", "--from"}
         refused_by_type(words, option)
         return
     monkeypatch.setattr("steadydescent.study.book.saved_results.REPRODUCED", tmp_path)

@@ -147,9 +147,9 @@ def test_what_a_box_measured_is_kept_among_published_results_under_its_name(box,
     failed = Outcome("update and EMA", None, "RuntimeError: no", 30.0)
     worked(monkeypatch, [failed])
     with pytest.raises(ValueError, match=r"has no bench\.json; `make gpu` writes it"):
-        measuring.rows_of(box.out)
+        measuring.timed_on_box(box.out)
     measuring.bench_part(box, {}, 0.0)
-    rows, origin = measuring.rows_of(box.out)
+    rows, origin = measuring.timed_on_box(box.out)
     cases = box.read("bench.json")["cases"]
     assert [row["case"] for row in rows] == [name for name in cases if name != failed.item]
     assert origin["minutes"] == round((29 + len(cases)) / 60, 1)
@@ -160,7 +160,7 @@ def test_what_a_box_measured_is_kept_among_published_results_under_its_name(box,
     assert path.name == "bench-cpu.json" and part == {"rows": rows, "receipt": origin}
     box.write("bench.json", {"cases": {failed.item: cases[failed.item]}})
     with pytest.raises(ValueError, match="has no case that was measured"):
-        measuring.rows_of(box.out)
+        measuring.timed_on_box(box.out)
 
 
 def test_every_task_with_its_ceilings_is_measured_on_a_gpu(box, monkeypatch):

@@ -176,4 +176,4 @@ def _labels_shifted(shift: Shift, source: str, x: Tensor, y: Tensor, stream: int
 # every stack of a sweep looks at the same ones
 @lru_cache(maxsize=64)
 def _signals(knob: str, severity: int, root: Path) -> Shifted:
-    return mnist1d.shifted_test(knob, severity, root, _LOG.warning)
+    return mnist1d.shifted_test_set(knob, severity, root, _LOG.warning)

@@ -5,6 +5,7 @@ Axes: R replicas of a stack, L of them together, B batch, P parameters, Q buffer
 readouts, N noise draws, D inputs.
 """
 
+import os
 import shutil
 import sysconfig
 from collections.abc import Callable, Sequence
@@ -25,6 +26,11 @@ from steadydescent.engine.unfolding import ConvolutionsAsProducts
 from steadydescent.normalization import noise_shapes
 from steadydescent.optimizers import RULES
 from steadydescent.weight_averaging import mix
+
+# Read by MKL at its first product: whatever the processor, sums then do not depend on where in
+# memory a replica's numbers begin, and a replica is the same in every place. It costs nothing that
+# could be measured.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 Pieces = tuple[Tensor, ...]
 """One tensor of each parameter, or of each buffer."""
@@ -162,11 +168,16 @@ Leaves = Callable[..., Tensor]
 """A step that is given the leaves of its arguments, one tensor after another."""
 
 
-def make_step(flat: Flat, task: Task, optimizer: str, together: bool) -> Step:
+def make_step(
+    flat: Flat, task: Task, optimizer: str, together: bool, compiled: bool = False
+) -> Step:
     """One update of L replicas `together`, or of one alone, written into the lanes; it returns the
     minibatch losses before it, `[L]` or a scalar.
 
     Weights, slots and averages are changed parameter by parameter, each in one pass over memory.
+    On a CPU convolutions of several replicas, or to be `compiled`, are products of unfolded inputs:
+    faster than torch's own, and the same bits whoever else is in the stack. One network's own are
+    faster.
     """
     name, hyper = read(optimizer)
     update = partial(RULES[name].update, **RULES[name].checked(**hyper))
@@ -183,9 +194,11 @@ def make_step(flat: Flat, task: Task, optimizer: str, together: bool) -> Step:
 
     def step(lanes: Carry, feed: Feed, batch: Minibatch) -> Tensor:
         x = task.inputs(batch.x, feed.mean, feed.std)
-        grad, (losses, fresh) = gradients(
-            lanes.parameters, lanes.buffers, batch.noise, x, batch.labels
-        )
+        as_products = (together or compiled) and x.device.type == "cpu"
+        with ConvolutionsAsProducts() if as_products else nullcontext():
+            grad, (losses, fresh) = gradients(
+                lanes.parameters, lanes.buffers, batch.noise, x, batch.labels
+            )
         for i, theta in enumerate(lanes.parameters):
             slots = [slot[i] for slot in lanes.state]
             lr = batch.lr.view(-1, *[1] * (theta.ndim - 1)) if together else batch.lr
@@ -244,15 +257,12 @@ class Recordings:
         return self.graphs[kind]
 
     def _record(self, leaves: list[Tensor], function: Leaves) -> Leaves:
-        on_cpu = leaves[0].device.type == "cpu"
-        # compiled on a CPU they are faster as products, one by one torch's own are
-        way = ConvolutionsAsProducts() if self.compiled and on_cpu else nullcontext()
-        with way:
-            # on tensors without numbers: a step writes into what it is given
-            graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+        # on tensors without numbers: a step writes into what it is given
+        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
         if not self.compiled:
             return graph
         # a program of C++ throughout: called kernel by kernel, small networks wait for Python
+        on_cpu = leaves[0].device.type == "cpu"
         return torch._inductor.compile(graph, [*leaves], options={"cpp_wrapper": on_cpu})
 
     def __call__(self, *inputs: Any) -> Any:
@@ -265,7 +275,8 @@ def prepared(
 ) -> tuple[Flat, Recordings]:
     """The step of a task under an optimiser, made once, compiled if asked for."""
     flat = Flat(find(task).build(), batch_size)
-    return flat, Recordings(make_step(flat, find(task), optimizer, together), compile)
+    step = make_step(flat, find(task), optimizer, together, compile)
+    return flat, Recordings(step, compile)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Convolutions as products of unfolded inputs, for programs that a compiler makes of them.
+"""Convolutions as products of unfolded inputs, for several networks at once and for compilers.
 
 Axes: B batch, C channels, O channels out, S positions in, N positions out, K kernel; S, N and K
 stand for one axis each dimension.

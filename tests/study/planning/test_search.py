@@ -98,7 +98,7 @@ def test_a_search_is_tuned_saved_and_judged_trial_by_trial(toy, monkeypatch):
         trial, asked = start(monkeypatch, toy, {}, score=score)
         trial.tune()
         trial.report()
-        evidence = trial._evidence("constant")
+        evidence = trial._evidence("constant", trial.plan.arms_in("constant"))
         folder = trial.save(toy / "results")
         made = trial.plan.trials("constant", "adam")
         best = min(made, key=lambda one: abs(math.log10(1 - one.options["beta1"]) + 1))

@@ -120,7 +120,7 @@ def fetch(root: Path, report: Report) -> Path:
     return test.path.parent
 
 
-def shifted_test(knob: str, severity: int, root: Path, report: Report) -> Shifted:
+def shifted_test_set(knob: str, severity: int, root: Path, report: Report) -> Shifted:
     """The test set with one knob of its generator turned (`shifted_signals`), drawn if missing."""
     folder = _folder(root) / f"shifted-{_code(DRAW_SHIFTED)[:8]}"
     name = f"{knob}-{severity}"

@@ -42,7 +42,7 @@ def bench_part(box: Box, before: dict[str, Any], until: float) -> bool:
     return not left
 
 
-def rows_of(out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def timed_on_box(out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows that a call left in its folder, and the receipt of the machine that measured them.
 
     Raises:
