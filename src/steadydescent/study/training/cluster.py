@@ -194,7 +194,9 @@ def hand_out(
                     del out[future]
                     lock.release()
         finally:
-            executor.shutdown(wait=False)
+            # what is out is given up; with nothing out there is nothing to cancel, which the
+            # scheduler would tell a client that is gone
+            executor.shutdown(wait=not out)
             for _, lock in out.values():
                 lock.release()
 
