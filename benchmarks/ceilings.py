@@ -65,17 +65,20 @@ class BareProducts:
 
     def forward(self) -> None:
         """Those of the outputs alone, for one replica after another."""
-        for layer, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+        for layer in range(len(self.weight)):
             for r in range(self.width):
-                x = self.x[layer][r]
-                torch.addmm(bias[r], x, weight[r].t(), out=self.into_x[layer + 1][r])
+                self._output(layer, r)
+
+    def _output(self, layer: int, r: int) -> None:
+        x, weight, bias = self.x[layer][r], self.weight[layer][r], self.bias[layer][r]
+        torch.addmm(bias, x, weight.t(), out=self.into_x[layer + 1][r])
 
     def one_by_one(self) -> None:
         """Each product for one replica after another."""
-        for layer, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+        for layer, weight in enumerate(self.weight):
             for r in range(self.width):
                 x, dy = self.x[layer][r], self.x[layer + 1][r]
-                torch.addmm(bias[r], x, weight[r].t(), out=self.into_x[layer + 1][r])
+                self._output(layer, r)
                 torch.mm(dy.t(), x, out=self.into_weight[layer][r])
                 if layer:
                     torch.mm(dy, weight[r], out=self.into_x[layer][r])
@@ -83,9 +86,10 @@ class BareProducts:
 
 class Passes:
     """What else one update of R perceptrons must do, each in one pass over memory, compiled: inputs
-    standardised, bias and ReLU there and back, momentum with one average.
+    standardised, ReLU there and back, momentum with one average.
 
-    Minibatches lie ready and there is no loss, so that it is less than an update needs.
+    Minibatches lie ready, and there are no loss and no slopes of biases, so that it is less than an
+    update needs.
     """
 
     def __init__(self, sizes: list[int], width: int, batch: int, device: str) -> None:
@@ -188,52 +192,28 @@ def product_ceiling(task: str, device: str, settings: Settings) -> list[dict[str
 
 
 @torch.no_grad()
-def step_against_products(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Time of an update of a whole stack with one EMA against that of its bare matrix products."""
+def step_against_products(
+    task: str, device: str, settings: Settings, passes: bool = False
+) -> list[dict[str, Any]]:
+    """Time of an update of a whole stack with one EMA against that of its bare matrix products, or
+    of these and one pass over the rest.
+    """
     width, threads = settings.width or plan(task, device).width, plan(task, device).threads
     with numerics(threads):
         way = fastest_way(task, device, width, settings.seconds / 3)
         stack, checked = OurStack(task, device, width=width), settings.updates_checked(task)
-        products = repeated(way.work, way.products.width)
+        parts: list[Callable[[], None]] = [way.work]
+        if passes:
+            parts.append(Passes(linear_sizes(task), way.products.width, BATCH, device))
+        least = repeated(lambda: [part() for part in parts], way.products.width)
+        name = f"{way}, and one pass over the rest" if passes else str(way)
         contenders = [
             trained("ours", stack, device, checked, threads, BLOCK[device]),
-            Local(str(way), products, device, threads=threads),
+            Local(name, least, device, threads=threads),
         ]
+        what = "products and passes" if passes else "bare matrix products"
         return compare(
-            f"step against its bare matrix products, {task}",
-            device,
-            "ms/update",
-            contenders,
-            settings.rounds,
-            settings.seconds,
-            times=1000.0 * width,
-        )
-
-
-@torch.no_grad()
-def step_against_passes(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
-    """Time of an update of a whole stack against its bare products and one pass over the rest."""
-    width, threads = settings.width or plan(task, device).width, plan(task, device).threads
-    with numerics(threads):
-        way = fastest_way(task, device, width, settings.seconds / 3)
-        stack, checked = OurStack(task, device, width=width), settings.updates_checked(task)
-        passes = Passes(linear_sizes(task), way.products.width, BATCH, device)
-
-        def least() -> None:
-            way.work()
-            passes()
-
-        contenders = [
-            trained("ours", stack, device, checked, threads, BLOCK[device]),
-            Local(
-                f"{way}, and one pass over the rest",
-                repeated(least, way.products.width),
-                device,
-                threads=threads,
-            ),
-        ]
-        return compare(
-            f"step against its products and passes, {task}",
+            f"step against its {what}, {task}",
             device,
             "ms/update",
             contenders,

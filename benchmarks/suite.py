@@ -17,7 +17,6 @@ from ceilings import (
     bandwidth,
     evaluation_against_products,
     product_ceiling,
-    step_against_passes,
     step_against_products,
 )
 from commands import book, importing, reproduce, sweep_share
@@ -48,7 +47,9 @@ CASES: dict[str, Case] = {
         for task in PERCEPTRONS
     },
     **{
-        f"step against its products and passes, {task}": partial(step_against_passes, task)
+        f"step against its products and passes, {task}": partial(
+            step_against_products, task, passes=True
+        )
         for task in PERCEPTRONS
     },
     **{

@@ -236,18 +236,22 @@ class Store:
                 self._receipts[folder] = found
             if folder not in self._receipts:
                 continue
-            keys, receipt = self._receipts[folder]
+            keys = self._receipts[folder][0]
             mine = keys if among is None else keys.intersection(among)
             if mine and (folder in self._sound or self._whole(folder)):
-                yield folder, mine, receipt
+                yield folder, mine, self._receipts[folder][1]
 
     def _whole(self, folder: Path) -> Tables | None:
         """A folder's tables, all checked, or None after setting a damaged one aside."""
         found = self._read(folder, lambda folder: _read_folder(folder, Tables))
-        if found is None:
+        if found is None:  # what takes its place has another receipt
+            self._receipts.pop(folder, None)
+            self._sound.discard(folder)
             return None
+        tables, receipt = found
+        self._receipts[folder] = frozenset(tables.runs.run), receipt
         self._sound.add(folder)
-        return found[0]
+        return tables
 
     def _read(self, folder: Path, read: Callable[[Path], R]) -> R | None:
         """What is read from a folder, or None after setting a damaged one aside."""
