@@ -216,6 +216,34 @@ def test_damaged_stack_is_set_aside_by_name_and_its_runs_count_as_missing(store,
     assert len(store.said) == 1
 
 
+def test_of_stacks_that_nobody_asks_for_only_whose_they_are_is_read(store):
+    mine, others = runs(0, 1), runs(2, 3)
+    store.save(tables(others, by_seed), {})
+    damaged = folder_of(store)
+    store.save(tables(mine, by_seed), {})
+    flip(damaged / "curves.parquet")
+    again = afresh(store)
+    keys = lambda stack: [run.key for run in stack]
+    assert {key for key, _ in again.versions(keys(mine))} == {*keys(mine)}
+    assert_same(again.load(keys(mine))[0], tables(mine, by_seed))
+    assert damaged.exists() and not store.said
+    assert [*again.versions(keys(others))] == [] and not damaged.exists()
+    assert len(store.said) == 1
+
+
+def test_a_stack_trained_anew_after_damage_has_its_own_receipt(store):
+    stack = runs(0, 1)
+    keys = [run.key for run in stack]
+    store.save(tables(stack, by_seed), {"seconds": 1.0})
+    again = afresh(store)
+    assert [*again.versions(["of another"])] == []  # whose it is, is known now
+    flip(folder_of(store) / "finals.parquet")
+    assert [*again.versions(keys)] == []
+    again.save(tables(stack, by_seed), {"seconds": 2.0})
+    assert [receipt["seconds"] for receipt in again.load(keys)[1]] == [2.0]
+    assert {receipt["seconds"] for _, receipt in again.versions(keys)} == {2.0}
+
+
 @pytest.mark.parametrize(
     "text", ["[]", "null", "{}", '{"files": {}}', '{"files": []}', '{"files": null}']
 )

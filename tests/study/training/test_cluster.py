@@ -133,6 +133,13 @@ def same(found: Tables, expected: Tables) -> bool:
     )
 
 
+def test_a_sweep_that_is_through_cancels_nothing(there, tmp_path, monkeypatch):
+    cancelled = []
+    monkeypatch.setattr(Client, "cancel", lambda client, futures, **_: cancelled.append(futures))
+    sweep.train([run(11, seed) for seed in range(4)], Store(tmp_path / "store"), "cpu", Told())
+    assert cancelled == []
+
+
 def test_rows_are_those_of_one_process_to_the_bit(there, tmp_path, monkeypatch):
     perceptron = {"task": "mnist1d-mlp", "batch_size": 50, "lr": 0.05, "probes": ("predictions",)}
     runs = [run(17, seed, **perceptron) for seed in range(2)] + [run(11, seed) for seed in range(5)]
