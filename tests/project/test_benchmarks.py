@@ -562,6 +562,15 @@ def test_targets_are_judged_by_the_saved_medians(tmp_path):
     assert speed.targets_in_words(benchmarks).startswith("1 of 2 targets are met; ")
 
 
+@pytest.mark.parametrize(("rate", "missed"), [(1, True), (2, False)])
+def test_the_reason_for_a_missed_target_is_shown_and_for_no_other(tmp_path, rate, missed):
+    target = next(target for target in speed.targets("cpu") if "why" in target)
+    row = fabricated(target["case"], f"{target['peer']} loop", rate, 1)
+    suite.save([row], "cpu", 1.0, tmp_path)
+    shown = speed.reasons(speed.saved("cpu", tmp_path)).text
+    assert (target["why"] in shown) == missed
+
+
 def test_the_figure_has_a_point_a_peer_around_the_line_of_its_task():
     kinds = ("P0", "P1", "P2", "P3", "P4")
     columns = {"ratio": 2.0, "ratio_low": 1.5, "ratio_high": 2.5}

@@ -70,9 +70,19 @@ def outcome(value: float, target: dict[str, Any]) -> str:
 def table_of_targets(benchmarks: Benchmarks) -> pd.DataFrame:
     """A row a target: what was measured and whether that meets it."""
     lines = [_against(target, benchmarks.rows) for target in targets(benchmarks.device)]
-    columns = ["case", "against", "measured", "target", "outcome", "why"]
-    table = pd.DataFrame(lines).reindex(columns=columns).fillna(NOTHING)
-    return without_empty(table, ["why"])
+    columns = ["case", "against", "measured", "target", "outcome"]
+    return pd.DataFrame(lines).reindex(columns=columns).fillna(NOTHING)
+
+
+def reasons(benchmarks: Benchmarks) -> page.Shown:
+    """Why targets are missed, where the reason was found."""
+    lines = []
+    for target in targets(benchmarks.device):
+        line = _against(target, benchmarks.rows)
+        if line["outcome"].startswith("missed") and "why" in target:
+            about = page.strong(f"{line['case']}, against {line['against']}")
+            lines.append((about, f": {target['why']}."))
+    return page.bullets(lines) if lines else page.paragraph("No missed target has one.")
 
 
 def _against(target: dict[str, Any], rows: pd.DataFrame) -> dict[str, str]:
@@ -86,7 +96,6 @@ def _against(target: dict[str, Any], rows: pd.DataFrame) -> dict[str, str]:
             line["against"] = row.kind or row.peer_name
             line["measured"] = f"{row.ours:.3g} {row.unit}" if rate else interval(row)
             line["outcome"] = outcome(row.ours if rate else row.ratio, target)
-    line["why"] = target.get("why", "") if line["outcome"].startswith("missed") else ""
     return line
 
 
