@@ -1,12 +1,13 @@
 """What this machine can do at most, and our share of it.
 
 A large product, the bare matrix products of a step or of a look at a network, a step's products
-and one pass over everything else, a copy.
+and one pass over everything else, its convolutions alone, a copy.
 
 Axes: R replicas, B batch, P parameters.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,13 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.utils._pytree import tree_leaves
 
 from ours import OurStack, plan
 from peers import BATCH, BETA, LR, MOMENTUM
 from rounds import Local, compare, repeated
 from steadydescent.engine.inference import chunk
-from steadydescent.engine.stepping import can_compile, numerics
+from steadydescent.engine.stepping import Flat, Pieces, Recordings, can_compile, numerics
 from steadydescent.engine.tasks import find
+from steadydescent.engine.unfolding import ConvolutionsAsProducts
+from steadydescent.normalization import BatchNorm
 from steadydescent.optimizers import RULES
 from steadydescent.weight_averaging import mix
 from training import BLOCK, Settings, fastest, rates_of, trained
@@ -118,6 +123,40 @@ def _passes(
         update_and_average(*(tensor.flatten(1) for tensor in tensors))
 
 
+class BareConvolutions:
+    """Convolutions and last layer of one update of the networks that a step takes together, there
+    and back, made as the step makes them, and nothing else: no norms, ReLU, loss or update.
+    """
+
+    def __init__(self, task: str, stack: OurStack) -> None:
+        settings, examples = find(task), stack.stack.examples
+        module = settings.build()
+        for place, layer in [*module.named_modules()]:
+            if isinstance(layer, BatchNorm | nn.ReLU):
+                module.set_submodule(place, nn.Identity())
+        flat, together = Flat(module, BATCH), stack.lanes > 1
+
+        def of_outputs(parameters: Pieces, x: Tensor, slopes: Tensor) -> Tensor:
+            return (flat.forward_split(parameters, (), x.new_zeros(0), x)[0] * slopes).sum()
+
+        gradients = vmap(grad(of_outputs)) if together else grad(of_outputs)
+
+        def work(*given: Any) -> Pieces:
+            with ConvolutionsAsProducts() if together or stack.compile else nullcontext():
+                return gradients(*given)
+
+        lanes = (stack.lanes,) if together else ()
+        x = settings.inputs(examples.pool[:BATCH], examples.mean[0], examples.std[0])
+        weights = [p.detach().expand(*lanes, *p.shape).clone() for p in module.parameters()]
+        slopes = torch.randn(*lanes, *module(x).shape, device=x.device)
+        given = tuple(weights), x.expand(*lanes, *x.shape).clone(), slopes
+        self.leaves, self.made = tree_leaves(given), Recordings(work, stack.compile).of(*given)
+
+    def __call__(self) -> None:
+        """Make them once."""
+        self.made(*self.leaves)
+
+
 def linear_sizes(task: str) -> list[int]:
     """Widths of a perceptron's layers, input and output included.
 
@@ -201,26 +240,55 @@ def step_against_products(
     width, threads = settings.width or plan(task, device).width, plan(task, device).threads
     with numerics(threads):
         way = fastest_way(task, device, width, settings.seconds / 3)
-        stack, checked = OurStack(task, device, width=width), settings.updates_checked(task)
-        parts: list[Callable[[], None]] = [way.work]
-        if passes:
-            parts.append(Passes(linear_sizes(task), way.products.width, BATCH, device))
-        least = repeated(lambda: [part() for part in parts], way.products.width)
-        name = f"{way}, and one pass over the rest" if passes else str(way)
-        contenders = [
-            trained("ours", stack, device, checked, threads, BLOCK[device]),
-            Local(name, least, device, threads=threads),
-        ]
-        what = "products and passes" if passes else "bare matrix products"
-        return compare(
-            f"step against its {what}, {task}",
-            device,
-            "ms/update",
-            contenders,
-            settings.rounds,
-            settings.seconds,
-            times=1000.0 * width,
-        )
+        count, parts = way.products.width, [way.work]
+        if not passes:
+            what, name = "bare matrix products", str(way)
+        else:
+            parts.append(Passes(linear_sizes(task), count, BATCH, device))
+            what, name = "products and passes", f"{way}, and one pass over the rest"
+        work = repeated(lambda: [part() for part in parts], count)
+        stack = OurStack(task, device, width=width)
+        return step_against(what, name, work, task, stack, settings)
+
+
+@torch.no_grad()
+def step_against_convolutions(task: str, device: str, settings: Settings) -> list[dict[str, Any]]:
+    """Time of an update of a whole stack with one EMA against that of its convolutions and last
+    layer alone, there and back.
+    """
+    stack = OurStack(task, device, width=settings.width)
+    with numerics(plan(task, device).threads):
+        convolutions = BareConvolutions(task, stack)
+        count = f"{stack.lanes} replicas together" if stack.lanes > 1 else "one replica at a time"
+        name = f"convolutions and last layer alone, {count}"
+        work = repeated(convolutions, stack.lanes)
+        return step_against("convolutions alone", name, work, task, stack, settings)
+
+
+def step_against(
+    what: str,
+    name: str,
+    work: Callable[[int], float],
+    task: str,
+    stack: OurStack,
+    settings: Settings,
+) -> list[dict[str, Any]]:
+    """Time of an update of a whole stack against that of a part of it, for as many replicas."""
+    device, threads = stack.device, plan(task, stack.device).threads
+    checked = settings.updates_checked(task)
+    contenders = [
+        trained("ours", stack, device, checked, threads, BLOCK[device]),
+        Local(name, work, device, threads=threads),
+    ]
+    return compare(
+        f"step against its {what}, {task}",
+        device,
+        "ms/update",
+        contenders,
+        settings.rounds,
+        settings.seconds,
+        times=1000.0 * len(stack.runs),
+    )
 
 
 @torch.no_grad()

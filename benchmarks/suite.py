@@ -17,6 +17,7 @@ from ceilings import (
     bandwidth,
     evaluation_against_products,
     product_ceiling,
+    step_against_convolutions,
     step_against_products,
 )
 from commands import book, importing, reproduce, sweep_share
@@ -38,6 +39,7 @@ from training import TASKS, Settings, averages_cost, train
 
 Case = Callable[[str, Settings], list[dict[str, Any]]]
 PERCEPTRONS = ("mnist1d-mlp", "fashion-mnist-mlp")
+CONVOLUTIONAL = ("mnist1d-cnn", "fashion-mnist-cnn")
 
 CASES: dict[str, Case] = {
     **{f"train {task}, one EMA": partial(train, task) for task in TASKS},
@@ -51,6 +53,10 @@ CASES: dict[str, Case] = {
             step_against_products, task, passes=True
         )
         for task in PERCEPTRONS
+    },
+    **{
+        f"step against its convolutions alone, {task}": partial(step_against_convolutions, task)
+        for task in CONVOLUTIONAL
     },
     **{
         f"evaluation against its bare matrix products, {task}": partial(
